@@ -1,0 +1,16 @@
+import { expect, inject, test } from "vitest";
+import { inside } from "../support/inside.ts";
+import { runtime, version } from "../support/runtime.ts";
+
+test("the run is on the runtime it was told to be on", async () => {
+  console.info(`conformance on ${runtime} ${await version()}`);
+  expect(runtime).toBe(inject("part"));
+});
+
+test(
+  "inside() gives a Durable Object on workerd and nothing elsewhere",
+  inside(async (durableObject) => {
+    if (runtime !== "workerd") return expect(durableObject).toBeUndefined();
+    expect(durableObject).toMatchObject({ storage: { sql: expect.anything() } });
+  }),
+);

@@ -1,0 +1,77 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { publint } from "publint";
+import { formatMessage } from "publint/utils";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+const run = promisify(execFile);
+const root = join(import.meta.dirname, "../..");
+const bin = (name: string) => join(root, "node_modules/.bin", name);
+
+let folder: string;
+let tarball: string;
+let packed: string[];
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "fanwire-package-"));
+  // Scripts off: `npm run test:package` has just built, and prepack would build again.
+  const { stdout } = await run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], {
+    cwd: root,
+  });
+  const [report] = Object.values(JSON.parse(stdout)) as { filename: string; files: { path: string }[] }[];
+  if (!report) throw new Error(`packing: npm said ${stdout}`);
+  tarball = join(folder, report.filename);
+  packed = report.files.map((file) => file.path);
+  await writeFile(join(folder, "package.json"), JSON.stringify({ name: "user", private: true, type: "module" }));
+  await run("npm", ["install", "--no-audit", "--no-fund", "--offline", tarball], { cwd: folder });
+  console.info(`package on node ${process.versions.node}`);
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+test("the tarball holds the build, its types and maps, the sources, and nothing else", () => {
+  const strangers = packed.filter(
+    (path) => !/^(dist\/.+\.(js|d\.ts)(\.map)?|src\/.+\.ts|[A-Z]+(\.md)?|package\.json)$/.test(path),
+  );
+  expect(strangers).toEqual([]);
+  for (const path of [
+    "dist/index.js",
+    "dist/index.d.ts",
+    "dist/index.js.map",
+    "src/index.ts",
+    "LICENSE",
+    "package.json",
+  ]) {
+    expect(packed).toContain(path);
+  }
+});
+
+test("publint finds nothing", async () => {
+  const { messages, pkg } = await publint({
+    pkgDir: join(folder, "node_modules/fanwire"),
+    level: "suggestion",
+    strict: true,
+  });
+  expect(messages.map((message) => formatMessage(message, pkg))).toEqual([]);
+});
+
+test("attw finds nothing (ESM only)", async () => {
+  // It exits 1 on any problem that the profile does not ignore, and `run` rejects then.
+  const { stdout } = await run(bin("attw"), [tarball, "--profile", "esm-only", "--format", "ascii", "--no-emoji"]);
+  expect(stdout).toContain("node16 (from ESM): OK");
+});
+
+describe("the installed package is imported by", () => {
+  const code = 'import("fanwire").then((all) => console.log(Object.keys(all).length > 0 ? "has exports" : "is empty"))';
+  test.each([
+    ["node", ["-e", code]],
+    ["bun", ["-e", code]],
+    ["deno", ["eval", code]],
+  ])("%s", async (name, args) => {
+    const { stdout } = await run(bin(name), args, { cwd: folder });
+    expect(stdout.trim()).toBe("has exports");
+  });
+});

@@ -1,0 +1,205 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { build } from "esbuild";
+
+/** The servers that a browser could meet, one for each way of running a fetch handler. */
+export const platforms = ["bun", "deno", "deno-serve", "node-hono", "node-srvx", "workerd"] as const;
+export type Platform = (typeof platforms)[number];
+
+const AGENTS: Record<Platform, string> = {
+  bun: "Bun/",
+  deno: "Deno/",
+  "deno-serve": "Deno/",
+  "node-hono": "Node.js/",
+  "node-srvx": "Node.js/",
+  workerd: "Cloudflare-Workers",
+};
+
+const bin = (name: string): string => new URL(`../../node_modules/.bin/${name}`, import.meta.url).pathname;
+const entry = (name: string): string => new URL(`../wire/servers/${name}.ts`, import.meta.url).pathname;
+
+async function command(platform: Platform, port: number): Promise<string[]> {
+  switch (platform) {
+    case "bun":
+      return [bin("bun"), "run", entry("bun")];
+    case "deno":
+      return [bin("deno"), "run", "-A", "--v8-flags=--expose-gc", entry("deno")];
+    case "deno-serve":
+      return [
+        bin("deno"),
+        "serve",
+        "-A",
+        "--host=127.0.0.1",
+        `--port=${port}`,
+        "--v8-flags=--expose-gc",
+        entry("deno"),
+        "serve",
+      ];
+    case "node-hono":
+    case "node-srvx":
+      return [bin("node"), "--expose-gc", entry(platform)];
+    case "workerd":
+      return [bin("workerd"), "serve", await workerdConfig(port)];
+  }
+}
+
+async function workerdConfig(port: number): Promise<string> {
+  const folder = mkdtempSync(join(tmpdir(), "fanwire-workerd-"));
+  await build({
+    entryPoints: [entry("workerd")],
+    bundle: true,
+    format: "esm",
+    target: "es2023",
+    outfile: join(folder, "worker.js"),
+  });
+  const config = join(folder, "config.capnp");
+  writeFileSync(
+    config,
+    `using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  services = [(name = "main", worker = (
+    modules = [(name = "worker", esModule = embed "worker.js")],
+    compatibilityDate = "2026-11-01",
+    compatibilityFlags = ["enable_request_signal", "request_signal_passthrough"],
+    durableObjectNamespaces = [(className = "Stage", uniqueKey = "stage", enableSql = true)],
+    durableObjectStorage = (inMemory = void),
+    bindings = [(name = "STAGE", durableObjectNamespace = "Stage")],
+  ))],
+  sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "main")],
+  v8Flags = ["--expose-gc"],
+);
+`,
+  );
+  return config;
+}
+
+const freePort = (): Promise<number> =>
+  new Promise((resolve) => {
+    const probe = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = probe.address() as AddressInfo;
+      probe.close(() => resolve(port));
+    });
+  });
+
+/** A process that serves. */
+export class Server {
+  readonly platform: Platform;
+  readonly port: number;
+  readonly process: ChildProcess;
+  readonly url: string;
+  /** What the runtime says that it is. */
+  agent = "";
+  output = "";
+  #stages = 0;
+
+  constructor(platform: Platform, port: number, process: ChildProcess) {
+    this.platform = platform;
+    this.port = port;
+    this.process = process;
+    this.url = `http://127.0.0.1:${port}`;
+    for (const stream of [process.stdout, process.stderr]) stream?.on("data", (chunk) => (this.output += chunk));
+  }
+
+  /** A broker of its own, with these options. */
+  async stage(options: object = {}): Promise<Stage> {
+    const stage = new Stage(this, `s${this.#stages++}`);
+    await stage.tell("make", options);
+    return stage;
+  }
+
+  /** Bytes of memory that the process has, by the kernel's count. */
+  memory(): number {
+    const status = readFileSync(`/proc/${this.process.pid}/status`, "utf8");
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) * 1024;
+  }
+
+  stop(): void {
+    // workerd does not go on SIGTERM while a stream is open.
+    this.process.kill("SIGKILL");
+  }
+}
+
+const onWire = (_key: string, value: unknown): unknown => (value === Infinity ? "Infinity" : value);
+
+/** What `state` tells. */
+export interface State {
+  readonly stats: import("../../src/index.ts").BrokerStats;
+  readonly ended: readonly { clientId: string; reason: string }[];
+  readonly errors: readonly string[];
+  readonly alive: number;
+  readonly timers: number;
+  readonly heapUsed: number;
+}
+
+/** One broker in a server. */
+export class Stage {
+  readonly server: Server;
+  readonly name: string;
+
+  constructor(server: Server, name: string) {
+    this.server = server;
+    this.name = name;
+  }
+
+  path(rest: string): string {
+    return `/${this.name}/${rest}`;
+  }
+
+  async tell<T = unknown>(verb: string, body: object = {}): Promise<T> {
+    const response = await fetch(this.server.url + this.path(verb), {
+      method: "POST",
+      body: JSON.stringify(body, onWire),
+    });
+    if (!response.ok) throw new Error(`${this.server.platform} ${verb}: ${response.status} ${await response.text()}`);
+    return (await response.json()) as T;
+  }
+
+  publish(data: string, query = ""): Promise<Response> {
+    return fetch(this.server.url + this.path(`broadcast${query}`), {
+      method: "POST",
+      body: data,
+      headers: { authorization: "Bearer secret" },
+    });
+  }
+
+  state(collect = false): Promise<State> {
+    return this.tell<State>("state", { collect });
+  }
+
+  /** Asks again until it is so; the test's own limit ends what never becomes so. */
+  async until(holds: (state: State) => boolean, collect = false): Promise<State> {
+    for (;;) {
+      const state = await this.state(collect);
+      if (holds(state)) return state;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}
+
+/** Starts a server of this platform and waits until it answers. */
+export async function startServer(platform: Platform): Promise<Server> {
+  const port = await freePort();
+  const [program = "", ...args] = await command(platform, port);
+  const child = spawn(program, args, {
+    env: { ...process.env, PORT: String(port), NO_COLOR: "1" },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const server = new Server(platform, port, child);
+  process.on("exit", () => server.stop());
+  for (;;) {
+    if (child.exitCode !== null) throw new Error(`${platform} did not start:\n${server.output}`);
+    server.agent = await fetch(server.url).then(
+      (response) => response.text(),
+      () => "",
+    );
+    if (server.agent) {
+      if (!server.agent.startsWith(AGENTS[platform])) throw new Error(`${platform} is ${server.agent}`);
+      console.log(`wire on ${server.agent} (${platform})`);
+      return server;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+}

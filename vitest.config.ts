@@ -1,0 +1,62 @@
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { defineConfig, type ViteUserConfig } from "vitest/config";
+
+/**
+ * One configuration for every run; `--mode` says which. The first four run the same conformance files, each on its own
+ * runtime; the others run on Node and start whatever servers they need.
+ */
+const parts: Record<string, ViteUserConfig["test"]> = {
+  node: { dir: "test/conformance", pool: "forks" },
+  // Bun has no `child.channel.unref`, which the forks pool needs (Bun 1.4, vitest 5.1).
+  bun: { dir: "test/conformance", pool: "threads" },
+  // Deno has no `parentPort.removeAllListeners`, which the threads pool needs (Deno 2.9, vitest 5.1).
+  deno: { dir: "test/conformance", pool: "forks" },
+  workerd: { dir: "test/conformance" },
+  wire: { dir: "test/wire", testTimeout: 30_000, hookTimeout: 30_000 },
+  browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },
+  patience: { dir: "test/patience", testTimeout: 300_000, hookTimeout: 60_000 },
+  package: { dir: "test/package", testTimeout: 120_000, hookTimeout: 120_000 },
+};
+
+export default defineConfig(async ({ mode }): Promise<ViteUserConfig> => {
+  const part = parts[mode];
+  if (!part) {
+    throw new Error(
+      `vitest: no part is called "${mode}"; pass --mode ${Object.keys(parts).join("|")}, or use npm run test:node`,
+    );
+  }
+  const reports = process.env.FANWIRE_REPORT_DIR;
+  return {
+    plugins: mode === "workerd" ? [await workers()] : [],
+    test: {
+      ...part,
+      include: ["**/*.test.ts"],
+      provide: { part: mode },
+      reporters: reports
+        ? ["default", ["json", { outputFile: join(reports, `${mode}-${process.pid}.json`) }]]
+        : ["default"],
+    },
+  };
+});
+
+/** workerd, without `nodejs_compat`: what passes there leans on no module of Node's. */
+async function workers() {
+  const { cloudflareTest } = await import("@cloudflare/vitest-plugin");
+  return cloudflareTest({
+    main: "test/workers/stage.ts",
+    miniflare: {
+      compatibilityDate: "2026-11-01",
+      compatibilityFlags: ["enable_request_signal", "request_signal_passthrough"],
+      durableObjects: { STAGE: { className: "Stage", useSQLite: true } },
+      bindings: { WORKERD_VERSION: workerdVersion() },
+    },
+  });
+}
+
+/** The workerd that the plugin brings along, which need not be the one this project depends on. */
+function workerdVersion(): string {
+  const plugin = createRequire(import.meta.resolve("@cloudflare/vitest-plugin"));
+  const miniflare = createRequire(plugin.resolve("miniflare"));
+  return miniflare("workerd/package.json").version;
+}
