@@ -1,0 +1,275 @@
+import type { BrokerStats } from "./broker.ts";
+import { Client, type ClientHome, type ClientInfo, type DisconnectReason } from "./client.ts";
+import type { Session } from "./engine.ts";
+import { BrokerError } from "./errors.ts";
+import { type EventInput, encode, formatControl, formatRetry, prepareEvent } from "./event.ts";
+import { Fanout } from "./fanout.ts";
+import { Heartbeat } from "./heartbeat.ts";
+import { Listener } from "./listener.ts";
+import type { Channel } from "./log.ts";
+import { COMMON, channelKey, inboxKey } from "./names.ts";
+import type { ErrorStage, Settings } from "./options.ts";
+import { parsePosition } from "./position.ts";
+import { jitter, randomName } from "./random.ts";
+import { hasHole, type Landing, land } from "./reader.ts";
+import { Recipients } from "./recipients.ts";
+import { type DeliveryReport, Report } from "./report.ts";
+import { after } from "./runtime.ts";
+import { Stalls } from "./stalls.ts";
+
+/** Where a reader wishes to start: after an id it was given, or at the earliest event retained; else it is live from now. */
+export interface Start {
+  readonly lastEventId?: string | undefined;
+  readonly from?: "earliest" | undefined;
+}
+
+/** What became of an event when it was published. */
+export interface Published {
+  /** Its position, as clients see it. */
+  readonly id: string;
+  /** Clients of this process that it is for, at the time of the append. */
+  readonly clients: number;
+}
+
+/** The answer to `{ report: true }`. */
+export interface Reported extends Published {
+  /** Settles within `timeout`, never rejects. */
+  readonly report: Promise<DeliveryReport>;
+}
+
+/** Streams that `close({ over })` ends one after another are at least so many milliseconds apart. */
+const LEAVING_STEP = 10;
+/** How long a client that never reads may hold up `close()` where `timeout` is Infinity. */
+const LONGEST_DEPARTURE = 30_000;
+
+/** The broker without its HTTP face: who is connected, and how an event gets to them. */
+export class Core implements ClientHome {
+  readonly settings: Settings;
+  readonly fanout: Fanout;
+  readonly heartbeat: Heartbeat<Client>;
+  readonly stalled: Stalls<Client>;
+  readonly departing: Stalls<Client>;
+  readonly clients: Set<Client> = new Set();
+  readonly recipients: Recipients;
+  readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
+  published = 0;
+  #session: Session | undefined;
+  #connections = 0;
+  #prefix = "";
+  #closing: Promise<void> | undefined;
+
+  constructor(settings: Settings) {
+    this.settings = settings;
+    this.fanout = new Fanout(
+      () =>
+        void this.background(
+          "overrun",
+          new Error("Publishing overran the log: more was published at once than logBytes holds."),
+        ),
+    );
+    this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());
+    this.stalled = new Stalls(settings.timeout, (client) => client.fail(settings.tolerance));
+    this.departing = new Stalls(settings.timeout === Infinity ? LONGEST_DEPARTURE : settings.timeout, (client) =>
+      client.end("closing", new Error("Stream ended: its client did not read the end in time.")),
+    );
+    this.recipients = new Recipients(settings.inboxLinger);
+  }
+
+  /** At the first use and not before: a module's scope may do nothing on Workers. */
+  #open(): Session {
+    if (!this.#session) {
+      this.#session = this.settings.engine.open(this.fanout);
+      this.fanout.open(this.#session);
+      this.#prefix = randomName(8);
+    }
+    return this.#session;
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /** @throws {@link BrokerError} `closed`, or `client-left` if it left before it was registered. */
+  async connect(
+    request: Request,
+    clientId: string,
+    channels: readonly string[],
+    start: Start,
+  ): Promise<ReadableStream<Uint8Array>> {
+    const { settings } = this;
+    const session = this.#open();
+    const keys = [COMMON, inboxKey(clientId), ...channels.map(channelKey)];
+    const subscribed = session.subscribe?.(keys);
+    // No turn is lost where there is nothing to wait for: what is published right after the call is for this client too.
+    if (subscribed !== undefined) await subscribed;
+    if (this.isClosed || request.signal.aborted) {
+      session.unsubscribe?.(keys);
+      if (this.isClosed) throw new BrokerError("closed", "Connection refused: the broker is closing.");
+      throw new BrokerError("client-left", "Connection refused: the client has left.");
+    }
+
+    const info: ClientInfo = Object.freeze({
+      clientId,
+      connectionId: `${this.#prefix}-${++this.#connections}`,
+      channels: Object.freeze(channels),
+      connectedAt: Date.now(),
+    });
+    let landing!: Landing;
+    const client = new Client(this, info, keys, (joined) => (landing = this.#land(joined, start)));
+    this.clients.add(client);
+    this.recipients.add(client);
+    this.heartbeat.add(client);
+    const leave = (): void => client.end("client-left");
+    request.signal.addEventListener("abort", leave, { once: true });
+    client.release = () => request.signal.removeEventListener("abort", leave);
+    const prelude = this.#prelude(client, landing);
+    void this.#hook("on-connect", settings.onConnect, { client: info, request });
+    return client.stream(prelude);
+  }
+
+  #land(channels: readonly Channel[], { lastEventId, from }: Start): Landing {
+    const { log } = this.fanout;
+    // EventSource sends an empty id after an event that reset it.
+    if (!lastEventId) return land(log, channels, from);
+    const position = parsePosition(lastEventId);
+    const ours = position?.epoch === log.epoch && position.seq <= log.head;
+    return land(log, channels, ours ? position.seq : null);
+  }
+
+  /** What every stream begins with: the reconnection time, who and where the client is, and what it has missed if that is all that can be said. */
+  #prelude(client: Client, { cursor, gap, resumed }: Landing): Uint8Array {
+    const { announce, retry } = this.settings;
+    let text = `${formatRetry(jitter(retry))}\n`;
+    if (announce) {
+      // While a gap is about to be said, the id would let a client that drops here skip it.
+      const id = gap || hasHole(client.channels, cursor) ? undefined : this.fanout.log.id(cursor);
+      text += formatControl("ready", { clientId: client.id, resumed }, id);
+    }
+    const prelude = encode(text);
+    if (!gap) return prelude;
+    this.fanout.gaps++;
+    const both = new Uint8Array(prelude.length + gap.bytes.length);
+    both.set(prelude);
+    both.set(gap.bytes, prelude.length);
+    return both;
+  }
+
+  retire(client: Client, reason: DisconnectReason): void {
+    this.clients.delete(client);
+    this.recipients.delete(client);
+    this.heartbeat.delete(client);
+    this.stalled.delete(client);
+    this.fanout.leave(client);
+    this.#session?.unsubscribe?.(client.channels.map((channel) => channel.key));
+    this.disconnects[reason] = (this.disconnects[reason] ?? 0) + 1;
+    void this.#hook("on-disconnect", this.settings.onDisconnect, { client: client.info, reason });
+  }
+
+  /** Appends an event; what is returned resolves when the publisher may go on. */
+  async publish(keys: readonly string[], event: EventInput, report = false): Promise<Published | Reported> {
+    if (this.isClosed) throw new BrokerError("closed", "Event refused: the broker is closing.");
+    const appended = this.#open().append(keys, prepareEvent(event, this.settings));
+    const seq = typeof appended === "number" ? appended : await appended;
+    this.published++;
+    const watch = report ? new Report(seq, this.#recipientsOf(keys), this.settings.timeout) : undefined;
+    const published = { id: this.fanout.log.id(seq), clients: this.#countClients(keys) };
+    const ready = this.fanout.ready();
+    if (ready !== undefined) await ready;
+    return watch ? { ...published, report: watch.done } : published;
+  }
+
+  #recipientsOf(keys: readonly string[]): Set<Client> {
+    const clients = new Set<Client>();
+    for (const key of keys) {
+      for (const subscriber of this.fanout.subscribers(key)) if (subscriber instanceof Client) clients.add(subscriber);
+    }
+    return clients;
+  }
+
+  #countClients(keys: readonly string[]): number {
+    const [key, ...others] = keys;
+    return key === undefined || others.length > 0 ? this.#recipientsOf(keys).size : this.fanout.countClients(key);
+  }
+
+  listen(keys: readonly string[], start: Start): Listener {
+    if (this.isClosed) throw new BrokerError("closed", "listen() refused: the broker is closing.");
+    this.#open();
+    return new Listener(
+      this.fanout,
+      keys,
+      (joined) => this.#land(joined, start),
+      () => this.isClosed,
+    );
+  }
+
+  disconnect(id: string, barFor: number): number {
+    if (barFor > 0) this.recipients.bar(id, barFor);
+    const clients = this.recipients.of(id);
+    for (const client of clients) void client.leave("disconnected", this.farewell("disconnected", barFor <= 0), false);
+    return clients.length;
+  }
+
+  /** The last chunk of a stream: why it ends, and when to come back. */
+  farewell(reason: DisconnectReason, reconnect: boolean): Uint8Array<ArrayBuffer> {
+    return encode(formatRetry(jitter(this.settings.retry)) + formatControl("end", { reason, reconnect }));
+  }
+
+  close(over: number): Promise<void> {
+    return (this.#closing ??= this.#close(over));
+  }
+
+  async #close(over: number): Promise<void> {
+    // From the next turn on, so that `isClosed` holds before anything is told.
+    await undefined;
+    this.fanout.close();
+    const clients = [...this.clients];
+    const steps = Math.max(1, Math.min(clients.length, Math.floor(over / LEAVING_STEP)));
+    const departures: Promise<void>[] = [];
+    for (let step = 0; step < steps; step++) {
+      if (step > 0) await new Promise<void>((resolve) => after(over / steps, resolve));
+      for (let index = step; index < clients.length; index += steps) {
+        departures.push((clients[index] as Client).leave("closing", this.farewell("closing", true), true));
+      }
+    }
+    await Promise.all(departures);
+    this.stalled.clear();
+    this.departing.clear();
+    this.recipients.clear();
+    this.#session?.close();
+  }
+
+  stats(): BrokerStats {
+    const { fanout } = this;
+    const log = this.#session?.log;
+    return {
+      clients: this.clients.size,
+      recipients: this.recipients.size,
+      blocked: this.stalled.size,
+      departing: this.departing.size,
+      topics: fanout.topics,
+      published: this.published,
+      handed: fanout.handed,
+      gaps: fanout.gaps,
+      disconnects: { ...this.disconnects },
+      log: { events: log?.size ?? 0, bytes: log?.bytes ?? 0, channels: log?.channels ?? 0 },
+    };
+  }
+
+  /** Reports what nobody was there to receive. Never rejects. */
+  async background(stage: ErrorStage, error: unknown): Promise<void> {
+    try {
+      await this.settings.onError?.({ error, stage });
+    } catch {
+      // onError is where errors end; one of its own has no other place to go.
+    }
+  }
+
+  /** Calls a hook at once, and waits for it only to hear of its errors. Never rejects. */
+  async #hook<T>(stage: ErrorStage, hook: ((event: T) => unknown) | undefined, event: T): Promise<void> {
+    try {
+      await hook?.(event);
+    } catch (error) {
+      await this.background(stage, error);
+    }
+  }
+}

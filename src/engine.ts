@@ -1,0 +1,35 @@
+import type { Follower, Log } from "./log.ts";
+
+/**
+ * Where events get their position and are kept. One contract joins history and fan-out, so that there is no seam between them.
+ *
+ * An engine
+ * - MUST give positions in one total order and MUST keep the order of the calls of one process;
+ * - MUST call `follower.appended` for every event of a subscribed channel, in order, before the publisher is told;
+ * - MUST NOT give a position of one epoch twice, and MUST begin a new epoch where it cannot prove that the log continues;
+ * - MUST reject at once, and not retry, what it cannot append; the broker passes the error on to the publisher;
+ * - MAY forget what retention does not keep. What it forgets it MUST count in `Channel.dropped`.
+ */
+export interface Engine {
+  /** Joins a follower. Called at the broker's first use, never at module scope. Several followers may share one engine. */
+  open(follower: Follower): Session;
+}
+
+/** What one broker has of an engine. */
+export interface Session {
+  /** What this process holds of the log. */
+  readonly log: Log;
+  /**
+   * Appends an event to the channels of `keys` and gives its seq. `text` is its wire form without an id.
+   * The answer is not a promise where the engine is done at once.
+   */
+  append(keys: readonly string[], text: string): number | Promise<number>;
+  /**
+   * MUST NOT resolve before every later event of these channels is certain to come to `follower.appended`. Counted: each call is
+   * taken back by one of `unsubscribe`. Both are absent where every follower is told of every event.
+   */
+  subscribe?(keys: readonly string[]): Promise<void> | undefined;
+  unsubscribe?(keys: readonly string[]): void;
+  /** Leaves the engine; nothing is called any more. */
+  close(): void;
+}

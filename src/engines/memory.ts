@@ -1,0 +1,40 @@
+import type { Engine, Session } from "../engine.ts";
+import { BrokerError } from "../errors.ts";
+import { type Follower, Log, type LogOptions } from "../log.ts";
+import { randomName } from "../random.ts";
+import { onWorkers } from "../runtime.ts";
+
+/** Options of {@link memoryEngine}. */
+export interface MemoryEngineOptions extends LogOptions {
+  /** The `ctx` of the Durable Object that the broker lives in. Required on Workers, unused elsewhere. */
+  readonly durableObject?: object;
+}
+
+/**
+ * Keeps the log in the memory of this process. Brokers that are given the same engine behave as one. A restart is a new epoch:
+ * clients that come back are told of a gap.
+ *
+ * @throws {@link BrokerError} `engine-refused` on Workers outside of a Durable Object.
+ */
+export function memoryEngine(options: MemoryEngineOptions = {}): Engine {
+  if (onWorkers() && !options.durableObject) {
+    throw new BrokerError(
+      "engine-refused",
+      "memoryEngine() refused: on Workers requests land in many isolates, each with a log of its own, so most clients would miss " +
+        "most events. Create the broker inside a Durable Object with memoryEngine({ durableObject: ctx }).",
+    );
+  }
+  let log: Log | undefined;
+  return {
+    open(follower: Follower): Session {
+      // Made here and not before: the module scope of Workers has no random numbers.
+      const opened = (log ??= new Log(randomName(12), options));
+      opened.followers.add(follower);
+      return {
+        log: opened,
+        append: (keys, text) => opened.append(keys, text).seq,
+        close: () => void opened.followers.delete(follower),
+      };
+    },
+  };
+}

@@ -1,0 +1,237 @@
+import type { Session } from "./engine.ts";
+import type { Channel, Entry, Follower, Log } from "./log.ts";
+import { Pace } from "./pace.ts";
+import { type Batch, hasHole, type Reader, readBatch } from "./reader.ts";
+
+/** A reader that can be handed what is new. */
+export interface Subscriber extends Reader {
+  /** The match it belongs to while a flush is being made. */
+  match: Match | undefined;
+  /** It wants more and has all there was at the last flush. */
+  live: boolean;
+  /** A publisher waits until it is live again. */
+  awaited: boolean;
+  /** Takes a batch; `live` and `cursor` are set before. MUST NOT throw. */
+  take(batch: Batch): void;
+  /** There is more for it, but it does not want any now. */
+  waits?(): void;
+  /** Only of a subscriber that is no client: nothing will be appended any more. */
+  finish?(): void;
+}
+
+/** The subscribers of one channel. */
+interface Topic {
+  readonly channel: Channel;
+  readonly subscribers: Set<Subscriber>;
+  /** How many of them are no clients. */
+  listeners: number;
+  pending: boolean;
+}
+
+/**
+ * The channels with news that a subscriber has, found by one step for each of them. Subscribers with the same match are handed
+ * the same chunk, whatever other channels each of them has.
+ */
+export class Match {
+  readonly channels: readonly Channel[];
+  batch: Batch | undefined;
+  #topic: Topic | undefined;
+  #match: Match | undefined;
+  #others: Map<Topic, Match> | undefined;
+
+  constructor(channels: readonly Channel[]) {
+    this.channels = channels;
+  }
+
+  and(topic: Topic): Match {
+    if (this.#topic === topic && this.#match) return this.#match;
+    let match = this.#others?.get(topic);
+    if (!match) {
+      match = new Match([...this.channels, topic.channel]);
+      (this.#others ??= new Map()).set(topic, match);
+    }
+    this.#topic = topic;
+    this.#match = match;
+    return match;
+  }
+}
+
+/** Batches kept for those who are about to catch up over the same stretch. */
+const RECENT = 16;
+
+/** Hands what is appended to those who read it: once for each turn and match, and from the log to those who come late. */
+export class Fanout implements Follower {
+  /** All up to here was offered to every subscriber. */
+  position = 0;
+  /** Events handed to clients. */
+  handed = 0;
+  /** Gaps told to clients. */
+  gaps = 0;
+  log!: Log;
+  readonly #topics = new Map<string, Topic>();
+  readonly #pending: Topic[] = [];
+  readonly #recent: Batch[] = [];
+  readonly #pace: Pace;
+  readonly #onOverrun: () => void;
+  #overran = false;
+  #flushing = false;
+
+  constructor(onOverrun: () => void) {
+    this.#onOverrun = onOverrun;
+    this.#pace = new Pace(() => this.#flush());
+  }
+
+  open(session: Session): void {
+    this.log = session.log;
+    this.position = this.log.head;
+    this.#pace.limit = Math.min(1024 * 1024, this.log.maxBytes / 8);
+  }
+
+  /** The records of these keys, kept until `leave`. */
+  join(subscriber: Subscriber, keys: readonly string[]): Channel[] {
+    return keys.map((key) => {
+      let topic = this.#topics.get(key);
+      if (!topic) {
+        topic = { channel: this.log.pin(key), subscribers: new Set(), listeners: 0, pending: false };
+        this.#topics.set(key, topic);
+      }
+      topic.subscribers.add(subscriber);
+      if (subscriber.finish) topic.listeners++;
+      return topic.channel;
+    });
+  }
+
+  leave(subscriber: Subscriber): void {
+    for (const channel of subscriber.channels) {
+      const topic = this.#topics.get(channel.key);
+      if (!topic?.subscribers.delete(subscriber)) continue;
+      if (subscriber.finish) topic.listeners--;
+      if (topic.subscribers.size > 0) continue;
+      this.#topics.delete(channel.key);
+      this.log.unpin(channel);
+    }
+    this.#pace.taken(subscriber);
+  }
+
+  subscribers(key: string): ReadonlySet<Subscriber> {
+    return this.#topics.get(key)?.subscribers ?? NOBODY;
+  }
+
+  countClients(key: string): number {
+    const topic = this.#topics.get(key);
+    return topic ? topic.subscribers.size - topic.listeners : 0;
+  }
+
+  get topics(): number {
+    return this.#topics.size;
+  }
+
+  appended(entry: Entry): void {
+    for (const key of entry.keys) {
+      const topic = this.#topics.get(key);
+      if (!topic || topic.pending) continue;
+      topic.pending = true;
+      this.#pending.push(topic);
+    }
+    // What concerns nobody here needs no flush.
+    if (this.#pending.length > 0) this.#pace.request();
+    else if (!this.#flushing) this.position = entry.seq;
+    this.#pace.appended(entry.bytes.length);
+  }
+
+  overrun(): void {
+    if (this.#overran) return;
+    this.#overran = true;
+    this.#onOverrun();
+  }
+
+  /** Resolves when the publisher may go on: at once, unless it is far ahead of those who read. */
+  ready(): Promise<void> | undefined {
+    return this.#pace.ready();
+  }
+
+  /** Hands on what is pending, lets publishers go and listeners end. Nothing is appended any more. */
+  close(): void {
+    this.#pace.close();
+    const finishing = new Set<Subscriber>();
+    for (const { subscribers } of this.#topics.values()) for (const each of subscribers) finishing.add(each);
+    for (const subscriber of finishing) subscriber.finish?.();
+  }
+
+  /** A subscriber wants more: gives it what it has not read, or else makes it live. */
+  wants(subscriber: Subscriber): void {
+    if (subscriber.cursor < this.position || this.#overran) {
+      const batch = this.#share(readBatch(this.log, subscriber, this.position));
+      if (batch) {
+        this.#hand(subscriber, batch);
+        return;
+      }
+    }
+    subscriber.live = true;
+    this.#pace.taken(subscriber);
+  }
+
+  #flush(): void {
+    const from = this.position;
+    const through = this.log.head;
+    const nothing = new Match([]);
+    const concerned: Subscriber[] = [];
+    this.#flushing = true;
+    for (const topic of this.#pending.splice(0)) {
+      topic.pending = false;
+      for (const subscriber of topic.subscribers) {
+        if (!subscriber.match) concerned.push(subscriber);
+        subscriber.match = (subscriber.match ?? nothing).and(topic);
+      }
+    }
+    for (const subscriber of concerned) {
+      const match = subscriber.match as Match;
+      subscriber.match = undefined;
+      if (!subscriber.live) {
+        subscriber.waits?.();
+      } else if (subscriber.cursor > from || (this.#overran && hasHole(match.channels, from))) {
+        // It joined after the last flush, or the log was overrun: its own way.
+        if (subscriber.cursor < from) subscriber.cursor = from;
+        const batch = readBatch(this.log, subscriber, through);
+        if (batch) this.#hand(subscriber, batch, true);
+      } else {
+        match.batch ??= readBatch(this.log, { channels: match.channels, cursor: from, holes: undefined }, through);
+        if (match.batch) this.#hand(subscriber, match.batch, true);
+      }
+    }
+    this.position = through;
+    this.#overran = this.#flushing = false;
+  }
+
+  #hand(subscriber: Subscriber, batch: Batch, awaited = false): void {
+    subscriber.live = false;
+    subscriber.cursor = batch.through;
+    if (awaited) this.#pace.handed(subscriber);
+    if (!subscriber.finish) {
+      this.handed += batch.events;
+      this.gaps += batch.items.length - batch.events;
+    }
+    subscriber.take(batch);
+    if (batch.more && !subscriber.live) subscriber.waits?.();
+  }
+
+  /** The same batch for all who read the same events. */
+  #share(batch: Batch | undefined): Batch | undefined {
+    if (!batch || batch.items.length < 2 || batch.events < batch.items.length) return batch;
+    for (const other of this.#recent) if (sameItems(batch, other)) return other;
+    this.#recent.push(batch);
+    if (this.#recent.length > RECENT) this.#recent.shift();
+    return batch;
+  }
+}
+
+const NOBODY: ReadonlySet<Subscriber> = new Set();
+
+function sameItems(a: Batch, b: Batch): boolean {
+  return (
+    a.items.length === b.items.length &&
+    a.through === b.through &&
+    a.more === b.more &&
+    a.items.every((item, index) => item === b.items[index])
+  );
+}

@@ -1,0 +1,61 @@
+import { every } from "./runtime.ts";
+
+/** What is kept alive. */
+export interface Pulse {
+  /** The tick at which it was last given anything. */
+  beat: number;
+  /** Its slot; kept here while it is watched. */
+  slot: number;
+}
+
+/** Parts of the interval, so that not all heartbeats leave at once, and none is later than by one part. */
+const SLOTS = 16;
+
+/** One timer for all heartbeats. Who was given something meanwhile is only looked at again when it could be due. */
+export class Heartbeat<T extends Pulse> {
+  tick = 0;
+  readonly #interval: number;
+  readonly #send: (idle: T) => void;
+  readonly #slots: Set<T>[] = Array.from({ length: SLOTS }, () => new Set<T>());
+  #watched = 0;
+  #stop: (() => void) | undefined;
+
+  constructor(interval: number, send: (idle: T) => void) {
+    this.#interval = interval;
+    this.#send = send;
+  }
+
+  add(pulse: T): void {
+    if (this.#interval === Infinity) return;
+    pulse.beat = this.tick;
+    this.#file(pulse);
+    this.#watched++;
+    this.#stop ??= every(this.#interval / SLOTS, () => this.#turn());
+  }
+
+  delete(pulse: T): void {
+    if (!this.#slots[pulse.slot]?.delete(pulse)) return;
+    if (--this.#watched > 0) return;
+    this.#stop?.();
+    this.#stop = undefined;
+  }
+
+  #file(pulse: T): void {
+    pulse.slot = pulse.beat % SLOTS;
+    this.#slots[pulse.slot]?.add(pulse);
+  }
+
+  #turn(): void {
+    this.tick++;
+    const slot = this.#slots[this.tick % SLOTS] as Set<T>;
+    for (const pulse of slot) {
+      if (this.tick - pulse.beat >= SLOTS) {
+        pulse.beat = this.tick;
+        this.#send(pulse);
+      } else {
+        slot.delete(pulse);
+        this.#file(pulse);
+      }
+    }
+  }
+}

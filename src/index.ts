@@ -1,0 +1,15 @@
+export type { BroadcastOptions, Broker, BrokerStats, ListenOptions } from "./broker.ts";
+export { createBroker } from "./broker.ts";
+export type { ClientInfo, DisconnectReason } from "./client.ts";
+export type { Published, Reported } from "./core.ts";
+export type { Engine, Session } from "./engine.ts";
+export type { MemoryEngineOptions } from "./engines/memory.ts";
+export { memoryEngine } from "./engines/memory.ts";
+export type { ErrorCode } from "./errors.ts";
+export { BrokerError } from "./errors.ts";
+export type { EventEnvelope, EventInput } from "./event.ts";
+export type { ClientOverrides, EventOverrides } from "./http.ts";
+export type { Listened, ListenedEvent, ListenedGap } from "./listener.ts";
+export type { Channel, Entry, Follower, Log, LogOptions, Retention } from "./log.ts";
+export type { BrokerOptions, ErrorStage } from "./options.ts";
+export type { DeliveryReport, Failure, FailureReason } from "./report.ts";

@@ -1,0 +1,16 @@
+import { BrokerError } from "./errors.ts";
+
+/** An error as RFC 9457 problem details. What is not a {@link BrokerError} says nothing of itself. */
+export function problem(error: BrokerError): Response {
+  const { code, status, message } = error;
+  return Response.json(
+    { title: code.replaceAll("-", " "), status, code, detail: message },
+    { status, headers: { ...error.headers, "content-type": "application/problem+json", "cache-control": "no-store" } },
+  );
+}
+
+/** `error` as something that may be answered; its own text stays inside. */
+export const toBrokerError = (error: unknown): BrokerError =>
+  error instanceof BrokerError
+    ? error
+    : new BrokerError("internal", "Something went wrong on this side.", { cause: error });

@@ -1,0 +1,200 @@
+import { encode, formatControl } from "./event.ts";
+import type { Channel, Entry, Log } from "./log.ts";
+import { publicName } from "./names.ts";
+
+/** What a reader missed, as an element of the total order. */
+export interface Gap {
+  readonly channels: readonly string[];
+  /** The events of these channels after this position are missing; `undefined` if it is not of this log. */
+  readonly after: number | undefined;
+  /** The last one that is missing. */
+  readonly through: number;
+  /** The position of the reader once it has read this. */
+  readonly seq: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+export type Item = Entry | Gap;
+export const isGap = (item: Item): item is Gap => "through" in item;
+
+/** What is handed to a reader at once. */
+export interface Batch {
+  readonly items: readonly Item[];
+  /** How many of them are events; the others are gaps. */
+  readonly events: number;
+  /** The position of a reader that has all of it. */
+  readonly through: number;
+  /** Whether the log has more for this reader now. */
+  readonly more: boolean;
+  /** The bytes of the items, made once for all who are handed the same. */
+  chunk?: Uint8Array<ArrayBuffer>;
+}
+
+/** A place in the log, and the channels that are read from there: a client's connection, or a listener. */
+export interface Reader {
+  readonly channels: readonly Channel[];
+  cursor: number;
+  /** Holes in a channel that events of the reader's other channels lie inside of. Made when there is one. */
+  holes: Map<Channel, Hole> | undefined;
+}
+
+interface Hole {
+  /** Where it begins. */
+  readonly after: number;
+  /** How far the reader was told that it reaches. */
+  readonly told: number;
+  /** The reader never had a claim to it. */
+  readonly excused?: boolean;
+}
+
+/** Bytes of events in one chunk, at the most; one larger event goes alone. */
+const MAX_CHUNK = 64 * 1024;
+
+export function makeGap(log: Log, gap: Omit<Gap, "bytes">): Gap {
+  const data = {
+    channels: gap.channels.map(publicName),
+    after: gap.after === undefined ? null : log.id(gap.after),
+    through: log.id(gap.through),
+  };
+  return { ...gap, bytes: encode(formatControl("gap", data, log.id(gap.seq))) };
+}
+
+/** Where a stream starts. */
+export interface Landing {
+  readonly cursor: number;
+  /** What has to be said before anything else. */
+  readonly gap?: Gap;
+  /** Whether it continues the position that was asked for. */
+  readonly resumed: boolean;
+  readonly holes?: Map<Channel, Hole>;
+}
+
+/**
+ * Where a reader of these channels starts: after `seq` if that is a position of this log, live if nothing was asked for
+ * (`undefined`), at the oldest event retained for `"earliest"`, and there with a gap for a foreign position (`null`).
+ */
+export function land(log: Log, channels: readonly Channel[], from: number | null | undefined | "earliest"): Landing {
+  if (from === undefined) return { cursor: log.head, resumed: false };
+  if (typeof from === "number") return { cursor: from, resumed: true };
+  let cursor = log.head;
+  const time = Date.now();
+  for (const channel of channels) {
+    log.trim(channel, time);
+    cursor = Math.min(cursor, (channel.at(0)?.seq ?? Infinity) - 1);
+  }
+  if (from === "earliest") {
+    const holes = new Map<Channel, Hole>();
+    for (const channel of channels) {
+      if (channel.dropped > cursor) holes.set(channel, { after: cursor, told: channel.dropped, excused: true });
+    }
+    return { cursor, resumed: false, holes };
+  }
+  const keys = channels.map((channel) => channel.key);
+  return {
+    cursor,
+    resumed: false,
+    gap: makeGap(log, { channels: keys, after: undefined, through: cursor, seq: cursor }),
+  };
+}
+
+/** Whether the log has lost what this reader, or a part of it, has not read yet. */
+export const hasHole = (channels: readonly Channel[], cursor: number): boolean =>
+  channels.some((channel) => channel.dropped > cursor);
+
+/**
+ * What comes after a cursor in these channels, merged, up to `through`; `undefined` if that is nothing.
+ *
+ * A hole stands in the order where it ends, so that its id does not make the reader skip events of other channels. Where such
+ * events lie inside of it, it is announced before them as well, with the id that the reader has anyway: one that leaves among
+ * them and comes back would otherwise be judged by a position past the beginning of the hole, and never be told of that part.
+ */
+export function readBatch(log: Log, reader: Reader, through: number): Batch | undefined {
+  const { channels, cursor } = reader;
+  const items: Item[] = [];
+  const lanes: { channel: Channel; index: number }[] = [];
+  const open: Channel[] = [];
+  let end = through;
+  let time = 0;
+  for (const channel of channels) {
+    if (channel.last <= cursor) continue;
+    log.trim(channel, (time ||= Date.now()));
+    if (channel.dropped > cursor) {
+      open.push(channel);
+      end = Math.max(end, channel.dropped);
+    }
+    const index = channel.indexAfter(cursor);
+    if (index < channel.size) lanes.push({ channel, index });
+  }
+
+  const next = (): Entry | undefined => {
+    let first: Entry | undefined;
+    for (const { channel, index } of lanes) {
+      const entry = channel.at(index);
+      if (entry && entry.seq <= end && !(first && first.seq <= entry.seq)) first = entry;
+    }
+    return first;
+  };
+
+  let entry = next();
+  if (open.length > 0) {
+    open.sort((a, b) => a.dropped - b.dropped);
+    announce(log, reader, open, entry?.seq ?? Infinity, items);
+  }
+  let bytes = 0;
+  let events = 0;
+  for (; entry; entry = next()) {
+    closeHoles(log, reader, open, entry.seq, items);
+    bytes += entry.bytes.length;
+    const last = items.at(-1);
+    if (bytes > MAX_CHUNK && last) return { items, events, through: last.seq, more: true };
+    items.push(entry);
+    events++;
+    for (const lane of lanes) if (lane.channel.at(lane.index) === entry) lane.index++;
+  }
+  closeHoles(log, reader, open, Infinity, items);
+  return items.length > 0 ? { items, events, through: end, more: false } : undefined;
+}
+
+const beginning = ({ cursor }: Reader, hole: Hole | undefined): number =>
+  !hole ? cursor : hole.excused ? Math.max(cursor, hole.told) : hole.after;
+
+/** Says at once what of the holes does not end before the next event. */
+function announce(log: Log, reader: Reader, open: readonly Channel[], next: number, items: Item[]): void {
+  for (const channel of open) {
+    const hole = reader.holes?.get(channel);
+    if (channel.dropped <= next || hole?.told === channel.dropped) continue;
+    const after = beginning(reader, hole);
+    (reader.holes ??= new Map()).set(channel, { after, told: channel.dropped });
+    items.push(makeGap(log, { channels: [channel.key], after, through: channel.dropped, seq: reader.cursor }));
+  }
+}
+
+/** Puts the holes that end before the event at `next` into their place. */
+function closeHoles(log: Log, reader: Reader, open: Channel[], next: number, items: Item[]): void {
+  for (let channel = open[0]; channel && channel.dropped <= next; channel = open[0]) {
+    open.shift();
+    const hole = reader.holes?.get(channel);
+    reader.holes?.delete(channel);
+    if (hole?.excused && hole.told === channel.dropped) continue;
+    const after = beginning(reader, hole);
+    // The last event that this channel dropped may still be there in another one that is read; then it is not missing.
+    const through = channel.dropped === next ? next - 1 : channel.dropped;
+    if (through > after) items.push(makeGap(log, { channels: [channel.key], after, through, seq: through }));
+  }
+}
+
+/** The bytes of a batch; those of a single item are not copied. */
+export function chunkOf(batch: Batch): Uint8Array<ArrayBuffer> {
+  if (batch.chunk) return batch.chunk;
+  const { items } = batch;
+  if (items.length === 1) return (batch.chunk = (items[0] as Item).bytes);
+  let length = 0;
+  for (const { bytes } of items) length += bytes.length;
+  const chunk = new Uint8Array(length);
+  let offset = 0;
+  for (const { bytes } of items) {
+    chunk.set(bytes, offset);
+    offset += bytes.length;
+  }
+  return (batch.chunk = chunk);
+}
