@@ -89,6 +89,13 @@ export class Core implements ClientHome {
     return this.#closing !== undefined;
   }
 
+  /** @throws {@link BrokerError} `closed` */
+  checkOpen(): void {
+    if (!this.isClosed) return;
+    const seconds = Math.max(1, Math.ceil(this.settings.retry / 1000));
+    throw new BrokerError("closed", "Refused: the broker is closing.", { headers: { "retry-after": String(seconds) } });
+  }
+
   /** @throws {@link BrokerError} `closed`, or `client-left` if it left before it was registered. */
   async connect(
     request: Request,
@@ -104,7 +111,7 @@ export class Core implements ClientHome {
     if (subscribed !== undefined) await subscribed;
     if (this.isClosed || request.signal.aborted) {
       session.unsubscribe?.(keys);
-      if (this.isClosed) throw new BrokerError("closed", "Connection refused: the broker is closing.");
+      this.checkOpen();
       throw new BrokerError("client-left", "Connection refused: the client has left.");
     }
 
@@ -167,7 +174,7 @@ export class Core implements ClientHome {
 
   /** Appends an event; what is returned resolves when the publisher may go on. */
   async publish(keys: readonly string[], event: EventInput, report = false): Promise<Published | Reported> {
-    if (this.isClosed) throw new BrokerError("closed", "Event refused: the broker is closing.");
+    this.checkOpen();
     const appended = this.#open().append(keys, prepareEvent(event, this.settings));
     const seq = typeof appended === "number" ? appended : await appended;
     this.published++;
@@ -192,7 +199,7 @@ export class Core implements ClientHome {
   }
 
   listen(keys: readonly string[], start: Start): Listener {
-    if (this.isClosed) throw new BrokerError("closed", "listen() refused: the broker is closing.");
+    this.checkOpen();
     this.#open();
     return new Listener(
       this.fanout,

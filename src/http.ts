@@ -85,9 +85,8 @@ export class HttpFace {
   ): Promise<Response> {
     checkMethod(request, allow);
     authorize?.();
-    const { recipients, settings, isClosed } = this.#core;
-    if (isClosed)
-      throw new BrokerError("closed", "Event refused: the broker is closing.", { headers: retryAfter(settings.retry) });
+    const { recipients, settings } = this.#core;
+    this.#core.checkOpen();
     const query = new URL(request.url).searchParams;
     const id = overrides.id ?? (overrides.channels === undefined ? single(query, "id", "bad-id") : undefined);
     const channels = checkChannels(overrides.channels ?? (overrides.id === undefined ? query.getAll("channel") : []));
@@ -168,10 +167,6 @@ const streamHeaders = (clientId: string): Record<string, string> => ({
   "x-accel-buffering": "no",
   "x-content-type-options": "nosniff",
   "fanwire-client-id": encodeURIComponent(clientId),
-});
-
-const retryAfter = (ms: number): Record<string, string> => ({
-  "retry-after": String(Math.max(1, Math.ceil(ms / 1000))),
 });
 
 /**

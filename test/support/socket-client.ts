@@ -13,9 +13,15 @@ export class SocketClient {
   retry: number | undefined;
   /** The last id seen, as an EventSource would send it. */
   lastEventId: string | undefined;
+  /** Count numbered events instead of keeping them; each flood begins at 0. */
+  forget = false;
+  count = 0;
+  outOfOrder = 0;
   /** How the stream ended: with its last chunk, by a closed socket, or by an error. */
   ended: "complete" | "closed" | "error" | undefined;
 
+  #number = -1;
+  #drip: NodeJS.Timeout | undefined;
   #head = "";
   #frame: { left: number } = { left: 0 };
   #buffer: Buffer = Buffer.alloc(0);
@@ -26,7 +32,8 @@ export class SocketClient {
   readonly #parser = createParser({
     onEvent: (event) => {
       if (event.id !== undefined) this.lastEventId = event.id;
-      this.events.push(event);
+      if (this.forget && !event.event?.startsWith("fanwire-")) this.#count(Number.parseInt(event.data, 10));
+      else this.events.push(event);
     },
     onComment: () => this.comments++,
     onRetry: (ms) => {
@@ -80,11 +87,30 @@ export class SocketClient {
     return this.events[this.#taken++] as EventSourceMessage;
   }
 
+  #count(number: number): void {
+    this.count++;
+    if (number !== 0 && number !== this.#number + 1) this.outOfOrder++;
+    this.#number = number;
+  }
+
+  /** Reads no more than so many bytes a second. */
+  drip(bytes: number): void {
+    this.socket.pause();
+    this.socket.removeAllListeners("data");
+    this.#drip = setInterval(() => {
+      const data: Buffer | null = this.socket.read(Math.min(bytes / 10, this.socket.readableLength));
+      if (data) this.#read(data);
+    }, 100);
+  }
+
   stall(): void {
     this.socket.pause();
   }
 
   resume(): void {
+    clearInterval(this.#drip);
+    if (this.#drip) this.socket.on("data", (data) => this.#read(data));
+    this.#drip = undefined;
     this.socket.resume();
   }
 
@@ -120,7 +146,7 @@ export class SocketClient {
       }
       this.#chunked = this.headers["transfer-encoding"] === "chunked";
       data = Buffer.from(this.#head.slice(end + 4), "latin1");
-      if (this.headers["content-length"] === "0" || this.status === 204) this.#end("complete");
+      if (this.status === 204) this.#end("complete");
     }
     if (this.#chunked) this.#dechunk(data);
     else this.#body(data);
@@ -153,5 +179,6 @@ export class SocketClient {
   #body(part: Buffer): void {
     this.received += part.length;
     this.#parser.feed(this.#decoder.decode(part, { stream: true }));
+    if (this.received === Number(this.headers["content-length"])) this.#end("complete");
   }
 }

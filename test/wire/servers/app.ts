@@ -78,7 +78,12 @@ export function createApp(host: Host): (request: Request, context?: unknown) => 
       return await report;
     }
     if (verb === "disconnect") return await broker.disconnect(String(wish.id), wish);
-    if (verb === "close") return void (await broker.close(wish));
+    if (verb === "close") {
+      const first = wish.first ? broker.broadcast(String(wish.first)) : undefined;
+      await broker.close(wish);
+      await first;
+      return {};
+    }
     if (verb === "state") {
       for (let round = 0; wish.collect && round < 4; round++) {
         await host.gc();
