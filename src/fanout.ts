@@ -9,8 +9,8 @@ export interface Subscriber extends Reader {
   match: Match | undefined;
   /** It wants more and has all there was at the last flush. */
   live: boolean;
-  /** A publisher waits until it is live again. */
-  awaited: boolean;
+  /** The hold in which publishers wait until it is live again; 0 for none. */
+  awaited: number;
   /** Takes a batch; `live` and `cursor` are set before. MUST NOT throw. */
   take(batch: Batch): void;
   /** There is more for it, but it does not want any now. */

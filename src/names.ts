@@ -39,8 +39,11 @@ function checkName(kind: string, code: ErrorCode, name: unknown): string {
 /** @throws {@link BrokerError} `bad-id` */
 export const checkClientId = (id: unknown): string => checkName("Client id", "bad-id", id);
 
+const NONE: readonly string[] = [];
+
 /** One channel or several, checked, each once. @throws {@link BrokerError} `bad-channel` */
 export function checkChannels(channels: string | readonly string[] | undefined): readonly string[] {
+  if (channels === undefined) return NONE;
   const names = new Set(typeof channels === "string" ? [channels] : channels);
   for (const name of names) {
     checkName("Channel name", "bad-channel", name);

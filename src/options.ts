@@ -43,7 +43,7 @@ export interface BrokerOptions {
    * `fetch` accepts events from whoever presents this token as `Authorization: Bearer …`. Without it, `fetch` accepts none and
    * answers 403: whoever can reach the server could speak to all its clients otherwise.
    */
-  readonly publishToken?: string;
+  readonly publishToken?: string | undefined;
   /** Sends `fanwire-ready` first on every stream. Without it a client that drops before its first event loses what came. @default true */
   readonly announce?: boolean;
   /** Answers errors in your own format. What it throws goes to `onError`, and the default answer is given. */

@@ -9,7 +9,8 @@ const LONGEST_HOLD = 50;
 
 /** Whom a publisher may have to wait for. */
 interface Taker {
-  awaited: boolean;
+  /** The hold that it is waited for in; 0 for none. */
+  awaited: number;
 }
 
 /**
@@ -26,8 +27,11 @@ export class Pace {
   #requested = false;
   #measuring = false;
   #earliest = 0;
-  #held: (() => void)[] = [];
+  #held: Promise<void> | undefined;
+  #letGo: (() => void) | undefined;
   #awaited = 0;
+  /** Counts the holds, so that who did not take its part in time is not waited for in the next one. */
+  #hold = 1;
   #flushed = false;
   #cancelRelease: (() => void) | undefined;
   #cancelWindow: (() => void) | undefined;
@@ -64,19 +68,21 @@ export class Pace {
     this.request();
     this.#flushed = false;
     this.#cancelRelease ??= after(LONGEST_HOLD, () => this.#release());
-    return new Promise((resolve) => this.#held.push(resolve));
+    return (this.#held ??= new Promise((resolve) => {
+      this.#letGo = resolve;
+    }));
   }
 
   handed(taker: Taker): void {
-    if (this.#held.length === 0 || taker.awaited) return;
-    taker.awaited = true;
+    if (!this.#held || taker.awaited === this.#hold) return;
+    taker.awaited = this.#hold;
     this.#awaited++;
   }
 
   /** A subscriber is up to date, or gone. */
   taken(taker: Taker): void {
-    if (!taker.awaited) return;
-    taker.awaited = false;
+    if (taker.awaited !== this.#hold) return;
+    taker.awaited = 0;
     if (--this.#awaited === 0 && this.#flushed) this.#release();
   }
 
@@ -106,8 +112,11 @@ export class Pace {
   }
 
   #release(): void {
+    this.#hold++;
+    this.#awaited = 0;
     this.#cancelRelease?.();
     this.#cancelRelease = undefined;
-    for (const resolve of this.#held.splice(0)) resolve();
+    this.#letGo?.();
+    this.#held = this.#letGo = undefined;
   }
 }

@@ -10,7 +10,9 @@ describe("at the defaults", () => {
   beforeAll(async () => {
     servers = await Promise.all(platforms.map(startServer));
   });
-  afterAll(() => servers?.forEach((server) => server.stop()));
+  afterAll(() => {
+    for (const server of servers ?? []) server.stop();
+  });
 
   test.concurrent("a stream without a single event is open after 75 seconds, on every platform", async () => {
     await Promise.all(
@@ -44,7 +46,9 @@ describe("at the defaults", () => {
         expect(client.received, server.platform).toBeLessThan(110 * 60_000);
         client.resume();
         await client.until(() => client.data.length === 2_500);
-        expect(client.data.map((data) => Number.parseInt(data, 10))).toEqual(Array.from({ length: 2_500 }, (_, n) => n));
+        expect(client.data.map((data) => Number.parseInt(data, 10))).toEqual(
+          Array.from({ length: 2_500 }, (_, n) => n),
+        );
         expect(client.control("gap"), server.platform).toEqual([]);
         client.leave();
       }),

@@ -4,6 +4,7 @@ import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
+import { inject } from "vitest";
 
 /** The servers that a browser could meet, one for each way of running a fetch handler. */
 export const platforms = ["bun", "deno", "deno-serve", "node-hono", "node-srvx", "workerd"] as const;
@@ -197,7 +198,7 @@ export async function startServer(platform: Platform): Promise<Server> {
     );
     if (server.agent) {
       if (!server.agent.startsWith(AGENTS[platform])) throw new Error(`${platform} is ${server.agent}`);
-      console.log(`wire on ${server.agent} (${platform})`);
+      console.log(`${inject("part")} on ${server.agent} (${platform})`);
       return server;
     }
     await new Promise((resolve) => setTimeout(resolve, 30));

@@ -1,0 +1,51 @@
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+
+const root = new URL("../../", import.meta.url).pathname;
+
+/** What a snippet may take from its surroundings. */
+const SURROUNDINGS = `
+declare const Deno: { env: { get(name: string): string | undefined }; serve(handler: (request: Request) => Promise<Response>): void };
+declare const server: { stop(force: boolean): Promise<void> };
+`;
+
+test("README: every TypeScript snippet compiles against the built package", () => {
+  const snippets = [...readFileSync(`${root}README.md`, "utf8").matchAll(/^```ts\n([\s\S]*?)^```/gm)].map(
+    ([, code = ""]) => code,
+  );
+  expect(snippets.length).toBeGreaterThan(4);
+  const folder = mkdtempSync(join(tmpdir(), "fanwire-readme-"));
+  try {
+    for (const [index, code] of snippets.entries()) {
+      const broker = code.includes("createBroker(")
+        ? ""
+        : 'import type { Broker } from "fanwire";\ndeclare const broker: Broker;\n';
+      writeFileSync(join(folder, `snippet${index}.ts`), `${broker}${SURROUNDINGS}\n${code}\nexport {};\n`);
+    }
+    const compilerOptions = {
+      strict: true,
+      exactOptionalPropertyTypes: true,
+      target: "es2023",
+      lib: ["es2023", "dom", "dom.iterable"],
+      module: "esnext",
+      moduleResolution: "bundler",
+      noEmit: true,
+      skipLibCheck: true,
+      types: ["node"],
+      typeRoots: [`${root}node_modules/@types`],
+      paths: { fanwire: [`${root}dist/index.d.ts`], "@hono/node-server": [`${root}node_modules/@hono/node-server`] },
+    };
+    writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["*.ts"] }));
+    const { stdout } = spawnSync(`${root}node_modules/.bin/tsc`, ["-p", folder], { encoding: "utf8" });
+    expect(stdout).toBe("");
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("README has at most 250 lines", () => {
+  expect(readFileSync(`${root}README.md`, "utf8").split("\n").length).toBeLessThanOrEqual(250);
+});
