@@ -48,7 +48,6 @@ export class Client implements Subscriber, Stallable, Pulse {
   holes: Reader["holes"];
   match: Match | undefined;
   live = false;
-  awaited = 0;
   due = 0;
   beat = 0;
   slot = 0;

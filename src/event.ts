@@ -38,7 +38,7 @@ const BREAKS_A_FIELD = /[\r\n\0]/;
  * The text of one event. Data is split at CRLF, CR and LF, as section 9.2.6 reads it; an empty line and a trailing newline
  * stay. Always one space after the colon, because the reader takes one away.
  */
-export function formatEvent({ event, id, retry, data }: WireFields): string {
+function formatEvent({ event, id, retry, data }: WireFields): string {
   return (
     (id === undefined ? "" : formatId(id)) +
     (event ? `event: ${event}\n` : "") +

@@ -1,5 +1,5 @@
 import type { Session } from "./engine.ts";
-import type { Channel, Entry, Follower, Log } from "./log.ts";
+import { type Channel, costOf, type Entry, type Follower, type Log } from "./log.ts";
 import { Pace } from "./pace.ts";
 import { type Batch, hasHole, type Reader, readBatch } from "./reader.ts";
 
@@ -9,8 +9,6 @@ export interface Subscriber extends Reader {
   match: Match | undefined;
   /** It wants more and has all there was at the last flush. */
   live: boolean;
-  /** The hold in which publishers wait until it is live again; 0 for none. */
-  awaited: number;
   /** Takes a batch; `live` and `cursor` are set before. MUST NOT throw. */
   take(batch: Batch): void;
   /** There is more for it, but it does not want any now. */
@@ -71,14 +69,14 @@ export class Fanout implements Follower {
   readonly #topics = new Map<string, Topic>();
   readonly #pending: Topic[] = [];
   readonly #recent: Batch[] = [];
-  readonly #pace: Pace;
+  readonly #pace: Pace<Subscriber>;
   readonly #onOverrun: () => void;
   #overran = false;
   #flushing = false;
 
   constructor(onOverrun: () => void) {
     this.#onOverrun = onOverrun;
-    this.#pace = new Pace(() => this.#flush());
+    this.#pace = new Pace<Subscriber>(() => this.#flush());
   }
 
   open(session: Session): void {
@@ -136,7 +134,7 @@ export class Fanout implements Follower {
     // What concerns nobody here needs no flush.
     if (this.#pending.length > 0) this.#pace.request();
     else if (!this.#flushing) this.position = entry.seq;
-    this.#pace.appended(entry.bytes.length);
+    this.#pace.appended(costOf(entry));
   }
 
   overrun(): void {
@@ -193,20 +191,20 @@ export class Fanout implements Follower {
         // It joined after the last flush, or the log was overrun: its own way.
         if (subscriber.cursor < from) subscriber.cursor = from;
         const batch = readBatch(this.log, subscriber, through);
-        if (batch) this.#hand(subscriber, batch, true);
+        if (batch) this.#hand(subscriber, batch);
       } else {
         match.batch ??= readBatch(this.log, { channels: match.channels, cursor: from, holes: undefined }, through);
-        if (match.batch) this.#hand(subscriber, match.batch, true);
+        if (match.batch) this.#hand(subscriber, match.batch);
       }
     }
     this.position = through;
     this.#overran = this.#flushing = false;
   }
 
-  #hand(subscriber: Subscriber, batch: Batch, awaited = false): void {
+  #hand(subscriber: Subscriber, batch: Batch): void {
     subscriber.live = false;
     subscriber.cursor = batch.through;
-    if (awaited) this.#pace.handed(subscriber);
+    this.#pace.handed(subscriber);
     if (!subscriber.finish) {
       this.handed += batch.events;
       this.gaps += batch.items.length - batch.events;

@@ -36,7 +36,6 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   holes: Reader["holes"];
   match: Match | undefined;
   live = false;
-  awaited = 0;
 
   readonly #fanout: Fanout;
   readonly #keys: readonly string[];

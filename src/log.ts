@@ -38,7 +38,7 @@ export interface LogOptions {
 }
 
 /** What an event costs beside its bytes: the objects that hold it, as measured on V8 and JavaScriptCore. */
-export const ENTRY_COST = 256;
+const ENTRY_COST = 256;
 
 /** Who hands events on from the log to readers. */
 export interface Follower {
@@ -158,7 +158,7 @@ export class Log {
     const seq = ++this.head;
     const entry: Entry = { seq, keys, at: Date.now(), bytes: encode(formatId(this.id(seq)) + text) };
     if (keys.length > 1) this.#shared.set(entry, keys.length);
-    this.bytes += cost(entry);
+    this.bytes += costOf(entry);
     this.size++;
     const channels = keys.map((key) => this.pin(key));
     for (const channel of channels) {
@@ -233,7 +233,7 @@ export class Log {
     if (holders > 1) this.#shared.set(entry, holders);
     else this.#shared.delete(entry);
     if (holders > 0) return;
-    this.bytes -= cost(entry);
+    this.bytes -= costOf(entry);
     this.size--;
   }
 
@@ -263,5 +263,6 @@ export class Log {
   }
 }
 
-const cost = (entry: Entry): number => entry.bytes.length + ENTRY_COST;
+/** What an event takes of `logBytes`. */
+export const costOf = (entry: Entry): number => entry.bytes.length + ENTRY_COST;
 const level = (channel: Channel): number => (channel.size === 0 ? -1 : Math.floor(Math.log2(channel.bytes)));

@@ -7,34 +7,33 @@ const WINDOW_FACTOR = 2;
 /** The longest that a publisher is held back for those who read, in milliseconds. */
 const LONGEST_HOLD = 50;
 
-/** Whom a publisher may have to wait for. */
-interface Taker {
-  /** The hold that it is waited for in; 0 for none. */
-  awaited: number;
-}
-
 /**
- * When to flush, and how far a publisher may run ahead.
+ * When to flush, and how far publishers may run ahead of the takers.
  *
  * Events of one turn of the event loop leave together. An idle broker flushes in the next turn; a busy one waits for about as long
  * as its last flush took, the runtime's writing included: measured to the turn after it.
+ *
+ * A publisher that is too far ahead is held back until those who take what they are given have all of it. Who took nothing during
+ * a whole hold is not waited for again before it takes something.
  */
-export class Pace {
-  /** Bytes that may be appended between two flushes before publishers are held back. */
+export class Pace<Taker> {
+  /** Bytes of the log that may be filled between two flushes before publishers are held back. */
   limit: number = Infinity;
   readonly #flush: () => void;
   #since = 0;
   #requested = false;
   #measuring = false;
   #earliest = 0;
+  #cancelWindow: (() => void) | undefined;
+
+  /** Takers that were given something and may have more to come, with the hold in which that was. Only kept under pressure. */
+  readonly #behind = new Map<Taker, number>();
+  #pressed = false;
+  #hold = 0;
   #held: Promise<void> | undefined;
   #letGo: (() => void) | undefined;
-  #awaited = 0;
-  /** Counts the holds, so that who did not take its part in time is not waited for in the next one. */
-  #hold = 1;
   #flushed = false;
-  #cancelRelease: (() => void) | undefined;
-  #cancelWindow: (() => void) | undefined;
+  #cancelHold: (() => void) | undefined;
 
   constructor(flush: () => void) {
     this.#flush = flush;
@@ -59,31 +58,28 @@ export class Pace {
   }
 
   /**
-   * A promise for a publisher to wait for, if it is too far ahead: it resolves when those who were handed the next flush have
-   * taken it and all before it, or after {@link LONGEST_HOLD} ms. A loop of awaited publishing never leaves the microtasks
+   * A promise for a publisher to wait for, if it is too far ahead. A loop of awaited publishing never leaves the microtasks
    * otherwise, and nothing would ever be written.
    */
   ready(): Promise<void> | undefined {
     if (this.#since <= this.limit) return undefined;
-    this.request();
+    this.#pressed = true;
     this.#flushed = false;
-    this.#cancelRelease ??= after(LONGEST_HOLD, () => this.#release());
+    this.request();
+    this.#cancelHold ??= after(LONGEST_HOLD, () => this.#giveUp());
     return (this.#held ??= new Promise((resolve) => {
       this.#letGo = resolve;
     }));
   }
 
+  /** A taker was given something. */
   handed(taker: Taker): void {
-    if (!this.#held || taker.awaited === this.#hold) return;
-    taker.awaited = this.#hold;
-    this.#awaited++;
+    if (this.#pressed) this.#behind.set(taker, this.#hold);
   }
 
-  /** A subscriber is up to date, or gone. */
+  /** A taker has all there is, or is gone. */
   taken(taker: Taker): void {
-    if (taker.awaited !== this.#hold) return;
-    taker.awaited = 0;
-    if (--this.#awaited === 0 && this.#flushed) this.#release();
+    if (this.#behind.delete(taker)) this.#releaseIfTaken();
   }
 
   #schedule(): void {
@@ -97,11 +93,15 @@ export class Pace {
     if (!this.#requested) return;
     this.#requested = false;
     this.#cancelWindow = undefined;
+    if (this.#since <= this.limit && !this.#held) {
+      this.#pressed = false;
+      this.#behind.clear();
+    }
     this.#since = 0;
     const start = now();
     this.#flush();
     this.#flushed = true;
-    if (this.#awaited === 0) this.#release();
+    this.#releaseIfTaken();
     this.#measuring = true;
     nextTurn(() => {
       this.#measuring = false;
@@ -111,12 +111,19 @@ export class Pace {
     });
   }
 
+  #giveUp(): void {
+    for (const [taker, hold] of this.#behind) if (hold < this.#hold) this.#behind.delete(taker);
+    this.#release();
+  }
+
+  #releaseIfTaken(): void {
+    if (this.#flushed && this.#behind.size === 0) this.#release();
+  }
+
   #release(): void {
     this.#hold++;
-    this.#awaited = 0;
-    this.#cancelRelease?.();
-    this.#cancelRelease = undefined;
+    this.#cancelHold?.();
     this.#letGo?.();
-    this.#held = this.#letGo = undefined;
+    this.#cancelHold = this.#held = this.#letGo = undefined;
   }
 }

@@ -50,7 +50,7 @@ interface Hole {
 /** Bytes of events in one chunk, at the most; one larger event goes alone. */
 const MAX_CHUNK = 64 * 1024;
 
-export function makeGap(log: Log, gap: Omit<Gap, "bytes">): Gap {
+function makeGap(log: Log, gap: Omit<Gap, "bytes">): Gap {
   const data = {
     channels: gap.channels.map(publicName),
     after: gap.after === undefined ? null : log.id(gap.after),

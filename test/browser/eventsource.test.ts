@@ -49,7 +49,8 @@ class Wire {
 describe("Chromium's EventSource", () => {
   let browser: Browser;
   beforeAll(async () => {
-    if (!existsSync(CHROMIUM)) throw new Error(`there is no Chromium at ${CHROMIUM}; install it, or name it in CHROMIUM`);
+    if (!existsSync(CHROMIUM))
+      throw new Error(`there is no Chromium at ${CHROMIUM}; install it, or name it in CHROMIUM`);
     browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-gpu", ...QUIET] });
     console.log(`browser on Chromium ${browser.version()}`);
   });
@@ -92,7 +93,9 @@ describe("Chromium's EventSource", () => {
     const seen = (page: Page): Promise<Seen[]> => page.evaluate(() => (globalThis as unknown as { seen: Seen[] }).seen);
     const waitFor = async (page: Page, type: string, times = 1): Promise<Seen[]> => {
       await page.waitForFunction(
-        ([wanted, count]) => (globalThis as unknown as { seen: Seen[] }).seen.filter((each) => each.type === wanted).length >= Number(count),
+        ([wanted, count]) =>
+          (globalThis as unknown as { seen: Seen[] }).seen.filter((each) => each.type === wanted).length >=
+          Number(count),
         [type, times],
       );
       return (await seen(page)).filter((each) => each.type === type);
@@ -114,7 +117,9 @@ describe("Chromium's EventSource", () => {
       await waitFor(page, "fanwire-ready");
       const first = (await (await stage.publish("one\ntwo\r\n\nthree ✓ 😀\n")).json()) as { id: string };
       const second = (await (await stage.publish("{}", "?type=tick")).json()) as { id: string };
-      expect(await waitFor(page, "message")).toEqual([{ type: "message", data: "one\ntwo\n\nthree ✓ 😀\n", id: first.id }]);
+      expect(await waitFor(page, "message")).toEqual([
+        { type: "message", data: "one\ntwo\n\nthree ✓ 😀\n", id: first.id },
+      ]);
       expect(await waitFor(page, "tick")).toEqual([{ type: "tick", data: "{}", id: second.id }]);
     });
 

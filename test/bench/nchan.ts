@@ -1,0 +1,10 @@
+import { existsSync } from "node:fs";
+
+const MODULE_FOLDERS = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"];
+
+/** Where Debian's nginx-light and libnginx-mod-nchan put them. */
+export const NGINX = "/usr/sbin/nginx";
+export const NCHAN_MODULE: string | undefined = MODULE_FOLDERS.map((folder) => `${folder}/ngx_nchan_module.so`).find(
+  (path) => existsSync(path),
+);
+export const hasNchan: boolean = NCHAN_MODULE !== undefined && existsSync(NGINX);

@@ -1,0 +1,91 @@
+/** nginx with nchan, made to look like the other servers; what it has used is read by this process and passed through. */
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { type AddressInfo, createServer as createListener } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { NCHAN_MODULE, NGINX } from "../nchan.ts";
+import { announce, type Usage } from "../usage.ts";
+
+/** Microseconds in one tick of /proc/<pid>/stat, on every Linux there is. */
+const TICK = 10_000;
+const PAGE = 4_096;
+
+const directory = mkdtempSync(join(tmpdir(), "fanwire-bench-"));
+const usageServer = createServer((_, response) => response.end(JSON.stringify(usageOfWorker()))).listen(0, "127.0.0.1");
+const port = await freePort();
+const config = join(directory, "nginx.conf");
+writeFileSync(
+  config,
+  `load_module ${NCHAN_MODULE};
+daemon off;
+${process.getuid?.() === 0 ? "user root;" : ""}
+worker_processes 1;
+pid ${directory}/pid;
+error_log stderr error;
+events { worker_connections 16384; }
+http {
+  access_log off;
+  client_body_temp_path ${directory}/body;
+  proxy_temp_path ${directory}/proxy;
+  fastcgi_temp_path ${directory}/fastcgi;
+  uwsgi_temp_path ${directory}/uwsgi;
+  scgi_temp_path ${directory}/scgi;
+  keepalive_requests 1000000000;
+  nchan_shared_memory_size 128M;
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location = /connect {
+      nchan_subscriber eventsource;
+      nchan_subscriber_first_message newest;
+      nchan_channel_id all;
+    }
+    location = /broadcast {
+      nchan_publisher;
+      nchan_channel_id all;
+      nchan_store_messages on;
+      nchan_message_buffer_length 1000;
+      nchan_message_timeout 5m;
+    }
+    location = /cpu { proxy_pass http://127.0.0.1:${(usageServer.address() as AddressInfo).port}; }
+  }
+}
+`,
+);
+
+const nginx = spawn(NGINX, ["-e", "stderr", "-p", directory, "-c", config], {
+  stdio: ["ignore", "inherit", "inherit"],
+});
+nginx.on("exit", (status) => {
+  rmSync(directory, { recursive: true, force: true });
+  process.exit(status ?? 0);
+});
+process.on("SIGTERM", () => nginx.kill());
+const worker = await pidOfWorker();
+announce(port, () => nginx.kill());
+
+async function pidOfWorker(): Promise<number> {
+  for (let attempt = 0; attempt < 200; attempt++) {
+    const children = readFileSync(`/proc/${nginx.pid}/task/${nginx.pid}/children`, "utf8").trim();
+    if (children) return Number(children.split(" ")[0]);
+    await sleep(10);
+  }
+  throw new Error("starting nginx: it has no worker after 2 s");
+}
+
+function usageOfWorker(): Usage {
+  const stat = readFileSync(`/proc/${worker}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const [user, system, pages] = [fields[11], fields[12], fields[21]].map(Number) as [number, number, number];
+  return { cpu: (user + system) * TICK, rss: pages * PAGE };
+}
+
+async function freePort(): Promise<number> {
+  const listener = createListener().listen(0, "127.0.0.1");
+  await new Promise((resolve) => listener.once("listening", resolve));
+  const { port } = listener.address() as AddressInfo;
+  await new Promise((resolve) => listener.close(resolve));
+  return port;
+}
