@@ -3,7 +3,7 @@ import { Core, type Published, type Reported, type Start } from "./core.ts";
 import type { EventInput } from "./event.ts";
 import { type ClientOverrides, type EventOverrides, HttpFace, unknownClient } from "./http.ts";
 import type { Listened } from "./listener.ts";
-import { COMMON, channelKey, checkChannels, checkClientId, inboxKey } from "./names.ts";
+import { checkClientId, inboxKey, keysOf } from "./names.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
 
 /** Options of `broadcast`. */
@@ -98,11 +98,6 @@ export interface Broker {
 export function createBroker(options: BrokerOptions = {}): Broker {
   const core = new Core(resolveOptions(options));
   const http = new HttpFace(core);
-  const keysOf = (channel: string | readonly string[] | undefined): string[] => {
-    const channels = checkChannels(channel);
-    return channels.length > 0 ? channels.map(channelKey) : [COMMON];
-  };
-
   async function broadcast(event: EventInput, { channel, report }: BroadcastOptions = {}): Promise<Reported> {
     return (await core.publish(keysOf(channel), event, report)) as Reported;
   }
@@ -123,10 +118,7 @@ export function createBroker(options: BrokerOptions = {}): Broker {
     broadcast,
     broadcastTo,
     listen({ channel, signal, ...start } = {}) {
-      const listener = core.listen(keysOf(channel), start);
-      if (signal?.aborted) listener.end();
-      else signal?.addEventListener("abort", () => listener.end(), { once: true });
-      return listener;
+      return core.listen(keysOf(channel), start, signal);
     },
     disconnect: async (clientId, { for: barFor = 0 } = {}) => ({
       clients: core.disconnect(checkClientId(clientId), barFor),

@@ -1,7 +1,7 @@
+import type { Channel } from "./channel.ts";
 import { HEARTBEAT } from "./event.ts";
 import type { Fanout, Match, Subscriber } from "./fanout.ts";
 import type { Heartbeat, Pulse } from "./heartbeat.ts";
-import type { Channel } from "./log.ts";
 import { type Batch, chunkOf, type Landing, type Reader } from "./reader.ts";
 import type { FailureReason, Report } from "./report.ts";
 import type { Stallable, Stalls } from "./stalls.ts";
@@ -91,6 +91,11 @@ export class Client implements Subscriber, Stallable, Pulse {
   }
 
   start(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    // A hook may have ended it already.
+    if (this.#state === "ended") {
+      controller.close();
+      return;
+    }
     this.#controller = controller;
     if (this.#prelude) this.#enqueue(this.#prelude);
     this.#prelude = undefined;
@@ -110,7 +115,8 @@ export class Client implements Subscriber, Stallable, Pulse {
 
   take(batch: Batch): void {
     this.#enqueue(chunkOf(batch));
-    if (this.reports) for (const report of this.reports) report.handed(this, batch);
+    if (!this.reports?.size) return;
+    for (const report of this.reports) if (!report.handed(this, batch)) return;
   }
 
   waits(): void {
@@ -126,6 +132,7 @@ export class Client implements Subscriber, Stallable, Pulse {
 
   /** It was blocked for `timeout` once more. */
   fail(tolerance: number): void {
+    if (this.#state !== "open") return;
     if (++this.failures < tolerance) this.#home.stalled.add(this);
     else this.end("timeout", new Error(`Client disconnected: it took nothing for ${this.failures} × timeout.`));
   }
@@ -139,8 +146,11 @@ export class Client implements Subscriber, Stallable, Pulse {
     this.#state = "departing";
     this.#farewell = farewell;
     this.#drains = drains;
-    this.#retire(reason);
-    if (!drains) this.#failReports(reason);
+    this.#home.retire(this, reason);
+    if (!drains) {
+      this.#home.fanout.leave(this);
+      this.#failReports(reason);
+    }
     if (this.live) this.#depart();
     if (this.#state !== "departing") return Promise.resolve();
     this.#home.departing.add(this);
@@ -161,7 +171,7 @@ export class Client implements Subscriber, Stallable, Pulse {
         // The runtime ended the stream first; there is nothing left to drop.
       }
     }
-    if (registered) this.#retire(reason);
+    if (registered) this.#home.retire(this, reason);
     this.#failReports(reason);
   }
 
@@ -182,15 +192,12 @@ export class Client implements Subscriber, Stallable, Pulse {
     this.#state = "ended";
     this.live = false;
     this.#controller = this.#farewell = undefined;
-    this.#home.departing.delete(this);
-    this.#left?.();
-    return controller;
-  }
-
-  #retire(reason: DisconnectReason): void {
     this.release?.();
     this.release = undefined;
-    this.#home.retire(this, reason);
+    this.#home.departing.delete(this);
+    this.#home.fanout.leave(this);
+    this.#left?.();
+    return controller;
   }
 
   #failReports(reason: FailureReason): void {

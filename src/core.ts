@@ -1,4 +1,6 @@
 import type { BrokerStats } from "./broker.ts";
+import type { Channel } from "./channel.ts";
+import { checkNumbers } from "./check.ts";
 import { Client, type ClientHome, type ClientInfo, type DisconnectReason } from "./client.ts";
 import type { Session } from "./engine.ts";
 import { BrokerError } from "./errors.ts";
@@ -6,7 +8,6 @@ import { type EventInput, encode, formatControl, formatRetry, prepareEvent } fro
 import { Fanout } from "./fanout.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { Listener } from "./listener.ts";
-import type { Channel } from "./log.ts";
 import { COMMON, channelKey, inboxKey } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
 import { parsePosition } from "./position.ts";
@@ -39,6 +40,8 @@ export interface Reported extends Published {
 
 /** Streams that `close({ over })` ends one after another are at least so many milliseconds apart. */
 const LEAVING_STEP = 10;
+/** The longest that ends are spread over, an hour. */
+const LONGEST_CLOSE = 3_600_000;
 /** How long a client that never reads may hold up `close()` where `timeout` is Infinity. */
 const LONGEST_DEPARTURE = 30_000;
 
@@ -57,6 +60,11 @@ export class Core implements ClientHome {
   #connections = 0;
   #prefix = "";
   #closing: Promise<void> | undefined;
+  /** What the engine was asked to append and has not answered. */
+  readonly #appends = new Set<Promise<unknown>>();
+  /** Streams that were told to end and have not. */
+  readonly #departures = new Set<Promise<unknown>>();
+  readonly #longestDeparture: number;
 
   constructor(settings: Settings) {
     this.settings = settings;
@@ -69,7 +77,8 @@ export class Core implements ClientHome {
     );
     this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());
     this.stalled = new Stalls(settings.timeout, (client) => client.fail(settings.tolerance));
-    this.departing = new Stalls(settings.timeout === Infinity ? LONGEST_DEPARTURE : settings.timeout, (client) =>
+    this.#longestDeparture = settings.timeout === Infinity ? LONGEST_DEPARTURE : settings.timeout;
+    this.departing = new Stalls(this.#longestDeparture, (client) =>
       client.end("closing", new Error("Stream ended: its client did not read the end in time.")),
     );
     this.recipients = new Recipients(settings.inboxLinger);
@@ -103,6 +112,7 @@ export class Core implements ClientHome {
     channels: readonly string[],
     start: Start,
   ): Promise<ReadableStream<Uint8Array>> {
+    this.checkOpen();
     const { settings } = this;
     const session = this.#open();
     const keys = [COMMON, inboxKey(clientId), ...channels.map(channelKey)];
@@ -126,6 +136,7 @@ export class Core implements ClientHome {
     this.clients.add(client);
     this.recipients.add(client);
     this.heartbeat.add(client);
+    if (client.channels.some((channel) => channel.last > client.cursor)) client.waits();
     const leave = (): void => client.end("client-left");
     request.signal.addEventListener("abort", leave, { once: true });
     client.release = () => request.signal.removeEventListener("abort", leave);
@@ -166,17 +177,17 @@ export class Core implements ClientHome {
     this.recipients.delete(client);
     this.heartbeat.delete(client);
     this.stalled.delete(client);
-    this.fanout.leave(client);
     this.#session?.unsubscribe?.(client.channels.map((channel) => channel.key));
     this.disconnects[reason] = (this.disconnects[reason] ?? 0) + 1;
-    void this.#hook("on-disconnect", this.settings.onDisconnect, { client: client.info, reason });
+    // Not from here: a flush may be going on, and what the hook does would come in between.
+    queueMicrotask(() => void this.#hook("on-disconnect", this.settings.onDisconnect, { client: client.info, reason }));
   }
 
   /** Appends an event; what is returned resolves when the publisher may go on. */
   async publish(keys: readonly string[], event: EventInput, report = false): Promise<Published | Reported> {
     this.checkOpen();
     const appended = this.#open().append(keys, prepareEvent(event, this.settings));
-    const seq = typeof appended === "number" ? appended : await appended;
+    const seq = typeof appended === "number" ? appended : await track(this.#appends, appended);
     this.published++;
     const watch = report ? new Report(seq, this.#recipientsOf(keys), this.settings.timeout) : undefined;
     const published = { id: this.fanout.log.id(seq), clients: this.#countClients(keys) };
@@ -198,7 +209,7 @@ export class Core implements ClientHome {
     return key === undefined || others.length > 0 ? this.#recipientsOf(keys).size : this.fanout.countClients(key);
   }
 
-  listen(keys: readonly string[], start: Start): Listener {
+  listen(keys: readonly string[], start: Start, signal: AbortSignal | undefined): Listener {
     this.checkOpen();
     this.#open();
     return new Listener(
@@ -206,13 +217,17 @@ export class Core implements ClientHome {
       keys,
       (joined) => this.#land(joined, start),
       () => this.isClosed,
+      signal,
     );
   }
 
   disconnect(id: string, barFor: number): number {
+    checkNumbers("disconnect()", { for: barFor }, 0);
     if (barFor > 0) this.recipients.bar(id, barFor);
     const clients = this.recipients.of(id);
-    for (const client of clients) void client.leave("disconnected", this.farewell("disconnected", barFor <= 0), false);
+    for (const client of clients) {
+      void track(this.#departures, client.leave("disconnected", this.farewell("disconnected", barFor <= 0), false));
+    }
     return clients.length;
   }
 
@@ -222,23 +237,27 @@ export class Core implements ClientHome {
   }
 
   close(over: number): Promise<void> {
-    return (this.#closing ??= this.#close(over));
+    checkNumbers("close()", { over }, 0);
+    return (this.#closing ??= this.#close(Math.min(over, LONGEST_CLOSE)));
   }
 
   async #close(over: number): Promise<void> {
-    // From the next turn on, so that `isClosed` holds before anything is told.
-    await undefined;
+    // What the engine was asked before is handed on as well, or refused. At least a turn, so that `isClosed` holds from here on.
+    await new Promise<void>((resolve) => {
+      const cancel = after(this.#longestDeparture, resolve);
+      void Promise.allSettled(this.#appends).then(cancel).then(resolve);
+    });
     this.fanout.close();
     const clients = [...this.clients];
     const steps = Math.max(1, Math.min(clients.length, Math.floor(over / LEAVING_STEP)));
-    const departures: Promise<void>[] = [];
     for (let step = 0; step < steps; step++) {
       if (step > 0) await new Promise<void>((resolve) => after(over / steps, resolve));
       for (let index = step; index < clients.length; index += steps) {
-        departures.push((clients[index] as Client).leave("closing", this.farewell("closing", true), true));
+        const client = clients[index] as Client;
+        void track(this.#departures, client.leave("closing", this.farewell("closing", true), true));
       }
     }
-    await Promise.all(departures);
+    await Promise.all(this.#departures);
     this.stalled.clear();
     this.departing.clear();
     this.recipients.clear();
@@ -264,6 +283,8 @@ export class Core implements ClientHome {
 
   /** Reports what nobody was there to receive. Never rejects. */
   async background(stage: ErrorStage, error: unknown): Promise<void> {
+    // Not from here, for the same reason.
+    await undefined;
     try {
       await this.settings.onError?.({ error, stage });
     } catch {
@@ -279,4 +300,12 @@ export class Core implements ClientHome {
       await this.background(stage, error);
     }
   }
+}
+
+/** Keeps a promise in a set for as long as it is pending. */
+function track<T>(pending: Set<Promise<unknown>>, promise: Promise<T>): Promise<T> {
+  const settled = (): unknown => pending.delete(promise);
+  pending.add(promise);
+  promise.then(settled, settled);
+  return promise;
 }

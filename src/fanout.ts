@@ -1,5 +1,6 @@
+import type { Channel, Entry } from "./channel.ts";
 import type { Session } from "./engine.ts";
-import { type Channel, costOf, type Entry, type Follower, type Log } from "./log.ts";
+import { costOf, type Follower, type Log } from "./log.ts";
 import { Pace } from "./pace.ts";
 import { type Batch, hasHole, type Reader, readBatch } from "./reader.ts";
 
@@ -54,6 +55,8 @@ export class Match {
   }
 }
 
+/** Bytes that a publisher may be ahead of those who read; an eighth of the log where that is less. */
+const RUN_AHEAD = 1024 * 1024;
 /** Batches kept for those who are about to catch up over the same stretch. */
 const RECENT = 16;
 
@@ -61,6 +64,8 @@ const RECENT = 16;
 export class Fanout implements Follower {
   /** All up to here was offered to every subscriber. */
   position = 0;
+  /** Subscribers read up to here: `position`, or where it will be after the flush that is going on. */
+  #through = 0;
   /** Events handed to clients. */
   handed = 0;
   /** Gaps told to clients. */
@@ -72,7 +77,6 @@ export class Fanout implements Follower {
   readonly #pace: Pace<Subscriber>;
   readonly #onOverrun: () => void;
   #overran = false;
-  #flushing = false;
 
   constructor(onOverrun: () => void) {
     this.#onOverrun = onOverrun;
@@ -81,8 +85,7 @@ export class Fanout implements Follower {
 
   open(session: Session): void {
     this.log = session.log;
-    this.position = this.log.head;
-    this.#pace.limit = Math.min(1024 * 1024, this.log.maxBytes / 8);
+    this.position = this.#through = this.log.head;
   }
 
   /** The records of these keys, kept until `leave`. */
@@ -95,6 +98,8 @@ export class Fanout implements Follower {
       }
       topic.subscribers.add(subscriber);
       if (subscriber.finish) topic.listeners++;
+      // What was appended while nobody read this channel, behind a flush that is still to come.
+      if (topic.channel.last > this.#through) this.#await(topic);
       return topic.channel;
     });
   }
@@ -127,14 +132,14 @@ export class Fanout implements Follower {
   appended(entry: Entry): void {
     for (const key of entry.keys) {
       const topic = this.#topics.get(key);
-      if (!topic || topic.pending) continue;
-      topic.pending = true;
-      this.#pending.push(topic);
+      if (topic) this.#await(topic);
     }
     // What concerns nobody here needs no flush.
-    if (this.#pending.length > 0) this.#pace.request();
-    else if (!this.#flushing) this.position = entry.seq;
-    this.#pace.appended(costOf(entry));
+    if (this.#pending.length === 0 && this.position === this.#through) this.position = this.#through = entry.seq;
+    const { maxBytes } = this.log;
+    this.#pace.appended(
+      Math.max(entry.bytes.length / Math.min(RUN_AHEAD, maxBytes / 8), costOf(entry) / (maxBytes / 8)),
+    );
   }
 
   overrun(): void {
@@ -156,11 +161,19 @@ export class Fanout implements Follower {
     for (const subscriber of finishing) subscriber.finish?.();
   }
 
+  #await(topic: Topic): void {
+    this.#pace.request();
+    if (topic.pending) return;
+    topic.pending = true;
+    this.#pending.push(topic);
+  }
+
   /** A subscriber wants more: gives it what it has not read, or else makes it live. */
   wants(subscriber: Subscriber): void {
-    if (subscriber.cursor < this.position || this.#overran) {
-      const batch = this.#share(readBatch(this.log, subscriber, this.position));
+    if (subscriber.cursor < this.#through || this.#overran) {
+      const batch = this.#share(readBatch(this.log, subscriber, this.#through));
       if (batch) {
+        this.#pace.moved(subscriber);
         this.#hand(subscriber, batch);
         return;
       }
@@ -174,7 +187,7 @@ export class Fanout implements Follower {
     const through = this.log.head;
     const nothing = new Match([]);
     const concerned: Subscriber[] = [];
-    this.#flushing = true;
+    this.#through = through;
     for (const topic of this.#pending.splice(0)) {
       topic.pending = false;
       for (const subscriber of topic.subscribers) {
@@ -191,20 +204,24 @@ export class Fanout implements Follower {
         // It joined after the last flush, or the log was overrun: its own way.
         if (subscriber.cursor < from) subscriber.cursor = from;
         const batch = readBatch(this.log, subscriber, through);
-        if (batch) this.#hand(subscriber, batch);
+        if (batch) this.#flushTo(subscriber, batch);
       } else {
         match.batch ??= readBatch(this.log, { channels: match.channels, cursor: from, holes: undefined }, through);
-        if (match.batch) this.#hand(subscriber, match.batch);
+        if (match.batch) this.#flushTo(subscriber, match.batch);
       }
     }
     this.position = through;
-    this.#overran = this.#flushing = false;
+    this.#overran = false;
+  }
+
+  #flushTo(subscriber: Subscriber, batch: Batch): void {
+    this.#pace.handed(subscriber);
+    this.#hand(subscriber, batch);
   }
 
   #hand(subscriber: Subscriber, batch: Batch): void {
     subscriber.live = false;
     subscriber.cursor = batch.through;
-    this.#pace.handed(subscriber);
     if (!subscriber.finish) {
       this.handed += batch.events;
       this.gaps += batch.items.length - batch.events;

@@ -48,7 +48,9 @@ export class Heartbeat<T extends Pulse> {
   #turn(): void {
     this.tick++;
     const slot = this.#slots[this.tick % SLOTS] as Set<T>;
-    for (const pulse of slot) {
+    // A copy: who is filed or added meanwhile is not due.
+    for (const pulse of [...slot]) {
+      if (!slot.has(pulse)) continue;
       if (this.tick - pulse.beat >= SLOTS) {
         pulse.beat = this.tick;
         this.#send(pulse);

@@ -2,7 +2,7 @@ import { readText } from "./body.ts";
 import type { Core, Start } from "./core.ts";
 import { BrokerError, type ErrorCode, quote } from "./errors.ts";
 import type { EventInput } from "./event.ts";
-import { COMMON, channelKey, checkChannels, checkClientId, inboxKey } from "./names.ts";
+import { checkChannels, checkClientId, inboxKey, keysOf } from "./names.ts";
 import { problem, toBrokerError } from "./problem.ts";
 import { randomName } from "./random.ts";
 
@@ -49,11 +49,13 @@ export class HttpFace {
     });
   }
 
-  clientHandler(request: Request, overrides: ClientOverrides): Promise<Response> {
+  async clientHandler(request: Request, overrides: ClientOverrides): Promise<Response> {
+    checkOverrides(overrides);
     return this.#answer(request, () => this.#connect(request, overrides, "GET, HEAD"));
   }
 
-  eventHandler(request: Request, overrides: EventOverrides): Promise<Response> {
+  async eventHandler(request: Request, overrides: EventOverrides): Promise<Response> {
+    checkOverrides(overrides);
     return this.#answer(request, () => this.#publish(request, overrides, "POST"));
   }
 
@@ -62,19 +64,22 @@ export class HttpFace {
     const core = this.#core;
     const query = new URL(request.url).searchParams;
     const id = overrides.id ?? single(query, "id", "bad-id");
-    const clientId = id ? checkClientId(id) : randomName(CLIENT_ID_LENGTH);
+    const clientId = id === undefined ? randomName(CLIENT_ID_LENGTH) : checkClientId(id);
     const channels = checkChannels(overrides.channels ?? query.getAll("channel"));
     const start = startOf(request, query, overrides);
     const headers = streamHeaders(clientId);
+    if (core.recipients.isBarred(clientId)) return new Response(null, { status: 204 });
     // A HEAD response with a stream is never cancelled on Node and workerd.
     if (request.method === "HEAD") return new Response(null, { headers });
-    if (core.recipients.isBarred(clientId)) return new Response(null, { status: 204 });
-    // EventSource never comes back after a 503. It is told to come back later, and nothing that it could take for a position.
-    if (core.isClosed && request.headers.get("accept")?.includes("text/event-stream")) {
+    keepOpen(overrides.context, request, core.settings);
+    try {
+      return new Response(await core.connect(request, clientId, channels, start), { headers });
+    } catch (error) {
+      // EventSource never comes back after a 503. It is told to come back later, and nothing that it could take for a position.
+      const eventSource = request.headers.get("accept")?.includes("text/event-stream");
+      if (!eventSource || !(error instanceof BrokerError) || error.code !== "closed") throw error;
       return new Response(core.farewell("closing", true), { headers });
     }
-    keepOpen(overrides.context, request, core.settings);
-    return new Response(await core.connect(request, clientId, channels, start), { headers });
   }
 
   async #publish(
@@ -88,15 +93,17 @@ export class HttpFace {
     const { recipients, settings } = this.#core;
     this.#core.checkOpen();
     const query = new URL(request.url).searchParams;
-    const id = overrides.id ?? (overrides.channels === undefined ? single(query, "id", "bad-id") : undefined);
-    const channels = checkChannels(overrides.channels ?? (overrides.id === undefined ? query.getAll("channel") : []));
+    const trusted = overrides.id !== undefined || overrides.channels !== undefined;
+    const id = trusted ? overrides.id : single(query, "id", "bad-id");
+    const channels = trusted ? overrides.channels : query.has("channel") ? query.getAll("channel") : undefined;
     const type = overrides.type ?? single(query, "type", "bad-event-type");
-    if (id && channels.length > 0)
+    if (id !== undefined && channels !== undefined) {
       throw new BrokerError("bad-request", "Event refused: it is for one client or for channels, not both.");
-    const keys = id ? [inboxKey(checkClientId(id))] : channels.length > 0 ? channels.map(channelKey) : [COMMON];
+    }
+    const keys = id === undefined ? keysOf(channels) : [inboxKey(checkClientId(id))];
     const data = await readText(request, settings.maxBodyBytes);
     if (data === "") throw new BrokerError("no-event-data", "no event data provided");
-    if (id && !recipients.has(id)) throw unknownClient(id);
+    if (id !== undefined && !recipients.has(id)) throw unknownClient(id);
     const event: EventInput = type ? { data, event: type } : data;
     const published = await this.#core.publish(keys, event);
     return Response.json(published, { headers: { "cache-control": "no-store" } });
@@ -133,6 +140,15 @@ export class HttpFace {
       }
     }
   }
+}
+
+/** A router that passes its server or context beside the request would have its properties taken for overrides. */
+function checkOverrides(overrides: object): void {
+  const prototype: unknown = Object.getPrototypeOf(overrides);
+  if (prototype === Object.prototype || prototype === null) return;
+  throw new TypeError(
+    "Handler refused: overrides must be a plain object; write (request, context) => handler(request, { … }).",
+  );
 }
 
 export const unknownClient = (id: string): BrokerError =>

@@ -1,5 +1,6 @@
 export type { BroadcastOptions, Broker, BrokerStats, ListenOptions } from "./broker.ts";
 export { createBroker } from "./broker.ts";
+export type { Channel, Entry } from "./channel.ts";
 export type { ClientInfo, DisconnectReason } from "./client.ts";
 export type { Published, Reported } from "./core.ts";
 export type { Engine, Session } from "./engine.ts";
@@ -10,6 +11,6 @@ export { BrokerError } from "./errors.ts";
 export type { EventEnvelope, EventInput } from "./event.ts";
 export type { ClientOverrides, EventOverrides } from "./http.ts";
 export type { Listened, ListenedEvent, ListenedGap } from "./listener.ts";
-export type { Channel, Entry, Follower, Log, LogOptions, Retention } from "./log.ts";
+export type { Follower, Log, LogOptions, Retention } from "./log.ts";
 export type { BrokerOptions, ErrorStage } from "./options.ts";
 export type { DeliveryReport, Failure, FailureReason } from "./report.ts";

@@ -1,6 +1,6 @@
+import type { Channel } from "./channel.ts";
 import { parseEvent } from "./event.ts";
 import type { Fanout, Match, Subscriber } from "./fanout.ts";
-import type { Channel } from "./log.ts";
 import { COMMON, publicName } from "./names.ts";
 import { type Batch, type Item, isGap, type Landing, type Reader } from "./reader.ts";
 
@@ -44,12 +44,15 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   #serving = false;
   #waiting: ((result: IteratorResult<Listened, undefined>) => void)[] = [];
   #ended = false;
+  #signal: AbortSignal | undefined;
+  readonly #abort = (): void => this.end();
 
   constructor(
     fanout: Fanout,
     keys: readonly string[],
     land: (channels: readonly Channel[]) => Landing,
     isClosed: () => boolean,
+    signal: AbortSignal | undefined,
   ) {
     this.#fanout = fanout;
     this.#keys = keys;
@@ -60,6 +63,9 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     this.cursor = cursor;
     this.holes = holes;
     if (gap) this.#items.push(gap);
+    if (signal?.aborted) this.end();
+    else signal?.addEventListener("abort", this.#abort);
+    this.#signal = signal;
   }
 
   [Symbol.asyncIterator](): this {
@@ -104,10 +110,12 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
       }
       const item = this.#items.shift();
       if (!item && !this.#ended && !this.#isClosed()) break;
+      if (!item) this.#ended = true;
       this.#waiting.shift()?.(item ? { done: false, value: this.#show(item) } : { done: true, value: undefined });
     }
     this.#serving = false;
     if (this.#waiting.length === 0) this.#leave();
+    if (this.#ended) this.#signal?.removeEventListener("abort", this.#abort);
   }
 
   #join(): void {

@@ -1,44 +1,38 @@
+import { Channel, type Entry } from "./channel.ts";
+import { checkNumbers } from "./check.ts";
 import { encode, formatId } from "./event.ts";
 import { formatPosition } from "./position.ts";
 
-/** An event in the log. Its bytes are the whole event as it goes over the wire, shared by all who read it. */
-export interface Entry {
-  readonly seq: number;
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  /** The keys of its channels, each once. */
-  readonly keys: readonly string[];
-  /** When it was appended, epoch milliseconds. */
-  readonly at: number;
-}
-
-/** How much of each channel is kept for those who come back. What goes first goes; `Infinity` sets no bound. */
+/** How much of each channel is kept for those who come back. `Infinity` sets no bound. An event of several channels is kept as long as one does. */
 export interface Retention {
   /** Events, 1 or more. @default Infinity */
-  readonly events?: number;
-  /** Bytes as encoded. @default Infinity */
-  readonly bytes?: number;
-  /** Milliseconds. @default 300_000 */
-  readonly age?: number;
+  readonly events?: number | undefined;
+  /** Bytes as encoded, 1 or more. @default Infinity */
+  readonly bytes?: number | undefined;
+  /** Milliseconds, 1 or more. @default 300_000 */
+  readonly age?: number | undefined;
 }
 
 /** Bounds of a log. */
 export interface LogOptions {
-  readonly retention?: Retention;
+  readonly retention?: Retention | undefined;
   /**
-   * Bytes that the log may hold in all, {@link ENTRY_COST} for each event included. At this bound the channel that holds the most
-   * (to within a factor of two) loses its oldest events first, whoever still waits for them.
-   * @default 33_554_432 (32 MiB)
+   * Bytes that the log may hold in all, {@link ENTRY_COST} for each event included; 1 or more. At this bound the channel that holds the
+   * most (to within a factor of two) loses its oldest events first, whoever still waits for them. @default 33_554_432 (32 MiB)
    */
-  readonly logBytes?: number;
+  readonly logBytes?: number | undefined;
   /**
-   * Channels that the log may know, inboxes included. Beyond it the one without a client that was used longest ago is
+   * Channels without a client that the log may know, inboxes included; 1 or more. Beyond it the one that was used longest ago is
    * forgotten; a client that comes back to it is told of a gap. @default 100_000
    */
-  readonly maxChannels?: number;
+  readonly maxChannels?: number | undefined;
 }
 
 /** What an event costs beside its bytes: the objects that hold it, as measured on V8 and JavaScriptCore. */
 const ENTRY_COST = 256;
+
+/** What an event takes of `logBytes`. */
+export const costOf = (entry: Entry): number => entry.bytes.length + ENTRY_COST;
 
 /** Who hands events on from the log to readers. */
 export interface Follower {
@@ -48,70 +42,6 @@ export interface Follower {
   appended(entry: Entry): void;
   /** The log had to drop what is after `position`. MUST NOT throw. */
   overrun(): void;
-}
-
-/** The events of one channel that are still there, and how far back that is. */
-export class Channel {
-  readonly key: string;
-  /** The last event of this channel, dropped or not. */
-  last: number;
-  /** The last event of this channel that is not there any more; 0 while nothing was dropped. */
-  dropped: number;
-  /** Bytes of the events held. */
-  bytes = 0;
-  /** How many of the readers' sets need this record. It is not forgotten meanwhile. */
-  pins = 0;
-  #entries: (Entry | undefined)[] = [];
-  #first = 0;
-
-  constructor(key: string, dropped: number) {
-    this.key = key;
-    this.last = this.dropped = dropped;
-  }
-
-  get size(): number {
-    return this.#entries.length - this.#first;
-  }
-
-  /** The `index`-th oldest event held. */
-  at(index: number): Entry | undefined {
-    return this.#entries[this.#first + index];
-  }
-
-  /** The index of the first event after `seq`; `size` if there is none. */
-  indexAfter(seq: number): number {
-    if (this.last <= seq) return this.size;
-    let low = this.#first;
-    let high = this.#entries.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((this.#entries[middle] as Entry).seq <= seq) low = middle + 1;
-      else high = middle;
-    }
-    return low - this.#first;
-  }
-
-  push(entry: Entry): void {
-    this.#entries.push(entry);
-    this.last = entry.seq;
-    this.bytes += entry.bytes.length;
-  }
-
-  shift(): Entry | undefined {
-    const entry = this.#entries[this.#first];
-    if (!entry) return undefined;
-    this.#first++;
-    // The dropped half is cut off at once, so that each event is moved at most once.
-    if (this.#first * 2 >= this.#entries.length) {
-      this.#entries = this.#entries.slice(this.#first);
-      this.#first = 0;
-    } else {
-      this.#entries[this.#first - 1] = undefined;
-    }
-    this.dropped = entry.seq;
-    this.bytes -= entry.bytes.length;
-    return entry;
-  }
 }
 
 /** The bounded log of one namespace: one total order, kept by channel. */
@@ -126,23 +56,24 @@ export class Log {
   /** Events held, each counted once. */
   size = 0;
 
-  readonly #retention: Required<Retention>;
+  readonly #retention: { readonly events: number; readonly bytes: number; readonly age: number };
   readonly #maxChannels: number;
   readonly #channels = new Map<string, Channel>();
   /** Channels without a pin, the one that was used longest ago first. */
   readonly #idle = new Set<Channel>();
   /** Every channel without a record may have had events up to here. */
   #forgotten = 0;
-  /** Channels that hold events, by the binary logarithm of their bytes. */
+  /** Channels that keep events, by the binary logarithm of what those cost. */
   readonly #bySize: Set<Channel>[] = [];
-  /** How many channels hold an event, for those in more than one. */
-  readonly #shared = new Map<Entry, number>();
 
-  constructor(epoch: string, options: LogOptions = {}) {
+  /** @throws `RangeError` for a bound that is none. */
+  constructor(epoch: string, { retention = {}, logBytes = 32 * 1024 * 1024, maxChannels = 100_000 }: LogOptions) {
+    const { events = Infinity, bytes = Infinity, age = 300_000 } = retention;
+    checkNumbers("memoryEngine()", { events, bytes, age, logBytes, maxChannels }, 1);
     this.epoch = epoch;
-    this.#retention = { events: Infinity, bytes: Infinity, age: 300_000, ...options.retention };
-    this.maxBytes = options.logBytes ?? 32 * 1024 * 1024;
-    this.#maxChannels = options.maxChannels ?? 100_000;
+    this.maxBytes = logBytes;
+    this.#retention = { events, bytes, age };
+    this.#maxChannels = maxChannels;
   }
 
   get channels(): number {
@@ -156,14 +87,13 @@ export class Log {
   /** Gives the next position to an event and keeps it. `text` is the event without its id. */
   append(keys: readonly string[], text: string): Entry {
     const seq = ++this.head;
-    const entry: Entry = { seq, keys, at: Date.now(), bytes: encode(formatId(this.id(seq)) + text) };
-    if (keys.length > 1) this.#shared.set(entry, keys.length);
+    const entry: Entry = { seq, keys, at: Date.now(), bytes: encode(formatId(this.id(seq)) + text), keepers: 0 };
     this.bytes += costOf(entry);
     this.size++;
     const channels = keys.map((key) => this.pin(key));
     for (const channel of channels) {
       const before = level(channel);
-      channel.push(entry);
+      channel.keep(entry);
       this.#file(channel, before);
     }
     for (const follower of this.followers) follower.appended(entry);
@@ -179,7 +109,6 @@ export class Log {
   pin(key: string): Channel {
     let channel = this.#channels.get(key);
     if (!channel) {
-      if (this.#channels.size >= this.#maxChannels) this.#forgetOne();
       channel = new Channel(key, this.#forgotten);
       this.#channels.set(key, channel);
     }
@@ -190,15 +119,15 @@ export class Log {
   /** Gives back a pin. A record that tells nothing goes with its last one. */
   unpin(channel: Channel): void {
     if (--channel.pins > 0) return;
-    if (channel.last <= this.#forgotten) this.#channels.delete(channel.key);
-    else this.#idle.add(channel);
+    if (channel.last <= this.#forgotten && channel.size === 0) this.#channels.delete(channel.key);
+    else if (this.#idle.add(channel).size > this.#maxChannels) this.#forgetOne();
   }
 
   /** Drops what retention does not keep, unless it was not handed on yet. */
   trim(channel: Channel, time: number): void {
     const { events, bytes, age } = this.#retention;
     const handedOn = this.#handedOn();
-    for (let oldest = channel.at(0); oldest && oldest.seq <= handedOn; oldest = channel.at(0)) {
+    for (let { oldest } = channel; oldest && oldest.seq <= handedOn; { oldest } = channel) {
       if (channel.size <= events && channel.bytes <= bytes && time - oldest.at <= age) break;
       this.#drop(channel);
     }
@@ -211,30 +140,26 @@ export class Log {
   }
 
   #shrink(): void {
-    if (this.bytes <= this.maxBytes) return;
-    const handedOn = this.#handedOn();
-    let dropped = 0;
+    let lost = 0;
     while (this.bytes > this.maxBytes) {
       const channel = this.#largest();
       if (!channel) break;
-      this.#drop(channel);
-      if (channel.dropped > dropped) dropped = channel.dropped;
+      lost = Math.max(lost, this.#drop(channel));
     }
-    if (dropped <= handedOn) return;
-    for (const follower of this.followers) if (follower.position < dropped) follower.overrun();
+    if (lost === 0) return;
+    for (const follower of this.followers) if (follower.position < lost) follower.overrun();
   }
 
-  #drop(channel: Channel): void {
+  /** Has a channel give up its oldest event. The event's seq if it left the log, else 0. */
+  #drop(channel: Channel): number {
     const before = level(channel);
-    const entry = channel.shift();
+    const entry = channel.release();
     this.#file(channel, before);
-    if (!entry) return;
-    const holders = (this.#shared.get(entry) ?? 1) - 1;
-    if (holders > 1) this.#shared.set(entry, holders);
-    else this.#shared.delete(entry);
-    if (holders > 0) return;
+    if (!entry || entry.keepers > 0) return 0;
     this.bytes -= costOf(entry);
     this.size--;
+    for (const key of entry.keys) this.#channels.get(key)?.lost(entry);
+    return entry.seq;
   }
 
   #forgetOne(): void {
@@ -248,8 +173,8 @@ export class Log {
   }
 
   #largest(): Channel | undefined {
-    for (let level = this.#bySize.length - 1; level >= 0; level--) {
-      for (const channel of this.#bySize[level] ?? []) return channel;
+    for (let index = this.#bySize.length - 1; index >= 0; index--) {
+      for (const channel of this.#bySize[index] ?? []) return channel;
     }
     return undefined;
   }
@@ -263,6 +188,4 @@ export class Log {
   }
 }
 
-/** What an event takes of `logBytes`. */
-export const costOf = (entry: Entry): number => entry.bytes.length + ENTRY_COST;
-const level = (channel: Channel): number => (channel.size === 0 ? -1 : Math.floor(Math.log2(channel.bytes)));
+const level = ({ size, bytes }: Channel): number => Math.floor(Math.log2(size * ENTRY_COST + bytes));

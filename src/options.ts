@@ -1,3 +1,4 @@
+import { checkNumbers } from "./check.ts";
 import type { ClientInfo, DisconnectReason } from "./client.ts";
 import type { Engine } from "./engine.ts";
 import { memoryEngine } from "./engines/memory.ts";
@@ -64,42 +65,52 @@ export interface Settings
   readonly paths: { readonly connect: string; readonly broadcast: string };
 }
 
-/** @throws `RangeError` for a number out of its range, `TypeError` for an option that does not exist. */
+const DEFAULTS = {
+  timeout: 30_000,
+  tolerance: 3,
+  heartbeat: 8_000,
+  retry: 2_000,
+  inboxLinger: 60_000,
+  serialize: JSON.stringify,
+  maxEventBytes: 1024 * 1024,
+  maxBodyBytes: 64 * 1024,
+  announce: true,
+  publishToken: undefined,
+  errorHandler: undefined,
+  onConnect: undefined,
+  onDisconnect: undefined,
+  onError: undefined,
+  engine: undefined,
+  paths: undefined,
+};
+const PATHS = { connect: "/connect", broadcast: "/broadcast" };
+
+/** @throws `RangeError` for a number out of its range, `TypeError` for what is no option. */
 export function resolveOptions(options: BrokerOptions): Settings {
-  const { paths, ...rest } = options;
-  const defaults = {
-    timeout: 30_000,
-    tolerance: 3,
-    heartbeat: 8_000,
-    retry: 2_000,
-    inboxLinger: 60_000,
-    serialize: JSON.stringify,
-    maxEventBytes: 1024 * 1024,
-    maxBodyBytes: 64 * 1024,
-    announce: true,
-    publishToken: undefined,
-    errorHandler: undefined,
-    onConnect: undefined,
-    onDisconnect: undefined,
-    onError: undefined,
+  const settings: Omit<Settings, "engine"> & Pick<BrokerOptions, "engine"> = {
+    ...overlay<Settings>("option", DEFAULTS, options),
+    paths: overlay<Settings["paths"]>("path", PATHS, options.paths ?? {}),
   };
-  for (const [name, value] of Object.entries(rest)) {
-    if (name !== "engine" && !(name in defaults))
-      throw new TypeError(`createBroker() refused: there is no option "${name}".`);
-    if (typeof defaults[name as keyof typeof defaults] === "number" && !(typeof value === "number" && value >= 0)) {
-      throw new RangeError(`createBroker() refused: ${name} must be a number, 0 or more, not ${String(value)}.`);
-    }
+  const { timeout, heartbeat, tolerance, retry, inboxLinger, maxEventBytes, maxBodyBytes, publishToken } = settings;
+  checkNumbers("createBroker()", { tolerance, inboxLinger }, 0);
+  checkNumbers("createBroker()", { timeout, heartbeat, maxEventBytes, maxBodyBytes }, 1);
+  if (!Number.isSafeInteger(retry) || retry < 0) {
+    throw new RangeError(`createBroker() refused: retry must be a whole number of milliseconds, not ${String(retry)}.`);
   }
-  for (const name of ["timeout", "heartbeat"] as const) {
-    if (rest[name] === 0)
-      throw new RangeError(`createBroker() refused: ${name} must be more than 0; Infinity turns it off.`);
+  if (publishToken !== undefined && (typeof publishToken !== "string" || publishToken === "")) {
+    throw new TypeError(
+      "createBroker() refused: publishToken must be a string that is not empty, or everybody could publish.",
+    );
   }
-  if (rest.publishToken === "")
-    throw new TypeError("createBroker() refused: an empty publishToken would let everybody publish.");
-  return Object.freeze({
-    ...defaults,
-    ...Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined)),
-    engine: rest.engine ?? memoryEngine(),
-    paths: { connect: "/connect", broadcast: "/broadcast", ...paths },
-  });
+  return Object.freeze({ ...settings, engine: settings.engine ?? memoryEngine() });
+}
+
+/** Defaults, and over them what was set; `undefined` counts as not set. */
+function overlay<T>(kind: string, defaults: object, values: object): T {
+  const result: Record<string, unknown> = { ...defaults };
+  for (const [name, value] of Object.entries(values)) {
+    if (!Object.hasOwn(defaults, name)) throw new TypeError(`createBroker() refused: there is no ${kind} "${name}".`);
+    if (value !== undefined) result[name] = value;
+  }
+  return result as T;
 }

@@ -6,6 +6,8 @@ const LONGEST_WINDOW = 8;
 const WINDOW_FACTOR = 2;
 /** The longest that a publisher is held back for those who read, in milliseconds. */
 const LONGEST_HOLD = 50;
+/** How many holds in a row one taker may draw out; a slow one costs the publisher no more than this. */
+const MOST_HOLDS = 8;
 
 /**
  * When to flush, and how far publishers may run ahead of the takers.
@@ -13,12 +15,10 @@ const LONGEST_HOLD = 50;
  * Events of one turn of the event loop leave together. An idle broker flushes in the next turn; a busy one waits for about as long
  * as its last flush took, the runtime's writing included: measured to the turn after it.
  *
- * A publisher that is too far ahead is held back until those who take what they are given have all of it. Who took nothing during
- * a whole hold is not waited for again before it takes something.
+ * A publisher that is too far ahead is held back until those who had everything before the flush have everything again. Who takes
+ * nothing during a whole hold, or is still not done after several, is not waited for again before it has caught up by itself.
  */
 export class Pace<Taker> {
-  /** Bytes of the log that may be filled between two flushes before publishers are held back. */
-  limit: number = Infinity;
   readonly #flush: () => void;
   #since = 0;
   #requested = false;
@@ -26,9 +26,8 @@ export class Pace<Taker> {
   #earliest = 0;
   #cancelWindow: (() => void) | undefined;
 
-  /** Takers that were given something and may have more to come, with the hold in which that was. Only kept under pressure. */
-  readonly #behind = new Map<Taker, number>();
-  #pressed = false;
+  /** Who was given part of a flush and may have more to come: in which hold that began, and when it last took something. */
+  readonly #behind = new Map<Taker, { readonly since: number; moved: number }>();
   #hold = 0;
   #held: Promise<void> | undefined;
   #letGo: (() => void) | undefined;
@@ -46,8 +45,9 @@ export class Pace<Taker> {
     if (!this.#measuring) this.#schedule();
   }
 
-  appended(bytes: number): void {
-    this.#since += bytes;
+  /** Something was appended: a share of what may be appended between two flushes before publishers are held back. */
+  appended(share: number): void {
+    this.#since += share;
   }
 
   /** Flushes what was requested without waiting for its time, and lets all publishers go. */
@@ -62,8 +62,7 @@ export class Pace<Taker> {
    * otherwise, and nothing would ever be written.
    */
   ready(): Promise<void> | undefined {
-    if (this.#since <= this.limit) return undefined;
-    this.#pressed = true;
+    if (this.#since <= 1) return undefined;
     this.#flushed = false;
     this.request();
     this.#cancelHold ??= after(LONGEST_HOLD, () => this.#giveUp());
@@ -72,9 +71,15 @@ export class Pace<Taker> {
     }));
   }
 
-  /** A taker was given something. */
+  /** A taker that had everything was given something in a flush. */
   handed(taker: Taker): void {
-    if (this.#pressed) this.#behind.set(taker, this.#hold);
+    if (this.#letGo) this.#behind.set(taker, { since: this.#hold, moved: this.#hold });
+  }
+
+  /** A taker came for more. */
+  moved(taker: Taker): void {
+    const entry = this.#behind.get(taker);
+    if (entry) entry.moved = this.#hold;
   }
 
   /** A taker has all there is, or is gone. */
@@ -93,10 +98,6 @@ export class Pace<Taker> {
     if (!this.#requested) return;
     this.#requested = false;
     this.#cancelWindow = undefined;
-    if (this.#since <= this.limit && !this.#held) {
-      this.#pressed = false;
-      this.#behind.clear();
-    }
     this.#since = 0;
     const start = now();
     this.#flush();
@@ -112,7 +113,9 @@ export class Pace<Taker> {
   }
 
   #giveUp(): void {
-    for (const [taker, hold] of this.#behind) if (hold < this.#hold) this.#behind.delete(taker);
+    for (const [taker, { since, moved }] of this.#behind) {
+      if (moved < this.#hold || this.#hold - since >= MOST_HOLDS) this.#behind.delete(taker);
+    }
     this.#release();
   }
 

@@ -1,5 +1,6 @@
+import type { Channel, Entry } from "./channel.ts";
 import { encode, formatControl } from "./event.ts";
-import type { Channel, Entry, Log } from "./log.ts";
+import type { Log } from "./log.ts";
 import { publicName } from "./names.ts";
 
 /** What a reader missed, as an element of the total order. */
@@ -28,6 +29,8 @@ export interface Batch {
   readonly more: boolean;
   /** The bytes of the items, made once for all who are handed the same. */
   chunk?: Uint8Array<ArrayBuffer>;
+  /** Its events by position, made for those who ask. */
+  seqs?: ReadonlySet<number>;
 }
 
 /** A place in the log, and the channels that are read from there: a client's connection, or a listener. */
@@ -75,11 +78,11 @@ export interface Landing {
  */
 export function land(log: Log, channels: readonly Channel[], from: number | null | undefined | "earliest"): Landing {
   if (from === undefined) return { cursor: log.head, resumed: false };
+  const time = Date.now();
+  for (const channel of channels) log.trim(channel, time);
   if (typeof from === "number") return { cursor: from, resumed: true };
   let cursor = log.head;
-  const time = Date.now();
   for (const channel of channels) {
-    log.trim(channel, time);
     cursor = Math.min(cursor, (channel.at(0)?.seq ?? Infinity) - 1);
   }
   if (from === "earliest") {
@@ -114,16 +117,17 @@ export function readBatch(log: Log, reader: Reader, through: number): Batch | un
   const lanes: { channel: Channel; index: number }[] = [];
   const open: Channel[] = [];
   let end = through;
-  let time = 0;
+  const time = Date.now();
+  // All of them before the first is looked at: what one gives up can be the end of an event in another.
+  for (const channel of channels) if (channel.last > cursor) log.trim(channel, time);
   for (const channel of channels) {
     if (channel.last <= cursor) continue;
-    log.trim(channel, (time ||= Date.now()));
     if (channel.dropped > cursor) {
       open.push(channel);
       end = Math.max(end, channel.dropped);
     }
     const index = channel.indexAfter(cursor);
-    if (index < channel.size) lanes.push({ channel, index });
+    if (channel.at(index)) lanes.push({ channel, index });
   }
 
   const next = (): Entry | undefined => {
@@ -138,7 +142,7 @@ export function readBatch(log: Log, reader: Reader, through: number): Batch | un
   let entry = next();
   if (open.length > 0) {
     open.sort((a, b) => a.dropped - b.dropped);
-    announce(log, reader, open, entry?.seq ?? Infinity, items);
+    announce(log, reader, open, Math.min(entry?.seq ?? Infinity, (open[0] as Channel).dropped), items);
   }
   let bytes = 0;
   let events = 0;
@@ -158,29 +162,39 @@ export function readBatch(log: Log, reader: Reader, through: number): Batch | un
 const beginning = ({ cursor }: Reader, hole: Hole | undefined): number =>
   !hole ? cursor : hole.excused ? Math.max(cursor, hole.told) : hole.after;
 
-/** Says at once what of the holes does not end before the next event. */
-function announce(log: Log, reader: Reader, open: readonly Channel[], next: number, items: Item[]): void {
+/** Says at once which holes do not end at the first place that the reader comes to. */
+function announce(log: Log, reader: Reader, open: readonly Channel[], first: number, items: Item[]): void {
   for (const channel of open) {
     const hole = reader.holes?.get(channel);
-    if (channel.dropped <= next || hole?.told === channel.dropped) continue;
+    if (channel.dropped <= first || hole?.told === channel.dropped) continue;
     const after = beginning(reader, hole);
     (reader.holes ??= new Map()).set(channel, { after, told: channel.dropped });
     items.push(makeGap(log, { channels: [channel.key], after, through: channel.dropped, seq: reader.cursor }));
   }
 }
 
-/** Puts the holes that end before the event at `next` into their place. */
+/** Puts the holes that end before the event at `next` into their place; one gap for those that are the same. */
 function closeHoles(log: Log, reader: Reader, open: Channel[], next: number, items: Item[]): void {
+  const gaps = new Map<string, Omit<Gap, "bytes" | "channels"> & { channels: string[] }>();
   for (let channel = open[0]; channel && channel.dropped <= next; channel = open[0]) {
     open.shift();
     const hole = reader.holes?.get(channel);
+    const through = channel.dropped;
+    // An excuse holds until the cursor is past it, which it is not while the rest of this batch may be cut off.
+    if (hole?.excused && hole.told === through) continue;
     reader.holes?.delete(channel);
-    if (hole?.excused && hole.told === channel.dropped) continue;
     const after = beginning(reader, hole);
-    // The last event that this channel dropped may still be there in another one that is read; then it is not missing.
-    const through = channel.dropped === next ? next - 1 : channel.dropped;
-    if (through > after) items.push(makeGap(log, { channels: [channel.key], after, through, seq: through }));
+    const same = gaps.get(`${after} ${through}`);
+    if (same) same.channels.push(channel.key);
+    else gaps.set(`${after} ${through}`, { channels: [channel.key], after, through, seq: through });
   }
+  for (const gap of gaps.values()) items.push(makeGap(log, gap));
+}
+
+/** Whether an event is in a batch. */
+export function holdsEvent(batch: Batch, seq: number): boolean {
+  batch.seqs ??= new Set(batch.items.filter((item) => !isGap(item)).map((item) => item.seq));
+  return batch.seqs.has(seq);
 }
 
 /** The bytes of a batch; those of a single item are not copied. */

@@ -1,5 +1,5 @@
 import type { Client, DisconnectReason } from "./client.ts";
-import { type Batch, isGap } from "./reader.ts";
+import { type Batch, holdsEvent } from "./reader.ts";
 import { after } from "./runtime.ts";
 
 /** Why an event did not reach a client: how it ended, `"late"` (it may still come from the log) or `"lost"` (a gap was told). */
@@ -35,21 +35,24 @@ export class Report {
     this.done = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    for (const client of recipients) (client.reports ??= new Set()).add(this);
+    for (const client of recipients) {
+      if (client.cursor < seq) (client.reports ??= new Set()).add(this);
+      else this.#has(client);
+    }
     this.#cancel = after(timeout, () => this.settle("late"), true);
     this.#settleIfDone();
   }
 
-  /** A client was handed a batch. */
-  handed(client: Client, batch: Batch): void {
-    if (batch.through < this.#seq) return;
-    if (batch.items.some((item) => !isGap(item) && item.seq === this.#seq)) {
-      this.#handed++;
-      this.#forget(client);
+  /** A client was handed a batch; whether that settles this event for it. */
+  handed(client: Client, batch: Batch): boolean {
+    if (batch.through < this.#seq) return false;
+    if (holdsEvent(batch, this.#seq)) {
+      this.#has(client);
       this.#settleIfDone();
     } else {
       this.failed(client, "lost");
     }
+    return true;
   }
 
   failed(client: Client, reason: FailureReason): void {
@@ -61,6 +64,11 @@ export class Report {
   /** Gives up on all who are still waited for. */
   settle(reason: FailureReason): void {
     for (const client of this.#waiting) this.failed(client, reason);
+  }
+
+  #has(client: Client): void {
+    this.#handed++;
+    this.#forget(client);
   }
 
   #forget(client: Client): void {

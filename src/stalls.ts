@@ -24,10 +24,10 @@ export class Stalls<T extends Stallable> {
 
   /** Begins the time of one who does not wait yet. */
   add(stuck: T): void {
-    if (this.#timeout === Infinity || this.#waiting.has(stuck)) return;
+    if (this.#waiting.has(stuck)) return;
     stuck.due = now() + this.#timeout;
     this.#waiting.add(stuck);
-    this.#cancel ??= after(this.#timeout, () => this.#check(), true);
+    if (!this.#cancel) this.#arm();
   }
 
   delete(stuck: T): void {
@@ -40,17 +40,24 @@ export class Stalls<T extends Stallable> {
     this.#cancel = undefined;
   }
 
+  /** Sets the timer for the one who has waited longest. */
+  #arm(): void {
+    const [first] = this.#waiting;
+    if (!first || first.due === Infinity) return;
+    this.#cancel = after(Math.max(0, first.due - now()), () => this.#check(), true);
+  }
+
   #check(): void {
     this.#cancel = undefined;
-    const time = now();
+    // A timer may fire a little early by this clock.
+    const time = now() + 1;
+    const over: T[] = [];
     for (const stuck of this.#waiting) {
-      // A timer may fire a little early by this clock.
-      if (stuck.due > time + 1) {
-        this.#cancel ??= after(stuck.due - time, () => this.#check(), true);
-        return;
-      }
-      this.#waiting.delete(stuck);
-      this.#expire(stuck);
+      if (stuck.due > time) break;
+      over.push(stuck);
     }
+    for (const stuck of over) this.#waiting.delete(stuck);
+    this.#arm();
+    for (const stuck of over) this.#expire(stuck);
   }
 }

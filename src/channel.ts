@@ -1,0 +1,124 @@
+/** An event in the log. Its bytes are the whole event as it goes over the wire, shared by all who read it. */
+export interface Entry {
+  readonly seq: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The keys of its channels, each once. */
+  readonly keys: readonly string[];
+  /** When it was appended, epoch milliseconds. */
+  readonly at: number;
+  /** How many of its channels keep it; it is in the log as long as one does. */
+  keepers: number;
+}
+
+/** Events in order of their position; what goes, goes mostly from the front. */
+class Run {
+  #entries: (Entry | undefined)[] = [];
+  #first = 0;
+
+  get length(): number {
+    return this.#entries.length - this.#first;
+  }
+
+  at(index: number): Entry | undefined {
+    return this.#entries[this.#first + index];
+  }
+
+  push(entry: Entry): void {
+    this.#entries.push(entry);
+  }
+
+  shift(): Entry | undefined {
+    const entry = this.#entries[this.#first];
+    this.#entries[this.#first++] = undefined;
+    // The empty half is cut off at once, so that each event is moved at most once.
+    if (this.#first * 2 >= this.#entries.length) {
+      this.#entries = this.#entries.slice(this.#first);
+      this.#first = 0;
+    }
+    return entry;
+  }
+
+  /** The index of the first event after `seq`; `length` if there is none. */
+  indexAfter(seq: number): number {
+    let low = this.#first;
+    let high = this.#entries.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#entries[middle] as Entry).seq <= seq) low = middle + 1;
+      else high = middle;
+    }
+    return low - this.#first;
+  }
+
+  delete(entry: Entry): void {
+    const index = this.indexAfter(entry.seq) - 1;
+    if (index < 0 || this.at(index) !== entry) return;
+    if (index === 0) this.shift();
+    else this.#entries.splice(this.#first + index, 1);
+  }
+}
+
+/** The events of one channel that are still there, and how far back that is. */
+export class Channel {
+  readonly key: string;
+  /** The last event of this channel, in the log or not. */
+  last: number;
+  /** The last event of this channel that is not in the log any more; 0 while all are. */
+  dropped: number;
+  /** Bytes of the events that it keeps. */
+  bytes = 0;
+  /** How many need this record. It is not forgotten meanwhile. */
+  pins = 0;
+  readonly #kept = new Run();
+  /** Events that this channel does not keep and another one does. All are older than those it keeps. */
+  readonly #lent = new Run();
+
+  constructor(key: string, dropped: number) {
+    this.key = key;
+    this.last = this.dropped = dropped;
+  }
+
+  /** How many events it keeps. */
+  get size(): number {
+    return this.#kept.length;
+  }
+
+  /** The oldest event that it keeps. */
+  get oldest(): Entry | undefined {
+    return this.#kept.at(0);
+  }
+
+  /** The `index`-th oldest event that can be read, kept by this channel or by another. */
+  at(index: number): Entry | undefined {
+    const lent = this.#lent.length;
+    return index < lent ? this.#lent.at(index) : this.#kept.at(index - lent);
+  }
+
+  /** The index of the first event after `seq`. */
+  indexAfter(seq: number): number {
+    const lent = this.#lent.indexAfter(seq);
+    return lent < this.#lent.length ? lent : lent + this.#kept.indexAfter(seq);
+  }
+
+  keep(entry: Entry): void {
+    this.#kept.push(entry);
+    this.last = entry.seq;
+    this.bytes += entry.bytes.length;
+    entry.keepers++;
+  }
+
+  /** Stops to keep the oldest event. */
+  release(): Entry | undefined {
+    const entry = this.#kept.shift();
+    if (!entry) return undefined;
+    this.bytes -= entry.bytes.length;
+    if (--entry.keepers > 0) this.#lent.push(entry);
+    return entry;
+  }
+
+  /** An event of this channel left the log. */
+  lost(entry: Entry): void {
+    this.#lent.delete(entry);
+    if (entry.seq > this.dropped) this.dropped = entry.seq;
+  }
+}
