@@ -1,0 +1,140 @@
+import { expect, test } from "vitest";
+import { scene, turn, Witness } from "../support/scene.ts";
+import { slowEngine } from "../support/slow-engine.ts";
+
+// `broadcast(event, { report: true })`: what became of one event at each client.
+
+test(
+  "report: handed counts who was given the event, and it settles with the last of them",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
+    const clients = [await stage.join(broker), await stage.join(broker, { channel: "a" })];
+    const reads = clients.map((client) => client.nextData());
+    const { report, clients: count, id } = await broker.broadcast("one", { report: true });
+    expect(count).toBe(2);
+    expect(id).toMatch(/-1$/);
+    expect(await report).toEqual({ handed: 2, failed: [] });
+    await Promise.all(reads);
+  }),
+);
+
+test(
+  "report: of an event that is for nobody it is empty, at once",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
+    const { report } = await broker.broadcast("one", { channel: "none", report: true });
+    expect(await report).toEqual({ handed: 0, failed: [] });
+  }),
+);
+
+test(
+  "report: who has not taken the event within timeout is late, and may still get it",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: 30, tolerance: 1_000 });
+    const client = await stage.join(broker, { id: "one" });
+    const [info] = broker.clients();
+    const { report } = await broker.broadcast("one", { report: true });
+    expect(await report).toEqual({
+      handed: 0,
+      failed: [{ clientId: "one", connectionId: info?.connectionId, reason: "late" }],
+    });
+    expect((await client.nextData()).data).toBe("one");
+  }),
+);
+
+test(
+  "report: an event that the log dropped before the client took it is lost",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { logBytes: 5_000 } });
+    const client = await stage.join(broker, { id: "one" });
+    const { report } = await broker.broadcast("one", { report: true });
+    for (let event = 0; event < 20; event++) await broker.broadcast("x".repeat(500));
+    // It reads on, and what it is given first is a gap.
+    await client.untilControl("gap");
+    expect(await report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "lost" }] });
+  }),
+);
+
+test(
+  "report: a client that left failed with client-left",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker, { id: "one" });
+    const { report } = await broker.broadcastTo("one", "x", { report: true });
+    await client.leave();
+    expect(await report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "client-left" }] });
+  }),
+);
+
+test(
+  "report: a client that was disconnected failed with disconnected",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    await stage.join(broker, { id: "one" });
+    const { report } = await broker.broadcast("x", { report: true });
+    await broker.disconnect("one");
+    expect(await report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "disconnected" }] });
+  }),
+);
+
+test(
+  "report: a client that timed out failed with timeout, or was late before",
+  scene(async (stage) => {
+    const gone = new Witness<unknown>();
+    const broker = stage.broker({ timeout: 40, tolerance: 1, onDisconnect: gone.see });
+    await stage.join(broker, { id: "one" });
+    await broker.broadcast("blocks");
+    const marker = await stage.join(broker, { id: "marker" });
+    const flushed = marker.nextData();
+    await broker.broadcastTo("marker", "flushed");
+    await flushed;
+    const { report } = await broker.broadcastTo("one", "x", { report: true });
+    const [failure] = (await report).failed;
+    expect(["timeout", "late"]).toContain(failure?.reason);
+    await gone.next();
+  }),
+);
+
+test(
+  "report: close() settles it, with closing for who did not take the event",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: 30 });
+    await stage.join(broker, { id: "stuck" });
+    const reading = await stage.join(broker, { id: "reading" });
+    const { report } = await broker.broadcast("x", { report: true });
+    const read = reading.ended();
+    await broker.close();
+    const { handed, failed } = await report;
+    expect(handed).toBe(1);
+    expect(failed).toMatchObject([{ clientId: "stuck" }]);
+    expect(["closing", "late"]).toContain(failed[0]?.reason);
+    expect(await read).toBe("closed");
+  }),
+);
+
+test(
+  "report: it is over the recipients at the append, not over who comes later",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
+    const first = await stage.join(broker, { id: "first" });
+    const { report } = await broker.broadcast("x", { report: true });
+    await stage.join(broker, { id: "second" });
+    await first.nextData();
+    expect(await report).toEqual({ handed: 1, failed: [] });
+  }),
+);
+
+test(
+  "report: an engine that answers after the event was handed on does not make it late",
+  scene(async (stage) => {
+    const wait = async (): Promise<void> => {
+      for (let turns = 0; turns < 5; turns++) await turn();
+    };
+    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after"), timeout: 500 });
+    const client = await stage.join(broker, { id: "one" });
+    const next = client.nextData();
+    const { report } = await broker.broadcast("x", { report: true });
+    await next;
+    expect(await report).toEqual({ handed: 1, failed: [] });
+  }),
+);

@@ -1,0 +1,55 @@
+import type { Engine, Session } from "../../src/index.ts";
+
+/** What was asked of an engine, and when it answers. */
+export interface SlowEngine extends Engine {
+  /** Names of the calls, in order. */
+  readonly calls: string[];
+}
+
+/**
+ * An engine that keeps its contract and answers late: `wait` says when. With `"before"` an append happens only then, with
+ * `"after"` it happens at once and the publisher is told then.
+ */
+export function slowEngine(
+  inner: Engine,
+  wait: () => Promise<void>,
+  appends: "before" | "after" = "before",
+): SlowEngine {
+  const calls: string[] = [];
+  return {
+    calls,
+    open(follower): Session {
+      calls.push("open");
+      const session = inner.open(follower);
+      // One after the other: the engine keeps the order of the calls.
+      let last: Promise<unknown> = Promise.resolve();
+      const append = (keys: readonly string[], text: string): Promise<number> => {
+        calls.push("append");
+        if (appends === "after") {
+          const seq = session.append(keys, text);
+          return wait().then(() => seq);
+        }
+        const appended = last.then(wait).then(() => session.append(keys, text));
+        last = appended;
+        return appended;
+      };
+      return {
+        log: session.log,
+        append,
+        async subscribe(keys) {
+          calls.push("subscribe");
+          await wait();
+          await session.subscribe?.(keys);
+        },
+        unsubscribe(keys) {
+          calls.push("unsubscribe");
+          session.unsubscribe?.(keys);
+        },
+        close() {
+          calls.push("close");
+          session.close();
+        },
+      };
+    },
+  };
+}
