@@ -1,7 +1,7 @@
 import type { ClientInfo, DisconnectReason } from "./client.ts";
 import { Core, type Published, type Reported, type Start } from "./core.ts";
 import type { EventInput } from "./event.ts";
-import { type ClientOverrides, type EventOverrides, HttpFace, unknownClient } from "./http.ts";
+import { type ClientOverrides, type EventOverrides, HttpFace } from "./http.ts";
 import type { Listened } from "./listener.ts";
 import { checkClientId, inboxKey, keysOf } from "./names.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
@@ -107,7 +107,7 @@ export function createBroker(options: BrokerOptions = {}): Broker {
     event: EventInput,
     { report }: { report?: boolean } = {},
   ): Promise<Reported> {
-    if (!core.recipients.has(checkClientId(clientId))) throw unknownClient(clientId);
+    core.checkRecipient(checkClientId(clientId));
     return (await core.publish([inboxKey(clientId)], event, report)) as Reported;
   }
 

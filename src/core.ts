@@ -2,9 +2,10 @@ import type { BrokerStats } from "./broker.ts";
 import type { Channel } from "./channel.ts";
 import { checkNumbers } from "./check.ts";
 import { Client, type ClientHome, type ClientInfo, type DisconnectReason } from "./client.ts";
+import { Deadlines } from "./deadlines.ts";
 import type { Session } from "./engine.ts";
-import { BrokerError } from "./errors.ts";
-import { type EventInput, encode, formatControl, formatRetry, prepareEvent } from "./event.ts";
+import { BrokerError, quote } from "./errors.ts";
+import { concat, type EventInput, encode, formatControl, formatRetry, prepareEvent } from "./event.ts";
 import { Fanout } from "./fanout.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { Listener } from "./listener.ts";
@@ -13,7 +14,6 @@ import type { ErrorStage, Settings } from "./options.ts";
 import { parsePosition } from "./position.ts";
 import { jitter, randomName } from "./random.ts";
 import { hasHole, type Landing, land } from "./reader.ts";
-import { Recipients } from "./recipients.ts";
 import { type DeliveryReport, Report } from "./report.ts";
 import { after } from "./runtime.ts";
 import { Stalls } from "./stalls.ts";
@@ -53,7 +53,10 @@ export class Core implements ClientHome {
   readonly stalled: Stalls<Client>;
   readonly departing: Stalls<Client>;
   readonly clients: Set<Client> = new Set();
-  readonly recipients: Recipients;
+  /** Ids that are turned away. */
+  readonly barred: Deadlines = new Deadlines();
+  /** Ids that had a client not long ago. */
+  readonly #lingering = new Deadlines();
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
   published = 0;
   #session: Session | undefined;
@@ -81,7 +84,6 @@ export class Core implements ClientHome {
     this.departing = new Stalls(this.#longestDeparture, (client) =>
       client.end("closing", new Error("Stream ended: its client did not read the end in time.")),
     );
-    this.recipients = new Recipients(settings.inboxLinger);
   }
 
   /** At the first use and not before: a module's scope may do nothing on Workers. */
@@ -134,7 +136,6 @@ export class Core implements ClientHome {
     let landing!: Landing;
     const client = new Client(this, info, keys, (joined) => (landing = this.#land(joined, start)));
     this.clients.add(client);
-    this.recipients.add(client);
     this.heartbeat.add(client);
     if (client.channels.some((channel) => channel.last > client.cursor)) client.waits();
     const leave = (): void => client.end("client-left");
@@ -163,18 +164,14 @@ export class Core implements ClientHome {
       const id = gap || hasHole(client.channels, cursor) ? undefined : this.fanout.log.id(cursor);
       text += formatControl("ready", { clientId: client.id, resumed }, id);
     }
-    const prelude = encode(text);
-    if (!gap) return prelude;
+    if (!gap) return encode(text);
     this.fanout.gaps++;
-    const both = new Uint8Array(prelude.length + gap.bytes.length);
-    both.set(prelude);
-    both.set(gap.bytes, prelude.length);
-    return both;
+    return concat([encode(text), gap.bytes]);
   }
 
   retire(client: Client, reason: DisconnectReason): void {
     this.clients.delete(client);
-    this.recipients.delete(client);
+    this.#lingering.set(client.id, this.settings.inboxLinger);
     this.heartbeat.delete(client);
     this.stalled.delete(client);
     this.#session?.unsubscribe?.(client.channels.map((channel) => channel.key));
@@ -194,6 +191,12 @@ export class Core implements ClientHome {
     const ready = this.fanout.ready();
     if (ready !== undefined) await ready;
     return watch ? { ...published, report: watch.done } : published;
+  }
+
+  /** @throws {@link BrokerError} `unknown-client` if nobody of this id is connected, or was within `inboxLinger`. */
+  checkRecipient(id: string): void {
+    if (this.fanout.countClients(inboxKey(id)) > 0 || this.#lingering.has(id)) return;
+    throw new BrokerError("unknown-client", `Event refused: there is no client ${quote(id)}.`);
   }
 
   #recipientsOf(keys: readonly string[]): Set<Client> {
@@ -223,12 +226,12 @@ export class Core implements ClientHome {
 
   disconnect(id: string, barFor: number): number {
     checkNumbers("disconnect()", { for: barFor }, 0);
-    if (barFor > 0) this.recipients.bar(id, barFor);
-    const clients = this.recipients.of(id);
+    if (barFor > 0) this.barred.set(id, barFor);
+    const clients = this.#recipientsOf([inboxKey(id)]);
     for (const client of clients) {
       void track(this.#departures, client.leave("disconnected", this.farewell("disconnected", barFor <= 0), false));
     }
-    return clients.length;
+    return clients.size;
   }
 
   /** The last chunk of a stream: why it ends, and when to come back. */
@@ -260,7 +263,8 @@ export class Core implements ClientHome {
     await Promise.all(this.#departures);
     this.stalled.clear();
     this.departing.clear();
-    this.recipients.clear();
+    this.barred.clear();
+    this.#lingering.clear();
     this.#session?.close();
   }
 
@@ -269,7 +273,7 @@ export class Core implements ClientHome {
     const log = this.#session?.log;
     return {
       clients: this.clients.size,
-      recipients: this.recipients.size,
+      recipients: new Set(Array.from(this.clients, ({ id }) => id)).size,
       blocked: this.stalled.size,
       departing: this.departing.size,
       topics: fanout.topics,

@@ -21,12 +21,26 @@ interface WireFields {
 }
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+/** Reads UTF-8 as it was sent: a byte order mark stays, what is not UTF-8 becomes U+FFFD. */
+export const textDecoder = (): TextDecoder => new TextDecoder("utf-8", { ignoreBOM: true });
+const decoder = textDecoder();
 
 /** Bytes of a text in UTF-8; lone surrogates become U+FFFD. */
 export const encode = (text: string): Uint8Array<ArrayBuffer> => encoder.encode(text);
-/** Text of bytes in UTF-8; what is not UTF-8 becomes U+FFFD, a byte order mark stays. */
-export const decode = (bytes: Uint8Array | ArrayBuffer): string => decoder.decode(bytes);
+const decode = (bytes: Uint8Array | ArrayBuffer): string => decoder.decode(bytes);
+
+/** Several chunks in one. */
+export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  let length = 0;
+  for (const part of parts) length += part.length;
+  const whole = new Uint8Array(length);
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}
 
 /** A comment that keeps a connection alive and that `EventSource` never shows. */
 export const HEARTBEAT: Uint8Array<ArrayBuffer> = encode(":\n\n");

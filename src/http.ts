@@ -38,37 +38,40 @@ export class HttpFace {
   }
 
   fetch(request: Request, context: unknown): Promise<Response> {
-    return this.#answer(request, () => {
+    return this.#answer(request, ({ pathname, searchParams }) => {
       const { connect, broadcast } = this.#core.settings.paths;
-      const { pathname } = new URL(request.url);
       const allow = pathname === connect ? "GET, HEAD, OPTIONS" : pathname === broadcast ? "POST, OPTIONS" : undefined;
       if (!allow) throw new BrokerError("not-found", `There is nothing at ${quote(pathname)}.`);
       if (request.method === "OPTIONS") return new Response(null, { status: 204, headers: { allow } });
-      if (pathname === connect) return this.#connect(request, { context }, allow);
-      return this.#publish(request, {}, allow, () => this.#authorize(request));
+      if (pathname === connect) return this.#connect(request, searchParams, { context }, allow);
+      return this.#publish(request, searchParams, {}, allow, () => this.#authorize(request));
     });
   }
 
   async clientHandler(request: Request, overrides: ClientOverrides): Promise<Response> {
     checkOverrides(overrides);
-    return this.#answer(request, () => this.#connect(request, overrides, "GET, HEAD"));
+    return this.#answer(request, ({ searchParams }) => this.#connect(request, searchParams, overrides, "GET, HEAD"));
   }
 
   async eventHandler(request: Request, overrides: EventOverrides): Promise<Response> {
     checkOverrides(overrides);
-    return this.#answer(request, () => this.#publish(request, overrides, "POST"));
+    return this.#answer(request, ({ searchParams }) => this.#publish(request, searchParams, overrides, "POST"));
   }
 
-  async #connect(request: Request, overrides: ClientOverrides, allow: string): Promise<Response> {
+  async #connect(
+    request: Request,
+    query: URLSearchParams,
+    overrides: ClientOverrides,
+    allow: string,
+  ): Promise<Response> {
     checkMethod(request, allow);
     const core = this.#core;
-    const query = new URL(request.url).searchParams;
     const id = overrides.id ?? single(query, "id", "bad-id");
     const clientId = id === undefined ? randomName(CLIENT_ID_LENGTH) : checkClientId(id);
     const channels = checkChannels(overrides.channels ?? query.getAll("channel"));
     const start = startOf(request, query, overrides);
     const headers = streamHeaders(clientId);
-    if (core.recipients.isBarred(clientId)) return new Response(null, { status: 204 });
+    if (core.barred.has(clientId)) return new Response(null, { status: 204 });
     // A HEAD response with a stream is never cancelled on Node and workerd.
     if (request.method === "HEAD") return new Response(null, { headers });
     keepOpen(overrides.context, request, core.settings);
@@ -84,15 +87,15 @@ export class HttpFace {
 
   async #publish(
     request: Request,
+    query: URLSearchParams,
     overrides: EventOverrides,
     allow: string,
     authorize?: () => void,
   ): Promise<Response> {
     checkMethod(request, allow);
     authorize?.();
-    const { recipients, settings } = this.#core;
+    const { settings } = this.#core;
     this.#core.checkOpen();
-    const query = new URL(request.url).searchParams;
     const trusted = overrides.id !== undefined || overrides.channels !== undefined;
     const id = trusted ? overrides.id : single(query, "id", "bad-id");
     const channels = trusted ? overrides.channels : query.has("channel") ? query.getAll("channel") : undefined;
@@ -103,7 +106,7 @@ export class HttpFace {
     const keys = id === undefined ? keysOf(channels) : [inboxKey(checkClientId(id))];
     const data = await readText(request, settings.maxBodyBytes);
     if (data === "") throw new BrokerError("no-event-data", "no event data provided");
-    if (id !== undefined && !recipients.has(id)) throw unknownClient(id);
+    if (id !== undefined) this.#core.checkRecipient(id);
     const event: EventInput = type ? { data, event: type } : data;
     const published = await this.#core.publish(keys, event);
     return Response.json(published, { headers: { "cache-control": "no-store" } });
@@ -126,9 +129,9 @@ export class HttpFace {
     }
   }
 
-  async #answer(request: Request, handle: () => Response | Promise<Response>): Promise<Response> {
+  async #answer(request: Request, handle: (url: URL) => Response | Promise<Response>): Promise<Response> {
     try {
-      return await handle();
+      return await handle(new URL(request.url));
     } catch (thrown) {
       const error = toBrokerError(thrown);
       if (error.code === "internal") void this.#core.background("request", thrown);
@@ -150,9 +153,6 @@ function checkOverrides(overrides: object): void {
     "Handler refused: overrides must be a plain object; write (request, context) => handler(request, { … }).",
   );
 }
-
-export const unknownClient = (id: string): BrokerError =>
-  new BrokerError("unknown-client", `Event refused: there is no client ${quote(id)}.`);
 
 function checkMethod(request: Request, allow: string): void {
   if (allow.split(", ").includes(request.method)) return;

@@ -1,5 +1,5 @@
 import type { Channel, Entry } from "./channel.ts";
-import { encode, formatControl } from "./event.ts";
+import { concat, encode, formatControl } from "./event.ts";
 import type { Log } from "./log.ts";
 import { publicName } from "./names.ts";
 
@@ -199,16 +199,6 @@ export function holdsEvent(batch: Batch, seq: number): boolean {
 
 /** The bytes of a batch; those of a single item are not copied. */
 export function chunkOf(batch: Batch): Uint8Array<ArrayBuffer> {
-  if (batch.chunk) return batch.chunk;
   const { items } = batch;
-  if (items.length === 1) return (batch.chunk = (items[0] as Item).bytes);
-  let length = 0;
-  for (const { bytes } of items) length += bytes.length;
-  const chunk = new Uint8Array(length);
-  let offset = 0;
-  for (const { bytes } of items) {
-    chunk.set(bytes, offset);
-    offset += bytes.length;
-  }
-  return (batch.chunk = chunk);
+  return (batch.chunk ??= items.length === 1 ? (items[0] as Item).bytes : concat(items.map(({ bytes }) => bytes)));
 }

@@ -7,7 +7,7 @@ import { scene } from "../support/scene.ts";
 // was published and what was seen. A failure prints its seed and the smallest world that shows it. The seeds are ones that
 // found something once.
 
-const RUNS = 300;
+const RUNS = 150;
 
 function check(title: string, kinds: Kinds, faults: "losses" | "alarms", seed: number): void {
   test(
