@@ -47,7 +47,8 @@ async function workers() {
     main: "test/workers/stage.ts",
     miniflare: {
       compatibilityDate: "2026-11-01",
-      compatibilityFlags: ["enable_request_signal", "request_signal_passthrough"],
+      // From the date 2026-08-04 on `nodejs_compat` has to be refused.
+      compatibilityFlags: ["enable_request_signal", "request_signal_passthrough", "no_nodejs_compat"],
       durableObjects: { STAGE: { className: "Stage", useSQLite: true } },
       bindings: { WORKERD_VERSION: workerdVersion() },
     },

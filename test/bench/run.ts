@@ -56,8 +56,8 @@ const COLUMNS = [
 
 const outcomes = new Map<string, Outcome[]>(chosen.map(({ name }) => [name, []]));
 
-async function measure({ command: [binary, ...args], file }: Technology): Promise<Outcome> {
-  const server = start(binary, [...args, path(`servers/${file}`)]);
+async function measure({ command: [binary, ...args], file, argument = "" }: Technology): Promise<Outcome> {
+  const server = start(binary, [...args, path(`servers/${file}`), argument]);
   try {
     const [, port] = await line(server, /^listening (\d+)$/, 20);
     const client = start("node", [path("client.ts"), JSON.stringify({ ...load, port: Number(port) } satisfies Load)]);

@@ -7,6 +7,8 @@ export interface Technology {
   readonly command: readonly [binary: string, ...args: string[]];
   /** Below `servers/`. */
   readonly file: string;
+  /** What it is told. */
+  readonly argument?: string;
   /** The name of the one that it is compared with, on the same runtime. */
   readonly against?: string;
 }
@@ -19,7 +21,16 @@ const all: readonly Technology[] = [
   { name: "better-sse, Node", command: ["node"], file: "better-sse-node.ts" },
   { name: "fanwire, Node, hono", command: ["node"], file: "hono.ts", against: "better-sse, Node" },
   { name: "fanwire, Node, srvx", command: ["node"], file: "srvx.ts", against: "better-sse, Node" },
-  { name: "fanwire, Deno", command: [...DENO], file: "deno.ts" },
+  { name: "better-sse, Deno", command: [...DENO], file: "better-sse-deno.ts" },
+  { name: "fanwire, Deno", command: [...DENO], file: "deno.ts", against: "better-sse, Deno" },
+  { name: "better-sse, workerd", command: ["node"], file: "workerd.ts", argument: "better-sse" },
+  {
+    name: "fanwire, workerd",
+    command: ["node"],
+    file: "workerd.ts",
+    argument: "fanwire",
+    against: "better-sse, workerd",
+  },
   { name: "nginx, nchan", command: ["node"], file: "nchan.ts" },
 ];
 

@@ -64,7 +64,7 @@ const config :Workerd.Config = (
   services = [(name = "main", worker = (
     modules = [(name = "worker", esModule = embed "worker.js")],
     compatibilityDate = "2026-11-01",
-    compatibilityFlags = ["enable_request_signal", "request_signal_passthrough"],
+    compatibilityFlags = ["enable_request_signal", "request_signal_passthrough", "no_nodejs_compat"],
     durableObjectNamespaces = [(className = "Stage", uniqueKey = "stage", enableSql = true)],
     durableObjectStorage = (inMemory = void),
     bindings = [(name = "STAGE", durableObjectNamespace = "Stage")],

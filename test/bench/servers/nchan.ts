@@ -1,20 +1,16 @@
 /** nginx with nchan, made to look like the other servers; what it has used is read by this process and passed through. */
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
-import { type AddressInfo, createServer as createListener } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { NCHAN_MODULE, NGINX } from "../nchan.ts";
-import { announce, type Usage } from "../usage.ts";
-
-/** Microseconds in one tick of /proc/<pid>/stat, on every Linux there is. */
-const TICK = 10_000;
-const PAGE = 4_096;
+import { freePort, serveUsage } from "../outside.ts";
+import { announce } from "../usage.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "fanwire-bench-"));
-const usageServer = createServer((_, response) => response.end(JSON.stringify(usageOfWorker()))).listen(0, "127.0.0.1");
+let worker = 0;
+const usagePort = await serveUsage(() => worker);
 const port = await freePort();
 const config = join(directory, "nginx.conf");
 writeFileSync(
@@ -49,7 +45,7 @@ http {
       nchan_message_buffer_length 1000;
       nchan_message_timeout 5m;
     }
-    location = /cpu { proxy_pass http://127.0.0.1:${(usageServer.address() as AddressInfo).port}; }
+    location = /cpu { proxy_pass http://127.0.0.1:${usagePort}; }
   }
 }
 `,
@@ -63,7 +59,7 @@ nginx.on("exit", (status) => {
   process.exit(status ?? 0);
 });
 process.on("SIGTERM", () => nginx.kill());
-const worker = await pidOfWorker();
+worker = await pidOfWorker();
 announce(port, () => nginx.kill());
 
 async function pidOfWorker(): Promise<number> {
@@ -73,19 +69,4 @@ async function pidOfWorker(): Promise<number> {
     await sleep(10);
   }
   throw new Error("starting nginx: it has no worker after 2 s");
-}
-
-function usageOfWorker(): Usage {
-  const stat = readFileSync(`/proc/${worker}/stat`, "utf8");
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const [user, system, pages] = [fields[11], fields[12], fields[21]].map(Number) as [number, number, number];
-  return { cpu: (user + system) * TICK, rss: pages * PAGE };
-}
-
-async function freePort(): Promise<number> {
-  const listener = createListener().listen(0, "127.0.0.1");
-  await new Promise((resolve) => listener.once("listening", resolve));
-  const { port } = listener.address() as AddressInfo;
-  await new Promise((resolve) => listener.close(resolve));
-  return port;
 }
