@@ -1,0 +1,9 @@
+// A program that listens for ever and does nothing else: it ends by itself.
+import { createBroker } from "../../../src/index.ts";
+
+const broker = createBroker();
+async function listen(): Promise<void> {
+  for await (const item of broker.listen()) console.log(item.type);
+}
+void listen();
+await broker.broadcast("x");
