@@ -1,11 +1,8 @@
-import { existsSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Server as NetServer, type Socket } from "node:net";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startChromium } from "../support/chromium.ts";
 import { platforms, type Server, type Stage, startServer } from "../support/server.ts";
-
-const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"];
 
 /** What a page saw of its EventSource, in order. */
 interface Seen {
@@ -49,10 +46,7 @@ class Wire {
 describe("Chromium's EventSource", () => {
   let browser: Browser;
   beforeAll(async () => {
-    if (!existsSync(CHROMIUM))
-      throw new Error(`there is no Chromium at ${CHROMIUM}; install it, or name it in CHROMIUM`);
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-gpu", ...QUIET] });
-    console.log(`browser on Chromium ${browser.version()}`);
+    browser = await startChromium();
   });
   afterAll(() => browser?.close());
 

@@ -1,39 +1,19 @@
-import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterEach, describe, expect, test } from "vitest";
+import { examples, type Running, startExample } from "../support/example.ts";
 import { SocketClient } from "../support/socket-client.ts";
 
-const root = new URL("../../", import.meta.url).pathname;
-const bin = (name: string): string => `${root}node_modules/.bin/${name}`;
-const examples = {
-  bun: [bin("bun"), "examples/bun/server.ts"],
-  deno: [bin("deno"), "run", "--allow-net", "--allow-env", "examples/deno/server.ts"],
-} as const;
+describe.each(examples)("examples/%s", (name) => {
+  let running: Running;
+  afterEach(() => running.child.kill("SIGKILL"));
 
-describe.each(Object.keys(examples) as (keyof typeof examples)[])("examples/%s", (name) => {
-  let child: ChildProcess;
-  afterEach(() => child.kill("SIGKILL"));
-
-  /** Starts it and gives the lines that it prints until one matches. */
-  async function start(env: Record<string, string>, last: RegExp): Promise<string> {
-    const [program, ...args] = examples[name];
-    child = spawn(program, args, {
-      cwd: root,
-      env: { ...process.env, PORT: "0", PUBLISH_TOKEN: "", ...env },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    let output = "";
-    for (const stream of [child.stdout, child.stderr]) stream?.on("data", (data) => (output += data));
-    while (!last.test(output)) {
-      if (child.exitCode !== null) throw new Error(`examples/${name} ended: ${output}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    return output;
+  async function start(env: Record<string, string>, last: RegExp): Promise<Running> {
+    running = await startExample(name, env, last);
+    return running;
   }
 
   test("prints its URL and a curl line that works, and serves the page", async () => {
-    const output = await start({}, /curl .*\n/);
-    const [url = ""] = /http:\/\/127\.0\.0\.1:\d+\//.exec(output) ?? [];
+    const { output, url } = await start({}, /curl .*\n/);
     expect(await (await fetch(url)).text()).toContain("<html");
 
     const client = await new SocketClient(`${url}connect`).ready();
@@ -47,8 +27,7 @@ describe.each(Object.keys(examples) as (keyof typeof examples)[])("examples/%s",
   });
 
   test("takes PUBLISH_TOKEN from its environment, and does not print it", async () => {
-    const output = await start({ PUBLISH_TOKEN: "of my own" }, /http:\S+\s/);
-    const [url = ""] = /http:\/\/127\.0\.0\.1:\d+\//.exec(output) ?? [];
+    const { output, url } = await start({ PUBLISH_TOKEN: "of my own" }, /http:\S+\s/);
     const answer = await fetch(`${url}broadcast`, {
       method: "POST",
       headers: { authorization: "Bearer of my own" },
@@ -59,8 +38,7 @@ describe.each(Object.keys(examples) as (keyof typeof examples)[])("examples/%s",
   });
 
   test("ends by itself on SIGTERM, with a client that reads and one that never does", async () => {
-    const output = await start({ PUBLISH_TOKEN: "t" }, /http:\S+\s/);
-    const [url = ""] = /http:\/\/127\.0\.0\.1:\d+\//.exec(output) ?? [];
+    const { child, url } = await start({ PUBLISH_TOKEN: "t" }, /http:\S+\s/);
     const reads = await new SocketClient(`${url}connect`).ready();
     const stuck = await new SocketClient(`${url}connect`).ready();
     stuck.stall();

@@ -1,0 +1,42 @@
+import type { Browser, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { startChromium } from "../support/chromium.ts";
+import { examples, type Running, startExample } from "../support/example.ts";
+
+const SIZES = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 } };
+
+describe.each(examples)("the live page of examples/%s", (name) => {
+  let browser: Browser;
+  let running: Running;
+  let page: Page;
+  beforeAll(async () => {
+    browser = await startChromium();
+  });
+  afterEach(async () => {
+    await page.close();
+    running.child.kill("SIGKILL");
+  });
+  afterAll(() => browser?.close());
+
+  test.each(Object.entries(SIZES))("connects, publishes and shows what comes, at %s width", async (_, viewport) => {
+    running = await startExample(name, {}, /curl .*\n/);
+    const [address = ""] = /http:\S+#token=\S+/.exec(running.output) ?? [];
+    page = await browser.newPage({ viewport });
+    const errors: string[] = [];
+    page.on("pageerror", (error) => errors.push(String(error)));
+    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+    await page.goto(address);
+    await page.waitForFunction(() => document.querySelector("#state")?.textContent === "connected");
+    await page.fill("#text", "seen by a person");
+    await page.click("#single button");
+    await page.waitForFunction(() => document.querySelector("#events")?.textContent?.includes("seen by a person"));
+    // The page's own EventSource and the three clients that can be stalled.
+    await page.waitForFunction(() => document.querySelector("#clients")?.textContent === "4");
+    await page.click("#go");
+    await page.waitForFunction(() => Number(document.querySelector("#rate")?.textContent) > 5);
+    expect(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth)).toBe(true);
+    expect(errors).toEqual([]);
+    // The token is not left in the address.
+    expect(page.url()).not.toContain("token");
+  });
+});
