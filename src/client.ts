@@ -32,6 +32,8 @@ export interface ClientHome {
   readonly stalled: Stalls<Client>;
   /** Blocked, with nothing but their end to receive. */
   readonly departing: Stalls<Client>;
+  /** It reads nothing any more; called again, it does nothing. */
+  part(client: Client): void;
   /** Called once, when it stops being a client. MUST NOT throw. */
   retire(client: Client, reason: DisconnectReason): void;
 }
@@ -148,7 +150,7 @@ export class Client implements Subscriber, Stallable, Pulse {
     this.#drains = drains;
     this.#home.retire(this, reason);
     if (!drains) {
-      this.#home.fanout.leave(this);
+      this.#home.part(this);
       this.#failReports(reason);
     }
     if (this.live) this.#depart();
@@ -195,7 +197,7 @@ export class Client implements Subscriber, Stallable, Pulse {
     this.release?.();
     this.release = undefined;
     this.#home.departing.delete(this);
-    this.#home.fanout.leave(this);
+    this.#home.part(this);
     this.#left?.();
     return controller;
   }

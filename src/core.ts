@@ -169,12 +169,15 @@ export class Core implements ClientHome {
     return concat([encode(text), gap.bytes]);
   }
 
+  part(client: Client): void {
+    if (this.fanout.leave(client)) this.#session?.unsubscribe?.(client.channels.map(({ key }) => key));
+  }
+
   retire(client: Client, reason: DisconnectReason): void {
     this.clients.delete(client);
     this.#lingering.set(client.id, this.settings.inboxLinger);
     this.heartbeat.delete(client);
     this.stalled.delete(client);
-    this.#session?.unsubscribe?.(client.channels.map((channel) => channel.key));
     this.disconnects[reason] = (this.disconnects[reason] ?? 0) + 1;
     // Not from here: a flush may be going on, and what the hook does would come in between.
     queueMicrotask(() => void this.#hook("on-disconnect", this.settings.onDisconnect, { client: client.info, reason }));

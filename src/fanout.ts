@@ -104,16 +104,20 @@ export class Fanout implements Follower {
     });
   }
 
-  leave(subscriber: Subscriber): void {
+  /** Gives the records back; whether it had any. */
+  leave(subscriber: Subscriber): boolean {
+    let left = false;
     for (const channel of subscriber.channels) {
       const topic = this.#topics.get(channel.key);
       if (!topic?.subscribers.delete(subscriber)) continue;
+      left = true;
       if (subscriber.finish) topic.listeners--;
       if (topic.subscribers.size > 0) continue;
       this.#topics.delete(channel.key);
       this.log.unpin(channel);
     }
     this.#pace.taken(subscriber);
+    return left;
   }
 
   subscribers(key: string): ReadonlySet<Subscriber> {
