@@ -65,6 +65,19 @@ test(
 );
 
 test(
+  "retention: what was published in one turn reaches those who read, however little of it is kept",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { retention: { events: 3 } } });
+    const client = await stage.join(broker);
+    for (let event = 0; event < 10; event++) void broker.broadcast(`${event}`);
+    for (let event = 0; event < 10; event++) expect((await client.nextData()).data).toBe(`${event}`);
+    expect(client.control("gap")).toEqual([]);
+    await broker.broadcast("one more");
+    expect(broker.stats().log.events).toBeLessThanOrEqual(4);
+  }),
+);
+
+test(
   "maxChannels: channels that somebody only asks for do not push out the history of others",
   scene(async (stage) => {
     const broker = stage.broker({ log: { maxChannels: 10 } });
