@@ -290,7 +290,7 @@ export class Core implements ClientHome {
 
   /** Reports what nobody was there to receive. Never rejects. */
   async background(stage: ErrorStage, error: unknown): Promise<void> {
-    // Not from here, for the same reason.
+    // Not from here: an append or a flush may be going on.
     await undefined;
     try {
       await this.settings.onError?.({ error, stage });
