@@ -117,9 +117,6 @@ export function readBatch(log: Log, reader: Reader, through: number): Batch | un
   const lanes: { channel: Channel; index: number }[] = [];
   const open: Channel[] = [];
   let end = through;
-  const time = Date.now();
-  // All of them before the first is looked at: what one gives up can be the end of an event in another.
-  for (const channel of channels) if (channel.last > cursor) log.trim(channel, time);
   for (const channel of channels) {
     if (channel.last <= cursor) continue;
     if (channel.dropped > cursor) {

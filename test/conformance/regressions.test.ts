@@ -90,6 +90,20 @@ test(
 );
 
 test(
+  "maxChannels: a channel whose last reader leaves keeps its history, though others were forgotten since",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { maxChannels: 4 } });
+    const reader = await stage.join(broker, { channel: "kept" });
+    await broker.broadcast("still here", { channel: "kept" });
+    await reader.nextData();
+    for (let channel = 0; channel < 10; channel++) await broker.broadcast("x", { channel: `other ${channel}` });
+    await reader.leave();
+    const late = await stage.join(broker, { channel: "kept", query: { from: "earliest" } });
+    expect((await late.nextData()).data).toBe("still here");
+  }),
+);
+
+test(
   "listen: a loop whose body takes its time gets every event",
   scene(async (stage) => {
     const broker = stage.broker();
