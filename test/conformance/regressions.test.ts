@@ -225,14 +225,16 @@ test(
   "Heartbeat: one that is added during a turn is left for the next",
   inside(async () => {
     const added = { beat: 0, slot: 0 };
+    const sent: object[] = [];
     await new Promise<void>((resolve) => {
-      const heartbeat = new Heartbeat<{ beat: number; slot: number }>(16, (idle) => {
+      const heartbeat = new Heartbeat<{ beat: number; slot: number }>(160, (idle) => {
+        sent.push(idle);
         heartbeat.delete(idle);
-        heartbeat.add(added);
-        heartbeat.delete(added);
-        resolve();
+        if (sent.length === 1) heartbeat.add(added);
+        else resolve();
       });
       heartbeat.add({ beat: 0, slot: 0 });
     });
+    expect(sent[1]).toBe(added);
   }),
 );
