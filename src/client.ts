@@ -46,7 +46,7 @@ export class Client implements Subscriber, Stallable, Pulse {
   readonly id: string;
   readonly info: ClientInfo;
   readonly channels: readonly Channel[];
-  cursor: number;
+  cursor = 0;
   holes: Reader["holes"];
   match: Match | undefined;
   live = false;
@@ -67,19 +67,18 @@ export class Client implements Subscriber, Stallable, Pulse {
   #drains = false;
   #left: (() => void) | undefined;
 
-  constructor(
-    home: ClientHome,
-    info: ClientInfo,
-    keys: readonly string[],
-    land: (channels: readonly Channel[]) => Landing,
-  ) {
+  constructor(home: ClientHome, info: ClientInfo, keys: readonly string[]) {
     this.#home = home;
     this.info = info;
     this.id = info.clientId;
     this.channels = home.fanout.join(this, keys);
-    const { cursor, holes } = land(this.channels);
+  }
+
+  /** Where it starts. What the log has for it already is waited for from here on. */
+  startAt({ cursor, holes }: Landing): void {
     this.cursor = cursor;
     this.holes = holes;
+    if (this.channels.some(({ last }) => last > cursor)) this.waits();
   }
 
   get connectionId(): string {

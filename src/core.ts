@@ -133,11 +133,11 @@ export class Core implements ClientHome {
       channels: Object.freeze(channels),
       connectedAt: Date.now(),
     });
-    let landing!: Landing;
-    const client = new Client(this, info, keys, (joined) => (landing = this.#land(joined, start)));
+    const client = new Client(this, info, keys);
+    const landing = this.#land(client.channels, start);
+    client.startAt(landing);
     this.clients.add(client);
     this.heartbeat.add(client);
-    if (client.channels.some((channel) => channel.last > client.cursor)) client.waits();
     const leave = (): void => client.end("client-left");
     request.signal.addEventListener("abort", leave, { once: true });
     client.release = () => request.signal.removeEventListener("abort", leave);

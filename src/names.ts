@@ -7,21 +7,6 @@ import { BrokerError, type ErrorCode, quote } from "./errors.ts";
 export const COMMON = "";
 /** The key of a channel. */
 export const channelKey = (name: string): string => `#${name}`;
-/**
- * The keys of channels, for an event: everybody's where none is named. A list that is empty is refused, because who made it hardly
- * meant everybody.
- *
- * @throws {@link BrokerError} `bad-channel`
- */
-export function keysOf(channels: string | readonly string[] | undefined): readonly string[] {
-  if (channels === undefined) return EVERYBODY;
-  const names = checkChannels(channels);
-  if (names.length === 0)
-    throw new BrokerError("bad-channel", "Channels refused: the list is empty; leave it out to reach everybody.");
-  return names.map(channelKey);
-}
-const EVERYBODY: readonly string[] = [COMMON];
-
 /** The key of what is sent to one recipient. */
 export const inboxKey = (clientId: string): string => `@${clientId}`;
 
@@ -56,11 +41,9 @@ export const checkClientId = (id: unknown): string => checkName("Client id", "ba
 
 /** The most channels that one client may read, and that one event may go to. */
 const MAX_CHANNELS = 100;
-const NONE: readonly string[] = [];
 
 /** One channel or several, checked, each once. @throws {@link BrokerError} `bad-channel` */
-export function checkChannels(channels: string | readonly string[] | undefined): readonly string[] {
-  if (channels === undefined) return NONE;
+export function checkChannels(channels: string | readonly string[]): readonly string[] {
   const names = new Set(typeof channels === "string" ? [channels] : channels);
   if (names.size > MAX_CHANNELS)
     throw new BrokerError("bad-channel", `Channels refused: they are more than ${MAX_CHANNELS}.`);
@@ -70,4 +53,20 @@ export function checkChannels(channels: string | readonly string[] | undefined):
       throw new BrokerError("bad-channel", `Channel name ${quote(name)} refused: the prefix is reserved.`);
   }
   return [...names];
+}
+
+const EVERYBODY: readonly string[] = [COMMON];
+
+/**
+ * The keys of channels, for an event: everybody's where none is named. A list that is empty is refused, because who made it hardly
+ * meant everybody.
+ *
+ * @throws {@link BrokerError} `bad-channel`
+ */
+export function keysOf(channels: string | readonly string[] | undefined): readonly string[] {
+  if (channels === undefined) return EVERYBODY;
+  const names = checkChannels(channels);
+  if (names.length === 0)
+    throw new BrokerError("bad-channel", "Channels refused: the list is empty; leave it out to reach everybody.");
+  return names.map(channelKey);
 }

@@ -172,6 +172,8 @@ function announce(log: Log, reader: Reader, open: readonly Channel[], first: num
 
 /** Puts the holes that end before the event at `next` into their place; one gap for those that are the same. */
 function closeHoles(log: Log, reader: Reader, open: Channel[], next: number, items: Item[]): void {
+  // Called for every event, and there is hardly ever a hole.
+  if (!open[0] || open[0].dropped > next) return;
   const gaps = new Map<string, Omit<Gap, "bytes" | "channels"> & { channels: string[] }>();
   for (let channel = open[0]; channel && channel.dropped <= next; channel = open[0]) {
     open.shift();

@@ -56,18 +56,21 @@ describe.each(platforms.filter((platform) => platform !== "deno-serve"))("floods
     const togetherFor = performance.now() - together;
     const during = await stage.state(true);
     const memoryDuring = server.memory();
+    const heap = during.heapUsed === null || before.heapUsed === null ? null : during.heapUsed - before.heapUsed;
     expect(during.stats.clients).toBe(201);
     expect(healthy.outOfOrder).toBe(0);
     expect(healthy.control("gap")).toEqual([]);
 
     console.log(
       `memory on ${server.agent} (${platform}): 200 clients that never read, 500 MB published: process ${growth(memoryDuring - memoryBefore)}, ` +
-        `heap after a collection ${growth(during.heapUsed - before.heapUsed)}, log ${during.stats.log.bytes} bytes; ` +
+        `heap after a collection ${heap === null ? "not told" : growth(heap)}, log ${during.stats.log.bytes} bytes; ` +
         `per event ${((togetherFor / (flood.count - FILL)) * 1000).toFixed(0)} µs with them, ${((aloneFor / flood.count) * 10_000).toFixed(0)} µs without`,
     );
     // The log's own 32 MiB, and for each client at most one chunk of 64 KiB that its stream still holds; the rest is the runtime's.
     expect(during.stats.log.bytes).toBeLessThanOrEqual(32 * MIB);
-    expect(during.heapUsed - before.heapUsed).toBeLessThan(64 * MIB);
+    // The day that workerd tells, this says so.
+    if (platform === "workerd") expect(heap).toBeNull();
+    else expect(heap ?? Number.NaN).toBeLessThan(64 * MIB);
     expect(memoryDuring - memoryBefore).toBeLessThan(500 * MIB);
 
     const { ended } = await stage.until(({ stats }) => stats.clients === 1);

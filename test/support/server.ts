@@ -132,7 +132,7 @@ export interface State {
   readonly errors: readonly string[];
   readonly alive: number;
   readonly timers: number;
-  readonly heapUsed: number;
+  readonly heapUsed: number | null;
 }
 
 /** One broker in a server. */

@@ -15,8 +15,8 @@ import { activeTimers } from "./timers.ts";
 export interface Host {
   /** Forces a collection. */
   gc(): void | Promise<void>;
-  /** Bytes of the heap in use, where the runtime tells. */
-  heapUsed(): number;
+  /** Bytes of the heap in use; `null` where the runtime does not tell. */
+  heapUsed(): number | null;
   /** Where the memory engine needs to be told where it is. @default memoryEngine */
   engine?(options: object): Engine;
 }

@@ -14,7 +14,7 @@ export class Stage {
     this.fetch = createApp({
       gc: () => (globalThis as { gc?: () => void }).gc?.(),
       // workerd tells nothing about its heap.
-      heapUsed: () => 0,
+      heapUsed: () => null,
       engine: (options) => memoryEngine({ ...options, durableObject }),
     });
   }
