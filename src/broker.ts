@@ -1,17 +1,28 @@
+import { checkNames } from "./check.ts";
 import type { ClientInfo, DisconnectReason } from "./client.ts";
 import { Core, type Published, type Reported, type Start } from "./core.ts";
+import type { ErrorCode } from "./errors.ts";
 import type { EventInput } from "./event.ts";
 import { type ClientOverrides, type EventOverrides, HttpFace } from "./http.ts";
 import type { Listened } from "./listener.ts";
-import { checkClientId, inboxKey, keysOf } from "./names.ts";
+import { inboxKey, keysOf } from "./names.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
 
-/** Options of `broadcast`. */
-export interface BroadcastOptions {
-  /** A channel or several; without any the event goes to every client. */
-  readonly channel?: string | readonly string[];
+/** Options of `broadcastTo`. */
+export interface SendOptions {
   /** Whether to watch what becomes of the event at each client. @default false */
   readonly report?: boolean;
+  /**
+   * Names this event: called again with the same key, nothing is published and the answer has the position of the first time. The engine
+   * says for how long, and the report is about who still waits for it. Keys of HTTP publishers (`Idempotency-Key`) are not these.
+   */
+  readonly key?: string;
+}
+
+/** Options of `broadcast`. */
+export interface BroadcastOptions extends SendOptions {
+  /** A channel or several; without any the event goes to every client. */
+  readonly channel?: string | readonly string[];
 }
 
 /** Options of `listen`. */
@@ -22,29 +33,48 @@ export interface ListenOptions extends Start {
   readonly signal?: AbortSignal;
 }
 
-/** What a broker counts, for this process. Counters begin at 0 with the broker. */
+/**
+ * What a broker counts, for this process. `published`, `handed`, `bytes`, `replayed`, `gaps`, `overruns`, `disconnects` and `failures` are
+ * counters that begin at 0 with the broker; the others are what is now.
+ */
 export interface BrokerStats {
-  /** Connections now. */
+  /** Connections. */
   readonly clients: number;
-  /** Client ids connected now. */
+  /** Client ids that are connected. */
   readonly recipients: number;
-  /** Connections now that have something to receive and do not take it. */
+  /** Connections that have something to receive and do not take it. */
   readonly blocked: number;
   /** Streams that were told to end and whose client has not read that yet. */
   readonly departing: number;
-  /** Channels and inboxes that somebody reads now. */
-  readonly topics: number;
+  /** Requests that wait for `authorize`. */
+  readonly pending: number;
+  /** Channels and inboxes that somebody reads. */
+  readonly channels: number;
   /** Events published through this broker. */
   readonly published: number;
   /** Events handed to clients: given to the runtime, not received. */
   readonly handed: number;
+  /** Bytes of the events and gaps handed to clients. */
+  readonly bytes: number;
+  /** Those of `handed` that came from the log, to clients that came back or were behind. */
+  readonly replayed: number;
   /** Gaps told to clients. */
   readonly gaps: number;
+  /** Times that a client was put at the head, because the log dropped more of what it had not read while it was catching up. */
+  readonly overruns: number;
   /** Connections that ended, by reason. */
   readonly disconnects: Readonly<Partial<Record<DisconnectReason, number>>>;
+  /** Requests that were refused or failed, by code. */
+  readonly failures: Readonly<Partial<Record<ErrorCode, number>>>;
+  /** Whether the engine can append; `idle` before the broker's first use. */
+  readonly engine: "idle" | "up" | "down";
   /** What this process holds of the log. */
   readonly log: { readonly events: number; readonly bytes: number; readonly channels: number };
 }
+
+const SEND_OPTIONS = new Set(["report", "key"]);
+const BROADCAST_OPTIONS = new Set([...SEND_OPTIONS, "channel"]);
+const LISTEN_OPTIONS = new Set(["channel", "signal", "lastEventId", "from"]);
 
 /** A broker. All methods may be called detached. */
 export interface Broker {
@@ -53,15 +83,19 @@ export interface Broker {
    * @example export default { fetch: broker.fetch };
    */
   fetch(request: Request, context?: unknown): Promise<Response>;
-  /** Answers a client with its stream, at any path. Nobody is turned away: who may read is the application's decision here. */
+  /** Answers a client with its stream, at any path. Asks `authorize` where there is one; else nobody is turned away. */
   clientHandler(request: Request, overrides?: ClientOverrides): Promise<Response>;
-  /** Publishes the body of a POST, at any path. Nobody is turned away: who may publish is the application's decision here. */
+  /**
+   * Publishes the body of a POST, at any path. Asks `authorize` where there is one; else nobody is turned away: to mount it is the
+   * application's decision.
+   */
   eventHandler(request: Request, overrides?: EventOverrides): Promise<Response>;
   /**
    * Publishes an event to every client, or to channels. Events keep the order of the calls, awaited or not. Resolves when the
    * publisher may go on, which is at once unless it is far ahead of those who read.
    *
-   * @throws `TypeError` for what is not an event; `BrokerError` `bad-event-type`, `bad-channel`, `event-too-large`, `closed`.
+   * @throws `TypeError` for what is not an event; `BrokerError` `bad-event-type`, `bad-channel`, `bad-key`, `event-too-large`, `key-reused`,
+   * `closed`, and what the engine rejects with: `engine-down` (it was not published), `publish-outcome-unknown` (it may have been).
    */
   broadcast(event: EventInput, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
   broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published>;
@@ -70,8 +104,8 @@ export interface Broker {
    *
    * @throws as `broadcast`; `BrokerError` `unknown-client` if it is not connected and was not within `inboxLinger`.
    */
-  broadcastTo(clientId: string, event: EventInput, options: { readonly report: true }): Promise<Reported>;
-  broadcastTo(clientId: string, event: EventInput, options?: { readonly report?: boolean }): Promise<Published>;
+  broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
+  broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
   /** What is published, from the call on or from a position. Ends with `return()`, its signal, or the broker. */
   listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined>;
   /** Ends the connections of an id. With `for` it is answered 204 for so many milliseconds, which stops an EventSource for good. */
@@ -98,17 +132,22 @@ export interface Broker {
 export function createBroker(options: BrokerOptions = {}): Broker {
   const core = new Core(resolveOptions(options));
   const http = new HttpFace(core);
-  async function broadcast(event: EventInput, { channel, report }: BroadcastOptions = {}): Promise<Reported> {
-    return (await core.publish(keysOf(channel), event, report)) as Reported;
+  const { names } = core;
+
+  async function send(keys: readonly string[], event: EventInput, { report, key }: SendOptions): Promise<Reported> {
+    const nonce = key === undefined ? undefined : `own ${names.key(key)}`;
+    return (await core.publish(keys, event, { report, nonce })) as Reported;
   }
 
-  async function broadcastTo(
-    clientId: string,
-    event: EventInput,
-    { report }: { report?: boolean } = {},
-  ): Promise<Reported> {
-    core.checkRecipient(checkClientId(clientId));
-    return (await core.publish([inboxKey(clientId)], event, report)) as Reported;
+  async function broadcast(event: EventInput, options: BroadcastOptions = {}): Promise<Reported> {
+    checkNames("broadcast()", "option", BROADCAST_OPTIONS, options);
+    return send(keysOf(names.targets(options.channel)), event, options);
+  }
+
+  async function broadcastTo(clientId: string, event: EventInput, options: SendOptions = {}): Promise<Reported> {
+    checkNames("broadcastTo()", "option", SEND_OPTIONS, options);
+    core.checkRecipient(names.clientId(clientId));
+    return send([inboxKey(clientId)], event, options);
   }
 
   return {
@@ -117,14 +156,24 @@ export function createBroker(options: BrokerOptions = {}): Broker {
     eventHandler: (request, overrides = {}) => http.eventHandler(request, overrides),
     broadcast,
     broadcastTo,
-    listen({ channel, signal, ...start } = {}) {
-      return core.listen(keysOf(channel), start, signal);
+    listen(options = {}) {
+      checkNames("listen()", "option", LISTEN_OPTIONS, options);
+      const { channel, signal, ...start } = options;
+      if (start.from !== undefined && start.from !== "earliest")
+        throw new TypeError('listen() refused: from may be "earliest" and nothing else.');
+      return core.listen(keysOf(names.targets(channel)), start, signal);
     },
     disconnect: async (clientId, { for: barFor = 0 } = {}) => ({
-      clients: core.disconnect(checkClientId(clientId), barFor),
+      clients: core.disconnect(names.clientId(clientId), barFor),
     }),
     clients: () => Array.from(core.clients, (client) => client.info),
     stats: () => core.stats(),
-    close: ({ over = 0 } = {}) => core.close(over),
+    close: ({ over = 0 } = {}) => {
+      try {
+        return core.close(over);
+      } catch (error) {
+        return Promise.reject(error);
+      }
+    },
   };
 }

@@ -65,6 +65,8 @@ export class Channel {
   last: number;
   /** The last event of this channel that is not in the log any more; 0 while all are. */
   dropped: number;
+  /** The last one of those that the log dropped for want of room, and not because they were old. */
+  forced = 0;
   /** Bytes of the events that it keeps. */
   bytes = 0;
   /** How many need this record. It is not forgotten meanwhile. */
@@ -117,8 +119,9 @@ export class Channel {
   }
 
   /** An event of this channel left the log. */
-  lost(entry: Entry): void {
+  lost(entry: Entry, forced: boolean): void {
     this.#lent.delete(entry);
     if (entry.seq > this.dropped) this.dropped = entry.seq;
+    if (forced && entry.seq > this.forced) this.forced = entry.seq;
   }
 }

@@ -1,16 +1,23 @@
 import type { Channel } from "./channel.ts";
-import { HEARTBEAT } from "./event.ts";
 import type { Fanout, Match, Subscriber } from "./fanout.ts";
 import type { Heartbeat, Pulse } from "./heartbeat.ts";
 import { type Batch, chunkOf, type Landing, type Reader } from "./reader.ts";
 import type { FailureReason, Report } from "./report.ts";
-import type { Stallable, Stalls } from "./stalls.ts";
+import type { Stalls } from "./stalls.ts";
 
 /**
- * Why a connection ended: the client left, it was blocked for `timeout` × `tolerance`, `disconnect()` named it, the broker closed,
- * or the runtime refused a chunk.
+ * Why a connection ended: the client left, it was blocked for `timeout` × `tolerance`, `disconnect()` named it, what it was granted
+ * expired, it reached `maxAge`, another one took its place (`duplicateIds`), the broker closed, or the runtime refused a chunk.
  */
-export type DisconnectReason = "client-left" | "timeout" | "disconnected" | "closing" | "write-failed";
+export type DisconnectReason =
+  | "client-left"
+  | "timeout"
+  | "disconnected"
+  | "expired"
+  | "max-age"
+  | "replaced"
+  | "closing"
+  | "write-failed";
 
 /** A connection, as `clients()` and the hooks show it. */
 export interface ClientInfo {
@@ -18,7 +25,9 @@ export interface ClientInfo {
   readonly clientId: string;
   /** Names this one connection. */
   readonly connectionId: string;
-  /** The channels it asked for. */
+  /** Who it is, as `authorize` said. */
+  readonly subject?: string;
+  /** The channels that it reads. */
   readonly channels: readonly string[];
   /** Epoch milliseconds. */
   readonly connectedAt: number;
@@ -30,8 +39,14 @@ export interface ClientHome {
   readonly heartbeat: Heartbeat<Client>;
   /** Blocked with something to receive. */
   readonly stalled: Stalls<Client>;
+  /** Nobody has read their beginning yet. */
+  readonly starting: Stalls<Client>;
   /** Blocked, with nothing but their end to receive. */
   readonly departing: Stalls<Client>;
+  /** What it is sent while it is idle. */
+  pulseFor(client: Client): Uint8Array;
+  /** The last chunk of its stream. */
+  farewell(reason: DisconnectReason, reconnect: boolean): Uint8Array;
   /** It reads nothing any more; called again, it does nothing. */
   part(client: Client): void;
   /** Called once, when it stops being a client. MUST NOT throw. */
@@ -42,17 +57,21 @@ export interface ClientHome {
  * One connection: a stream that is read by the runtime as the socket drains, and a cursor. It is also the stream's source, so the
  * stream calls `start`, `pull` and `cancel`. Its high-water mark is 0: a pull means that the runtime can take a chunk now.
  */
-export class Client implements Subscriber, Stallable, Pulse {
+export class Client implements Subscriber, Pulse {
   readonly id: string;
   readonly info: ClientInfo;
   readonly channels: readonly Channel[];
   cursor = 0;
   holes: Reader["holes"];
+  overrun = 0;
   match: Match | undefined;
   live = false;
-  due = 0;
   beat = 0;
   slot = 0;
+  /** The beat at which it was last told a position that was the newest then. */
+  told: number = -Infinity;
+  /** Epoch milliseconds from which on it may read nothing any more. */
+  expiresAt: number = Infinity;
   /** Times that it was blocked for `timeout` since it last took anything. */
   failures = 0;
   reports: Set<Report> | undefined;
@@ -81,6 +100,14 @@ export class Client implements Subscriber, Stallable, Pulse {
     if (this.channels.some(({ last }) => last > cursor)) this.waits();
   }
 
+  get #isEnded(): boolean {
+    return this.#state === "ended";
+  }
+
+  get #hasExpired(): boolean {
+    return this.expiresAt !== Infinity && this.expiresAt <= Date.now();
+  }
+
   get connectionId(): string {
     return this.info.connectionId;
   }
@@ -100,11 +127,18 @@ export class Client implements Subscriber, Stallable, Pulse {
     this.#controller = controller;
     if (this.#prelude) this.#enqueue(this.#prelude);
     this.#prelude = undefined;
+    this.#home.starting.add(this);
+    if (this.cursor >= this.#home.fanout.position) this.told = this.beat;
   }
 
   pull(): void {
-    if (this.#state === "ended") return;
+    if (this.#isEnded) return;
+    if (this.#hasExpired) {
+      this.expire(true);
+      if (this.#isEnded) return;
+    }
     this.failures = 0;
+    this.#home.starting.delete(this);
     this.#home.stalled.delete(this);
     if (this.#state === "open" || this.#drains) this.#home.fanout.wants(this);
     if (this.#state === "departing" && (this.live || !this.#drains)) this.#depart();
@@ -115,7 +149,14 @@ export class Client implements Subscriber, Stallable, Pulse {
   }
 
   take(batch: Batch): void {
+    if (this.#hasExpired) {
+      // It was live until now, so it can take its last word.
+      this.live = true;
+      this.expire();
+      return;
+    }
     this.#enqueue(chunkOf(batch));
+    this.told = this.beat;
     if (!this.reports?.size) return;
     for (const report of this.reports) if (!report.handed(this, batch)) return;
   }
@@ -128,7 +169,13 @@ export class Client implements Subscriber, Stallable, Pulse {
   keepAlive(): void {
     if (!this.live) return;
     this.live = false;
-    this.#enqueue(HEARTBEAT);
+    this.#enqueue(this.#home.pulseFor(this));
+  }
+
+  /** Its time is over: it ends with a word if it can take that now, else it is cut off from what waits for it. */
+  expire(pulling: boolean = this.live): void {
+    if (this.#state === "open" && pulling) void this.leave("expired", this.#home.farewell("expired", true), false);
+    else this.end("expired", new Error("Stream ended: what its client was granted has expired."));
   }
 
   /** It was blocked for `timeout` once more. */
@@ -136,6 +183,12 @@ export class Client implements Subscriber, Stallable, Pulse {
     if (this.#state !== "open") return;
     if (++this.failures < tolerance) this.#home.stalled.add(this);
     else this.end("timeout", new Error(`Client disconnected: it took nothing for ${this.failures} × timeout.`));
+  }
+
+  /** Nobody read its beginning: the response was lost on its way, in a middleware that failed after it, say, and not even cancelled. */
+  failStart(): void {
+    if ((this.#controller?.desiredSize ?? 0) < 0)
+      this.end("timeout", new Error("Client disconnected: it never began."));
   }
 
   /**
@@ -195,6 +248,7 @@ export class Client implements Subscriber, Stallable, Pulse {
     this.#controller = this.#farewell = undefined;
     this.release?.();
     this.release = undefined;
+    this.#home.starting.delete(this);
     this.#home.departing.delete(this);
     this.#home.part(this);
     this.#left?.();

@@ -1,21 +1,24 @@
+import { type Admission, Gate } from "./authorize.ts";
 import type { BrokerStats } from "./broker.ts";
+import { Capacity } from "./capacity.ts";
 import type { Channel } from "./channel.ts";
 import { checkNumbers } from "./check.ts";
 import { Client, type ClientHome, type ClientInfo, type DisconnectReason } from "./client.ts";
 import { Deadlines } from "./deadlines.ts";
 import type { Session } from "./engine.ts";
-import { BrokerError, quote } from "./errors.ts";
-import { concat, type EventInput, encode, formatControl, formatRetry, prepareEvent } from "./event.ts";
+import { BrokerError, type ErrorCode, quote } from "./errors.ts";
+import { concat, type EventInput, encode, formatControl, formatRetry, HEARTBEAT, prepareEvent } from "./event.ts";
 import { Fanout } from "./fanout.ts";
 import { Heartbeat } from "./heartbeat.ts";
+import { limitLifetime } from "./lifetime.ts";
 import { Listener } from "./listener.ts";
-import { COMMON, channelKey, inboxKey } from "./names.ts";
+import { COMMON, channelKey, inboxKey, NameRules } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
 import { parsePosition } from "./position.ts";
 import { jitter, randomName } from "./random.ts";
-import { hasHole, type Landing, land } from "./reader.ts";
+import { hasHole, type Landing, land, type MaxReplay } from "./reader.ts";
 import { type DeliveryReport, Report } from "./report.ts";
-import { after } from "./runtime.ts";
+import { after, now } from "./runtime.ts";
 import { Stalls } from "./stalls.ts";
 
 /** Where a reader wishes to start: after an id it was given, or at the earliest event retained; else it is live from now. */
@@ -44,6 +47,10 @@ const LEAVING_STEP = 10;
 const LONGEST_CLOSE = 3_600_000;
 /** How long a client that never reads may hold up `close()` where `timeout` is Infinity. */
 const LONGEST_DEPARTURE = 30_000;
+/** How long a response may be on its way, at least, before the first of its stream is read. */
+const LONGEST_START = 60_000;
+/** A day: a native EventSource whose place another connection took is not to take it back. */
+const NOT_SOON = 86_400_000;
 
 /** The broker without its HTTP face: who is connected, and how an event gets to them. */
 export class Core implements ClientHome {
@@ -51,17 +58,25 @@ export class Core implements ClientHome {
   readonly fanout: Fanout;
   readonly heartbeat: Heartbeat<Client>;
   readonly stalled: Stalls<Client>;
+  readonly starting: Stalls<Client>;
   readonly departing: Stalls<Client>;
   readonly clients: Set<Client> = new Set();
+  readonly names: NameRules;
+  readonly gate: Gate;
+  readonly capacity: Capacity;
   /** Ids that are turned away. */
   readonly barred: Deadlines = new Deadlines();
   /** Ids that had a client not long ago. */
   readonly #lingering = new Deadlines();
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
+  /** Requests that were not answered as they wished. */
+  readonly failures: Partial<Record<ErrorCode, number>> = {};
   published = 0;
   #session: Session | undefined;
   #connections = 0;
   #prefix = "";
+  /** Shared by all who are told the same position. */
+  #position: { readonly seq: number; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
   #closing: Promise<void> | undefined;
   /** What the engine was asked to append and has not answered. */
   readonly #appends = new Set<Promise<unknown>>();
@@ -71,6 +86,9 @@ export class Core implements ClientHome {
 
   constructor(settings: Settings) {
     this.settings = settings;
+    this.names = new NameRules(settings);
+    this.capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
+    this.gate = new Gate(settings.maxPending, settings.authorizeTimeout);
     this.fanout = new Fanout(
       () =>
         void this.background(
@@ -80,6 +98,8 @@ export class Core implements ClientHome {
     );
     this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());
     this.stalled = new Stalls(settings.timeout, (client) => client.fail(settings.tolerance));
+    const lost = Math.max(LONGEST_START, settings.timeout * Math.max(1, settings.tolerance));
+    this.starting = new Stalls(lost, (client) => client.failStart());
     this.#longestDeparture = settings.timeout === Infinity ? LONGEST_DEPARTURE : settings.timeout;
     this.departing = new Stalls(this.#longestDeparture, (client) =>
       client.end("closing", new Error("Stream ended: its client did not read the end in time.")),
@@ -102,18 +122,21 @@ export class Core implements ClientHome {
 
   /** @throws {@link BrokerError} `closed` */
   checkOpen(): void {
-    if (!this.isClosed) return;
-    const seconds = Math.max(1, Math.ceil(this.settings.retry / 1000));
-    throw new BrokerError("closed", "Refused: the broker is closing.", { headers: { "retry-after": String(seconds) } });
+    if (this.isClosed) throw new BrokerError("closed", "Refused: the broker is closing.");
   }
 
-  /** @throws {@link BrokerError} `closed`, or `client-left` if it left before it was registered. */
+  /**
+   * Registers a client; `undefined` for one that is turned away. `place` is given back when it has one of its own.
+   *
+   * @throws {@link BrokerError} `closed`, `client-left` if it left before it was registered, `duplicate-id`, `at-capacity`.
+   */
   async connect(
     request: Request,
+    { subject, channels, expiresAt }: Admission,
     clientId: string,
-    channels: readonly string[],
     start: Start,
-  ): Promise<ReadableStream<Uint8Array>> {
+    place: () => void,
+  ): Promise<ReadableStream<Uint8Array> | undefined> {
     this.checkOpen();
     const { settings } = this;
     const session = this.#open();
@@ -121,52 +144,86 @@ export class Core implements ClientHome {
     const subscribed = session.subscribe?.(keys);
     // No turn is lost where there is nothing to wait for: what is published right after the call is for this client too.
     if (subscribed !== undefined) await subscribed;
-    if (this.isClosed || request.signal.aborted) {
-      session.unsubscribe?.(keys);
+    try {
       this.checkOpen();
-      throw new BrokerError("client-left", "Connection refused: the client has left.");
+      if (request.signal.aborted) throw new BrokerError("client-left", "Connection refused: the client has left.");
+      if (this.barred.has(clientId)) {
+        session.unsubscribe?.(keys);
+        return undefined;
+      }
+      for (const client of this.capacity.makeRoom(clientId, subject, this.#recipientsOf([inboxKey(clientId)])))
+        this.#dismiss(client, "replaced", false, NOT_SOON);
+    } catch (error) {
+      session.unsubscribe?.(keys);
+      throw error;
     }
 
     const info: ClientInfo = Object.freeze({
       clientId,
       connectionId: `${this.#prefix}-${++this.#connections}`,
+      ...(subject === undefined ? {} : { subject }),
       channels: Object.freeze(channels),
       connectedAt: Date.now(),
     });
     const client = new Client(this, info, keys);
-    const landing = this.#land(client.channels, start);
+    const landing = this.#land(client.channels, start, settings.maxReplay);
     client.startAt(landing);
+    place();
     this.clients.add(client);
     this.heartbeat.add(client);
     const leave = (): void => client.end("client-left");
     request.signal.addEventListener("abort", leave, { once: true });
-    client.release = () => request.signal.removeEventListener("abort", leave);
+    const cancel = limitLifetime(client, expiresAt, settings.maxAge, () => this.#dismiss(client, "max-age", true));
+    this.capacity.count(subject, 1);
+    client.release = () => {
+      this.capacity.count(subject, -1);
+      request.signal.removeEventListener("abort", leave);
+      cancel?.();
+    };
     const prelude = this.#prelude(client, landing);
     void this.#hook("on-connect", settings.onConnect, { client: info, request });
     return client.stream(prelude);
   }
 
-  #land(channels: readonly Channel[], { lastEventId, from }: Start): Landing {
+  /** Ends a client with a word, without what it has not read. */
+  #dismiss(client: Client, reason: DisconnectReason, reconnect: boolean, retry?: number): void {
+    void track(this.#departures, client.leave(reason, this.farewell(reason, reconnect, retry), false));
+  }
+
+  #land(channels: readonly Channel[], { lastEventId, from }: Start, maxReplay: MaxReplay): Landing {
     const { log } = this.fanout;
     // EventSource sends an empty id after an event that reset it.
-    if (!lastEventId) return land(log, channels, from);
+    if (!lastEventId) return land(log, channels, from, maxReplay);
     const position = parsePosition(lastEventId);
     const ours = position?.epoch === log.epoch && position.seq <= log.head;
-    return land(log, channels, ours ? position.seq : null);
+    return land(log, channels, ours ? position.seq : null, maxReplay);
   }
 
   /** What every stream begins with: the reconnection time, who and where the client is, and what it has missed if that is all that can be said. */
-  #prelude(client: Client, { cursor, gap, resumed }: Landing): Uint8Array {
+  #prelude(client: Client, { cursor, gaps = [], resumed }: Landing): Uint8Array {
     const { announce, retry } = this.settings;
     let text = `${formatRetry(jitter(retry))}\n`;
     if (announce) {
       // While a gap is about to be said, the id would let a client that drops here skip it.
-      const id = gap || hasHole(client.channels, cursor) ? undefined : this.fanout.log.id(cursor);
+      const id = gaps.length > 0 || hasHole(client.channels, cursor) ? undefined : this.fanout.log.id(cursor);
       text += formatControl("ready", { clientId: client.id, resumed }, id);
     }
-    if (!gap) return encode(text);
-    this.fanout.gaps++;
-    return concat([encode(text), gap.bytes]);
+    const told = concat(gaps.map(({ bytes }) => bytes));
+    this.fanout.gaps += gaps.length;
+    this.fanout.bytes += told.length;
+    return concat([encode(text), told]);
+  }
+
+  /** What an idle client is sent. The one of a quiet channel is told where the log is, before nobody can judge its last id any more. */
+  pulseFor(client: Client): Uint8Array<ArrayBuffer> {
+    const { log, position } = this.fanout;
+    const age = this.heartbeat.since(client.told);
+    if (!this.settings.announce || client.cursor >= position || age < log.retention.age / 2) return HEARTBEAT;
+    client.cursor = position;
+    client.told = this.heartbeat.tick;
+    if (this.#position?.seq !== position)
+      this.#position = { seq: position, bytes: encode(formatControl("position", {}, log.id(position))) };
+    return this.#position.bytes;
   }
 
   part(client: Client): void {
@@ -175,7 +232,7 @@ export class Core implements ClientHome {
 
   retire(client: Client, reason: DisconnectReason): void {
     this.clients.delete(client);
-    this.#lingering.set(client.id, this.settings.inboxLinger);
+    this.#lingering.set(client.id, this.settings.inboxLinger, true);
     this.heartbeat.delete(client);
     this.stalled.delete(client);
     this.disconnects[reason] = (this.disconnects[reason] ?? 0) + 1;
@@ -184,12 +241,16 @@ export class Core implements ClientHome {
   }
 
   /** Appends an event; what is returned resolves when the publisher may go on. */
-  async publish(keys: readonly string[], event: EventInput, report = false): Promise<Published | Reported> {
+  async publish(
+    keys: readonly string[],
+    event: EventInput,
+    { report, nonce }: { readonly report?: boolean | undefined; readonly nonce?: string | undefined } = {},
+  ): Promise<Published | Reported> {
     this.checkOpen();
-    const appended = this.#open().append(keys, prepareEvent(event, this.settings));
-    const seq = typeof appended === "number" ? appended : await track(this.#appends, appended);
-    this.published++;
-    const watch = report ? new Report(seq, this.#recipientsOf(keys), this.settings.timeout) : undefined;
+    const appended = this.#open().append(keys, prepareEvent(event, this.settings), nonce);
+    const { seq, repeated } = "seq" in appended ? appended : await track(this.#appends, appended);
+    if (!repeated) this.published++;
+    const watch = report ? new Report(seq, this.#waitersFor(keys, seq, repeated), this.settings.timeout) : undefined;
     const published = { id: this.fanout.log.id(seq), clients: this.#countClients(keys) };
     const ready = this.fanout.ready();
     if (ready !== undefined) await ready;
@@ -210,6 +271,13 @@ export class Core implements ClientHome {
     return clients;
   }
 
+  /** Who an event is for; of one that was `repeated`, those who have not got it yet: whether the others did is not known any more. */
+  #waitersFor(keys: readonly string[], seq: number, repeated: boolean): Set<Client> {
+    const clients = this.#recipientsOf(keys);
+    if (repeated) for (const client of clients) if (client.cursor >= seq) clients.delete(client);
+    return clients;
+  }
+
   #countClients(keys: readonly string[]): number {
     const [key, ...others] = keys;
     return key === undefined || others.length > 0 ? this.#recipientsOf(keys).size : this.fanout.countClients(key);
@@ -221,7 +289,7 @@ export class Core implements ClientHome {
     return new Listener(
       this.fanout,
       keys,
-      (joined) => this.#land(joined, start),
+      (joined) => this.#land(joined, start, {}),
       () => this.isClosed,
       signal,
     );
@@ -229,17 +297,19 @@ export class Core implements ClientHome {
 
   disconnect(id: string, barFor: number): number {
     checkNumbers("disconnect()", { for: barFor }, 0);
-    if (barFor > 0) this.barred.set(id, barFor);
+    if (barFor > 0) this.barred.set(id, barFor, true);
     const clients = this.#recipientsOf([inboxKey(id)]);
-    for (const client of clients) {
-      void track(this.#departures, client.leave("disconnected", this.farewell("disconnected", barFor <= 0), false));
-    }
+    for (const client of clients) this.#dismiss(client, "disconnected", barFor <= 0);
     return clients.size;
   }
 
   /** The last chunk of a stream: why it ends, and when to come back. */
-  farewell(reason: DisconnectReason, reconnect: boolean): Uint8Array<ArrayBuffer> {
-    return encode(formatRetry(jitter(this.settings.retry)) + formatControl("end", { reason, reconnect }));
+  farewell(
+    reason: DisconnectReason | ErrorCode,
+    reconnect: boolean,
+    retry: number = jitter(this.settings.retry),
+  ): Uint8Array<ArrayBuffer> {
+    return encode(formatRetry(retry) + formatControl("end", { reason, reconnect }));
   }
 
   close(over: number): Promise<void> {
@@ -255,16 +325,21 @@ export class Core implements ClientHome {
     });
     this.fanout.close();
     const clients = [...this.clients];
+    const began = now();
     const steps = Math.max(1, Math.min(clients.length, Math.floor(over / LEAVING_STEP)));
     for (let step = 0; step < steps; step++) {
-      if (step > 0) await new Promise<void>((resolve) => after(over / steps, resolve));
+      // By the clock, because each timer is a little late.
+      const wait = began + (step * over) / steps - now();
+      if (wait > 0) await new Promise<void>((resolve) => after(wait, resolve));
       for (let index = step; index < clients.length; index += steps) {
         const client = clients[index] as Client;
         void track(this.#departures, client.leave("closing", this.farewell("closing", true), true));
       }
     }
     await Promise.all(this.#departures);
+    this.gate.close();
     this.stalled.clear();
+    this.starting.clear();
     this.departing.clear();
     this.barred.clear();
     this.#lingering.clear();
@@ -273,17 +348,24 @@ export class Core implements ClientHome {
 
   stats(): BrokerStats {
     const { fanout } = this;
-    const log = this.#session?.log;
+    const session = this.#session;
+    const log = session?.log;
     return {
       clients: this.clients.size,
       recipients: new Set(Array.from(this.clients, ({ id }) => id)).size,
       blocked: this.stalled.size,
       departing: this.departing.size,
-      topics: fanout.topics,
+      pending: this.gate.pending,
+      channels: fanout.channels,
       published: this.published,
       handed: fanout.handed,
+      bytes: fanout.bytes,
+      replayed: fanout.replayed,
       gaps: fanout.gaps,
+      overruns: fanout.overruns,
       disconnects: { ...this.disconnects },
+      failures: { ...this.failures },
+      engine: session ? (session.state ?? "up") : "idle",
       log: { events: log?.size ?? 0, bytes: log?.bytes ?? 0, channels: log?.channels ?? 0 },
     };
   }

@@ -4,17 +4,27 @@ const STATUS = {
   "bad-event-type": 400,
   "bad-channel": 400,
   "bad-id": 400,
+  "bad-key": 400,
   unauthorized: 401,
+  forbidden: 403,
+  "cross-origin": 403,
   "publishing-closed": 403,
   "unknown-client": 404,
   "not-found": 404,
   "method-not-allowed": 405,
+  "duplicate-id": 409,
   "body-too-large": 413,
   "event-too-large": 413,
+  "key-reused": 422,
   "client-left": 499,
   internal: 500,
+  "at-capacity": 503,
+  "authorize-timeout": 503,
+  "authorize-unavailable": 503,
   closed: 503,
+  "engine-down": 503,
   "engine-refused": 503,
+  "publish-outcome-unknown": 503,
 } as const;
 
 /** What went wrong, in a form that programs may rely on. */
@@ -38,6 +48,11 @@ export class BrokerError extends Error {
     { cause, headers = {} }: { cause?: unknown; headers?: Record<string, string> } = {},
   ) {
     super(message, cause === undefined ? undefined : { cause });
+    // What cannot be answered is to be found where it was made.
+    if (!Object.hasOwn(STATUS, code)) throw new TypeError(`BrokerError refused: there is no code "${String(code)}".`);
+    // workerd takes what is beyond Latin-1, where the others throw.
+    if (/[^\t -~\x80-\xff]/.test([...new Headers(headers).values()].join("")))
+      throw new TypeError("BrokerError refused: a header field has a character that none can have.");
     this.code = code;
     this.status = STATUS[code];
     this.headers = headers;
@@ -46,3 +61,10 @@ export class BrokerError extends Error {
 
 /** `value` as it may stand in a message: quoted, escaped and short. */
 export const quote = (value: string): string => JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
+
+/** The answer to who has to present a token: 401, with the field that RFC 6750, section 3 asks for; `invalid` if there was one. */
+export const unauthorized = (message: string, cause?: unknown, invalid = false): BrokerError =>
+  new BrokerError("unauthorized", message, {
+    cause,
+    headers: { "www-authenticate": invalid ? 'Bearer error="invalid_token"' : "Bearer" },
+  });

@@ -68,7 +68,7 @@ export const formatId = (id: string): string => `id: ${id}\n`;
 export const formatRetry = (ms: number): string => `retry: ${ms}\n`;
 
 /** A control event: its name begins with `fanwire-`, its data is JSON. */
-export const formatControl = (name: "ready" | "gap" | "end", data: object, id?: string): string =>
+export const formatControl = (name: "ready" | "position" | "gap" | "end", data: object, id?: string): string =>
   formatEvent({ event: `fanwire-${name}`, id, data: JSON.stringify(data) });
 
 /** How events become text. */
@@ -131,7 +131,8 @@ function checkEnvelope(input: EventEnvelope): EventEnvelope {
   return input;
 }
 
-function checkEventType(event: unknown): void {
+/** @throws `TypeError`; {@link BrokerError} `bad-event-type` */
+export function checkEventType(event: unknown): void {
   if (typeof event !== "string") throw new TypeError(`Event refused: event must be a string, not ${typeof event}.`);
   if (BREAKS_A_FIELD.test(event)) {
     throw new BrokerError("bad-event-type", `Event refused: its type ${quote(event)} has a CR, LF or NUL.`);

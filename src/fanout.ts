@@ -2,7 +2,7 @@ import type { Channel, Entry } from "./channel.ts";
 import type { Session } from "./engine.ts";
 import { costOf, type Follower, type Log } from "./log.ts";
 import { Pace } from "./pace.ts";
-import { type Batch, hasHole, type Reader, readBatch } from "./reader.ts";
+import { type Batch, chunkOf, hasHole, type Reader, readBatch } from "./reader.ts";
 
 /** A reader that can be handed what is new. */
 export interface Subscriber extends Reader {
@@ -68,8 +68,14 @@ export class Fanout implements Follower {
   #through = 0;
   /** Events handed to clients. */
   handed = 0;
+  /** Bytes of them. */
+  bytes = 0;
+  /** Those of them that came from the log, to clients that came back or were behind. */
+  replayed = 0;
   /** Gaps told to clients. */
   gaps = 0;
+  /** Clients that were put at the head because they could not keep up. */
+  overruns = 0;
   log!: Log;
   readonly #topics = new Map<string, Topic>();
   readonly #pending: Topic[] = [];
@@ -129,7 +135,7 @@ export class Fanout implements Follower {
     return topic ? topic.subscribers.size - topic.listeners : 0;
   }
 
-  get topics(): number {
+  get channels(): number {
     return this.#topics.size;
   }
 
@@ -178,11 +184,13 @@ export class Fanout implements Follower {
       const batch = this.#share(readBatch(this.log, subscriber, this.#through));
       if (batch) {
         this.#pace.moved(subscriber);
+        if (!subscriber.finish) this.replayed += batch.events;
         this.#hand(subscriber, batch);
         return;
       }
     }
     subscriber.live = true;
+    subscriber.overrun = 0;
     this.#pace.taken(subscriber);
   }
 
@@ -210,7 +218,11 @@ export class Fanout implements Follower {
         const batch = readBatch(this.log, subscriber, through);
         if (batch) this.#flushTo(subscriber, batch);
       } else {
-        match.batch ??= readBatch(this.log, { channels: match.channels, cursor: from, holes: undefined }, through);
+        match.batch ??= readBatch(
+          this.log,
+          { channels: match.channels, cursor: from, holes: undefined, overrun: 0 },
+          through,
+        );
         if (match.batch) this.#flushTo(subscriber, match.batch);
       }
     }
@@ -228,7 +240,9 @@ export class Fanout implements Follower {
     subscriber.cursor = batch.through;
     if (!subscriber.finish) {
       this.handed += batch.events;
+      this.bytes += chunkOf(batch).length;
       this.gaps += batch.items.length - batch.events;
+      if (batch.skips) this.overruns++;
     }
     subscriber.take(batch);
     if (batch.more && !subscriber.live) subscriber.waits?.();

@@ -40,6 +40,11 @@ export class Heartbeat<T extends Pulse> {
     this.#stop = undefined;
   }
 
+  /** Milliseconds since a tick, to within one part of the interval. */
+  since(tick: number): number {
+    return ((this.tick - tick) * this.#interval) / SLOTS;
+  }
+
   #file(pulse: T): void {
     pulse.slot = pulse.beat % SLOTS;
     this.#slots[pulse.slot]?.add(pulse);

@@ -1,27 +1,43 @@
+import { type Admission, type Attempt, type Authorize, admit } from "./authorize.ts";
+import { presents } from "./bearer.ts";
 import { readText } from "./body.ts";
-import type { Core, Start } from "./core.ts";
-import { BrokerError, type ErrorCode, quote } from "./errors.ts";
-import type { EventInput } from "./event.ts";
-import { checkChannels, checkClientId, inboxKey, keysOf } from "./names.ts";
-import { problem, toBrokerError } from "./problem.ts";
+import { checkNames, isResponse } from "./check.ts";
+import type { Core, Published, Start } from "./core.ts";
+import { isForged } from "./cors.ts";
+import { BrokerError, type ErrorCode, quote, unauthorized } from "./errors.ts";
+import { checkEventType, type EventInput } from "./event.ts";
+import { inboxKey, keysOf } from "./names.ts";
+import { asBrokerError, problem, withRetryAfter } from "./problem.ts";
 import { randomName } from "./random.ts";
 
+/** What trusted code says about a request, whichever kind it is. */
+interface Overrides {
+  /** What the runtime passed to its handler beside the request; Bun's server keeps quiet streams open through it. */
+  readonly context?: unknown;
+  /** Decides about this request, instead of the option of the same name. */
+  readonly authorize?: Authorize | undefined;
+  /** Answers errors of this request where the option of the same name is not set. */
+  readonly errorHandler?: ((error: BrokerError, request: Request) => Response | Promise<Response>) | undefined;
+}
+
 /** What trusted code says about a client. It wins over the request's query. */
-export interface ClientOverrides {
+export interface ClientOverrides extends Overrides {
   readonly id?: string;
   readonly channels?: string | readonly string[];
   readonly lastEventId?: string;
   readonly from?: "earliest";
-  /** What the runtime passed to its handler beside the request; Bun's server keeps quiet streams open through it. */
-  readonly context?: unknown;
 }
 
 /** What trusted code says about an event. It wins over the request's query. */
-export interface EventOverrides {
+export interface EventOverrides extends Overrides {
   /** The one client that it is for. */
   readonly id?: string;
   readonly channels?: string | readonly string[];
   readonly type?: string;
+  /** Names this event, so that it is published once however often it is sent. Wins over `Idempotency-Key`. */
+  readonly key?: string;
+  /** Asks for `publishToken`, and refuses events where neither that nor `authorize` is set, as `fetch` does. @default false */
+  readonly guarded?: boolean;
 }
 
 /** 26 characters of five random bits each: 130. */
@@ -38,64 +54,63 @@ export class HttpFace {
   }
 
   fetch(request: Request, context: unknown): Promise<Response> {
-    return this.#answer(request, ({ pathname, searchParams }) => {
-      const { connect, broadcast } = this.#core.settings.paths;
-      const allow = pathname === connect ? "GET, HEAD, OPTIONS" : pathname === broadcast ? "POST, OPTIONS" : undefined;
-      if (!allow) throw new BrokerError("not-found", `There is nothing at ${quote(pathname)}.`);
-      if (request.method === "OPTIONS") return new Response(null, { status: 204, headers: { allow } });
-      if (pathname === connect) return this.#connect(request, searchParams, { context }, allow);
-      return this.#publish(request, searchParams, {}, allow, () => this.#authorize(request));
+    const { connect, broadcast } = this.#core.settings.paths;
+    return this.#answer(request, {}, ({ pathname, searchParams }) => {
+      if (pathname === connect) return this.#connect(request, searchParams, { context });
+      if (pathname === broadcast) return this.#publish(request, searchParams, { context, guarded: true });
+      throw new BrokerError("not-found", `There is nothing at ${quote(pathname)}.`);
     });
   }
 
   async clientHandler(request: Request, overrides: ClientOverrides): Promise<Response> {
-    checkOverrides(overrides);
-    return this.#answer(request, ({ searchParams }) => this.#connect(request, searchParams, overrides, "GET, HEAD"));
+    checkOverrides(overrides, CLIENT_OVERRIDES);
+    return this.#answer(request, overrides, ({ searchParams }) => this.#connect(request, searchParams, overrides));
   }
 
   async eventHandler(request: Request, overrides: EventOverrides): Promise<Response> {
-    checkOverrides(overrides);
-    return this.#answer(request, ({ searchParams }) => this.#publish(request, searchParams, overrides, "POST"));
+    checkOverrides(overrides, EVENT_OVERRIDES);
+    return this.#answer(request, overrides, ({ searchParams }) => this.#publish(request, searchParams, overrides));
   }
 
-  async #connect(
-    request: Request,
-    query: URLSearchParams,
-    overrides: ClientOverrides,
-    allow: string,
-  ): Promise<Response> {
-    checkMethod(request, allow);
+  async #connect(request: Request, query: URLSearchParams, overrides: ClientOverrides): Promise<Response> {
+    const preflight = answerMethod(request, "GET, HEAD, OPTIONS");
+    if (preflight) return preflight;
     const core = this.#core;
+    const { names } = core;
     const id = overrides.id ?? single(query, "id", "bad-id");
-    const clientId = id === undefined ? randomName(CLIENT_ID_LENGTH) : checkClientId(id);
-    const channels = checkChannels(overrides.channels ?? query.getAll("channel"));
+    const attempt: Wish = {
+      action: "connect",
+      channels: names.channels(overrides.channels ?? query.getAll("channel")),
+      clientId: id === undefined ? undefined : names.clientId(id),
+    };
     const start = startOf(request, query, overrides);
-    const headers = streamHeaders(clientId);
-    if (core.barred.has(clientId)) return new Response(null, { status: 204 });
-    // A HEAD response with a stream is never cancelled on Node and workerd.
-    if (request.method === "HEAD") return new Response(null, { headers });
-    keepOpen(overrides.context, request, core.settings);
+    // A HEAD response with a stream is never cancelled on Node and workerd, so it gets none, and needs no place.
+    const place = request.method === "HEAD" ? () => undefined : core.capacity.reserve();
     try {
-      return new Response(await core.connect(request, clientId, channels, start), { headers });
-    } catch (error) {
-      // EventSource never comes back after a 503. It is told to come back later, and nothing that it could take for a position.
-      const eventSource = request.headers.get("accept")?.includes("text/event-stream");
-      if (!eventSource || !(error instanceof BrokerError) || error.code !== "closed") throw error;
-      return new Response(core.farewell("closing", true), { headers });
+      const authorize = overrides.authorize ?? core.settings.authorize;
+      // A page of another site could take the place of its visitor's own tabs, though it is not let read.
+      if (authorize && isForged(request, core.settings.cors, false)) throw new BrokerError("cross-origin", FORGED);
+      const admission = authorize ? await this.#ask(authorize, request, overrides, attempt) : { ...attempt, ...OPEN };
+      if (isResponse(admission)) return admission;
+      const clientId = admission.clientId ?? randomName(CLIENT_ID_LENGTH);
+      const headers = streamHeaders(clientId);
+      core.checkOpen();
+      if (core.barred.has(clientId)) return turnAway();
+      if (request.method === "HEAD") return new Response(null, { headers });
+      if (!place) throw new BrokerError("at-capacity", "Connection refused: there are too many clients.");
+      keepOpen(overrides.context, request, core.settings);
+      const stream = await core.connect(request, admission, clientId, start, place);
+      return stream ? new Response(stream, { headers }) : turnAway();
+    } finally {
+      place?.();
     }
   }
 
-  async #publish(
-    request: Request,
-    query: URLSearchParams,
-    overrides: EventOverrides,
-    allow: string,
-    authorize?: () => void,
-  ): Promise<Response> {
-    checkMethod(request, allow);
-    authorize?.();
-    const { settings } = this.#core;
-    this.#core.checkOpen();
+  async #publish(request: Request, query: URLSearchParams, overrides: EventOverrides): Promise<Response> {
+    const preflight = answerMethod(request, "POST, OPTIONS");
+    if (preflight) return preflight;
+    const core = this.#core;
+    const { names, settings } = core;
     const trusted = overrides.id !== undefined || overrides.channels !== undefined;
     const id = trusted ? overrides.id : single(query, "id", "bad-id");
     const channels = trusted ? overrides.channels : query.has("channel") ? query.getAll("channel") : undefined;
@@ -103,59 +118,146 @@ export class HttpFace {
     if (id !== undefined && channels !== undefined) {
       throw new BrokerError("bad-request", "Event refused: it is for one client or for channels, not both.");
     }
-    const keys = id === undefined ? keysOf(channels) : [inboxKey(checkClientId(id))];
+    const attempt: Wish = {
+      action: "publish",
+      channels: names.targets(channels),
+      clientId: id === undefined ? undefined : names.clientId(id),
+    };
+    if (type) checkEventType(type);
+    // Left empty by a mistake it would be for everybody.
+    if (!trusted && query.has("id")) names.clientId(id ?? "");
+    const key = overrides.key ?? request.headers.get("idempotency-key") ?? undefined;
+    if (key !== undefined) names.key(key);
+    const admission = await this.#mayPublish(request, overrides, attempt);
+    if (isResponse(admission)) return admission;
+    core.checkOpen();
+
     const data = await readText(request, settings.maxBodyBytes);
     if (data === "") throw new BrokerError("no-event-data", "no event data provided");
-    if (id !== undefined) this.#core.checkRecipient(id);
+    if (id !== undefined) core.checkRecipient(id);
+    const keys = id === undefined ? keysOf(attempt.channels) : [inboxKey(id)];
     const event: EventInput = type ? { data, event: type } : data;
-    const published = await this.#core.publish(keys, event);
-    return Response.json(published, { headers: { "cache-control": "no-store" } });
+    // A key holds for who presents it: nobody can take another one's and so have its event taken for a repeated one.
+    const { subject = null, byToken = false } = admission;
+    const nonce = key === undefined ? undefined : JSON.stringify([byToken, subject, key]);
+    const { id: position, clients }: Published = await core.publish(keys, event, { nonce });
+    return Response.json({ id: position, clients }, { headers: { "cache-control": "no-store" } });
   }
 
-  /** Who may publish through `fetch`. */
-  #authorize(request: Request): void {
-    const { publishToken } = this.#core.settings;
-    if (publishToken === undefined) {
-      throw new BrokerError(
-        "publishing-closed",
-        "Events are not accepted here: set the option publishToken, or mount eventHandler behind your own check.",
-      );
-    }
-    const [, token] = /^Bearer +(.+)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
-    if (token === undefined || !sameToken(token, publishToken)) {
-      throw new BrokerError("unauthorized", "Event refused: present the publish token as Authorization: Bearer.", {
-        headers: { "www-authenticate": "Bearer" },
-      });
-    }
+  /** Who may publish: who presents the token, and whom `authorize` lets. */
+  async #mayPublish(request: Request, overrides: EventOverrides, attempt: Wish): Promise<Admission | Response> {
+    const { settings } = this.#core;
+    const { publishToken, cors } = settings;
+    const authorize = overrides.authorize ?? settings.authorize;
+    if (isForged(request, cors, true)) throw new BrokerError("cross-origin", FORGED);
+    const guard = overrides.guarded ? publishToken : undefined;
+    if (guard !== undefined && presents(request, [guard])) return { ...attempt, ...OPEN, byToken: true };
+    if (authorize) return this.#ask(authorize, request, overrides, attempt);
+    if (!overrides.guarded) return { ...attempt, ...OPEN };
+    if (guard !== undefined) throw unauthorized("Event refused: present the publish token as Authorization: Bearer.");
+    throw new BrokerError(
+      "publishing-closed",
+      "Events are not accepted here: set the option authorize or publishToken, or mount eventHandler behind your own check.",
+    );
   }
 
-  async #answer(request: Request, handle: (url: URL) => Response | Promise<Response>): Promise<Response> {
+  async #ask(
+    authorize: Authorize,
+    request: Request,
+    { context }: Overrides,
+    attempt: Wish,
+  ): Promise<Admission | Response> {
+    const core = this.#core;
     try {
-      return await handle(new URL(request.url));
+      const verdict = await core.gate.ask(authorize, { request, context, ...attempt });
+      return isResponse(verdict) ? verdict : admit(verdict, attempt, core.names);
+    } catch (error) {
+      if (error instanceof BrokerError && error.code !== "authorize-unavailable") throw error;
+      void core.background("authorize", error);
+      throw asBrokerError(error);
+    }
+  }
+
+  async #answer(request: Request, overrides: Overrides, handle: (url: URL) => Promise<Response>): Promise<Response> {
+    const core = this.#core;
+    const { cors } = core.settings;
+    const fail = (thrown: unknown): Promise<Response> => {
+      if (!(thrown instanceof BrokerError)) void core.background("request", thrown);
+      return this.#answerError(request, overrides, withRetryAfter(asBrokerError(thrown), core.settings.retry));
+    };
+    let response: Response;
+    try {
+      response = await handle(urlOf(request));
     } catch (thrown) {
-      const error = toBrokerError(thrown);
-      if (error.code === "internal") void this.#core.background("request", thrown);
-      try {
-        return (await this.#core.settings.errorHandler?.(error, request)) ?? problem(error);
-      } catch (failure) {
-        void this.#core.background("error-handler", failure);
-        return problem(error);
-      }
+      response = await fail(thrown);
+    }
+    if (!cors) return response;
+    try {
+      return cors.apply(request, response);
+    } catch (thrown) {
+      // The application gave a response that cannot be sent, such as one that was read before.
+      return cors.apply(request, await fail(thrown));
+    }
+  }
+
+  async #answerError(request: Request, overrides: Overrides, error: BrokerError): Promise<Response> {
+    const core = this.#core;
+    const { code, status } = error;
+    core.failures[code] = (core.failures[code] ?? 0) + 1;
+    // EventSource never comes back after a 503. It is told to come back later, and nothing that it could take for a position.
+    if (status === 503 && request.method === "GET" && request.headers.get("accept")?.includes("text/event-stream")) {
+      return new Response(core.farewell(code === "closed" ? "closing" : code, true), { headers: STREAM_HEADERS });
+    }
+    const handler = core.settings.errorHandler ?? overrides.errorHandler;
+    try {
+      const answer: unknown = (await handler?.(error, request)) ?? problem(error);
+      if (isResponse(answer)) return answer;
+      throw new TypeError("errorHandler() gave no Response.");
+    } catch (failure) {
+      void core.background("error-handler", failure);
+      return problem(error);
     }
   }
 }
+
+const FORGED =
+  "Refused: a page of another origin may not use its visitor's cookies, unless cors.origins names it and cors.credentials is set.";
+/** The one status that stops an EventSource. */
+const turnAway = (): Response => new Response(null, { status: 204, headers: { "cache-control": "no-store" } });
+
+/** What a request asks for. */
+type Wish = Pick<Attempt, "action" | "channels" | "clientId">;
+/** Everything that was asked for, for ever. */
+const OPEN = { expiresAt: Infinity };
+
+/** @throws {@link BrokerError} `bad-request` for a Host that makes no URL. Bun gives the path alone to who sends none. */
+function urlOf({ url }: Request): URL {
+  try {
+    return new URL(url, "http://localhost");
+  } catch (cause) {
+    throw new BrokerError("bad-request", "Request refused: its URL is none.", { cause });
+  }
+}
+
+const COMMON_OVERRIDES = ["context", "authorize", "errorHandler", "id", "channels"];
+const CLIENT_OVERRIDES = new Set([...COMMON_OVERRIDES, "lastEventId", "from"]);
+const EVENT_OVERRIDES = new Set([...COMMON_OVERRIDES, "type", "key", "guarded"]);
 
 /** A router that passes its server or context beside the request would have its properties taken for overrides. */
-function checkOverrides(overrides: object): void {
-  const prototype: unknown = Object.getPrototypeOf(overrides);
-  if (prototype === Object.prototype || prototype === null) return;
-  throw new TypeError(
-    "Handler refused: overrides must be a plain object; write (request, context) => handler(request, { … }).",
-  );
+function checkOverrides(overrides: Overrides, known: ReadonlySet<string>): void {
+  checkNames("Handler", "override", known, overrides);
+  for (const name of ["authorize", "errorHandler"] as const) {
+    const value: unknown = overrides[name];
+    // What is none must not stand for the option of that name and decide nothing.
+    if (value !== undefined && typeof value !== "function")
+      throw new TypeError(`Handler refused: ${name} must be a function.`);
+  }
 }
 
-function checkMethod(request: Request, allow: string): void {
-  if (allow.split(", ").includes(request.method)) return;
+/** Answers what is not for the handler. @throws {@link BrokerError} `method-not-allowed` */
+function answerMethod(request: Request, allow: string): Response | undefined {
+  if (request.method === "OPTIONS") return new Response(null, { status: 204, headers: { allow } });
+  if (allow.split(", ").includes(request.method)) return undefined;
   throw new BrokerError("method-not-allowed", `${quote(request.method)} is not answered here.`, { headers: { allow } });
 }
 
@@ -177,11 +279,14 @@ function startOf(request: Request, query: URLSearchParams, overrides: ClientOver
   };
 }
 
-const streamHeaders = (clientId: string): Record<string, string> => ({
+const STREAM_HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",
   "cache-control": "no-cache, no-transform",
   "x-accel-buffering": "no",
   "x-content-type-options": "nosniff",
+};
+const streamHeaders = (clientId: string): Record<string, string> => ({
+  ...STREAM_HEADERS,
   "fanwire-client-id": encodeURIComponent(clientId),
 });
 
@@ -194,13 +299,4 @@ function keepOpen(context: unknown, request: Request, { heartbeat, timeout, tole
   if (typeof server?.timeout !== "function") return;
   const quiet = Math.max(3 * heartbeat, timeout * Math.max(1, tolerance) + heartbeat);
   server.timeout(request, Math.min(LONGEST_IDLE, Math.ceil(quiet / 1000)));
-}
-
-/** Compares in a time that depends on the presented token's length alone. */
-function sameToken(presented: string, expected: string): boolean {
-  let difference = presented.length ^ expected.length;
-  for (let index = 0; index < presented.length; index++) {
-    difference |= presented.charCodeAt(index) ^ expected.charCodeAt(index % expected.length);
-  }
-  return difference === 0;
 }

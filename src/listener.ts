@@ -34,6 +34,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   channels: readonly Channel[] = [];
   cursor: number;
   holes: Reader["holes"];
+  overrun = 0;
   match: Match | undefined;
   live = false;
 
@@ -58,11 +59,11 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     this.#keys = keys;
     this.#isClosed = isClosed;
     this.#join();
-    const { cursor, holes, gap } = land(this.channels);
+    const { cursor, holes, gaps = [] } = land(this.channels);
     this.#leave();
     this.cursor = cursor;
     this.holes = holes;
-    if (gap) this.#items.push(gap);
+    this.#items.push(...gaps);
     if (signal?.aborted) this.end();
     else signal?.addEventListener("abort", this.#abort);
     this.#signal = signal;

@@ -1,5 +1,5 @@
 import { Channel, type Entry } from "./channel.ts";
-import { checkNumbers } from "./check.ts";
+import { checkNumbers, overlay } from "./check.ts";
 import { encode, formatId } from "./event.ts";
 import { formatPosition } from "./position.ts";
 
@@ -26,6 +26,24 @@ export interface LogOptions {
    * forgotten; a client that comes back to it is told of a gap. @default 100_000
    */
   readonly maxChannels?: number | undefined;
+}
+
+/** Bounds with every default in its place. */
+export interface LogBounds {
+  readonly retention: { readonly events: number; readonly bytes: number; readonly age: number };
+  readonly logBytes: number;
+  readonly maxChannels: number;
+}
+
+/** @throws `RangeError` for a number out of its range, `TypeError` for what is no option. */
+export function resolveLogOptions(where: string, options: LogOptions): LogBounds {
+  const defaults = { retention: {}, logBytes: 32 * 1024 * 1024, maxChannels: 100_000 };
+  const bounds = overlay<LogBounds>(where, "option", defaults, options);
+  const unbounded = { events: Infinity, bytes: Infinity, age: 300_000 };
+  const retention = overlay<LogBounds["retention"]>(where, "retention option", unbounded, bounds.retention);
+  const { logBytes, maxChannels } = bounds;
+  checkNumbers(where, { logBytes, maxChannels, ...retention }, 1);
+  return { retention, logBytes, maxChannels };
 }
 
 /** What an event costs beside its bytes: the objects that hold it, as measured on V8 and JavaScriptCore. */
@@ -56,7 +74,7 @@ export class Log {
   /** Events held, each counted once. */
   size = 0;
 
-  readonly #retention: { readonly events: number; readonly bytes: number; readonly age: number };
+  readonly retention: LogBounds["retention"];
   readonly #maxChannels: number;
   readonly #channels = new Map<string, Channel>();
   /** Channels without a pin, the one that was used longest ago first. */
@@ -66,13 +84,10 @@ export class Log {
   /** Channels that keep events, by the binary logarithm of what those cost. */
   readonly #bySize: Set<Channel>[] = [];
 
-  /** @throws `RangeError` for a bound that is none. */
-  constructor(epoch: string, { retention = {}, logBytes = 32 * 1024 * 1024, maxChannels = 100_000 }: LogOptions) {
-    const { events = Infinity, bytes = Infinity, age = 300_000 } = retention;
-    checkNumbers("memoryEngine()", { events, bytes, age, logBytes, maxChannels }, 1);
+  constructor(epoch: string, { retention, logBytes, maxChannels }: LogBounds) {
     this.epoch = epoch;
     this.maxBytes = logBytes;
-    this.#retention = { events, bytes, age };
+    this.retention = retention;
     this.#maxChannels = maxChannels;
   }
 
@@ -125,7 +140,7 @@ export class Log {
 
   /** Drops what retention does not keep, unless it was not handed on yet. */
   trim(channel: Channel, time: number): void {
-    const { events, bytes, age } = this.#retention;
+    const { events, bytes, age } = this.retention;
     const handedOn = this.#handedOn();
     for (let { oldest } = channel; oldest && oldest.seq <= handedOn; { oldest } = channel) {
       if (channel.size <= events && channel.bytes <= bytes && time - oldest.at <= age) break;
@@ -144,21 +159,21 @@ export class Log {
     while (this.bytes > this.maxBytes) {
       const channel = this.#largest();
       if (!channel) break;
-      lost = Math.max(lost, this.#drop(channel));
+      lost = Math.max(lost, this.#drop(channel, true));
     }
     if (lost === 0) return;
     for (const follower of this.followers) if (follower.position < lost) follower.overrun();
   }
 
-  /** Has a channel give up its oldest event. The event's seq if it left the log, else 0. */
-  #drop(channel: Channel): number {
+  /** Has a channel give up its oldest event, `forced` for want of room. The event's seq if it left the log, else 0. */
+  #drop(channel: Channel, forced = false): number {
     const before = level(channel);
     const entry = channel.release();
     this.#file(channel, before);
     if (!entry || entry.keepers > 0) return 0;
     this.bytes -= costOf(entry);
     this.size--;
-    for (const key of entry.keys) this.#channels.get(key)?.lost(entry);
+    for (const key of entry.keys) this.#channels.get(key)?.lost(entry, forced);
     return entry.seq;
   }
 

@@ -1,22 +1,26 @@
-import { checkNumbers } from "./check.ts";
+import type { Authorize } from "./authorize.ts";
+import { isToken } from "./bearer.ts";
+import { checkNumbers, overlay } from "./check.ts";
 import type { ClientInfo, DisconnectReason } from "./client.ts";
+import { Cors, type CorsOptions } from "./cors.ts";
 import type { Engine } from "./engine.ts";
 import { memoryEngine } from "./engines/memory.ts";
 import type { BrokerError } from "./errors.ts";
+import type { MaxReplay } from "./reader.ts";
 
 /**
- * Where an error came from that nobody was there to receive: a hook (`on-connect`, `on-disconnect`, `error-handler`), a `request`
- * that was answered 500, or `overrun`: more was published at once than the log holds, and clients that were not slow lost events
+ * Where an error came from that nobody was there to receive: a hook (`on-connect`, `on-disconnect`, `error-handler`), `authorize`,
+ * a `request` that was answered 500, or `overrun`: more was published at once than the log holds, and clients that were not slow lost events
  * (they were told).
  */
-export type ErrorStage = "on-connect" | "on-disconnect" | "error-handler" | "request" | "overrun";
+export type ErrorStage = "on-connect" | "on-disconnect" | "error-handler" | "authorize" | "request" | "overrun";
 
 /** Options of {@link createBroker}. */
 export interface BrokerOptions {
   /** Where events are kept. @default memoryEngine() */
   readonly engine?: Engine;
   /**
-   * Milliseconds that a client may be blocked with something to receive before it has failed once. More than 0; `Infinity` never
+   * Milliseconds that a client may be blocked with something to receive before it has failed once. 1 or more; `Infinity` never
    * disconnects anybody. On HTTP/1 progress shows only when about a third of the kernel's send queue (4 MB on Linux) was read, so
    * a client slower than 1.3 MB / (`timeout` × `tolerance`) cannot be told from a dead one. @default 30_000
    */
@@ -41,13 +45,61 @@ export interface BrokerOptions {
   /** Where `fetch` answers. @default { connect: "/connect", broadcast: "/broadcast" } */
   readonly paths?: { readonly connect?: string; readonly broadcast?: string };
   /**
-   * `fetch` accepts events from whoever presents this token as `Authorization: Bearer …`. Without it, `fetch` accepts none and
-   * answers 403: whoever can reach the server could speak to all its clients otherwise.
+   * Decides who may connect and who may publish, before the body is read. Without it everybody who can reach the server reads
+   * every channel, as any client id, and nobody publishes through `fetch`.
+   */
+  readonly authorize?: Authorize;
+  /** Milliseconds that `authorize` may take; who waits longer is told to come back. 1 or more. @default 5_000 */
+  readonly authorizeTimeout?: number;
+  /**
+   * Whoever presents this token as `Authorization: Bearer …` may publish anything, without `authorize` being asked. While neither is
+   * set, `fetch` accepts no event and answers 403: whoever can reach the server could speak to all its clients otherwise.
    */
   readonly publishToken?: string | undefined;
-  /** Sends `fanwire-ready` first on every stream. Without it a client that drops before its first event loses what came. @default true */
+  /** Which pages of other origins may use the broker. @default none */
+  readonly cors?: CorsOptions;
+  /**
+   * What happens when a client connects with an id that another connection of the same subject has: both receive (`allow`), the new one
+   * is answered 409 (`reject`; a native EventSource never comes back after that), or the old one is ended (`replace`). Those without a
+   * subject count as one: have `authorize` set it, or one user can end another's stream. @default "allow"
+   */
+  readonly duplicateIds?: "allow" | "reject" | "replace";
+  /**
+   * Milliseconds after which a stream is ended, spread over the last half of it; its client comes back and goes on where it was. Moves
+   * long-lived clients to other instances. 1 or more. @default Infinity
+   */
+  readonly maxAge?: number;
+  /**
+   * Connections in all, those included that wait for `authorize` and those that were told to end and have not read it; one more is told to come back later. 0 or more.
+   * @default 50_000
+   */
+  readonly maxClients?: number;
+  /** Connections of one `subject`; those without one are not counted. 1 or more. @default 100 */
+  readonly maxClientsPerSubject?: number;
+  /** Connections of one client id. 1 or more. @default 100 */
+  readonly maxClientsPerId?: number;
+  /** Requests that may wait for `authorize` at a time; one more is told to come back later. 1 or more. @default 1_000 */
+  readonly maxPending?: number;
+  /** Channels of one client. 0 or more. @default 100 */
+  readonly maxChannelsPerClient?: number;
+  /** Channels of one event. 1 or more. @default 100 */
+  readonly maxChannelsPerEvent?: number;
+  /** Length of a channel name, a client id or a key, in UTF-16 code units; from 1 to 1,024. @default 256 */
+  readonly maxNameLength?: number;
+  /**
+   * The most that is replayed to one connection, the newest first; what is before that is told as a gap. The log is a bound by itself.
+   * @default { events: Infinity, bytes: Infinity }
+   */
+  readonly maxReplay?: MaxReplay;
+  /**
+   * Sends `fanwire-ready` first on every stream, and `fanwire-position` on quiet ones. Without it a client that drops before its first
+   * event loses what came. @default true
+   */
   readonly announce?: boolean;
-  /** Answers errors in your own format. What it throws goes to `onError`, and the default answer is given. */
+  /**
+   * Answers errors in your own format. What it throws goes to `onError`, and the default answer is given. Not asked where an EventSource
+   * is told to come back later, because that must not be an error to it.
+   */
   readonly errorHandler?: (error: BrokerError, request: Request) => Response | Promise<Response>;
   /** A client is registered. What is sent to it from here comes after its replay. Not awaited. */
   readonly onConnect?: (event: { readonly client: ClientInfo; readonly request: Request }) => unknown;
@@ -57,12 +109,13 @@ export interface BrokerOptions {
   readonly onError?: (event: { readonly error: unknown; readonly stage: ErrorStage }) => unknown;
 }
 
-type Unset = "errorHandler" | "onConnect" | "onDisconnect" | "onError" | "publishToken";
+type Unset = "authorize" | "errorHandler" | "onConnect" | "onDisconnect" | "onError" | "publishToken";
 /** Options with every default in its place. */
 export interface Settings
-  extends Readonly<Required<Omit<BrokerOptions, Unset | "paths">>>,
+  extends Readonly<Required<Omit<BrokerOptions, Unset | "cors" | "paths">>>,
     Readonly<{ [Name in Unset]: BrokerOptions[Name] | undefined }> {
   readonly paths: { readonly connect: string; readonly broadcast: string };
+  readonly cors: Cors | undefined;
 }
 
 const DEFAULTS = {
@@ -75,42 +128,69 @@ const DEFAULTS = {
   maxEventBytes: 1024 * 1024,
   maxBodyBytes: 64 * 1024,
   announce: true,
+  authorize: undefined,
+  authorizeTimeout: 5_000,
   publishToken: undefined,
+  cors: undefined,
+  duplicateIds: "allow",
+  maxAge: Infinity,
+  maxClients: 50_000,
+  maxClientsPerSubject: 100,
+  maxClientsPerId: 100,
+  maxPending: 1_000,
+  maxChannelsPerClient: 100,
+  maxChannelsPerEvent: 100,
+  maxNameLength: 256,
+  maxReplay: {},
   errorHandler: undefined,
   onConnect: undefined,
   onDisconnect: undefined,
   onError: undefined,
   engine: undefined,
-  paths: undefined,
+  paths: {},
 };
+const FUNCTIONS = ["authorize", "serialize", "errorHandler", "onConnect", "onDisconnect", "onError"] as const;
+const MAX_REPLAY = { events: Infinity, bytes: Infinity };
 const PATHS = { connect: "/connect", broadcast: "/broadcast" };
 
 /** @throws `RangeError` for a number out of its range, `TypeError` for what is no option. */
 export function resolveOptions(options: BrokerOptions): Settings {
-  const settings: Omit<Settings, "engine"> & Pick<BrokerOptions, "engine"> = {
-    ...overlay<Settings>("option", DEFAULTS, options),
-    paths: overlay<Settings["paths"]>("path", PATHS, options.paths ?? {}),
-  };
-  const { timeout, heartbeat, tolerance, retry, inboxLinger, maxEventBytes, maxBodyBytes, publishToken } = settings;
-  checkNumbers("createBroker()", { tolerance, inboxLinger }, 0);
-  checkNumbers("createBroker()", { timeout, heartbeat, maxEventBytes, maxBodyBytes }, 1);
+  const where = "createBroker()";
+  const given = overlay<Omit<Settings, "cors"> & BrokerOptions>(where, "option", DEFAULTS, options);
+  const maxReplay = overlay<Required<MaxReplay>>(where, "maxReplay option", MAX_REPLAY, given.maxReplay);
+  const paths = overlay<Settings["paths"]>(where, "path", PATHS, given.paths);
+  const { tolerance, inboxLinger, timeout, heartbeat, retry, maxAge, maxEventBytes, maxBodyBytes } = given;
+  const { maxClients, maxClientsPerSubject, maxClientsPerId, maxPending, maxNameLength } = given;
+  const { maxChannelsPerClient, maxChannelsPerEvent, authorizeTimeout } = given;
+  checkNumbers(where, { tolerance, inboxLinger, maxClients, maxChannelsPerClient, ...maxReplay }, 0);
+  checkNumbers(where, { timeout, heartbeat, maxEventBytes, maxBodyBytes, authorizeTimeout, maxAge }, 1);
+  checkNumbers(where, { maxClientsPerSubject, maxClientsPerId, maxPending, maxChannelsPerEvent }, 1);
+  checkNumbers(where, { maxNameLength }, 1, 1_024);
   if (!Number.isSafeInteger(retry) || retry < 0) {
-    throw new RangeError(`createBroker() refused: retry must be a whole number of milliseconds, not ${String(retry)}.`);
+    throw new RangeError(`${where} refused: retry must be a whole number of milliseconds, not ${String(retry)}.`);
   }
-  if (publishToken !== undefined && (typeof publishToken !== "string" || publishToken === "")) {
-    throw new TypeError(
-      "createBroker() refused: publishToken must be a string that is not empty, or everybody could publish.",
-    );
+  const check = (isGood: boolean, rule: string): void => {
+    if (!isGood) throw new TypeError(`${where} refused: ${rule}.`);
+  };
+  const { publishToken, duplicateIds, announce, engine, cors } = given;
+  check(
+    publishToken === undefined || isToken(publishToken),
+    "publishToken must be a string that is not empty, or everybody could publish",
+  );
+  check(["allow", "reject", "replace"].includes(duplicateIds), 'duplicateIds must be "allow", "reject" or "replace"');
+  check(typeof announce === "boolean", "announce must be true or false");
+  check(engine === undefined || typeof engine?.open === "function", "engine must be one, such as memoryEngine() gives");
+  for (const path of Object.values(paths))
+    check(typeof path === "string" && path.startsWith("/"), "a path begins with /");
+  for (const name of FUNCTIONS) {
+    // An authorize that is none must not leave everything open.
+    check(given[name] === undefined || typeof given[name] === "function", `${name} must be a function`);
   }
-  return Object.freeze({ ...settings, engine: settings.engine ?? memoryEngine() });
-}
-
-/** Defaults, and over them what was set; `undefined` counts as not set. */
-function overlay<T>(kind: string, defaults: object, values: object): T {
-  const result: Record<string, unknown> = { ...defaults };
-  for (const [name, value] of Object.entries(values)) {
-    if (!Object.hasOwn(defaults, name)) throw new TypeError(`createBroker() refused: there is no ${kind} "${name}".`);
-    if (value !== undefined) result[name] = value;
-  }
-  return result as T;
+  return Object.freeze({
+    ...given,
+    maxReplay,
+    paths,
+    cors: cors === undefined ? undefined : new Cors(cors),
+    engine: engine ?? memoryEngine(),
+  });
 }

@@ -10,7 +10,15 @@ export function problem(error: BrokerError): Response {
 }
 
 /** `error` as something that may be answered; its own text stays inside. */
-export const toBrokerError = (error: unknown): BrokerError =>
+export const asBrokerError = (error: unknown): BrokerError =>
   error instanceof BrokerError
     ? error
     : new BrokerError("internal", "Something went wrong on this side.", { cause: error });
+
+/** Tells who is to come back when, after `retry` milliseconds. */
+export function withRetryAfter(error: BrokerError, retry: number): BrokerError {
+  const { code, status, message, cause, headers } = error;
+  if (status !== 503 || "retry-after" in headers) return error;
+  const seconds = Math.max(1, Math.ceil(retry / 1000));
+  return new BrokerError(code, message, { cause, headers: { ...headers, "retry-after": String(seconds) } });
+}

@@ -27,6 +27,8 @@ export interface Batch {
   readonly through: number;
   /** Whether the log has more for this reader now. */
   readonly more: boolean;
+  /** It is nothing but gaps up to the head, because the reader could not keep up. */
+  readonly skips?: boolean;
   /** The bytes of the items, made once for all who are handed the same. */
   chunk?: Uint8Array<ArrayBuffer>;
   /** Its events by position, made for those who ask. */
@@ -39,6 +41,8 @@ export interface Reader {
   cursor: number;
   /** Holes in a channel that events of the reader's other channels lie inside of. Made when there is one. */
   holes: Map<Channel, Hole> | undefined;
+  /** How far the log, for want of room, dropped what this reader had not read when it was last told of that; 0 once it has everything. */
+  overrun: number;
 }
 
 interface Hole {
@@ -66,25 +70,42 @@ function makeGap(log: Log, gap: Omit<Gap, "bytes">): Gap {
 export interface Landing {
   readonly cursor: number;
   /** What has to be said before anything else. */
-  readonly gap?: Gap;
+  readonly gaps?: readonly Gap[];
   /** Whether it continues the position that was asked for. */
   readonly resumed: boolean;
   readonly holes?: Map<Channel, Hole>;
 }
 
+/** The most that a connection is given of what was before it. */
+export interface MaxReplay {
+  /** Events, 0 or more. @default Infinity */
+  readonly events?: number;
+  /** Bytes as encoded, 0 or more. @default Infinity */
+  readonly bytes?: number;
+}
+
 /**
  * Where a reader of these channels starts: after `seq` if that is a position of this log, live if nothing was asked for
- * (`undefined`), at the oldest event retained for `"earliest"`, and there with a gap for a foreign position (`null`).
+ * (`undefined`), at the oldest event retained for `"earliest"`, and there with a gap for a foreign position (`null`); with no more
+ * before it than `max` allows.
  */
-export function land(log: Log, channels: readonly Channel[], from: number | null | undefined | "earliest"): Landing {
+export function land(
+  log: Log,
+  channels: readonly Channel[],
+  from: number | null | undefined | "earliest",
+  max: MaxReplay,
+): Landing {
   if (from === undefined) return { cursor: log.head, resumed: false };
   const time = Date.now();
   for (const channel of channels) log.trim(channel, time);
-  if (typeof from === "number") return { cursor: from, resumed: true };
+  const oldest = oldestAllowed(log, channels, max);
+  if (typeof from === "number")
+    return oldest > from ? cutOff(log, channels, from, oldest) : { cursor: from, resumed: true };
   let cursor = log.head;
   for (const channel of channels) {
     cursor = Math.min(cursor, (channel.at(0)?.seq ?? Infinity) - 1);
   }
+  cursor = Math.max(cursor, oldest);
   if (from === "earliest") {
     const holes = new Map<Channel, Hole>();
     for (const channel of channels) {
@@ -96,9 +117,51 @@ export function land(log: Log, channels: readonly Channel[], from: number | null
   return {
     cursor,
     resumed: false,
-    gap: makeGap(log, { channels: keys, after: undefined, through: cursor, seq: cursor }),
+    gaps: [makeGap(log, { channels: keys, after: undefined, through: cursor, seq: cursor })],
   };
 }
+
+/** Where a reader starts that comes back to `from` and is given nothing up to `oldest`. */
+function cutOff(log: Log, channels: readonly Channel[], from: number, oldest: number): Landing {
+  const lost = channels.filter((channel) => hasLost(channel, from, oldest));
+  const holes = new Map<Channel, Hole>();
+  const gaps: Gap[] = [];
+  // What the log has lost up to a place behind is a hole of its own; it is said first, or the other gap's id would hide its beginning.
+  for (const channel of channels) {
+    if (channel.dropped <= oldest) continue;
+    holes.set(channel, { after: from, told: channel.dropped });
+    gaps.push(makeGap(log, { channels: [channel.key], after: from, through: channel.dropped, seq: from }));
+  }
+  const keys = lost.filter((channel) => !holes.has(channel)).map(({ key }) => key);
+  if (keys.length > 0) gaps.push(makeGap(log, { channels: keys, after: from, through: oldest, seq: oldest }));
+  return { cursor: oldest, resumed: false, gaps, holes };
+}
+
+/** The position after which the newest events of these channels are, as many as a replay may have; 0 if all that there are. */
+function oldestAllowed(
+  log: Log,
+  channels: readonly Channel[],
+  { events = Infinity, bytes = Infinity }: MaxReplay,
+): number {
+  if (events === Infinity && bytes === Infinity) return 0;
+  const lanes = channels.map((channel) => ({ channel, index: channel.indexAfter(log.head) - 1 }));
+  let room = bytes;
+  for (let count = 0; ; count++) {
+    let newest: Entry | undefined;
+    for (const { channel, index } of lanes) {
+      const entry = channel.at(index);
+      if (entry && !(newest && newest.seq >= entry.seq)) newest = entry;
+    }
+    if (!newest) return 0;
+    room -= newest.bytes.length;
+    if (count >= events || room < 0) return newest.seq;
+    for (const lane of lanes) if (lane.channel.at(lane.index) === newest) lane.index--;
+  }
+}
+
+/** Whether a channel had an event in a stretch of the log. */
+const hasLost = (channel: Channel, after: number, through: number): boolean =>
+  channel.dropped > after || (channel.at(channel.indexAfter(after))?.seq ?? Infinity) <= through;
 
 /** Whether the log has lost what this reader, or a part of it, has not read yet. */
 export const hasHole = (channels: readonly Channel[], cursor: number): boolean =>
@@ -110,6 +173,9 @@ export const hasHole = (channels: readonly Channel[], cursor: number): boolean =
  * A hole stands in the order where it ends, so that its id does not make the reader skip events of other channels. Where such
  * events lie inside of it, it is announced before them as well, with the id that the reader has anyway: one that leaves among
  * them and comes back would otherwise be judged by a position past the beginning of the hole, and never be told of that part.
+ *
+ * A reader that is behind and that the log drops more of for want of room before it has everything again is told of a gap up to the
+ * end: who cannot keep up would be read the oldest events for ever, each of them late.
  */
 export function readBatch(log: Log, reader: Reader, through: number): Batch | undefined {
   const { channels, cursor } = reader;
@@ -117,14 +183,24 @@ export function readBatch(log: Log, reader: Reader, through: number): Batch | un
   const lanes: { channel: Channel; index: number }[] = [];
   const open: Channel[] = [];
   let end = through;
+  let forced = 0;
   for (const channel of channels) {
     if (channel.last <= cursor) continue;
     if (channel.dropped > cursor) {
       open.push(channel);
       end = Math.max(end, channel.dropped);
+      forced = Math.max(forced, channel.forced);
     }
     const index = channel.indexAfter(cursor);
     if (channel.at(index)) lanes.push({ channel, index });
+  }
+  if (forced > Math.max(cursor, reader.overrun)) {
+    if (reader.overrun > 0) {
+      const lost = channels.filter((channel) => hasLost(channel, cursor, end));
+      closeHoles(log, reader, lost, Infinity, items, end);
+      return { items, events: 0, through: end, more: false, skips: true };
+    }
+    reader.overrun = forced;
   }
 
   const next = (): Entry | undefined => {
@@ -170,15 +246,15 @@ function announce(log: Log, reader: Reader, open: readonly Channel[], first: num
   }
 }
 
-/** Puts the holes that end before the event at `next` into their place; one gap for those that are the same. */
-function closeHoles(log: Log, reader: Reader, open: Channel[], next: number, items: Item[]): void {
+/** Puts the holes that end before the event at `next` into their place; one gap for those that are the same. With `end` all end there. */
+function closeHoles(log: Log, reader: Reader, open: Channel[], next: number, items: Item[], end?: number): void {
   // Called for every event, and there is hardly ever a hole.
   if (!open[0] || open[0].dropped > next) return;
   const gaps = new Map<string, Omit<Gap, "bytes" | "channels"> & { channels: string[] }>();
   for (let channel = open[0]; channel && channel.dropped <= next; channel = open[0]) {
     open.shift();
     const hole = reader.holes?.get(channel);
-    const through = channel.dropped;
+    const through = end ?? channel.dropped;
     // An excuse holds until the cursor is past it, which it is not while the rest of this batch may be cut off.
     if (hole?.excused && hole.told === through) continue;
     reader.holes?.delete(channel);

@@ -1,14 +1,9 @@
 import { after, now } from "./runtime.ts";
 
-/** What may be stuck. */
-export interface Stallable {
-  /** When its time is over; kept here while it waits. */
-  due: number;
-}
-
 /** Those who are blocked although there is something for them. One queue, because all of them have the same time. */
-export class Stalls<T extends Stallable> {
-  readonly #waiting = new Set<T>();
+export class Stalls<T> {
+  /** When the time of each is over. */
+  readonly #waiting = new Map<T, number>();
   readonly #timeout: number;
   readonly #expire: (stuck: T) => void;
   #cancel: (() => void) | undefined;
@@ -25,8 +20,7 @@ export class Stalls<T extends Stallable> {
   /** Begins the time of one who does not wait yet. */
   add(stuck: T): void {
     if (this.#waiting.has(stuck)) return;
-    stuck.due = now() + this.#timeout;
-    this.#waiting.add(stuck);
+    this.#waiting.set(stuck, now() + this.#timeout);
     if (!this.#cancel) this.#arm();
   }
 
@@ -42,9 +36,9 @@ export class Stalls<T extends Stallable> {
 
   /** Sets the timer for the one who has waited longest. */
   #arm(): void {
-    const [first] = this.#waiting;
-    if (!first || first.due === Infinity) return;
-    this.#cancel = after(Math.max(0, first.due - now()), () => this.#check(), true);
+    const [due = Infinity] = this.#waiting.values();
+    if (due === Infinity) return;
+    this.#cancel = after(Math.max(0, due - now()), () => this.#check(), true);
   }
 
   #check(): void {
@@ -52,8 +46,8 @@ export class Stalls<T extends Stallable> {
     // A timer may fire a little early by this clock.
     const time = now() + 1;
     const over: T[] = [];
-    for (const stuck of this.#waiting) {
-      if (stuck.due > time) break;
+    for (const [stuck, due] of this.#waiting) {
+      if (due > time) break;
       over.push(stuck);
     }
     for (const stuck of over) this.#waiting.delete(stuck);

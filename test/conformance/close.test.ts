@@ -18,7 +18,7 @@ async function farewell(client: Connection): Promise<unknown> {
 }
 
 const nothingLeft = (broker: Broker): void =>
-  expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, blocked: 0, departing: 0, topics: 0 });
+  expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, blocked: 0, departing: 0, channels: 0 });
 
 test(
   "close: hands on what is pending, ends each stream with fanwire-end and retry, and nothing is left",

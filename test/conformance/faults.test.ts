@@ -127,6 +127,6 @@ test(
     expect(await pending).toEqual({ done: true, value: undefined });
     await broker.broadcast("nobody hears");
     expect(await listening.next()).toEqual({ done: true, value: undefined });
-    expect(broker.stats().topics).toBe(0);
+    expect(broker.stats().channels).toBe(0);
   }),
 );

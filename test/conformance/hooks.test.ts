@@ -84,7 +84,7 @@ test(
     });
     const answer = await broker.clientHandler(clientRequest({}, abort.signal));
     expect(left).toEqual(["client-left"]);
-    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, topics: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, channels: 0 });
     const reader = answer.body?.getReader();
     // It must not hang: a stream that nothing will ever be written to has ended or failed.
     for (let end = !reader; !end; ) end = (await reader?.read().catch(() => ({ done: true })))?.done ?? true;
@@ -119,7 +119,7 @@ for (const [how, fail] of [
       const broker = stage.broker({ onDisconnect: fail, onError: errors.see });
       await (await stage.join(broker)).leave();
       expect(await errors.next()).toMatchObject({ stage: "on-disconnect", error: { message: "hook broke" } });
-      expect(broker.stats()).toMatchObject({ clients: 0, topics: 0 });
+      expect(broker.stats()).toMatchObject({ clients: 0, channels: 0 });
     }),
   );
 

@@ -67,7 +67,7 @@ test(
     expect(dataOf(await listening.next())).toBe("done");
     expect(await listening.return?.()).toEqual({ done: true, value: undefined });
     expect(await listening.return?.()).toEqual({ done: true, value: undefined });
-    expect(broker.stats().topics).toBe(0);
+    expect(broker.stats().channels).toBe(0);
   }),
 );
 
@@ -94,7 +94,7 @@ test(
     expect(dataOf(await next)).toBe("done");
     await broker.broadcast("x");
     expect(dataOf(await listening.next())).toBe("done");
-    expect(broker.stats().topics).toBe(0);
+    expect(broker.stats().channels).toBe(0);
   }),
 );
 
@@ -188,7 +188,7 @@ test(
   scene(async (stage) => {
     const broker = stage.broker({ log: { logBytes: 64 * 1024 } });
     const listening = broker.listen();
-    expect(broker.stats()).toMatchObject({ clients: 0, topics: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, channels: 0 });
     for (let event = 0; event < 1_000; event++) await broker.broadcast("x".repeat(100));
     expect(dataOf(await listening.next())).toBe("gap");
     expect(broker.stats().clients).toBe(0);

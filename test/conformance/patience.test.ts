@@ -23,7 +23,7 @@ test(
       clients: 0,
       recipients: 0,
       blocked: 0,
-      topics: 0,
+      channels: 0,
       disconnects: { timeout: 1 },
     });
   }),

@@ -3,8 +3,11 @@ import { build } from "esbuild";
 import { expect, test } from "vitest";
 
 const root = new URL("../../", import.meta.url).pathname;
-/** Bytes after minifying and gzip. Raise it only with a reason, in the same commit. */
-const BUDGET = 11_500;
+/**
+ * Bytes after minifying and gzip. Raise it only with a reason, in the same commit. It was 11,500 before `authorize`, CORS, keys and the
+ * bounds.
+ */
+const BUDGET = 16_800;
 
 test("createBroker with the memory engine keeps within its budget", async () => {
   const { outputFiles } = await build({

@@ -8,7 +8,7 @@ const seconds = (count: number): Promise<void> => new Promise((resolve) => setTi
 describe("at the defaults", () => {
   let servers: Server[];
   beforeAll(async () => {
-    servers = await Promise.all(platforms.map(startServer));
+    servers = await Promise.all(platforms.map((platform) => startServer(platform)));
   });
   afterAll(() => {
     for (const server of servers ?? []) server.stop();

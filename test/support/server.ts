@@ -1,10 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { inject } from "vitest";
+import type { Wish } from "../wire/servers/app.ts";
+import { SocketClient } from "./socket-client.ts";
 
 /** The servers that a browser could meet, one for each way of running a fetch handler. */
 export const platforms = ["bun", "deno", "deno-serve", "node-hono", "node-srvx", "workerd"] as const;
@@ -43,14 +46,15 @@ async function command(platform: Platform, port: number): Promise<string[]> {
     case "node-srvx":
       return [bin("node"), "--expose-gc", entry(platform)];
     case "workerd":
-      return [bin("workerd"), "serve", await workerdConfig(port)];
+      return [bin("workerd"), "serve", await workerdConfig(entry("workerd"), port)];
   }
 }
 
-async function workerdConfig(port: number): Promise<string> {
+/** Writes what workerd needs to serve a Durable Object `Stage`, and gives its path. */
+export async function workerdConfig(entryPoint: string, port: number): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), "fanwire-workerd-"));
   await build({
-    entryPoints: [entry("workerd")],
+    entryPoints: [entryPoint],
     bundle: true,
     format: "esm",
     target: "es2023",
@@ -77,7 +81,8 @@ const config :Workerd.Config = (
   return config;
 }
 
-const freePort = (): Promise<number> =>
+/** A port that nobody listens at. */
+export const freePort = (): Promise<number> =>
   new Promise((resolve) => {
     const probe = createServer().listen(0, "127.0.0.1", () => {
       const { port } = probe.address() as AddressInfo;
@@ -105,7 +110,7 @@ export class Server {
   }
 
   /** A broker of its own, with these options. */
-  async stage(options: object = {}): Promise<Stage> {
+  async stage(options: Wish = {}): Promise<Stage> {
     const stage = new Stage(this, `s${this.#stages++}`);
     await stage.tell("make", options);
     return stage;
@@ -121,6 +126,13 @@ export class Server {
     // workerd does not go on SIGTERM while a stream is open.
     this.process.kill("SIGKILL");
   }
+
+  /** Lets it answer what it has begun to; resolves when it is gone and its address is free. */
+  async retire(): Promise<void> {
+    const exit = once(this.process, "exit");
+    this.process.kill("SIGTERM");
+    await exit;
+  }
 }
 
 const onWire = (_key: string, value: unknown): unknown => (value === Infinity ? "Infinity" : value);
@@ -130,6 +142,10 @@ export interface State {
   readonly stats: import("../../src/index.ts").BrokerStats;
   readonly ended: readonly { clientId: string; reason: string }[];
   readonly errors: readonly string[];
+  readonly connected: number;
+  readonly requests: number;
+  readonly aborted: number;
+  readonly subscribing: number;
   readonly alive: number;
   readonly timers: number;
   readonly heapUsed: number | null;
@@ -158,6 +174,16 @@ export class Stage {
     return (await response.json()) as T;
   }
 
+  /** Connects a client and waits until it is told that it is. */
+  join(query = "", headers: Record<string, string> = {}): Promise<SocketClient> {
+    return new SocketClient(this.server.url + this.path(`connect${query}`), headers).ready();
+  }
+
+  /** Connects a client and waits until its answer has ended. */
+  knock(query = "", headers: Record<string, string> = {}): Promise<SocketClient> {
+    return new SocketClient(this.server.url + this.path(`connect${query}`), headers).end();
+  }
+
   publish(data: string, query = ""): Promise<Response> {
     return fetch(this.server.url + this.path(`broadcast${query}`), {
       method: "POST",
@@ -180,16 +206,23 @@ export class Stage {
   }
 }
 
-/** Starts a server of this platform and waits until it answers. */
-export async function startServer(platform: Platform): Promise<Server> {
-  const port = await freePort();
+/** Servers that would outlive a run that breaks off. */
+const running = new Set<Server>();
+process.on("exit", () => {
+  for (const server of running) server.stop();
+});
+
+/** Starts a server of this platform and waits until it answers. At a port that is named it takes the place of one that is gone. */
+export async function startServer(platform: Platform, { at }: { readonly at?: number } = {}): Promise<Server> {
+  const port = at ?? (await freePort());
   const [program = "", ...args] = await command(platform, port);
   const child = spawn(program, args, {
     env: { ...process.env, PORT: String(port), NO_COLOR: "1" },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const server = new Server(platform, port, child);
-  process.on("exit", () => server.stop());
+  running.add(server);
+  child.once("exit", () => running.delete(server));
   for (;;) {
     if (child.exitCode !== null) throw new Error(`${platform} did not start:\n${server.output}`);
     server.agent = await fetch(server.url).then(

@@ -1,4 +1,4 @@
-import type { Engine, Session } from "../../src/index.ts";
+import type { Appended, Engine, Session } from "../../src/index.ts";
 
 /** What was asked of an engine, and when it answers. */
 export interface SlowEngine extends Engine {
@@ -23,14 +23,14 @@ export function slowEngine(
       const session = inner.open(follower);
       // One after the other: the engine keeps the order of the calls.
       let last: Promise<unknown> = Promise.resolve();
-      const append = (keys: readonly string[], text: string): Promise<number> => {
+      const append = (keys: readonly string[], text: string, nonce?: string): Promise<Appended> => {
         calls.push("append");
         if (appends === "after") {
-          const seq = session.append(keys, text);
-          return wait().then(() => seq);
+          const appended = session.append(keys, text, nonce);
+          return wait().then(() => appended);
         }
-        const appended = last.then(wait).then(() => session.append(keys, text));
-        last = appended;
+        const appended = last.then(wait).then(() => session.append(keys, text, nonce));
+        last = appended.catch(() => undefined);
         return appended;
       };
       return {

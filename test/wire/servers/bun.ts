@@ -1,8 +1,16 @@
+import type { Server } from "bun";
 import { createApp } from "./app.ts";
+
+const app = createApp({ gc: () => Bun.gc(true), heapUsed: () => process.memoryUsage().heapUsed });
+let running: Server<unknown> | undefined;
+process.once("SIGTERM", () => void running?.stop());
 
 // As a user would write it; no `idleTimeout`, which is 10 s then.
 export default {
   hostname: "127.0.0.1",
   port: Number(process.env.PORT),
-  fetch: createApp({ gc: () => Bun.gc(true), heapUsed: () => process.memoryUsage().heapUsed }),
+  fetch(request: Request, server: Server<unknown>): Promise<Response> {
+    running = server;
+    return app(request, server);
+  },
 };

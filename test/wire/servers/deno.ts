@@ -6,5 +6,6 @@ const app = createApp({ gc: collect, heapUsed: () => Deno.memoryUsage().heapUsed
 // `deno serve` takes the default export; `deno run` the line below.
 export default { fetch: app };
 if (import.meta.main && !Deno.args.includes("serve")) {
-  Deno.serve({ hostname: "127.0.0.1", port: Number(Deno.env.get("PORT")) }, app);
+  const server = Deno.serve({ hostname: "127.0.0.1", port: Number(Deno.env.get("PORT")) }, app);
+  Deno.addSignalListener("SIGTERM", () => void server.shutdown().then(() => Deno.exit()));
 }

@@ -1,0 +1,27 @@
+import type { Client } from "./client.ts";
+import { after } from "./runtime.ts";
+
+/**
+ * Ends a client when what it was granted expires, and has it told to come back (`retire`) at an age between half of `maxAge` and all of
+ * it. What is answered cancels that.
+ */
+export function limitLifetime(
+  client: Client,
+  expiresAt: number,
+  maxAge: number,
+  retire: () => void,
+): (() => void) | undefined {
+  client.expiresAt = expiresAt;
+  if (expiresAt === Infinity && maxAge === Infinity) return undefined;
+  const oldAt = Date.now() + maxAge * (0.5 + Math.random() / 2);
+  const check = (): void => {
+    const time = Date.now();
+    if (expiresAt <= time) client.expire();
+    else if (oldAt <= time) retire();
+    // A timer may fire early by this clock, and takes no more than 24 days.
+    else cancel = wait();
+  };
+  const wait = (): (() => void) => after(Math.max(1, Math.min(expiresAt, oldAt) - Date.now()), check, true);
+  let cancel = wait();
+  return () => cancel();
+}
