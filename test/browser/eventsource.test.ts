@@ -1,46 +1,14 @@
-import { type AddressInfo, connect, createServer, type Server as NetServer, type Socket } from "node:net";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startChromium } from "../support/chromium.ts";
 import { platforms, type Server, type Stage, startServer } from "../support/server.ts";
+import { Wire } from "../support/wire.ts";
 
 /** What a page saw of its EventSource, in order. */
 interface Seen {
   type: string;
   data?: string;
   id?: string;
-}
-
-/** A wire between browser and server that can be cut. */
-class Wire {
-  readonly #sockets = new Set<Socket>();
-  readonly #server: NetServer;
-
-  constructor(port: number) {
-    this.#server = createServer((inbound) => {
-      const outbound = connect(port, "127.0.0.1");
-      for (const socket of [inbound, outbound]) {
-        this.#sockets.add(socket);
-        socket.on("error", () => socket.destroy());
-        socket.on("close", () => this.#sockets.delete(socket));
-      }
-      inbound.pipe(outbound).pipe(inbound);
-      inbound.on("close", () => outbound.destroy());
-    }).listen(0, "127.0.0.1");
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
-  }
-
-  cut(): void {
-    for (const socket of this.#sockets) socket.resetAndDestroy();
-  }
-
-  close(): void {
-    this.cut();
-    this.#server.close();
-  }
 }
 
 describe("Chromium's EventSource", () => {

@@ -41,6 +41,8 @@ test("the tarball holds the build, its types and maps, the sources, and nothing 
     "dist/index.js",
     "dist/index.d.ts",
     "dist/index.js.map",
+    "dist/hono.js",
+    "dist/hono.d.ts",
     "src/index.ts",
     "LICENSE",
     "package.json",
@@ -73,5 +75,34 @@ describe("the installed package is imported by", () => {
   ])("%s", async (name, args) => {
     const { stdout } = await run(bin(name), args, { cwd: folder });
     expect(stdout.trim()).toBe("has exports");
+  });
+});
+
+describe("fanwire/hono of the installed package, with the app's own hono", () => {
+  // A stream and an error: what the adapter takes from hono.
+  const code = `
+    import { createBroker } from "fanwire";
+    import { sse } from "fanwire/hono";
+    import { Hono } from "hono";
+    const app = new Hono().route("/events", sse(createBroker()));
+    const stream = await app.request("/events/connect");
+    await stream.body.cancel();
+    const refused = await app.request("/events/broadcast", { method: "POST", body: "x" });
+    console.log(stream.status, refused.status, (await refused.json()).code);
+  `;
+  beforeAll(async () => {
+    // The folder, without asking a registry: npm links to it.
+    await run("npm", ["install", "--no-audit", "--no-fund", "--offline", join(root, "node_modules/hono")], {
+      cwd: folder,
+    });
+    await writeFile(join(folder, "app.mjs"), code);
+  });
+  test.each([
+    ["node", ["app.mjs"]],
+    ["bun", ["app.mjs"]],
+    ["deno", ["run", "-A", "app.mjs"]],
+  ])("serves on %s", async (name, args) => {
+    const { stdout } = await run(bin(name), args, { cwd: folder });
+    expect(stdout.trim()).toBe("200 403 publishing-closed");
   });
 });

@@ -59,3 +59,165 @@ describe.each(examples)("examples/%s", (name) => {
     stuck.reset();
   });
 });
+
+describe("examples/bun/hono.ts", () => {
+  let running: Running;
+  afterEach(() => running.child.kill("SIGKILL"));
+
+  async function start(env: Record<string, string> = {}): Promise<Running> {
+    running = await startExample("hono", { PUBLISH_TOKEN: "t", ...env }, /http:\S+\s/);
+    return running;
+  }
+
+  const post = (path: string, headers: Record<string, string> = {}, body = ""): Promise<Response> =>
+    fetch(running.url + path, { method: "POST", headers, body });
+  const say = (text: string, cookie: string): Promise<Response> =>
+    post("say", { cookie, "content-type": "application/json" }, JSON.stringify({ text }));
+
+  /** The cookie of somebody who signed in. */
+  async function signIn(user = "anna"): Promise<string> {
+    const answer = await post("login", { "content-type": "application/json" }, JSON.stringify({ user }));
+    expect(answer.status).toBe(200);
+    return (answer.headers.getSetCookie()[0] ?? "").split(";")[0] ?? "";
+  }
+
+  async function ticketFor(headers: Record<string, string>): Promise<string> {
+    const { ticket } = (await (await post("ticket", headers)).json()) as { ticket: string };
+    return ticket;
+  }
+
+  /** The status of an EventSource's request; the stream is left at once. */
+  async function statusOf(query: string, headers: Record<string, string> = {}): Promise<number> {
+    const answer = await fetch(`${running.url}events/connect${query}`, {
+      headers: { accept: "text/event-stream", ...headers },
+    });
+    await answer.body?.cancel();
+    return answer.status;
+  }
+
+  test("prints its URL and a curl line that works, and serves the page", async () => {
+    running = await startExample("hono", {}, /curl .*\n/);
+    expect(await (await fetch(running.url)).text()).toContain("<html");
+
+    const cookie = await signIn();
+    const client = await new SocketClient(`${running.url}events/connect`, { cookie }).ready();
+    const [, header = "", data = "", target = ""] = /^curl -H "(.*)" -d "(.*)" (\S+)$/m.exec(running.output) ?? [];
+    const [field = "", value = ""] = header.split(": ");
+    expect((await fetch(target, { method: "POST", headers: { [field]: value }, body: data })).status).toBe(200);
+    await client.until(() => client.data.includes(data));
+    expect((await fetch(target, { method: "POST", body: data })).status).toBe(403);
+  });
+
+  test("takes PUBLISH_TOKEN from its environment, and does not print it", async () => {
+    const { output } = await start({ PUBLISH_TOKEN: "of my own" });
+    expect((await post("events/broadcast", { authorization: "Bearer of my own" }, "x")).status).toBe(200);
+    expect(output).not.toContain("of my own");
+  });
+
+  test("a session cookie: no script reads it, no other site sends it, and nothing is to be had without", async () => {
+    await start();
+    const login = await post("login", { "content-type": "application/json" }, '{"user":"anna"}');
+    const [field = ""] = login.headers.getSetCookie();
+    const [cookie = "", ...attributes] = field.split("; ");
+    expect(attributes).toEqual(expect.arrayContaining(["HttpOnly", "SameSite=Strict", "Path=/"]));
+    expect(cookie.split("=")[1]?.length).toBeGreaterThanOrEqual(22);
+
+    expect([await statusOf(""), await statusOf("", { cookie: "fanwire-session=guess" })]).toEqual([401, 401]);
+    expect((await say("hello", "fanwire-session=guess")).status).toBe(401);
+    const client = await new SocketClient(`${running.url}events/connect`, { cookie }).ready();
+    expect(client.headers["fanwire-client-id"]).toBe("anna");
+    expect((await say("hello", cookie)).status).toBe(200);
+    await client.until(() => client.data.includes("anna: hello"));
+    expect([await statusOf("?id=ben", { cookie }), await statusOf("?channel=x", { cookie })]).toEqual([403, 403]);
+    expect((await post("events/broadcast", { cookie }, "x")).status).toBe(403);
+  });
+
+  test("login: a body that is not sent as JSON, which any page could send, is refused", async () => {
+    await start();
+    for (const type of ["text/plain", "application/x-www-form-urlencoded"]) {
+      const answer = await post("login", { "content-type": type }, '{"user":"anna"}');
+      expect([answer.status, answer.headers.getSetCookie()]).toEqual([400, []]);
+    }
+    expect((await post("login", { "content-type": "application/json" }, '{"user":"a b"}')).status).toBe(400);
+  });
+
+  test("a ticket: for a session or the token, good once, also if it is tried many times at once", async () => {
+    await start();
+    const cookie = await signIn();
+    expect((await post("ticket")).status).toBe(401);
+    expect((await post("ticket", { authorization: "Bearer guess" })).status).toBe(401);
+    expect((await post("ticket", { cookie: "fanwire-session=guess" })).status).toBe(401);
+    for (const headers of [{ cookie }, { authorization: "Bearer t" }] as Record<string, string>[]) {
+      const ticket = await ticketFor(headers);
+      expect(ticket.length).toBeGreaterThanOrEqual(22);
+      const statuses = await Promise.all(Array.from({ length: 10 }, () => statusOf(`?ticket=${ticket}`)));
+      expect(statuses.sort()).toEqual([200, ...Array(9).fill(401)]);
+      // Where there is one it decides alone.
+      expect(await statusOf(`?ticket=${ticket}`, headers)).toBe(401);
+    }
+  });
+
+  test("a ticket: expires", async () => {
+    await start({ TICKET_LIFE: "0" });
+    const ticket = await ticketFor({ cookie: await signIn() });
+    expect(await statusOf(`?ticket=${ticket}`)).toBe(401);
+  });
+
+  test("a ticket: opens a stream and nothing else", async () => {
+    await start();
+    const ticket = await ticketFor({ cookie: await signIn() });
+    for (const path of ["events/broadcast", "say", "ticket", "logout"]) {
+      expect((await post(`${path}?ticket=${ticket}`, {}, "x")).status).toBeGreaterThanOrEqual(400);
+    }
+    expect(await statusOf(`?ticket=${ticket}`)).toBe(200);
+  });
+
+  test("a ticket: with a new one and the last id a stream goes on, and nothing is lost or doubled", async () => {
+    await start();
+    const cookie = await signIn();
+    const open = async (lastEventId: string): Promise<SocketClient> => {
+      const query = new URLSearchParams({ ticket: await ticketFor({ cookie }), lastEventId });
+      return new SocketClient(`${running.url}events/connect?${query}`).ready();
+    };
+    const first = await open("");
+    await say("one", cookie);
+    await first.until(() => first.data.length === 1);
+    first.reset();
+    await say("two", cookie);
+
+    const second = await open(first.lastEventId ?? "");
+    await say("three", cookie);
+
+    await second.until(() => second.data.length === 2);
+    expect([...first.data, ...second.data]).toEqual(["anna: one", "anna: two", "anna: three"]);
+    expect(second.control("gap")).toEqual([]);
+    expect(JSON.parse(second.control("ready")[0]?.data ?? "")).toEqual({ clientId: "anna", resumed: true });
+  });
+
+  test("logout: the streams end, and the cookie and the tickets are worth nothing", async () => {
+    await start();
+    const cookie = await signIn();
+    const ticket = await ticketFor({ cookie });
+    const client = await new SocketClient(`${running.url}events/connect`, { cookie }).ready();
+    expect((await post("logout", { cookie })).status).toBe(204);
+    await client.end();
+    expect([await statusOf("", { cookie }), await statusOf(`?ticket=${ticket}`)]).toEqual([401, 401]);
+    expect((await post("ticket", { cookie })).status).toBe(401);
+  });
+
+  test("ends by itself on SIGTERM, with a client that reads and one that never does", async () => {
+    const { child, url } = await start();
+    const cookie = await signIn();
+    const reads = await new SocketClient(`${url}events/connect`, { cookie }).ready();
+    const stuck = await new SocketClient(`${url}events/connect`, { cookie }).ready();
+    stuck.stall();
+    const blocked = async (): Promise<number> =>
+      ((await (await fetch(`${url}stats`)).json()) as { blocked: number }).blocked;
+    while ((await blocked()) === 0) await post("events/broadcast", { authorization: "Bearer t" }, "x".repeat(60_000));
+    child.kill("SIGTERM");
+    expect(await once(child, "exit")).toEqual([0, null]);
+    await reads.end();
+    expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(["closing"]);
+    stuck.reset();
+  });
+});

@@ -1,0 +1,118 @@
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { startChromium } from "../support/chromium.ts";
+import { type Running, startExample } from "../support/example.ts";
+import { Wire } from "../support/wire.ts";
+
+describe("the page of examples/bun/hono.ts", () => {
+  let browser: Browser;
+  let running: Running;
+  let wire: Wire;
+  let context: BrowserContext;
+  let page: Page;
+  let faults: string[];
+  beforeAll(async () => {
+    browser = await startChromium();
+  });
+  beforeEach(async () => {
+    running = await startExample("hono", { PUBLISH_TOKEN: "t" }, /http:\S+\s/);
+    wire = new Wire(Number(new URL(running.url).port));
+    context = await browser.newContext();
+    page = await context.newPage();
+    faults = [];
+    page.on("pageerror", (error) => faults.push(String(error)));
+    await page.goto(wire.url);
+  });
+  afterEach(async () => {
+    await context.close();
+    wire.close();
+    running.child.kill("SIGKILL");
+  });
+  afterAll(() => browser?.close());
+
+  const STREAMS = ["cookie", "ticket"] as const;
+  const connected = async (): Promise<void> => {
+    for (const name of STREAMS) await page.waitForSelector(`#${name}-state[data-live]`);
+  };
+  async function signIn(): Promise<void> {
+    await page.fill("#user", "anna");
+    await page.click("#login button");
+    await connected();
+  }
+  async function say(text: string): Promise<void> {
+    await page.fill("#text", text);
+    await page.click("#say button");
+  }
+  /** Waits for so many lines in both lists, which show the newest first. */
+  async function lines(count: number): Promise<string[][]> {
+    await page.waitForFunction(
+      ([names, count]) =>
+        names.every((name) => document.querySelectorAll(`#${name}-events li`).length >= Number(count)),
+      [STREAMS, count] as const,
+    );
+    return Promise.all(
+      STREAMS.map(async (name) => (await page.locator(`#${name}-events li`).allTextContents()).reverse()),
+    );
+  }
+  const publish = (data: string): Promise<Response> =>
+    fetch(`${running.url}events/broadcast`, { method: "POST", headers: { authorization: "Bearer t" }, body: data });
+
+  test.each([
+    ["phone", { width: 390, height: 844 }],
+    ["desk", { width: 1280, height: 800 }],
+  ])("signs in, and gets what is said with the cookie and with a ticket, at %s width", async (_, viewport) => {
+    await page.setViewportSize(viewport);
+    await signIn();
+    await say("hello");
+    expect(await lines(1)).toEqual([["anna: hello"], ["anna: hello"]]);
+    expect(await page.textContent("#used")).toBe("1");
+    expect(await page.evaluate(() => document.cookie)).toBe("");
+    expect(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth)).toBe(true);
+    expect(faults).toEqual([]);
+  });
+
+  test("a stream that breaks goes on, the one by a new ticket: nothing is lost or doubled", async () => {
+    await signIn();
+    await publish("one");
+    await lines(1);
+    for (const data of ["two", "three"]) {
+      wire.cut();
+      await publish(`${data}, in the pause`);
+      await page.waitForFunction(
+        (seen) => document.querySelector("#ticket-events li")?.textContent === seen,
+        `${data}, in the pause`,
+      );
+      await connected();
+    }
+    await publish("four");
+    const all = ["one", "two, in the pause", "three, in the pause", "four"];
+    expect(await lines(4)).toEqual([all, all]);
+    expect(await page.textContent("#used")).toBe("3");
+  });
+
+  test("a stream that breaks before its first event loses nothing either", async () => {
+    await signIn();
+    wire.cut();
+    await publish("in the pause");
+    expect(await lines(1)).toEqual([["in the pause"], ["in the pause"]]);
+  });
+
+  test("comes back signed in after a reload, and out after signing out, for good", async () => {
+    await signIn();
+    await page.reload();
+    await connected();
+    await page.click("#logout button");
+    await page.waitForSelector("#login:not([hidden])");
+    await page.reload();
+    await page.waitForSelector("#login:not([hidden])");
+    expect(faults).toEqual([]);
+  });
+
+  test("a session that ends elsewhere shows the sign-in", async () => {
+    await signIn();
+    const [cookie] = await context.cookies();
+    expect(cookie).toMatchObject({ httpOnly: true, sameSite: "Strict", secure: false });
+    await fetch(`${running.url}logout`, { method: "POST", headers: { cookie: `${cookie?.name}=${cookie?.value}` } });
+    await page.waitForSelector("#login:not([hidden])");
+  });
+});
