@@ -15,6 +15,7 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   workerd: { dir: "test/conformance" },
   wire: { dir: "test/wire", testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },
+  services: { dir: "test/services", testTimeout: 30_000, hookTimeout: 30_000 },
   patience: { dir: "test/patience", testTimeout: 300_000, hookTimeout: 60_000 },
   package: { dir: "test/package", testTimeout: 120_000, hookTimeout: 120_000 },
 };
