@@ -2,17 +2,20 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { defineConfig, type ViteUserConfig } from "vitest/config";
 
+// Two files at a time, also where there are two cores, of which vitest would keep one for itself: much of a test is waiting.
+const conformance: ViteUserConfig["test"] = { dir: "test/conformance", maxWorkers: 2 };
+
 /**
  * One configuration for every run; `--mode` says which. The first four run the same conformance files, each on its own
  * runtime; the others run on Node and start whatever servers they need.
  */
 const parts: Record<string, ViteUserConfig["test"]> = {
-  node: { dir: "test/conformance", pool: "forks" },
+  node: { ...conformance, pool: "forks" },
   // Bun has no `child.channel.unref`, which the forks pool needs (Bun 1.4, vitest 5.1).
-  bun: { dir: "test/conformance", pool: "threads" },
+  bun: { ...conformance, pool: "threads" },
   // Deno has no `parentPort.removeAllListeners`, which the threads pool needs (Deno 2.9, vitest 5.1).
-  deno: { dir: "test/conformance", pool: "forks" },
-  workerd: { dir: "test/conformance" },
+  deno: { ...conformance, pool: "forks" },
+  workerd: conformance,
   wire: { dir: "test/wire", testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },
   services: { dir: "test/services", testTimeout: 30_000, hookTimeout: 30_000 },
