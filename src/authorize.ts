@@ -105,6 +105,7 @@ export class Gate {
       this.pending--;
     }
   }
+
   /** Waits for no answer any more. */
   close(): void {
     this.#closed = true;

@@ -8,20 +8,20 @@ type Bounds = Pick<Settings, "duplicateIds" | "maxClients" | "maxClientsPerId" |
 export class Capacity {
   readonly #bounds: Bounds;
   /** Connections, in all. */
-  readonly #count: () => number;
+  readonly #connections: () => number;
   /** Places that are taken by those who are not registered yet. */
   #reserved = 0;
   /** How many connections a subject has. */
   readonly #subjects = new Map<string, number>();
 
-  constructor(bounds: Bounds, count: () => number) {
+  constructor(bounds: Bounds, connections: () => number) {
     this.#bounds = bounds;
-    this.#count = count;
+    this.#connections = connections;
   }
 
   /** Takes a place among `maxClients`; the answer gives it back, once. `undefined` if none is left. */
   reserve(): (() => void) | undefined {
-    if (this.#count() + this.#reserved >= this.#bounds.maxClients) return undefined;
+    if (this.#connections() + this.#reserved >= this.#bounds.maxClients) return undefined;
     this.#reserved++;
     let taken = true;
     return () => {

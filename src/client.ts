@@ -120,7 +120,7 @@ export class Client implements Subscriber, Pulse {
 
   start(controller: ReadableStreamDefaultController<Uint8Array>): void {
     // A hook may have ended it already.
-    if (this.#state === "ended") {
+    if (this.#isEnded) {
       controller.close();
       return;
     }
@@ -148,17 +148,17 @@ export class Client implements Subscriber, Pulse {
     this.end("client-left");
   }
 
-  take(batch: Batch): void {
+  take(batch: Batch): boolean {
     if (this.#hasExpired) {
       // It was live until now, so it can take its last word.
       this.live = true;
       this.expire();
-      return;
+      return false;
     }
     this.#enqueue(chunkOf(batch));
     this.told = this.beat;
-    if (!this.reports?.size) return;
-    for (const report of this.reports) if (!report.handed(this, batch)) return;
+    if (this.reports?.size) for (const report of this.reports) if (!report.handed(this, batch)) break;
+    return true;
   }
 
   waits(): void {
@@ -215,7 +215,7 @@ export class Client implements Subscriber, Pulse {
 
   /** Ends without a word. With `error` the stream is errored, which drops what the runtime holds of it in JavaScript. */
   end(reason: DisconnectReason, error?: Error): void {
-    if (this.#state === "ended") return;
+    if (this.#isEnded) return;
     const registered = this.#state === "open";
     const controller = this.#finish();
     if (error) {

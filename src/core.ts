@@ -137,7 +137,6 @@ export class Core implements ClientHome {
     start: Start,
     place: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined> {
-    this.checkOpen();
     const { settings } = this;
     const session = this.#open();
     const keys = [COMMON, inboxKey(clientId), ...channels.map(channelKey)];

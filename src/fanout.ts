@@ -10,8 +10,8 @@ export interface Subscriber extends Reader {
   match: Match | undefined;
   /** It wants more and has all there was at the last flush. */
   live: boolean;
-  /** Takes a batch; `live` and `cursor` are set before. MUST NOT throw. */
-  take(batch: Batch): void;
+  /** Takes a batch; `live` and `cursor` are set before. Whether it did. MUST NOT throw. */
+  take(batch: Batch): boolean;
   /** There is more for it, but it does not want any now. */
   waits?(): void;
   /** Only of a subscriber that is no client: nothing will be appended any more. */
@@ -68,7 +68,7 @@ export class Fanout implements Follower {
   #through = 0;
   /** Events handed to clients. */
   handed = 0;
-  /** Bytes of them. */
+  /** Bytes handed to clients, of events and gaps. */
   bytes = 0;
   /** Those of them that came from the log, to clients that came back or were behind. */
   replayed = 0;
@@ -184,8 +184,7 @@ export class Fanout implements Follower {
       const batch = this.#share(readBatch(this.log, subscriber, this.#through));
       if (batch) {
         this.#pace.moved(subscriber);
-        if (!subscriber.finish) this.replayed += batch.events;
-        this.#hand(subscriber, batch);
+        if (this.#hand(subscriber, batch) && !subscriber.finish) this.replayed += batch.events;
         return;
       }
     }
@@ -235,17 +234,18 @@ export class Fanout implements Follower {
     this.#hand(subscriber, batch);
   }
 
-  #hand(subscriber: Subscriber, batch: Batch): void {
+  #hand(subscriber: Subscriber, batch: Batch): boolean {
     subscriber.live = false;
     subscriber.cursor = batch.through;
+    if (!subscriber.take(batch)) return false;
     if (!subscriber.finish) {
       this.handed += batch.events;
       this.bytes += chunkOf(batch).length;
       this.gaps += batch.items.length - batch.events;
       if (batch.skips) this.overruns++;
     }
-    subscriber.take(batch);
     if (batch.more && !subscriber.live) subscriber.waits?.();
+    return true;
   }
 
   /** The same batch for all who read the same events. */

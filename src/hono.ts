@@ -14,7 +14,7 @@ export interface HonoOptions<E extends Env = BlankEnv> {
   /**
    * Decides about a request by what the app's middleware established, such as `c.var.user`, in place of the broker's `authorize`. An
    * `HTTPException` that it throws goes to `app.onError` as it is. Without it the broker's `authorize` decides, and without either
-   * everybody whom the app's middleware lets through reads every channel, as any client id.
+   * everybody whom the app's middleware lets through reads every channel, under whatever client id.
    */
   readonly authorize?: (c: Context<E>, attempt: Attempt) => Verdict | Promise<Verdict>;
 }

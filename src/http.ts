@@ -2,7 +2,7 @@ import { type Admission, type Attempt, type Authorize, admit } from "./authorize
 import { presents } from "./bearer.ts";
 import { readText } from "./body.ts";
 import { checkNames, isResponse } from "./check.ts";
-import type { Core, Published, Start } from "./core.ts";
+import type { Core, Start } from "./core.ts";
 import { isForged } from "./cors.ts";
 import { BrokerError, type ErrorCode, quote, unauthorized } from "./errors.ts";
 import { checkEventType, type EventInput } from "./event.ts";
@@ -112,7 +112,9 @@ export class HttpFace {
     const core = this.#core;
     const { names, settings } = core;
     const trusted = overrides.id !== undefined || overrides.channels !== undefined;
-    const id = trusted ? overrides.id : single(query, "id", "bad-id");
+    // An id left empty by a mistake is refused below: the event would be for everybody.
+    const asked = query.has("id") ? (single(query, "id", "bad-id") ?? "") : undefined;
+    const id = trusted ? overrides.id : asked;
     const channels = trusted ? overrides.channels : query.has("channel") ? query.getAll("channel") : undefined;
     const type = overrides.type ?? single(query, "type", "bad-event-type");
     if (id !== undefined && channels !== undefined) {
@@ -124,8 +126,6 @@ export class HttpFace {
       clientId: id === undefined ? undefined : names.clientId(id),
     };
     if (type) checkEventType(type);
-    // Left empty by a mistake it would be for everybody.
-    if (!trusted && query.has("id")) names.clientId(id ?? "");
     const key = overrides.key ?? request.headers.get("idempotency-key") ?? undefined;
     if (key !== undefined) names.key(key);
     const admission = await this.#mayPublish(request, overrides, attempt);
@@ -140,12 +140,11 @@ export class HttpFace {
     // A key holds for who presents it: nobody can take another one's and so have its event taken for a repeated one.
     const { subject = null, byToken = false } = admission;
     const nonce = key === undefined ? undefined : JSON.stringify([byToken, subject, key]);
-    const { id: position, clients }: Published = await core.publish(keys, event, { nonce });
-    return Response.json({ id: position, clients }, { headers: { "cache-control": "no-store" } });
+    return Response.json(await core.publish(keys, event, { nonce }), { headers: { "cache-control": "no-store" } });
   }
 
   /** Who may publish: who presents the token, and whom `authorize` lets. */
-  async #mayPublish(request: Request, overrides: EventOverrides, attempt: Wish): Promise<Admission | Response> {
+  #mayPublish(request: Request, overrides: EventOverrides, attempt: Wish): Admission | Promise<Admission | Response> {
     const { settings } = this.#core;
     const { publishToken, cors } = settings;
     const authorize = overrides.authorize ?? settings.authorize;

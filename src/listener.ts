@@ -96,9 +96,10 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     this.#serve();
   }
 
-  take(batch: Batch): void {
+  take(batch: Batch): boolean {
     this.#items.push(...batch.items);
     this.#serve();
+    return true;
   }
 
   #serve(): void {

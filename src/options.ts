@@ -46,7 +46,7 @@ export interface BrokerOptions {
   readonly paths?: { readonly connect?: string; readonly broadcast?: string };
   /**
    * Decides who may connect and who may publish, before the body is read. Without it everybody who can reach the server reads
-   * every channel, as any client id, and nobody publishes through `fetch`.
+   * every channel, under whatever client id, and nobody publishes through `fetch`.
    */
   readonly authorize?: Authorize;
   /** Milliseconds that `authorize` may take; who waits longer is told to come back. 1 or more. @default 5_000 */

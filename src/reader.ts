@@ -123,16 +123,18 @@ export function land(
 
 /** Where a reader starts that comes back to `from` and is given nothing up to `oldest`. */
 function cutOff(log: Log, channels: readonly Channel[], from: number, oldest: number): Landing {
-  const lost = channels.filter((channel) => hasLost(channel, from, oldest));
   const holes = new Map<Channel, Hole>();
   const gaps: Gap[] = [];
-  // What the log has lost up to a place behind is a hole of its own; it is said first, or the other gap's id would hide its beginning.
+  const keys: string[] = [];
   for (const channel of channels) {
-    if (channel.dropped <= oldest) continue;
-    holes.set(channel, { after: from, told: channel.dropped });
-    gaps.push(makeGap(log, { channels: [channel.key], after: from, through: channel.dropped, seq: from }));
+    if (channel.dropped > oldest) {
+      // What the log has lost up to a place behind is a hole of its own; it is said first, or the other gap's id would hide its beginning.
+      holes.set(channel, { after: from, told: channel.dropped });
+      gaps.push(makeGap(log, { channels: [channel.key], after: from, through: channel.dropped, seq: from }));
+    } else if (hasLost(channel, from, oldest)) {
+      keys.push(channel.key);
+    }
   }
-  const keys = lost.filter((channel) => !holes.has(channel)).map(({ key }) => key);
   if (keys.length > 0) gaps.push(makeGap(log, { channels: keys, after: from, through: oldest, seq: oldest }));
   return { cursor: oldest, resumed: false, gaps, holes };
 }
@@ -159,7 +161,7 @@ function oldestAllowed(
   }
 }
 
-/** Whether a channel had an event in a stretch of the log. */
+/** Whether a channel had an event in a stretch of the log. What the log has lost of it must not reach beyond. */
 const hasLost = (channel: Channel, after: number, through: number): boolean =>
   channel.dropped > after || (channel.at(channel.indexAfter(after))?.seq ?? Infinity) <= through;
 

@@ -203,7 +203,7 @@ test(
       Date.now = now;
     }
     expect((await left.next()).reason).toBe("expired");
-    expect(client.data).toEqual([]);
+    expect([client.data, broker.stats().handed, broker.stats().bytes]).toEqual([[], 0, 0]);
   }),
 );
 
