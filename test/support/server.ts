@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { build } from "esbuild";
 import { inject } from "vitest";
 import type { Wish } from "../wire/servers/app.ts";
+import { type Answer, type Asked, exchange } from "./plain-client.ts";
 import { SocketClient } from "./socket-client.ts";
 
 /** The servers that a browser could meet, one for each way of running a fetch handler. */
@@ -182,6 +183,11 @@ export class Stage {
   /** Connects a client and waits until its answer has ended. */
   knock(query = "", headers: Record<string, string> = {}): Promise<SocketClient> {
     return new SocketClient(this.server.url + this.path(`connect${query}`), headers).end();
+  }
+
+  /** Asks with a request written by hand. */
+  ask(path: string, asked?: Asked): Promise<Answer> {
+    return exchange(this.server.url, this.path(path), asked);
   }
 
   publish(data: string, query = ""): Promise<Response> {

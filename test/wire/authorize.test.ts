@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Answer, type Asked, exchange, PlainClient } from "../support/plain-client.ts";
+import { type Asked, PlainClient } from "../support/plain-client.ts";
 import { expectProblem } from "../support/problem.ts";
 import { platforms, type Server, type Stage, startServer } from "../support/server.ts";
 import { SocketClient } from "../support/socket-client.ts";
@@ -13,8 +13,6 @@ describe.each(platforms)("authorize on %s", (platform) => {
   });
   afterAll(() => server.stop());
 
-  const ask = (stage: Stage, path: string, asked?: Asked): Promise<Answer> =>
-    exchange(server.url, stage.path(path), asked);
   const connect = (stage: Stage, query: string, headers: Record<string, string>): Promise<SocketClient> =>
     new SocketClient(server.url + stage.path(`connect${query}`), headers).ready();
 
@@ -37,7 +35,7 @@ describe.each(platforms)("authorize on %s", (platform) => {
       ["broadcast?channel=open&channel=other", post("publisher"), 403, "forbidden"],
       ["broadcast?id=reader", post("publisher"), 403, "forbidden"],
     ] as const) {
-      const answer = await ask(stage, path, asked);
+      const answer = await stage.ask(path, asked);
       expectProblem(answer, status, code);
       expect(answer.headers["www-authenticate"]).toBe(status === 401 ? "Bearer" : undefined);
     }
@@ -46,7 +44,7 @@ describe.each(platforms)("authorize on %s", (platform) => {
       [as("stranger"), 403],
       [as("reader"), 200],
     ] as const) {
-      expect((await ask(stage, "connect", { method: "HEAD", headers })).status).toBe(status);
+      expect((await stage.ask("connect", { method: "HEAD", headers })).status).toBe(status);
     }
     const { stats, connected } = await stage.state();
     expect([stats.published, connected]).toEqual([0, 0]);
@@ -60,12 +58,12 @@ describe.each(platforms)("authorize on %s", (platform) => {
     expect(JSON.parse(reader.control("ready")[0]?.data ?? "").clientId).toBe("reader");
     await stage.publish("secret", "?channel=other");
     const asked = { method: "POST", body: "open", headers: as("publisher") };
-    expect(JSON.parse((await ask(stage, "broadcast?channel=open", asked)).body).clients).toBe(1);
+    expect(JSON.parse((await stage.ask("broadcast?channel=open", asked)).body).clients).toBe(1);
     await stage.publish("mine", "?id=reader");
     await reader.until(({ data }) => data.includes("mine"));
     expect(reader.data).toEqual(["before", "open", "mine"]);
     // Whoever has its last id may still not read what that one could.
-    const other = await ask(stage, "connect", { headers: { "last-event-id": reader.lastEventId ?? "" } });
+    const other = await stage.ask("connect", { headers: { "last-event-id": reader.lastEventId ?? "" } });
     expectProblem(other, 401, "unauthorized");
     reader.leave();
   });
@@ -111,9 +109,9 @@ describe.each(platforms)("authorize on %s", (platform) => {
       ["gives a map", /^authorize: /],
     ] as const) {
       const stage = await server.stage({ authorize: name, publishToken: null });
-      expectProblem(await ask(stage, "connect"), 500, "internal");
-      expectProblem(await ask(stage, "connect", { headers: { accept: "text/event-stream" } }), 500, "internal");
-      expectProblem(await ask(stage, "broadcast", { method: "POST", body: "x" }), 500, "internal");
+      expectProblem(await stage.ask("connect"), 500, "internal");
+      expectProblem(await stage.ask("connect", { headers: { accept: "text/event-stream" } }), 500, "internal");
+      expectProblem(await stage.ask("broadcast", { method: "POST", body: "x" }), 500, "internal");
       const { errors, stats, connected } = await stage.state();
       expect([name, stats.published, connected]).toEqual([name, 0, 0]);
       expect(errors).toHaveLength(3);
@@ -239,6 +237,6 @@ describe.each(platforms)("authorize on %s", (platform) => {
 
   test("expiresAt: a grant that is over already is 401", async () => {
     const stage = await server.stage({ authorize: "briefly" });
-    expectProblem(await ask(stage, "connect?for=-1"), 401, "unauthorized");
+    expectProblem(await stage.ask("connect?for=-1"), 401, "unauthorized");
   });
 });

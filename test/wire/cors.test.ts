@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Answer, type Asked, exchange } from "../support/plain-client.ts";
+import type { Answer, Asked } from "../support/plain-client.ts";
 import { expectProblem } from "../support/problem.ts";
 import { platforms, type Server, type Stage, startServer } from "../support/server.ts";
 import { SocketClient } from "../support/socket-client.ts";
@@ -30,9 +30,6 @@ describe.each(platforms)("CORS on %s", (platform) => {
   });
   afterAll(() => server.stop());
 
-  const ask = (stage: Stage, path: string, asked?: Asked): Promise<Answer> =>
-    exchange(server.url, stage.path(path), asked);
-
   /** One answer of every kind to a page of this origin. `out` is an id that is turned away. */
   async function everyAnswer(
     stage: Stage,
@@ -50,17 +47,17 @@ describe.each(platforms)("CORS on %s", (platform) => {
       await new SocketClient(server.url + stage.path("connect"), { origin }).end(),
     ];
     const answers = [
-      ["published", await ask(stage, "broadcast", post("x"))],
-      ["400", await ask(stage, "broadcast", post(""))],
-      ["401", await ask(stage, "broadcast", post("x", {}))],
-      ["404", await ask(stage, "broadcast?id=nobody", post("x"))],
-      ["404 elsewhere", await ask(stage, "nowhere", { headers: { origin } })],
-      ["405", await ask(stage, "connect", { method: "PUT", headers: { origin } })],
-      ["413", await ask(stage, "broadcast", post("x".repeat(101)))],
-      ["503", await ask(stage, "connect", { headers: { origin } })],
-      ["204 out", await ask(stage, "connect?id=out", { headers: { origin } })],
-      ["HEAD", await ask(stage, "connect", { method: "HEAD", headers: { origin } })],
-      ["OPTIONS that is no preflight", await ask(stage, "connect", { method: "OPTIONS", headers: { origin } })],
+      ["published", await stage.ask("broadcast", post("x"))],
+      ["400", await stage.ask("broadcast", post(""))],
+      ["401", await stage.ask("broadcast", post("x", {}))],
+      ["404", await stage.ask("broadcast?id=nobody", post("x"))],
+      ["404 elsewhere", await stage.ask("nowhere", { headers: { origin } })],
+      ["405", await stage.ask("connect", { method: "PUT", headers: { origin } })],
+      ["413", await stage.ask("broadcast", post("x".repeat(101)))],
+      ["503", await stage.ask("connect", { headers: { origin } })],
+      ["204 out", await stage.ask("connect?id=out", { headers: { origin } })],
+      ["HEAD", await stage.ask("connect", { method: "HEAD", headers: { origin } })],
+      ["OPTIONS that is no preflight", await stage.ask("connect", { method: "OPTIONS", headers: { origin } })],
       ["stream", streams[0] as SocketClient],
       ["stream that is told to come back", streams[1] as SocketClient],
     ] as const;
@@ -76,7 +73,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
     const stage = await server.stage(OPTIONS);
     for (const [what, answer] of await everyAnswer(stage, APP)) expect(corsOf(answer), what).toEqual({});
     for (const path of ["connect", "broadcast"]) {
-      const answer = await ask(stage, path, preflight(APP));
+      const answer = await stage.ask(path, preflight(APP));
       expect([answer.status, corsOf(answer)]).toEqual([204, {}]);
     }
   });
@@ -97,7 +94,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
         expect(corsOf(answer), what).toEqual({ vary: "Origin" });
       }
     }
-    expect(corsOf(await ask(stage, "nowhere"))).toEqual({ vary: "Origin" });
+    expect(corsOf(await stage.ask("nowhere"))).toEqual({ vary: "Origin" });
   });
 
   test("a stream is the same with the fields of CORS on it: who does not read is blocked, who leaves is noticed", async () => {
@@ -124,7 +121,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
       ["broadcast", "POST, OPTIONS"],
       ["connect", "GET, HEAD, OPTIONS"],
     ] as const) {
-      const answer = await ask(stage, path, preflight(APP));
+      const answer = await stage.ask(path, preflight(APP));
       expect([answer.status, answer.headers.allow, answer.body]).toEqual([204, methods, ""]);
       expect(corsOf(answer)).toEqual({
         vary: "Origin",
@@ -134,7 +131,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
         "access-control-allow-headers": "authorization, content-type, cache-control, last-event-id, idempotency-key",
         "access-control-max-age": "60",
       });
-      const other = await ask(stage, path, preflight(ELSEWHERE));
+      const other = await stage.ask(path, preflight(ELSEWHERE));
       expect([other.status, corsOf(other)]).toEqual([204, { vary: "Origin" }]);
     }
     const { stats, connected } = await stage.state();
@@ -144,7 +141,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
   test("*: every origin may read, and it is not echoed", async () => {
     const stage = await server.stage({ cors: { origins: ["*"] } });
     for (const origin of [APP, "null"]) {
-      const answer = await ask(stage, "nowhere", { headers: { origin } });
+      const answer = await stage.ask("nowhere", { headers: { origin } });
       expect(corsOf(answer)["access-control-allow-origin"]).toBe("*");
     }
   });
@@ -156,7 +153,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
     ] as const) {
       const stage = await server.stage({ authorize, publishToken: null, cors: { origins: [APP], credentials: true } });
       for (const asked of [{ headers: { origin: APP } }, { method: "POST", body: "x", headers: { origin: APP } }]) {
-        const answer = await ask(stage, "method" in asked ? "broadcast" : "connect", asked);
+        const answer = await stage.ask("method" in asked ? "broadcast" : "connect", asked);
         expect(answer.status).toBe(status);
         expect(answer.headers).toMatchObject({
           ...fields,
@@ -169,7 +166,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
 
   test("an answer of errorHandler is readable as well", async () => {
     const stage = await server.stage({ errorHandler: "mine", cors: { origins: [APP] } });
-    const answer = await ask(stage, "nowhere", { headers: { origin: APP } });
+    const answer = await stage.ask("nowhere", { headers: { origin: APP } });
     expect([answer.body, corsOf(answer)["access-control-allow-origin"]]).toEqual(['{"mine":"not-found"}', APP]);
   });
 
@@ -194,7 +191,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
       { origin: `${own}.evil.example` },
       {},
     ] as Record<string, string>[]) {
-      expectProblem(await ask(stage, "broadcast?channel=everything", post(headers)), 403, "cross-origin");
+      expectProblem(await stage.ask("broadcast?channel=everything", post(headers)), 403, "cross-origin");
     }
     for (const headers of [
       { origin: own },
@@ -202,7 +199,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
       { "sec-fetch-site": "same-origin" },
       { origin: APP, "sec-fetch-site": "cross-site" },
     ] as Record<string, string>[]) {
-      expect((await ask(stage, "broadcast?channel=everything", post(headers))).status).toBe(200);
+      expect((await stage.ask("broadcast?channel=everything", post(headers))).status).toBe(200);
     }
     expect((await stage.state()).stats.published).toBe(4);
   });
