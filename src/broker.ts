@@ -129,14 +129,21 @@ export interface Broker {
  * export default { fetch: broker.fetch };
  * @throws `RangeError` or `TypeError` for an option that is none; `BrokerError` `engine-refused` on Workers without an engine.
  */
-export function createBroker(options: BrokerOptions = {}): Broker {
-  const core = new Core(resolveOptions(options));
+export const createBroker = (options: BrokerOptions = {}): Broker => brokerOf(new Core(resolveOptions(options)));
+
+/** A broker as its user sees it. */
+export function brokerOf(core: Core): Broker {
   const http = new HttpFace(core);
   const { names } = core;
 
-  async function send(keys: readonly string[], event: EventInput, { report, key }: SendOptions): Promise<Reported> {
+  async function send(
+    keys: readonly string[],
+    event: EventInput,
+    { report, key }: SendOptions,
+    recipient?: string,
+  ): Promise<Reported> {
     const nonce = key === undefined ? undefined : `own ${names.key(key)}`;
-    return (await core.publish(keys, event, { report, nonce })) as Reported;
+    return (await core.publish(keys, event, { report, nonce, recipient })) as Reported;
   }
 
   async function broadcast(event: EventInput, options: BroadcastOptions = {}): Promise<Reported> {
@@ -146,8 +153,7 @@ export function createBroker(options: BrokerOptions = {}): Broker {
 
   async function broadcastTo(clientId: string, event: EventInput, options: SendOptions = {}): Promise<Reported> {
     checkNames("broadcastTo()", "option", SEND_OPTIONS, options);
-    core.checkRecipient(names.clientId(clientId));
-    return send([inboxKey(clientId)], event, options);
+    return send([inboxKey(names.clientId(clientId))], event, options, clientId);
   }
 
   return {

@@ -1,4 +1,4 @@
-import type { Client } from "./client.ts";
+import type { Member } from "./client.ts";
 import { BrokerError, quote } from "./errors.ts";
 import type { Settings } from "./options.ts";
 
@@ -35,7 +35,7 @@ export class Capacity {
    *
    * @throws {@link BrokerError} `duplicate-id`, `at-capacity`
    */
-  makeRoom(clientId: string, subject: string | undefined, sharing: ReadonlySet<Client>): readonly Client[] {
+  makeRoom(clientId: string, subject: string | undefined, sharing: ReadonlySet<Member>): readonly Member[] {
     const { duplicateIds, maxClientsPerId, maxClientsPerSubject } = this.#bounds;
     const same = [...sharing].filter(({ info }) => info.subject === subject);
     if (duplicateIds === "reject" && same.length > 0)

@@ -1,6 +1,6 @@
 import type { Channel } from "./channel.ts";
 import type { Fanout, Match, Subscriber } from "./fanout.ts";
-import type { Heartbeat, Pulse } from "./heartbeat.ts";
+import type { Pulse } from "./heartbeat.ts";
 import { type Batch, chunkOf, type Landing, type Reader } from "./reader.ts";
 import type { FailureReason, Report } from "./report.ts";
 import type { Stalls } from "./stalls.ts";
@@ -33,20 +33,40 @@ export interface ClientInfo {
   readonly connectedAt: number;
 }
 
+/** A connection that is registered, whatever carries it. */
+export interface Member extends Subscriber {
+  readonly id: string;
+  readonly connectionId: string;
+  readonly info: ClientInfo;
+  /** What it was asked to report on and has not. */
+  reports: Set<Report> | undefined;
+  /** Undoes what outlives it, such as a listener on the request's signal. Called once, when it is over. */
+  release: (() => void) | undefined;
+  /** Where it starts, and what it is told first. What the log has for it already is waited for from here on. */
+  startAt(landing: Landing, prelude: Uint8Array<ArrayBuffer>): void;
+  /** It was blocked for `timeout` once more. */
+  fail(tolerance: number): void;
+  /**
+   * Ends with a last word: at once if it can take that, else when it wants more, and by force when it did not in time.
+   * With `drains` it is given what it has not read before. Resolves when it has ended.
+   */
+  leave(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void>;
+}
+
 /** What a client needs of the place it is registered at. */
 export interface ClientHome {
-  readonly fanout: Fanout;
-  readonly heartbeat: Heartbeat<Client>;
+  readonly fanout: Pick<Fanout, "join" | "wants" | "position">;
+  readonly heartbeat: { readonly tick: number };
   /** Blocked with something to receive. */
-  readonly stalled: Stalls<Client>;
+  readonly stalled: Pick<Stalls<Member>, "add" | "delete">;
   /** Nobody has read their beginning yet. */
-  readonly starting: Stalls<Client>;
+  readonly starting: Pick<Stalls<Client>, "add" | "delete">;
   /** Blocked, with nothing but their end to receive. */
-  readonly departing: Stalls<Client>;
+  readonly departing: Pick<Stalls<Client>, "add" | "delete">;
   /** What it is sent while it is idle. */
   pulseFor(client: Client): Uint8Array;
   /** The last chunk of its stream. */
-  farewell(reason: DisconnectReason, reconnect: boolean): Uint8Array;
+  farewell(reason: DisconnectReason, reconnect: boolean): Uint8Array<ArrayBuffer>;
   /** It reads nothing any more; called again, it does nothing. */
   part(client: Client): void;
   /** Called once, when it stops being a client. MUST NOT throw. */
@@ -57,7 +77,7 @@ export interface ClientHome {
  * One connection: a stream that is read by the runtime as the socket drains, and a cursor. It is also the stream's source, so the
  * stream calls `start`, `pull` and `cancel`. Its high-water mark is 0: a pull means that the runtime can take a chunk now.
  */
-export class Client implements Subscriber, Pulse {
+export class Client implements Member, Pulse {
   readonly id: string;
   readonly info: ClientInfo;
   readonly channels: readonly Channel[];
@@ -75,14 +95,13 @@ export class Client implements Subscriber, Pulse {
   /** Times that it was blocked for `timeout` since it last took anything. */
   failures = 0;
   reports: Set<Report> | undefined;
-  /** Undoes what outlives the stream, such as a listener on the request's signal. */
   release: (() => void) | undefined;
 
   readonly #home: ClientHome;
   #state: "open" | "departing" | "ended" = "open";
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   #prelude: Uint8Array | undefined;
-  #farewell: Uint8Array | undefined;
+  #farewell: Uint8Array<ArrayBuffer> | undefined;
   #drains = false;
   #left: (() => void) | undefined;
 
@@ -93,10 +112,10 @@ export class Client implements Subscriber, Pulse {
     this.channels = home.fanout.join(this, keys);
   }
 
-  /** Where it starts. What the log has for it already is waited for from here on. */
-  startAt({ cursor, holes }: Landing): void {
+  startAt({ cursor, holes }: Landing, prelude: Uint8Array): void {
     this.cursor = cursor;
     this.holes = holes;
+    this.#prelude = prelude;
     if (this.channels.some(({ last }) => last > cursor)) this.waits();
   }
 
@@ -112,9 +131,8 @@ export class Client implements Subscriber, Pulse {
     return this.info.connectionId;
   }
 
-  /** The body of the response. `prelude` leaves at once: Bun and srvx hold the head until there is a chunk. */
-  stream(prelude: Uint8Array): ReadableStream<Uint8Array> {
-    this.#prelude = prelude;
+  /** The body of the response. What it is told first leaves at once: Bun and srvx hold the head until there is a chunk. */
+  stream(): ReadableStream<Uint8Array> {
     return new ReadableStream(this, { highWaterMark: 0 });
   }
 
@@ -178,7 +196,6 @@ export class Client implements Subscriber, Pulse {
     else this.end("expired", new Error("Stream ended: what its client was granted has expired."));
   }
 
-  /** It was blocked for `timeout` once more. */
   fail(tolerance: number): void {
     if (this.#state !== "open") return;
     if (++this.failures < tolerance) this.#home.stalled.add(this);
@@ -191,11 +208,7 @@ export class Client implements Subscriber, Pulse {
       this.end("timeout", new Error("Client disconnected: it never began."));
   }
 
-  /**
-   * Ends with a last word: at once if the client can take it, else when it pulls, and by force when it did not in time.
-   * With `drains` it is given what it has not read before. Resolves when the stream has ended.
-   */
-  leave(reason: DisconnectReason, farewell: Uint8Array, drains: boolean): Promise<void> {
+  leave(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void> {
     if (this.#state !== "open") return Promise.resolve();
     this.#state = "departing";
     this.#farewell = farewell;

@@ -3,7 +3,7 @@ import type { BrokerStats } from "./broker.ts";
 import { Capacity } from "./capacity.ts";
 import type { Channel } from "./channel.ts";
 import { checkNumbers } from "./check.ts";
-import { Client, type ClientHome, type ClientInfo, type DisconnectReason } from "./client.ts";
+import { Client, type ClientHome, type ClientInfo, type DisconnectReason, type Member } from "./client.ts";
 import { Deadlines } from "./deadlines.ts";
 import type { Session } from "./engine.ts";
 import { BrokerError, type ErrorCode, quote } from "./errors.ts";
@@ -12,7 +12,7 @@ import { Fanout } from "./fanout.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { limitLifetime } from "./lifetime.ts";
 import { Listener } from "./listener.ts";
-import { COMMON, channelKey, inboxKey, NameRules } from "./names.ts";
+import { inboxKey, keysOfClient, NameRules } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
 import { parsePosition } from "./position.ts";
 import { jitter, randomName } from "./random.ts";
@@ -35,6 +35,15 @@ export interface Published {
   readonly clients: number;
 }
 
+/** How to publish. */
+export interface PublishOptions {
+  readonly report?: boolean | undefined;
+  /** What is published again with the same one is not published twice. */
+  readonly nonce?: string | undefined;
+  /** The client id that it is for, if it is for one. */
+  readonly recipient?: string | undefined;
+}
+
 /** The answer to `{ report: true }`. */
 export interface Reported extends Published {
   /** Settles within `timeout`, never rejects. */
@@ -52,20 +61,29 @@ const LONGEST_START = 60_000;
 /** A day: a native EventSource whose place another connection took is not to take it back. */
 const NOT_SOON = 86_400_000;
 
+/** Who comes. */
+interface Arrival {
+  readonly request: Request;
+  readonly subject?: string | undefined;
+  readonly clientId: string;
+  readonly channels: readonly string[];
+  readonly start: Start;
+}
+
 /** The broker without its HTTP face: who is connected, and how an event gets to them. */
 export class Core implements ClientHome {
   readonly settings: Settings;
   readonly fanout: Fanout;
   readonly heartbeat: Heartbeat<Client>;
-  readonly stalled: Stalls<Client>;
+  readonly stalled: Stalls<Member>;
   readonly starting: Stalls<Client>;
   readonly departing: Stalls<Client>;
-  readonly clients: Set<Client> = new Set();
+  readonly clients: Set<Member> = new Set();
   readonly names: NameRules;
   readonly gate: Gate;
-  readonly capacity: Capacity;
+  readonly #capacity: Capacity;
   /** Ids that are turned away. */
-  readonly barred: Deadlines = new Deadlines();
+  readonly #barred = new Deadlines();
   /** Ids that had a client not long ago. */
   readonly #lingering = new Deadlines();
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
@@ -87,7 +105,7 @@ export class Core implements ClientHome {
   constructor(settings: Settings) {
     this.settings = settings;
     this.names = new NameRules(settings);
-    this.capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
+    this.#capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
     this.gate = new Gate(settings.maxPending, settings.authorizeTimeout);
     this.fanout = new Fanout(
       () =>
@@ -106,8 +124,16 @@ export class Core implements ClientHome {
     );
   }
 
+  reserve(): (() => void) | undefined {
+    return this.#capacity.reserve();
+  }
+
+  isBarred(clientId: string): boolean {
+    return this.#barred.has(clientId);
+  }
+
   /** At the first use and not before: a module's scope may do nothing on Workers. */
-  #open(): Session {
+  open(): Session {
     if (!this.#session) {
       this.#session = this.settings.engine.open(this.fanout);
       this.fanout.open(this.#session);
@@ -137,20 +163,46 @@ export class Core implements ClientHome {
     start: Start,
     place: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined> {
+    const { settings, heartbeat } = this;
+    const client = await this.register({ request, subject, channels, clientId, start }, place, (info, keys) => {
+      const client = new Client(this, info, keys);
+      const leave = (): void => client.end("client-left");
+      request.signal.addEventListener("abort", leave, { once: true });
+      const cancel = limitLifetime(client, expiresAt, settings.maxAge, () => this.#dismiss(client, "max-age", true));
+      client.release = () => {
+        request.signal.removeEventListener("abort", leave);
+        cancel?.();
+      };
+      heartbeat.add(client);
+      return client;
+    });
+    return client?.stream();
+  }
+
+  /**
+   * Registers a connection that `make` makes; `undefined` for one that is turned away.
+   *
+   * @throws as {@link connect}
+   */
+  async register<M extends Member>(
+    { request, subject, channels, clientId, start }: Arrival,
+    place: () => void,
+    make: (info: ClientInfo, keys: readonly string[]) => M,
+  ): Promise<M | undefined> {
     const { settings } = this;
-    const session = this.#open();
-    const keys = [COMMON, inboxKey(clientId), ...channels.map(channelKey)];
+    const session = this.open();
+    const keys = keysOfClient(clientId, channels);
     const subscribed = session.subscribe?.(keys);
     // No turn is lost where there is nothing to wait for: what is published right after the call is for this client too.
     if (subscribed !== undefined) await subscribed;
     try {
       this.checkOpen();
       if (request.signal.aborted) throw new BrokerError("client-left", "Connection refused: the client has left.");
-      if (this.barred.has(clientId)) {
+      if (this.#barred.has(clientId)) {
         session.unsubscribe?.(keys);
         return undefined;
       }
-      for (const client of this.capacity.makeRoom(clientId, subject, this.#recipientsOf([inboxKey(clientId)])))
+      for (const client of this.#capacity.makeRoom(clientId, subject, this.#recipientsOf([inboxKey(clientId)])))
         this.#dismiss(client, "replaced", false, NOT_SOON);
     } catch (error) {
       session.unsubscribe?.(keys);
@@ -164,28 +216,29 @@ export class Core implements ClientHome {
       channels: Object.freeze(channels),
       connectedAt: Date.now(),
     });
-    const client = new Client(this, info, keys);
+    const client = make(info, keys);
     const landing = this.#land(client.channels, start, settings.maxReplay);
-    client.startAt(landing);
+    client.startAt(landing, this.#prelude(client, landing));
     place();
-    this.clients.add(client);
-    this.heartbeat.add(client);
-    const leave = (): void => client.end("client-left");
-    request.signal.addEventListener("abort", leave, { once: true });
-    const cancel = limitLifetime(client, expiresAt, settings.maxAge, () => this.#dismiss(client, "max-age", true));
-    this.capacity.count(subject, 1);
-    client.release = () => {
-      this.capacity.count(subject, -1);
-      request.signal.removeEventListener("abort", leave);
-      cancel?.();
-    };
-    const prelude = this.#prelude(client, landing);
+    this.enroll(client);
     void this.#hook("on-connect", settings.onConnect, { client: info, request });
-    return client.stream(prelude);
+    return client;
+  }
+
+  /** Counts a connection in, until it is over. */
+  enroll(client: Member): void {
+    const { subject } = client.info;
+    const { release } = client;
+    this.clients.add(client);
+    this.#capacity.count(subject, 1);
+    client.release = () => {
+      this.#capacity.count(subject, -1);
+      release?.();
+    };
   }
 
   /** Ends a client with a word, without what it has not read. */
-  #dismiss(client: Client, reason: DisconnectReason, reconnect: boolean, retry?: number): void {
+  #dismiss(client: Member, reason: DisconnectReason, reconnect: boolean, retry?: number): void {
     void track(this.#departures, client.leave(reason, this.farewell(reason, reconnect, retry), false));
   }
 
@@ -199,7 +252,7 @@ export class Core implements ClientHome {
   }
 
   /** What every stream begins with: the reconnection time, who and where the client is, and what it has missed if that is all that can be said. */
-  #prelude(client: Client, { cursor, gaps = [], resumed }: Landing): Uint8Array {
+  #prelude(client: Member, { cursor, gaps = [], resumed }: Landing): Uint8Array<ArrayBuffer> {
     const { announce, retry } = this.settings;
     let text = `${formatRetry(jitter(retry))}\n`;
     if (announce) {
@@ -225,28 +278,33 @@ export class Core implements ClientHome {
     return this.#position.bytes;
   }
 
-  part(client: Client): void {
+  part(client: Member): void {
     if (this.fanout.leave(client)) this.#session?.unsubscribe?.(client.channels.map(({ key }) => key));
   }
 
-  retire(client: Client, reason: DisconnectReason): void {
+  retire(client: Member, reason: DisconnectReason): void {
     this.clients.delete(client);
     this.#lingering.set(client.id, this.settings.inboxLinger, true);
-    this.heartbeat.delete(client);
+    if (client instanceof Client) this.heartbeat.delete(client);
     this.stalled.delete(client);
     this.disconnects[reason] = (this.disconnects[reason] ?? 0) + 1;
     // Not from here: a flush may be going on, and what the hook does would come in between.
     queueMicrotask(() => void this.#hook("on-disconnect", this.settings.onDisconnect, { client: client.info, reason }));
   }
 
-  /** Appends an event; what is returned resolves when the publisher may go on. */
+  /**
+   * Appends an event; what is returned resolves when the publisher may go on.
+   *
+   * @throws {@link BrokerError} `unknown-client` if nobody of the recipient's id is connected, or was within `inboxLinger`.
+   */
   async publish(
     keys: readonly string[],
     event: EventInput,
-    { report, nonce }: { readonly report?: boolean | undefined; readonly nonce?: string | undefined } = {},
+    { report, nonce, recipient }: PublishOptions = {},
   ): Promise<Published | Reported> {
     this.checkOpen();
-    const appended = this.#open().append(keys, prepareEvent(event, this.settings), nonce);
+    if (recipient !== undefined) this.#checkRecipient(recipient);
+    const appended = this.open().append(keys, prepareEvent(event, this.settings), nonce);
     const { seq, repeated } = "seq" in appended ? appended : await track(this.#appends, appended);
     if (!repeated) this.published++;
     const watch = report ? new Report(seq, this.#waitersFor(keys, seq, repeated), this.settings.timeout) : undefined;
@@ -256,22 +314,23 @@ export class Core implements ClientHome {
     return watch ? { ...published, report: watch.done } : published;
   }
 
-  /** @throws {@link BrokerError} `unknown-client` if nobody of this id is connected, or was within `inboxLinger`. */
-  checkRecipient(id: string): void {
+  #checkRecipient(id: string): void {
     if (this.fanout.countClients(inboxKey(id)) > 0 || this.#lingering.has(id)) return;
     throw new BrokerError("unknown-client", `Event refused: there is no client ${quote(id)}.`);
   }
 
-  #recipientsOf(keys: readonly string[]): Set<Client> {
-    const clients = new Set<Client>();
+  #recipientsOf(keys: readonly string[]): Set<Member> {
+    const clients = new Set<Member>();
     for (const key of keys) {
-      for (const subscriber of this.fanout.subscribers(key)) if (subscriber instanceof Client) clients.add(subscriber);
+      // A listener is none.
+      for (const subscriber of this.fanout.subscribers(key))
+        if ("info" in subscriber) clients.add(subscriber as Member);
     }
     return clients;
   }
 
   /** Who an event is for; of one that was `repeated`, those who have not got it yet: whether the others did is not known any more. */
-  #waitersFor(keys: readonly string[], seq: number, repeated: boolean): Set<Client> {
+  #waitersFor(keys: readonly string[], seq: number, repeated: boolean): Set<Member> {
     const clients = this.#recipientsOf(keys);
     if (repeated) for (const client of clients) if (client.cursor >= seq) clients.delete(client);
     return clients;
@@ -284,7 +343,7 @@ export class Core implements ClientHome {
 
   listen(keys: readonly string[], start: Start, signal: AbortSignal | undefined): Listener {
     this.checkOpen();
-    this.#open();
+    this.open();
     return new Listener(
       this.fanout,
       keys,
@@ -296,7 +355,7 @@ export class Core implements ClientHome {
 
   disconnect(id: string, barFor: number): number {
     checkNumbers("disconnect()", { for: barFor }, 0);
-    if (barFor > 0) this.barred.set(id, barFor, true);
+    if (barFor > 0) this.#barred.set(id, barFor, true);
     const clients = this.#recipientsOf([inboxKey(id)]);
     for (const client of clients) this.#dismiss(client, "disconnected", barFor <= 0);
     return clients.size;
@@ -331,7 +390,7 @@ export class Core implements ClientHome {
       const wait = began + (step * over) / steps - now();
       if (wait > 0) await new Promise<void>((resolve) => after(wait, resolve));
       for (let index = step; index < clients.length; index += steps) {
-        const client = clients[index] as Client;
+        const client = clients[index] as Member;
         void track(this.#departures, client.leave("closing", this.farewell("closing", true), true));
       }
     }
@@ -340,7 +399,7 @@ export class Core implements ClientHome {
     this.stalled.clear();
     this.starting.clear();
     this.departing.clear();
-    this.barred.clear();
+    this.#barred.clear();
     this.#lingering.clear();
     this.#session?.close();
   }

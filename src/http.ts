@@ -1,12 +1,13 @@
-import { type Admission, type Attempt, type Authorize, admit } from "./authorize.ts";
+import { type Admission, type Attempt, type Authorize, admit, type Gate } from "./authorize.ts";
 import { presents } from "./bearer.ts";
 import { readText } from "./body.ts";
 import { checkNames, isResponse } from "./check.ts";
-import type { Core, Start } from "./core.ts";
+import type { Published, PublishOptions, Start } from "./core.ts";
 import { isForged } from "./cors.ts";
 import { BrokerError, type ErrorCode, quote, unauthorized } from "./errors.ts";
 import { checkEventType, type EventInput } from "./event.ts";
-import { inboxKey, keysOf } from "./names.ts";
+import { inboxKey, keysOf, type NameRules } from "./names.ts";
+import type { ErrorStage, Settings } from "./options.ts";
 import { asBrokerError, problem, withRetryAfter } from "./problem.ts";
 import { randomName } from "./random.ts";
 
@@ -45,11 +46,51 @@ const CLIENT_ID_LENGTH = 26;
 /** Bun's `server.timeout` takes no more seconds than this. */
 const LONGEST_IDLE = 255;
 
+/** What the face has of the broker behind it, which need not be in this process. */
+export interface Behind {
+  readonly settings: Pick<
+    Settings,
+    | "authorize"
+    | "cors"
+    | "errorHandler"
+    | "heartbeat"
+    | "maxBodyBytes"
+    | "paths"
+    | "publishToken"
+    | "retry"
+    | "timeout"
+    | "tolerance"
+  >;
+  readonly names: NameRules;
+  readonly gate: Gate;
+  /** Requests that were not answered as they wished. */
+  readonly failures: Partial<Record<ErrorCode, number>>;
+  /** @throws {@link BrokerError} `closed` */
+  checkOpen(): void;
+  /** Takes a place for a client; the answer gives it back. `undefined` if none is left. */
+  reserve(): (() => void) | undefined;
+  /** Whether this id is turned away for now. */
+  isBarred(clientId: string): boolean | Promise<boolean>;
+  /** The stream of a new client; `undefined` for one that is turned away. */
+  connect(
+    request: Request,
+    admission: Admission,
+    clientId: string,
+    start: Start,
+    place: () => void,
+  ): Promise<ReadableStream<Uint8Array> | undefined>;
+  publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published>;
+  /** The last chunk of a stream. */
+  farewell(reason: ErrorCode | "closing", reconnect: boolean): Uint8Array<ArrayBuffer>;
+  /** Reports what nobody was there to receive. Never rejects. */
+  background(stage: ErrorStage, error: unknown): Promise<void>;
+}
+
 /** The broker's HTTP face: requests in, responses out, and errors in the form of the user's choice. */
 export class HttpFace {
-  readonly #core: Core;
+  readonly #core: Behind;
 
-  constructor(core: Core) {
+  constructor(core: Behind) {
     this.#core = core;
   }
 
@@ -85,7 +126,7 @@ export class HttpFace {
     };
     const start = startOf(request, query, overrides);
     // A HEAD response with a stream is never cancelled on Node and workerd, so it gets none, and needs no place.
-    const place = request.method === "HEAD" ? () => undefined : core.capacity.reserve();
+    const place = request.method === "HEAD" ? () => undefined : core.reserve();
     try {
       const authorize = overrides.authorize ?? core.settings.authorize;
       // A page of another site could take the place of its visitor's own tabs, though it is not let read.
@@ -95,7 +136,9 @@ export class HttpFace {
       const clientId = admission.clientId ?? randomName(CLIENT_ID_LENGTH);
       const headers = streamHeaders(clientId);
       core.checkOpen();
-      if (core.barred.has(clientId)) return turnAway();
+      // Only where it has to be: a turn more, and the connection could have ended meanwhile.
+      const barred = core.isBarred(clientId);
+      if (barred === true || (barred && (await barred))) return turnAway();
       if (request.method === "HEAD") return new Response(null, { headers });
       if (!place) throw new BrokerError("at-capacity", "Connection refused: there are too many clients.");
       keepOpen(overrides.context, request, core.settings);
@@ -134,13 +177,13 @@ export class HttpFace {
 
     const data = await readText(request, settings.maxBodyBytes);
     if (data === "") throw new BrokerError("no-event-data", "no event data provided");
-    if (id !== undefined) core.checkRecipient(id);
     const keys = id === undefined ? keysOf(attempt.channels) : [inboxKey(id)];
     const event: EventInput = type ? { data, event: type } : data;
     // A key holds for who presents it: nobody can take another one's and so have its event taken for a repeated one.
     const { subject = null, byToken = false } = admission;
     const nonce = key === undefined ? undefined : JSON.stringify([byToken, subject, key]);
-    return Response.json(await core.publish(keys, event, { nonce }), { headers: { "cache-control": "no-store" } });
+    const published = await core.publish(keys, event, { nonce, recipient: id });
+    return Response.json(published, { headers: { "cache-control": "no-store" } });
   }
 
   /** Who may publish: who presents the token, and whom `authorize` lets. */
@@ -293,7 +336,7 @@ const streamHeaders = (clientId: string): Record<string, string> => ({
  * Tells a runtime that cuts idle connections how long this one may be quiet: long enough for the broker's own rule to come first,
  * and short enough that a dead socket is still closed. Bun wants the very request that it passed.
  */
-function keepOpen(context: unknown, request: Request, { heartbeat, timeout, tolerance }: Core["settings"]): void {
+function keepOpen(context: unknown, request: Request, { heartbeat, timeout, tolerance }: Behind["settings"]): void {
   const server = context as { timeout?: (request: Request, seconds: number) => void } | null | undefined;
   if (typeof server?.timeout !== "function") return;
   const quiet = Math.max(3 * heartbeat, timeout * Math.max(1, tolerance) + heartbeat);

@@ -1,4 +1,3 @@
-import type { Client } from "./client.ts";
 import { after } from "./runtime.ts";
 
 /**
@@ -6,7 +5,7 @@ import { after } from "./runtime.ts";
  * it. What is answered cancels that.
  */
 export function limitLifetime(
-  client: Client,
+  client: { expiresAt: number; expire(): void },
   expiresAt: number,
   maxAge: number,
   retire: () => void,

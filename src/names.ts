@@ -92,6 +92,13 @@ export class NameRules {
   }
 }
 
+/** What a client reads: what is for everybody, its inbox, and its channels. */
+export const keysOfClient = (clientId: string, channels: readonly string[]): readonly string[] => [
+  COMMON,
+  inboxKey(clientId),
+  ...channels.map(channelKey),
+];
+
 /** The keys of channels, for an event: everybody's where none is named. */
 export const keysOf = (channels: readonly string[]): readonly string[] =>
   channels.length > 0 ? channels.map(channelKey) : EVERYBODY;

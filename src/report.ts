@@ -1,4 +1,4 @@
-import type { Client, DisconnectReason } from "./client.ts";
+import type { DisconnectReason, Member } from "./client.ts";
 import { type Batch, holdsEvent } from "./reader.ts";
 import { after } from "./runtime.ts";
 
@@ -23,13 +23,13 @@ export interface DeliveryReport {
 export class Report {
   readonly done: Promise<DeliveryReport>;
   readonly #seq: number;
-  readonly #waiting: Set<Client>;
+  readonly #waiting: Set<Member>;
   readonly #failed: Failure[] = [];
   #handed = 0;
   #resolve!: (report: DeliveryReport) => void;
   #cancel: (() => void) | undefined;
 
-  constructor(seq: number, recipients: Set<Client>, timeout: number) {
+  constructor(seq: number, recipients: Set<Member>, timeout: number) {
     this.#seq = seq;
     this.#waiting = recipients;
     this.done = new Promise((resolve) => {
@@ -44,7 +44,7 @@ export class Report {
   }
 
   /** A client was handed a batch; whether that settles this event for it. */
-  handed(client: Client, batch: Batch): boolean {
+  handed(client: Member, batch: Batch): boolean {
     if (batch.through < this.#seq) return false;
     if (holdsEvent(batch, this.#seq)) {
       this.#has(client);
@@ -55,7 +55,7 @@ export class Report {
     return true;
   }
 
-  failed(client: Client, reason: FailureReason): void {
+  failed(client: Member, reason: FailureReason): void {
     this.#failed.push({ clientId: client.id, connectionId: client.connectionId, reason });
     this.#forget(client);
     this.#settleIfDone();
@@ -66,12 +66,12 @@ export class Report {
     for (const client of this.#waiting) this.failed(client, reason);
   }
 
-  #has(client: Client): void {
+  #has(client: Member): void {
     this.#handed++;
     this.#forget(client);
   }
 
-  #forget(client: Client): void {
+  #forget(client: Member): void {
     this.#waiting.delete(client);
     client.reports?.delete(this);
   }
