@@ -1,7 +1,7 @@
 import { overlay } from "./check.ts";
 import { BrokerError, type ErrorCode, quote, unauthorized } from "./errors.ts";
 import type { NameRules } from "./names.ts";
-import { after } from "./runtime.ts";
+import { after, now } from "./runtime.ts";
 
 /** What a request asks for. Names are checked already, the body was not touched. */
 export interface Attempt {
@@ -58,11 +58,10 @@ export interface Admission {
 
 /** Asks the application, so many at a time and each for so long. */
 export class Gate {
-  /** Requests that wait for an answer. */
-  pending = 0;
   readonly #most: number;
   readonly #deadline: number;
-  readonly #waiting = new Set<() => void>();
+  /** How to give up each request that waits for an answer, and since when it does. */
+  readonly #waiting = new Map<() => void, number>();
   #closed = false;
 
   constructor(most: number, deadline: number) {
@@ -70,15 +69,20 @@ export class Gate {
     this.#deadline = deadline;
   }
 
+  /** Requests that wait for an answer. */
+  get pending(): number {
+    return this.#waiting.size;
+  }
+
   /** @throws {@link BrokerError} `at-capacity`, `authorize-timeout`, `client-left`, and what `authorize` throws. */
   async ask(authorize: Authorize, wish: Omit<Attempt, "signal">): Promise<Verdict> {
     const { signal } = wish.request;
     if (this.#closed) throw new BrokerError("closed", "Refused: the broker is closed.");
+    if (this.pending >= this.#most) this.#forget();
     if (this.pending >= this.#most)
       throw new BrokerError("at-capacity", "Refused: too many requests are being decided.");
     const abort = new AbortController();
     let release = (): void => undefined;
-    this.pending++;
     try {
       const given = new Promise<never>((_, reject) => {
         const giveUp = (code: ErrorCode, message: string): void => {
@@ -89,7 +93,7 @@ export class Gate {
         const close = (): void => giveUp("closed", "Refused: the broker is closing.");
         const cancel = after(this.#deadline, () => giveUp("authorize-timeout", "Refused: the decision took too long."));
         signal.addEventListener("abort", leave);
-        this.#waiting.add(close);
+        this.#waiting.set(close, now());
         release = () => {
           cancel();
           signal.removeEventListener("abort", leave);
@@ -102,14 +106,21 @@ export class Gate {
       return await Promise.race([given, authorize({ ...wish, signal: abort.signal })]);
     } finally {
       release();
-      this.pending--;
+    }
+  }
+
+  /** Forgets those that are long over. A Worker may be ended with its request, and its code is not told. */
+  #forget(): void {
+    for (const [close, since] of this.#waiting) {
+      if (now() - since < this.#deadline * 2) return;
+      this.#waiting.delete(close);
     }
   }
 
   /** Waits for no answer any more. */
   close(): void {
     this.#closed = true;
-    for (const close of this.#waiting) close();
+    for (const close of this.#waiting.keys()) close();
   }
 }
 

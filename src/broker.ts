@@ -1,9 +1,10 @@
 import { checkNames } from "./check.ts";
 import type { ClientInfo, DisconnectReason } from "./client.ts";
-import { Core, type Published, type Reported, type Start } from "./core.ts";
+import { Core, type Published, type Reported } from "./core.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { EventInput } from "./event.ts";
 import { type ClientOverrides, type EventOverrides, HttpFace } from "./http.ts";
+import type { Start } from "./landing.ts";
 import type { Listened } from "./listener.ts";
 import { inboxKey, keysOf } from "./names.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";

@@ -1,7 +1,8 @@
 import type { Channel } from "./channel.ts";
 import type { Fanout, Match, Subscriber } from "./fanout.ts";
 import type { Pulse } from "./heartbeat.ts";
-import { type Batch, chunkOf, type Landing, type Reader } from "./reader.ts";
+import type { Landing } from "./landing.ts";
+import { type Batch, chunkOf, type Reader } from "./reader.ts";
 import type { FailureReason, Report } from "./report.ts";
 import type { Stalls } from "./stalls.ts";
 
@@ -51,6 +52,8 @@ export interface Member extends Subscriber {
    * With `drains` it is given what it has not read before. Resolves when it has ended.
    */
   leave(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void>;
+  /** Ends without a word. With `error` what waits for it is dropped as well. */
+  end(reason: DisconnectReason, error?: Error): void;
 }
 
 /** What a client needs of the place it is registered at. */
@@ -62,15 +65,15 @@ export interface ClientHome {
   /** Nobody has read their beginning yet. */
   readonly starting: Pick<Stalls<Client>, "add" | "delete">;
   /** Blocked, with nothing but their end to receive. */
-  readonly departing: Pick<Stalls<Client>, "add" | "delete">;
+  readonly departing: Pick<Stalls<Member>, "add" | "delete">;
   /** What it is sent while it is idle. */
   pulseFor(client: Client): Uint8Array;
   /** The last chunk of its stream. */
   farewell(reason: DisconnectReason, reconnect: boolean): Uint8Array<ArrayBuffer>;
   /** It reads nothing any more; called again, it does nothing. */
-  part(client: Client): void;
+  part(client: Member): void;
   /** Called once, when it stops being a client. MUST NOT throw. */
-  retire(client: Client, reason: DisconnectReason): void;
+  retire(client: Member, reason: DisconnectReason): void;
 }
 
 /**

@@ -1,31 +1,24 @@
+import { Announcer } from "./announcer.ts";
 import { type Admission, Gate } from "./authorize.ts";
 import type { BrokerStats } from "./broker.ts";
 import { Capacity } from "./capacity.ts";
-import type { Channel } from "./channel.ts";
 import { checkNumbers } from "./check.ts";
 import { Client, type ClientHome, type ClientInfo, type DisconnectReason, type Member } from "./client.ts";
 import { Deadlines } from "./deadlines.ts";
 import type { Session } from "./engine.ts";
 import { BrokerError, type ErrorCode, quote } from "./errors.ts";
-import { concat, type EventInput, encode, formatControl, formatRetry, HEARTBEAT, prepareEvent } from "./event.ts";
+import { type EventInput, prepareEvent } from "./event.ts";
 import { Fanout } from "./fanout.ts";
 import { Heartbeat } from "./heartbeat.ts";
+import { landAt, type Start } from "./landing.ts";
 import { limitLifetime } from "./lifetime.ts";
 import { Listener } from "./listener.ts";
 import { inboxKey, keysOfClient, NameRules } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
-import { parsePosition } from "./position.ts";
-import { jitter, randomName } from "./random.ts";
-import { hasHole, type Landing, land, type MaxReplay } from "./reader.ts";
+import { randomName } from "./random.ts";
 import { type DeliveryReport, Report } from "./report.ts";
-import { after, now } from "./runtime.ts";
+import { after, allowQuiet, now } from "./runtime.ts";
 import { Stalls } from "./stalls.ts";
-
-/** Where a reader wishes to start: after an id it was given, or at the earliest event retained; else it is live from now. */
-export interface Start {
-  readonly lastEventId?: string | undefined;
-  readonly from?: "earliest" | undefined;
-}
 
 /** What became of an event when it was published. */
 export interface Published {
@@ -68,6 +61,8 @@ interface Arrival {
   readonly clientId: string;
   readonly channels: readonly string[];
   readonly start: Start;
+  /** It was known before and its stream goes on, so it is told nothing but what it has missed. */
+  readonly again?: boolean;
 }
 
 /** The broker without its HTTP face: who is connected, and how an event gets to them. */
@@ -75,9 +70,10 @@ export class Core implements ClientHome {
   readonly settings: Settings;
   readonly fanout: Fanout;
   readonly heartbeat: Heartbeat<Client>;
+  readonly announcer: Announcer;
   readonly stalled: Stalls<Member>;
   readonly starting: Stalls<Client>;
-  readonly departing: Stalls<Client>;
+  readonly departing: Stalls<Member>;
   readonly clients: Set<Member> = new Set();
   readonly names: NameRules;
   readonly gate: Gate;
@@ -86,6 +82,7 @@ export class Core implements ClientHome {
   readonly #barred = new Deadlines();
   /** Ids that had a client not long ago. */
   readonly #lingering = new Deadlines();
+  #expectedUntil = 0;
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
   /** Requests that were not answered as they wished. */
   readonly failures: Partial<Record<ErrorCode, number>> = {};
@@ -93,8 +90,6 @@ export class Core implements ClientHome {
   #session: Session | undefined;
   #connections = 0;
   #prefix = "";
-  /** Shared by all who are told the same position. */
-  #position: { readonly seq: number; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
   #closing: Promise<void> | undefined;
   /** What the engine was asked to append and has not answered. */
   readonly #appends = new Set<Promise<unknown>>();
@@ -102,7 +97,8 @@ export class Core implements ClientHome {
   readonly #departures = new Set<Promise<unknown>>();
   readonly #longestDeparture: number;
 
-  constructor(settings: Settings) {
+  /** With `window` flushes are so many milliseconds apart, where the clock cannot be trusted to say how long one took. */
+  constructor(settings: Settings, window?: number) {
     this.settings = settings;
     this.names = new NameRules(settings);
     this.#capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
@@ -113,8 +109,10 @@ export class Core implements ClientHome {
           "overrun",
           new Error("Publishing overran the log: more was published at once than logBytes holds."),
         ),
+      window,
     );
     this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());
+    this.announcer = new Announcer(settings, this.fanout, this.heartbeat);
     this.stalled = new Stalls(settings.timeout, (client) => client.fail(settings.tolerance));
     const lost = Math.max(LONGEST_START, settings.timeout * Math.max(1, settings.tolerance));
     this.starting = new Stalls(lost, (client) => client.failStart());
@@ -128,6 +126,12 @@ export class Core implements ClientHome {
     return this.#capacity.reserve();
   }
 
+  keepOpen(request: Request, context: unknown): void {
+    const { heartbeat, timeout, tolerance } = this.settings;
+    // Long enough for the broker's own rule to come first, and short enough that a dead socket is still closed.
+    allowQuiet(context, request, Math.max(3 * heartbeat, timeout * Math.max(1, tolerance) + heartbeat));
+  }
+
   isBarred(clientId: string): boolean {
     return this.#barred.has(clientId);
   }
@@ -137,6 +141,8 @@ export class Core implements ClientHome {
     if (!this.#session) {
       this.#session = this.settings.engine.open(this.fanout);
       this.fanout.open(this.#session);
+      this.#session.keep?.("barred", this.#barred);
+      this.#session.keep?.("lingering", this.#lingering);
       this.#prefix = randomName(8);
     }
     return this.#session;
@@ -185,7 +191,7 @@ export class Core implements ClientHome {
    * @throws as {@link connect}
    */
   async register<M extends Member>(
-    { request, subject, channels, clientId, start }: Arrival,
+    { request, subject, channels, clientId, start, again = false }: Arrival,
     place: () => void,
     make: (info: ClientInfo, keys: readonly string[]) => M,
   ): Promise<M | undefined> {
@@ -217,8 +223,8 @@ export class Core implements ClientHome {
       connectedAt: Date.now(),
     });
     const client = make(info, keys);
-    const landing = this.#land(client.channels, start, settings.maxReplay);
-    client.startAt(landing, this.#prelude(client, landing));
+    const landing = landAt(this.fanout.log, client.channels, start, settings.maxReplay);
+    client.startAt(landing, this.announcer.prelude(client, landing, again));
     place();
     this.enroll(client);
     void this.#hook("on-connect", settings.onConnect, { client: info, request });
@@ -239,43 +245,15 @@ export class Core implements ClientHome {
 
   /** Ends a client with a word, without what it has not read. */
   #dismiss(client: Member, reason: DisconnectReason, reconnect: boolean, retry?: number): void {
-    void track(this.#departures, client.leave(reason, this.farewell(reason, reconnect, retry), false));
+    void track(this.#departures, client.leave(reason, this.announcer.farewell(reason, reconnect, retry), false));
   }
 
-  #land(channels: readonly Channel[], { lastEventId, from }: Start, maxReplay: MaxReplay): Landing {
-    const { log } = this.fanout;
-    // EventSource sends an empty id after an event that reset it.
-    if (!lastEventId) return land(log, channels, from, maxReplay);
-    const position = parsePosition(lastEventId);
-    const ours = position?.epoch === log.epoch && position.seq <= log.head;
-    return land(log, channels, ours ? position.seq : null, maxReplay);
-  }
-
-  /** What every stream begins with: the reconnection time, who and where the client is, and what it has missed if that is all that can be said. */
-  #prelude(client: Member, { cursor, gaps = [], resumed }: Landing): Uint8Array<ArrayBuffer> {
-    const { announce, retry } = this.settings;
-    let text = `${formatRetry(jitter(retry))}\n`;
-    if (announce) {
-      // While a gap is about to be said, the id would let a client that drops here skip it.
-      const id = gaps.length > 0 || hasHole(client.channels, cursor) ? undefined : this.fanout.log.id(cursor);
-      text += formatControl("ready", { clientId: client.id, resumed }, id);
-    }
-    const told = concat(gaps.map(({ bytes }) => bytes));
-    this.fanout.gaps += gaps.length;
-    this.fanout.bytes += told.length;
-    return concat([encode(text), told]);
-  }
-
-  /** What an idle client is sent. The one of a quiet channel is told where the log is, before nobody can judge its last id any more. */
   pulseFor(client: Client): Uint8Array<ArrayBuffer> {
-    const { log, position } = this.fanout;
-    const age = this.heartbeat.since(client.told);
-    if (!this.settings.announce || client.cursor >= position || age < log.retention.age / 2) return HEARTBEAT;
-    client.cursor = position;
-    client.told = this.heartbeat.tick;
-    if (this.#position?.seq !== position)
-      this.#position = { seq: position, bytes: encode(formatControl("position", {}, log.id(position))) };
-    return this.#position.bytes;
+    return this.announcer.pulse(client);
+  }
+
+  farewell(reason: DisconnectReason | ErrorCode, reconnect: boolean): Uint8Array<ArrayBuffer> {
+    return this.announcer.farewell(reason, reconnect);
   }
 
   part(client: Member): void {
@@ -314,8 +292,17 @@ export class Core implements ClientHome {
     return watch ? { ...published, report: watch.done } : published;
   }
 
+  /** Clients of before, nobody knows which, are about to come back: for as long as an inbox lingers, every one is taken to exist. */
+  expectReturns(): void {
+    this.#expectedUntil = now() + this.settings.inboxLinger;
+  }
+
+  get isExpecting(): boolean {
+    return now() < this.#expectedUntil;
+  }
+
   #checkRecipient(id: string): void {
-    if (this.fanout.countClients(inboxKey(id)) > 0 || this.#lingering.has(id)) return;
+    if (this.fanout.countClients(inboxKey(id)) > 0 || this.#lingering.has(id) || this.isExpecting) return;
     throw new BrokerError("unknown-client", `Event refused: there is no client ${quote(id)}.`);
   }
 
@@ -347,7 +334,7 @@ export class Core implements ClientHome {
     return new Listener(
       this.fanout,
       keys,
-      (joined) => this.#land(joined, start, {}),
+      (joined) => landAt(this.fanout.log, joined, start, {}),
       () => this.isClosed,
       signal,
     );
@@ -359,15 +346,6 @@ export class Core implements ClientHome {
     const clients = this.#recipientsOf([inboxKey(id)]);
     for (const client of clients) this.#dismiss(client, "disconnected", barFor <= 0);
     return clients.size;
-  }
-
-  /** The last chunk of a stream: why it ends, and when to come back. */
-  farewell(
-    reason: DisconnectReason | ErrorCode,
-    reconnect: boolean,
-    retry: number = jitter(this.settings.retry),
-  ): Uint8Array<ArrayBuffer> {
-    return encode(formatRetry(retry) + formatControl("end", { reason, reconnect }));
   }
 
   close(over: number): Promise<void> {
@@ -391,7 +369,7 @@ export class Core implements ClientHome {
       if (wait > 0) await new Promise<void>((resolve) => after(wait, resolve));
       for (let index = step; index < clients.length; index += steps) {
         const client = clients[index] as Member;
-        void track(this.#departures, client.leave("closing", this.farewell("closing", true), true));
+        void track(this.#departures, client.leave("closing", this.announcer.farewell("closing", true), true));
       }
     }
     await Promise.all(this.#departures);
@@ -399,9 +377,9 @@ export class Core implements ClientHome {
     this.stalled.clear();
     this.starting.clear();
     this.departing.clear();
+    this.#session?.close();
     this.#barred.clear();
     this.#lingering.clear();
-    this.#session?.close();
   }
 
   stats(): BrokerStats {

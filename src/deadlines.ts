@@ -7,6 +7,8 @@ const SWEEP = 1_000;
 
 /** Names that something is remembered of for a while. No timer: what is over goes when others come. */
 export class Deadlines<T = true> {
+  /** Told of every name with the time it is remembered until, epoch milliseconds. */
+  onSet: ((name: string, until: number, value: T) => void) | undefined;
   readonly #kept = new Map<string, { readonly end: number; readonly value: T }>();
   #added = 0;
 
@@ -26,6 +28,7 @@ export class Deadlines<T = true> {
       this.#kept.delete(oldest);
     }
     this.#kept.set(name, { end, value });
+    this.onSet?.(name, Date.now() + end - time, value);
   }
 
   get(name: string): T | undefined {

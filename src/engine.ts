@@ -1,3 +1,4 @@
+import type { Deadlines } from "./deadlines.ts";
 import type { Follower, Log } from "./log.ts";
 
 /**
@@ -41,6 +42,11 @@ export interface Session {
    */
   subscribe?(keys: readonly string[]): Promise<void> | undefined;
   unsubscribe?(keys: readonly string[]): void;
+  /**
+   * Has the names that the broker remembers for a while outlive the process: it fills `deadlines` with what was remembered under `kind`, and
+   * keeps what is added to it. Absent where nothing outlives the process.
+   */
+  keep?(kind: "barred" | "lingering", deadlines: Deadlines): void;
   /** Leaves the engine; nothing is called any more. */
   close(): void;
 }

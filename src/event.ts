@@ -71,6 +71,10 @@ export const formatRetry = (ms: number): string => `retry: ${ms}\n`;
 export const formatControl = (name: "ready" | "position" | "gap" | "end", data: object, id?: string): string =>
   formatEvent({ event: `fanwire-${name}`, id, data: JSON.stringify(data) });
 
+/** The end of a stream: why, and when to come back. */
+export const formatEnd = (reason: string, reconnect: boolean, retry: number): string =>
+  formatRetry(retry) + formatControl("end", { reason, reconnect });
+
 /** How events become text. */
 export interface EventRules {
   readonly serialize: (data: unknown) => string;

@@ -84,9 +84,10 @@ export class Fanout implements Follower {
   readonly #onOverrun: () => void;
   #overran = false;
 
-  constructor(onOverrun: () => void) {
+  /** `window` is as of {@link Pace}. */
+  constructor(onOverrun: () => void, window?: number) {
     this.#onOverrun = onOverrun;
-    this.#pace = new Pace<Subscriber>(() => this.#flush());
+    this.#pace = new Pace<Subscriber>(() => this.#flush(), window);
   }
 
   open(session: Session): void {

@@ -8,20 +8,19 @@ export interface Pulse {
   slot: number;
 }
 
-/** Parts of the interval, so that not all heartbeats leave at once, and none is later than by one part. */
-const SLOTS = 16;
-
 /** One timer for all heartbeats. Who was given something meanwhile is only looked at again when it could be due. */
 export class Heartbeat<T extends Pulse> {
   tick = 0;
   readonly #interval: number;
   readonly #send: (idle: T) => void;
-  readonly #slots: Set<T>[] = Array.from({ length: SLOTS }, () => new Set<T>());
+  /** Parts of the interval, so that not all heartbeats leave at once, and none is later than by one part. */
+  readonly #slots: Set<T>[];
   #watched = 0;
   #stop: (() => void) | undefined;
 
-  constructor(interval: number, send: (idle: T) => void) {
+  constructor(interval: number, send: (idle: T) => void, slots = 16) {
     this.#interval = interval;
+    this.#slots = Array.from({ length: slots }, () => new Set<T>());
     this.#send = send;
   }
 
@@ -30,7 +29,7 @@ export class Heartbeat<T extends Pulse> {
     pulse.beat = this.tick;
     this.#file(pulse);
     this.#watched++;
-    this.#stop ??= every(this.#interval / SLOTS, () => this.#turn());
+    this.#stop ??= every(this.#interval / this.#slots.length, () => this.#turn());
   }
 
   delete(pulse: T): void {
@@ -42,21 +41,21 @@ export class Heartbeat<T extends Pulse> {
 
   /** Milliseconds since a tick, to within one part of the interval. */
   since(tick: number): number {
-    return ((this.tick - tick) * this.#interval) / SLOTS;
+    return ((this.tick - tick) * this.#interval) / this.#slots.length;
   }
 
   #file(pulse: T): void {
-    pulse.slot = pulse.beat % SLOTS;
+    pulse.slot = pulse.beat % this.#slots.length;
     this.#slots[pulse.slot]?.add(pulse);
   }
 
   #turn(): void {
     this.tick++;
-    const slot = this.#slots[this.tick % SLOTS] as Set<T>;
+    const slot = this.#slots[this.tick % this.#slots.length] as Set<T>;
     // A copy: who is filed or added meanwhile is not due.
     for (const pulse of [...slot]) {
       if (!slot.has(pulse)) continue;
-      if (this.tick - pulse.beat >= SLOTS) {
+      if (this.tick - pulse.beat >= this.#slots.length) {
         pulse.beat = this.tick;
         this.#send(pulse);
       } else {

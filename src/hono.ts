@@ -9,6 +9,9 @@ import type { EventOverrides } from "./http.ts";
 import { problem } from "./problem.ts";
 import { onWorkers } from "./runtime.ts";
 
+/** The broker, or on Workers the hub of its objects. */
+type Handlers = Pick<Broker, "clientHandler" | "eventHandler">;
+
 /** Options of {@link sse}, {@link connect} and {@link broadcast}. `E` is the app's own: its variables and bindings. */
 export interface HonoOptions<E extends Env = BlankEnv> {
   /**
@@ -32,7 +35,7 @@ export type SseHandler<E extends Env = BlankEnv> = Handler<E, string, BlankInput
  * }));
  * @throws `TypeError` for an option that is none.
  */
-export function sse<E extends Env = BlankEnv>(broker: Broker, options: HonoOptions<E> = {}): Hono<E> {
+export function sse<E extends Env = BlankEnv>(broker: Handlers, options: HonoOptions<E> = {}): Hono<E> {
   const app = new Hono<E>();
   // The broker answers other methods itself.
   app.all("/connect", connect(broker, options));
@@ -52,7 +55,7 @@ export function sse<E extends Env = BlankEnv>(broker: Broker, options: HonoOptio
  * }));
  * @throws `TypeError` for an option that is none. The handler: `HTTPException`, as {@link sse} says.
  */
-export function connect<E extends Env = BlankEnv>(broker: Broker, options: HonoOptions<E> = {}): SseHandler<E> {
+export function connect<E extends Env = BlankEnv>(broker: Handlers, options: HonoOptions<E> = {}): SseHandler<E> {
   return translate<E>(broker.clientHandler, options);
 }
 
@@ -63,7 +66,7 @@ export function connect<E extends Env = BlankEnv>(broker: Broker, options: HonoO
  * @example app.post("/publish", bearerAuth({ token }), broadcast(broker));
  * @throws `TypeError` for an option that is none. The handler: `HTTPException`, as {@link sse} says.
  */
-export function broadcast<E extends Env = BlankEnv>(broker: Broker, options: HonoOptions<E> = {}): SseHandler<E> {
+export function broadcast<E extends Env = BlankEnv>(broker: Handlers, options: HonoOptions<E> = {}): SseHandler<E> {
   return translate<E>(broker.eventHandler, options);
 }
 

@@ -2,10 +2,11 @@ import { type Admission, type Attempt, type Authorize, admit, type Gate } from "
 import { presents } from "./bearer.ts";
 import { readText } from "./body.ts";
 import { checkNames, isResponse } from "./check.ts";
-import type { Published, PublishOptions, Start } from "./core.ts";
+import type { Published, PublishOptions } from "./core.ts";
 import { isForged } from "./cors.ts";
 import { BrokerError, type ErrorCode, quote, unauthorized } from "./errors.ts";
 import { checkEventType, type EventInput } from "./event.ts";
+import type { Start } from "./landing.ts";
 import { inboxKey, keysOf, type NameRules } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
 import { asBrokerError, problem, withRetryAfter } from "./problem.ts";
@@ -43,23 +44,12 @@ export interface EventOverrides extends Overrides {
 
 /** 26 characters of five random bits each: 130. */
 const CLIENT_ID_LENGTH = 26;
-/** Bun's `server.timeout` takes no more seconds than this. */
-const LONGEST_IDLE = 255;
 
 /** What the face has of the broker behind it, which need not be in this process. */
 export interface Behind {
   readonly settings: Pick<
     Settings,
-    | "authorize"
-    | "cors"
-    | "errorHandler"
-    | "heartbeat"
-    | "maxBodyBytes"
-    | "paths"
-    | "publishToken"
-    | "retry"
-    | "timeout"
-    | "tolerance"
+    "authorize" | "cors" | "errorHandler" | "maxBodyBytes" | "paths" | "publishToken" | "retry"
   >;
   readonly names: NameRules;
   readonly gate: Gate;
@@ -71,6 +61,8 @@ export interface Behind {
   reserve(): (() => void) | undefined;
   /** Whether this id is turned away for now. */
   isBarred(clientId: string): boolean | Promise<boolean>;
+  /** Tells the runtime how long the stream of this request may be quiet; `context` is what it passed beside the request. */
+  keepOpen(request: Request, context: unknown): void;
   /** The stream of a new client; `undefined` for one that is turned away. */
   connect(
     request: Request,
@@ -136,12 +128,12 @@ export class HttpFace {
       const clientId = admission.clientId ?? randomName(CLIENT_ID_LENGTH);
       const headers = streamHeaders(clientId);
       core.checkOpen();
-      // Only where it has to be: a turn more, and the connection could have ended meanwhile.
-      const barred = core.isBarred(clientId);
-      if (barred === true || (barred && (await barred))) return turnAway();
-      if (request.method === "HEAD") return new Response(null, { headers });
+      const isHead = request.method === "HEAD";
+      // Of the others `connect` knows it, and where the broker is elsewhere each question is a request.
+      if ((isHead || !place) && (await core.isBarred(clientId))) return turnAway();
+      if (isHead) return new Response(null, { headers });
       if (!place) throw new BrokerError("at-capacity", "Connection refused: there are too many clients.");
-      keepOpen(overrides.context, request, core.settings);
+      core.keepOpen(request, overrides.context);
       const stream = await core.connect(request, admission, clientId, start, place);
       return stream ? new Response(stream, { headers }) : turnAway();
     } finally {
@@ -331,14 +323,3 @@ const streamHeaders = (clientId: string): Record<string, string> => ({
   ...STREAM_HEADERS,
   "fanwire-client-id": encodeURIComponent(clientId),
 });
-
-/**
- * Tells a runtime that cuts idle connections how long this one may be quiet: long enough for the broker's own rule to come first,
- * and short enough that a dead socket is still closed. Bun wants the very request that it passed.
- */
-function keepOpen(context: unknown, request: Request, { heartbeat, timeout, tolerance }: Behind["settings"]): void {
-  const server = context as { timeout?: (request: Request, seconds: number) => void } | null | undefined;
-  if (typeof server?.timeout !== "function") return;
-  const quiet = Math.max(3 * heartbeat, timeout * Math.max(1, tolerance) + heartbeat);
-  server.timeout(request, Math.min(LONGEST_IDLE, Math.ceil(quiet / 1000)));
-}

@@ -1,8 +1,9 @@
 import type { Channel } from "./channel.ts";
 import { parseEvent } from "./event.ts";
 import type { Fanout, Match, Subscriber } from "./fanout.ts";
+import type { Landing } from "./landing.ts";
 import { COMMON, publicName } from "./names.ts";
-import { type Batch, type Item, isGap, type Landing, type Reader } from "./reader.ts";
+import { type Batch, type Item, isGap, type Reader } from "./reader.ts";
 
 /** An event, as it was published, with its position. */
 export interface ListenedEvent {

@@ -62,11 +62,20 @@ export interface Follower {
   overrun(): void;
 }
 
+/** Who keeps what the log holds in a place that outlives the process. */
+export interface Keeper {
+  /** The log holds this event no longer. */
+  lost(entry: Entry): void;
+  /** The log knows nothing of this channel any more. */
+  forgot(key: string): void;
+}
+
 /** The bounded log of one namespace: one total order, kept by channel. */
 export class Log {
   readonly epoch: string;
   readonly maxBytes: number;
   readonly followers: Set<Follower> = new Set();
+  keeper: Keeper | undefined;
   /** The last position given. */
   head = 0;
   /** Bytes held, each event counted once, {@link ENTRY_COST} included. */
@@ -80,7 +89,7 @@ export class Log {
   /** Channels without a pin, the one that was used longest ago first. */
   readonly #idle = new Set<Channel>();
   /** Every channel without a record may have had events up to here. */
-  #forgotten = 0;
+  forgotten = 0;
   /** Channels that keep events, by the binary logarithm of what those cost. */
   readonly #bySize: Set<Channel>[] = [];
 
@@ -100,31 +109,55 @@ export class Log {
   }
 
   /** Gives the next position to an event and keeps it. `text` is the event without its id. */
-  append(keys: readonly string[], text: string): Entry {
-    const seq = ++this.head;
-    const entry: Entry = { seq, keys, at: Date.now(), bytes: encode(formatId(this.id(seq)) + text), keepers: 0 };
-    this.bytes += costOf(entry);
-    this.size++;
+  append(keys: readonly string[], text: string, at: number = Date.now()): Entry {
     const channels = keys.map((key) => this.pin(key));
-    for (const channel of channels) {
-      const before = level(channel);
-      channel.keep(entry);
-      this.#file(channel, before);
-    }
+    const entry = this.#hold(this.head + 1, channels, text, at);
     for (const follower of this.followers) follower.appended(entry);
     for (const channel of channels) {
-      this.trim(channel, entry.at);
+      this.trim(channel, at);
       this.unpin(channel);
     }
     this.#shrink();
     return entry;
   }
 
+  /** Puts back an event that was kept elsewhere. In order, before anything is appended; `expire` then drops what is over its bounds. */
+  restore(seq: number, keys: readonly string[], text: string, at: number): void {
+    const channels = keys.map((key) => this.pin(key));
+    this.#hold(seq, channels, text, at);
+    for (const channel of channels) this.unpin(channel);
+  }
+
+  #hold(seq: number, channels: readonly Channel[], text: string, at: number): Entry {
+    const keys = channels.map(({ key }) => key);
+    const entry: Entry = { seq, keys, at, bytes: encode(formatId(this.id(seq)) + text), keepers: 0 };
+    this.head = seq;
+    this.bytes += costOf(entry);
+    this.size++;
+    for (const channel of channels) {
+      const before = level(channel);
+      channel.keep(entry);
+      this.#file(channel, before);
+    }
+    return entry;
+  }
+
+  /** Drops what no bound allows any more, of all channels. */
+  expire(time: number): void {
+    for (const channel of this.#channels.values()) this.trim(channel, time);
+    this.#shrink();
+  }
+
+  /** The record of a channel, if there is one. */
+  peek(key: string): Channel | undefined {
+    return this.#channels.get(key);
+  }
+
   /** The record of a channel, made if there is none, and kept until the pin is given back. */
   pin(key: string): Channel {
     let channel = this.#channels.get(key);
     if (!channel) {
-      channel = new Channel(key, this.#forgotten);
+      channel = new Channel(key, this.forgotten);
       this.#channels.set(key, channel);
     }
     if (channel.pins++ === 0) this.#idle.delete(channel);
@@ -134,7 +167,7 @@ export class Log {
   /** Gives back a pin. A record that tells nothing goes with its last one. */
   unpin(channel: Channel): void {
     if (--channel.pins > 0) return;
-    if (channel.last <= this.#forgotten && channel.size === 0) this.#channels.delete(channel.key);
+    if (channel.last <= this.forgotten && channel.size === 0) this.#channels.delete(channel.key);
     else if (this.#idle.add(channel).size > this.#maxChannels) this.#forgetOne();
   }
 
@@ -174,15 +207,17 @@ export class Log {
     this.bytes -= costOf(entry);
     this.size--;
     for (const key of entry.keys) this.#channels.get(key)?.lost(entry, forced);
+    this.keeper?.lost(entry);
     return entry.seq;
   }
 
   #forgetOne(): void {
     for (const channel of this.#idle) {
       while (channel.size > 0) this.#drop(channel);
-      this.#forgotten = Math.max(this.#forgotten, channel.last);
+      this.forgotten = Math.max(this.forgotten, channel.last);
       this.#channels.delete(channel.key);
       this.#idle.delete(channel);
+      this.keeper?.forgot(channel.key);
       return;
     }
   }

@@ -6,7 +6,7 @@ import { BrokerError, type ErrorCode, quote } from "./errors.ts";
 /** The key of what every client receives. */
 export const COMMON = "";
 /** The key of a channel. */
-export const channelKey = (name: string): string => `#${name}`;
+const channelKey = (name: string): string => `#${name}`;
 /** The key of what is sent to one recipient. */
 export const inboxKey = (clientId: string): string => `@${clientId}`;
 

@@ -6,7 +6,7 @@ import { Cors, type CorsOptions } from "./cors.ts";
 import type { Engine } from "./engine.ts";
 import { memoryEngine } from "./engines/memory.ts";
 import type { BrokerError } from "./errors.ts";
-import type { MaxReplay } from "./reader.ts";
+import type { MaxReplay } from "./landing.ts";
 
 /**
  * Where an error came from that nobody was there to receive: a hook (`on-connect`, `on-disconnect`, `error-handler`), `authorize`,
@@ -154,8 +154,7 @@ const MAX_REPLAY = { events: Infinity, bytes: Infinity };
 const PATHS = { connect: "/connect", broadcast: "/broadcast" };
 
 /** @throws `RangeError` for a number out of its range, `TypeError` for what is no option. */
-export function resolveOptions(options: BrokerOptions): Settings {
-  const where = "createBroker()";
+export function resolveOptions(options: BrokerOptions, where = "createBroker()"): Settings {
   const given = overlay<Omit<Settings, "cors"> & BrokerOptions>(where, "option", DEFAULTS, options);
   const maxReplay = overlay<Required<MaxReplay>>(where, "maxReplay option", MAX_REPLAY, given.maxReplay);
   const paths = overlay<Settings["paths"]>(where, "path", PATHS, given.paths);

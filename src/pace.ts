@@ -20,6 +20,7 @@ const MOST_HOLDS = 8;
  */
 export class Pace<Taker> {
   readonly #flush: () => void;
+  readonly #window: number | undefined;
   #since = 0;
   #requested = false;
   #measuring = false;
@@ -34,8 +35,10 @@ export class Pace<Taker> {
   #flushed = false;
   #cancelHold: (() => void) | undefined;
 
-  constructor(flush: () => void) {
+  /** With `window` the time between two flushes is so many milliseconds, and nothing is measured. */
+  constructor(flush: () => void, window?: number) {
     this.#flush = flush;
+    this.#window = window;
   }
 
   /** There is something to flush. */
@@ -104,12 +107,20 @@ export class Pace<Taker> {
     this.#flushed = true;
     this.#releaseIfTaken();
     this.#measuring = true;
+    if (this.#window !== undefined) {
+      after(this.#window, () => this.#measured(0));
+      return;
+    }
     nextTurn(() => {
-      this.#measuring = false;
       const end = now();
-      this.#earliest = end + Math.min(LONGEST_WINDOW, (end - start) * WINDOW_FACTOR);
-      if (this.#requested) this.#schedule();
+      this.#measured(end + Math.min(LONGEST_WINDOW, (end - start) * WINDOW_FACTOR));
     });
+  }
+
+  #measured(earliest: number): void {
+    this.#measuring = false;
+    this.#earliest = earliest;
+    if (this.#requested) this.#schedule();
   }
 
   #giveUp(): void {

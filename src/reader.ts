@@ -45,7 +45,8 @@ export interface Reader {
   overrun: number;
 }
 
-interface Hole {
+/** A stretch that a reader has not read and cannot. */
+export interface Hole {
   /** Where it begins. */
   readonly after: number;
   /** How far the reader was told that it reaches. */
@@ -57,7 +58,7 @@ interface Hole {
 /** Bytes of events in one chunk, at the most; one larger event goes alone. */
 const MAX_CHUNK = 64 * 1024;
 
-function makeGap(log: Log, gap: Omit<Gap, "bytes">): Gap {
+export function makeGap(log: Log, gap: Omit<Gap, "bytes">): Gap {
   const data = {
     channels: gap.channels.map(publicName),
     after: gap.after === undefined ? null : log.id(gap.after),
@@ -66,103 +67,8 @@ function makeGap(log: Log, gap: Omit<Gap, "bytes">): Gap {
   return { ...gap, bytes: encode(formatControl("gap", data, log.id(gap.seq))) };
 }
 
-/** Where a stream starts. */
-export interface Landing {
-  readonly cursor: number;
-  /** What has to be said before anything else. */
-  readonly gaps?: readonly Gap[];
-  /** Whether it continues the position that was asked for. */
-  readonly resumed: boolean;
-  readonly holes?: Map<Channel, Hole>;
-}
-
-/** The most that a connection is given of what was before it. */
-export interface MaxReplay {
-  /** Events, 0 or more. @default Infinity */
-  readonly events?: number;
-  /** Bytes as encoded, 0 or more. @default Infinity */
-  readonly bytes?: number;
-}
-
-/**
- * Where a reader of these channels starts: after `seq` if that is a position of this log, live if nothing was asked for
- * (`undefined`), at the oldest event retained for `"earliest"`, and there with a gap for a foreign position (`null`); with no more
- * before it than `max` allows.
- */
-export function land(
-  log: Log,
-  channels: readonly Channel[],
-  from: number | null | undefined | "earliest",
-  max: MaxReplay,
-): Landing {
-  if (from === undefined) return { cursor: log.head, resumed: false };
-  const time = Date.now();
-  for (const channel of channels) log.trim(channel, time);
-  const oldest = oldestAllowed(log, channels, max);
-  if (typeof from === "number")
-    return oldest > from ? cutOff(log, channels, from, oldest) : { cursor: from, resumed: true };
-  let cursor = log.head;
-  for (const channel of channels) {
-    cursor = Math.min(cursor, (channel.at(0)?.seq ?? Infinity) - 1);
-  }
-  cursor = Math.max(cursor, oldest);
-  if (from === "earliest") {
-    const holes = new Map<Channel, Hole>();
-    for (const channel of channels) {
-      if (channel.dropped > cursor) holes.set(channel, { after: cursor, told: channel.dropped, excused: true });
-    }
-    return { cursor, resumed: false, holes };
-  }
-  const keys = channels.map((channel) => channel.key);
-  return {
-    cursor,
-    resumed: false,
-    gaps: [makeGap(log, { channels: keys, after: undefined, through: cursor, seq: cursor })],
-  };
-}
-
-/** Where a reader starts that comes back to `from` and is given nothing up to `oldest`. */
-function cutOff(log: Log, channels: readonly Channel[], from: number, oldest: number): Landing {
-  const holes = new Map<Channel, Hole>();
-  const gaps: Gap[] = [];
-  const keys: string[] = [];
-  for (const channel of channels) {
-    if (channel.dropped > oldest) {
-      // What the log has lost up to a place behind is a hole of its own; it is said first, or the other gap's id would hide its beginning.
-      holes.set(channel, { after: from, told: channel.dropped });
-      gaps.push(makeGap(log, { channels: [channel.key], after: from, through: channel.dropped, seq: from }));
-    } else if (hasLost(channel, from, oldest)) {
-      keys.push(channel.key);
-    }
-  }
-  if (keys.length > 0) gaps.push(makeGap(log, { channels: keys, after: from, through: oldest, seq: oldest }));
-  return { cursor: oldest, resumed: false, gaps, holes };
-}
-
-/** The position after which the newest events of these channels are, as many as a replay may have; 0 if all that there are. */
-function oldestAllowed(
-  log: Log,
-  channels: readonly Channel[],
-  { events = Infinity, bytes = Infinity }: MaxReplay,
-): number {
-  if (events === Infinity && bytes === Infinity) return 0;
-  const lanes = channels.map((channel) => ({ channel, index: channel.indexAfter(log.head) - 1 }));
-  let room = bytes;
-  for (let count = 0; ; count++) {
-    let newest: Entry | undefined;
-    for (const { channel, index } of lanes) {
-      const entry = channel.at(index);
-      if (entry && !(newest && newest.seq >= entry.seq)) newest = entry;
-    }
-    if (!newest) return 0;
-    room -= newest.bytes.length;
-    if (count >= events || room < 0) return newest.seq;
-    for (const lane of lanes) if (lane.channel.at(lane.index) === newest) lane.index--;
-  }
-}
-
 /** Whether a channel had an event in a stretch of the log. What the log has lost of it must not reach beyond. */
-const hasLost = (channel: Channel, after: number, through: number): boolean =>
+export const hasLost = (channel: Channel, after: number, through: number): boolean =>
   channel.dropped > after || (channel.at(channel.indexAfter(after))?.seq ?? Infinity) <= through;
 
 /** Whether the log has lost what this reader, or a part of it, has not read yet. */

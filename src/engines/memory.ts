@@ -1,10 +1,11 @@
 import { checkNumbers } from "../check.ts";
 import { Deadlines } from "../deadlines.ts";
-import type { Appended, Engine, Session } from "../engine.ts";
+import type { Engine, Session } from "../engine.ts";
 import { BrokerError } from "../errors.ts";
 import { type Follower, Log, type LogOptions, resolveLogOptions } from "../log.ts";
 import { randomName } from "../random.ts";
 import { onWorkers } from "../runtime.ts";
+import { appendOnce, type Known } from "./keys.ts";
 
 /** Options of {@link memoryEngine}. */
 export interface MemoryEngineOptions extends LogOptions {
@@ -34,19 +35,7 @@ export function memoryEngine({ durableObject, keyWindow = 300_000, ...rest }: Me
     );
   }
   let log: Log | undefined;
-  const known = new Deadlines<{ readonly seq: number; readonly print: string }>();
-
-  function append(log: Log, keys: readonly string[], text: string, nonce?: string): Appended {
-    if (nonce === undefined) return { seq: log.append(keys, text).seq, repeated: false };
-    const print = fingerprint(`${[...keys].sort().join("\n")}\n${text}`);
-    const before = known.get(nonce);
-    if (before && before.print !== print)
-      throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
-    if (before) return { seq: before.seq, repeated: true };
-    const { seq } = log.append(keys, text);
-    known.set(nonce, keyWindow, { seq, print });
-    return { seq, repeated: false };
-  }
+  const known: Known = new Deadlines();
 
   return {
     open(follower: Follower): Session {
@@ -55,22 +44,10 @@ export function memoryEngine({ durableObject, keyWindow = 300_000, ...rest }: Me
       opened.followers.add(follower);
       return {
         log: opened,
-        append: (keys, text, nonce) => append(opened, keys, text, nonce),
+        append: (keys, text, nonce) =>
+          appendOnce(known, keyWindow, keys, text, nonce, () => opened.append(keys, text).seq),
         close: () => void opened.followers.delete(follower),
       };
     },
   };
-}
-
-/** Tells two texts apart that are not made to be taken for each other: 64 bits of two multiplicative hashes, and the length. */
-function fingerprint(text: string): string {
-  let a = 0x811c9dc5;
-  let b = 0x9e3779b9;
-  for (let index = 0; index < text.length; index++) {
-    const unit = text.charCodeAt(index);
-    a = Math.imul(a ^ unit, 0x01000193);
-    b = Math.imul(b ^ unit, 0x85ebca6b);
-    b ^= b >>> 13;
-  }
-  return `${a} ${b} ${text.length}`;
 }

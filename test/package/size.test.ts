@@ -5,9 +5,9 @@ import { expect, test } from "vitest";
 const root = new URL("../../", import.meta.url).pathname;
 /**
  * Bytes after minifying and gzip. Raise it only with a reason, in the same commit. It was 11,500 before `authorize`, CORS, keys and the
- * bounds.
+ * bounds, and 16,800 before what a log in SQLite and a face apart from its broker need.
  */
-const BUDGET = 16_800;
+const BUDGET = 17_200;
 
 test("createBroker with the memory engine keeps within its budget", async () => {
   const { outputFiles } = await build({
