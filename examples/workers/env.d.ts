@@ -1,0 +1,15 @@
+// What the configuration binds. `wrangler types` writes such a file for you, with types for all else that Workers have.
+declare module "cloudflare:workers" {
+  export const env: {
+    readonly HUB: import("fanwire/workers").ObjectNamespace;
+    readonly SECRETS: { getByName(name: string): import("./hono.ts").Secrets };
+    readonly PUBLISH_TOKEN: string | undefined;
+    readonly TICKET_LIFE: string;
+  };
+}
+
+// wrangler imports it as text.
+declare module "*.html" {
+  const text: string;
+  export default text;
+}

@@ -1,0 +1,152 @@
+/**
+ * EventSource can send no token, and one in the URL ends up in logs. Two ways without: a session cookie, and a ticket that is good once.
+ * With Hono, on Cloudflare Workers. PUBLISH_TOKEN is a secret of the Worker, TICKET_LIFE (milliseconds) a variable.
+ */
+import { DurableObject, env } from "cloudflare:workers";
+import { sse } from "fanwire/hono";
+import { BrokerObject, hub, type ObjectOptions } from "fanwire/workers";
+import { Hono } from "hono";
+import { bearerAuth } from "hono/bearer-auth";
+import { some } from "hono/combine";
+import { deleteCookie, getCookie, setCookie } from "hono/cookie";
+import { createMiddleware } from "hono/factory";
+import { HTTPException } from "hono/http-exception";
+import { validator } from "hono/validator";
+import page from "../bun/hono.html";
+
+interface Session {
+  readonly user: string;
+  readonly expiresAt: number;
+}
+interface AppEnv {
+  Variables: { cookie: string; session: Session | undefined };
+}
+
+/** Where all clients meet. */
+export class Hub extends BrokerObject {
+  // A client that is only slow may stay for 20 timeouts.
+  override readonly options: ObjectOptions = { timeout: 3_000, tolerance: 20 };
+}
+
+/**
+ * Sessions by a secret name, which is a cookie or a ticket. What one request makes another one takes, perhaps on the other side of the earth,
+ * so they are in an object; and in one of their own, because a hub that nobody uses for long empties its storage.
+ */
+export class Secrets extends DurableObject {
+  readonly #sql: typeof this.ctx.storage.sql = this.ctx.storage.sql;
+
+  constructor(...given: ConstructorParameters<typeof DurableObject>) {
+    super(...given);
+    this.#sql.exec(
+      `CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, user TEXT, expiresAt INTEGER, until INTEGER, cookie TEXT);
+      CREATE INDEX IF NOT EXISTS untils ON secrets (until)`,
+    );
+  }
+
+  /** A ticket is of a cookie, or of none. */
+  async make({ user, expiresAt }: Session, life: number, cookie = ""): Promise<string> {
+    const now = Date.now();
+    this.#sql.exec("DELETE FROM secrets WHERE until <= ?", now);
+    const name = crypto.randomUUID();
+    const until = Math.min(now + life, expiresAt);
+    this.#sql.exec("INSERT INTO secrets VALUES (?, ?, ?, ?, ?)", name, user, expiresAt, until, cookie);
+    return name;
+  }
+
+  async find(name: string): Promise<Session | undefined> {
+    const [session] = this.#sql.exec("SELECT * FROM secrets WHERE name = ? AND until > ?", name, Date.now());
+    return session as Session | undefined;
+  }
+
+  /** Finds it for the last time. */
+  async take(name: string): Promise<Session | undefined> {
+    const session = await this.find(name);
+    this.#sql.exec("DELETE FROM secrets WHERE name = ?", name);
+    return session;
+  }
+
+  /** Ends a session, and its tickets with it. */
+  async drop(cookie: string): Promise<void> {
+    this.#sql.exec("DELETE FROM secrets WHERE name = ? OR cookie = ?", cookie, cookie);
+  }
+}
+
+const COOKIE = "fanwire-session";
+const SESSION_LIFE = 8 * 3_600_000;
+/** One object for all of them; a busy site would have one for each name's first letters. A stub is good for one request. */
+const secrets = () => env.SECRETS.getByName("secrets");
+
+const broker = hub(env.HUB, { publishToken: env.PUBLISH_TOKEN });
+
+const signedIn = createMiddleware<AppEnv>(async (c, next) => {
+  if (!c.var.session) throw new HTTPException(401, { message: "Sign in first." });
+  await next();
+});
+
+const app = new Hono<AppEnv>()
+  .get("/", (c) => c.html(page))
+  .get("/stats", async (c) => c.json(await broker.stats()))
+  .use(async (c, next) => {
+    const cookie = getCookie(c, COOKIE) ?? "";
+    c.set("cookie", cookie);
+    c.set("session", cookie ? await secrets().find(cookie) : undefined);
+    await next();
+  })
+  .get("/session", (c) => c.json({ user: c.var.session?.user ?? null }))
+  // A page of another origin cannot send JSON without being allowed to.
+  .post(
+    "/login",
+    validator("json", ({ user }: { user?: unknown }) => {
+      // Where a password would be checked.
+      if (typeof user === "string" && /^[\w-]{1,32}$/.test(user)) return { user };
+      throw new HTTPException(400, { message: "A name has 1 to 32 letters, digits, _ and -." });
+    }),
+    async (c) => {
+      const { user } = c.req.valid("json");
+      setCookie(c, COOKIE, await secrets().make({ user, expiresAt: Date.now() + SESSION_LIFE }, SESSION_LIFE), {
+        httpOnly: true,
+        sameSite: "Strict",
+        secure: c.req.url.startsWith("https:"),
+        maxAge: SESSION_LIFE / 1000,
+      });
+      return c.json({ user });
+    },
+  )
+  .post("/logout", signedIn, async (c) => {
+    const { cookie, session } = c.var;
+    // Its tickets are worth nothing from now on, and its streams end.
+    await secrets().drop(cookie);
+    deleteCookie(c, COOKIE);
+    await broker.disconnect((session as Session).user);
+    return c.body(null, 204);
+  })
+  // For a session, or for a program that has the token; what it gives may stand in a URL.
+  .post("/ticket", some(signedIn, bearerAuth({ token: env.PUBLISH_TOKEN ?? [] })), async (c) => {
+    const { cookie, session = { user: "(program)", expiresAt: Date.now() + SESSION_LIFE } } = c.var;
+    return c.json({ ticket: await secrets().make(session, Number(env.TICKET_LIFE), c.var.session && cookie) });
+  })
+  .post(
+    "/say",
+    signedIn,
+    validator("json", ({ text }: { text?: unknown }) => {
+      if (typeof text === "string" && text !== "" && text.length <= 1_000) return { text };
+      throw new HTTPException(400, { message: "A text has 1 to 1,000 characters." });
+    }),
+    async (c) => c.json(await broker.broadcast(`${c.var.session?.user}: ${c.req.valid("json").text}`)),
+  )
+  .route(
+    "/events",
+    sse<AppEnv>(broker, {
+      async authorize(c, { action }) {
+        // Events come from /say, and from who has the token.
+        if (action === "publish") return false;
+        const ticket = c.req.query("ticket");
+        // A ticket is enough, and where there is one it decides alone.
+        const session = ticket ? await secrets().take(ticket) : c.var.session;
+        if (!session) throw new HTTPException(401, { message: "Sign in, or bring a ticket that was not used." });
+        return { subject: session.user, clientId: session.user, expiresAt: session.expiresAt };
+      },
+    }),
+  );
+
+export default app;

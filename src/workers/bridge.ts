@@ -1,0 +1,382 @@
+import { Client, type ClientHome, type DisconnectReason, type Member } from "../client.ts";
+import { BrokerError } from "../errors.ts";
+import { concat, encode, formatEnd, HEARTBEAT } from "../event.ts";
+import { Heartbeat } from "../heartbeat.ts";
+import { limitLifetime } from "../lifetime.ts";
+import { formatPosition } from "../position.ts";
+import { jitter } from "../random.ts";
+import { after, every } from "../runtime.ts";
+import { Stalls } from "../stalls.ts";
+import {
+  ECHO,
+  errorOf,
+  type Farewell,
+  FOREIGN,
+  type Frame,
+  type Hello,
+  kinds,
+  LEFT,
+  type Pacing,
+  type Refusal,
+  readFrame,
+  readNote,
+  type Welcome,
+  type WorkerFrame,
+  writeWorkerFrame,
+} from "./frames.ts";
+import type { Socket } from "./platform.ts";
+
+/** How often the object's side is asked whether it is there, in milliseconds. It answers without being woken. */
+const ECHO_INTERVAL = 10_000;
+/** How long the object may take to let a client in. */
+const LONGEST_WELCOME = 10_000;
+/** The longest pause before a lost object is dialled again; the first is a hundredth of it. */
+const LONGEST_PAUSE = 10_000;
+/** A request may make so many others; a stream that has dialled so often asks its client to come back. */
+const MOST_DIALS = 40;
+/** Bytes that are given to the runtime at once, at the most. */
+const MAX_CHUNK = 64 * 1024;
+/** Nobody has read the beginning of a stream for so long: it was lost on its way. */
+const LONGEST_START = 60_000;
+
+/** What waits for the client to take it: bytes, or the number of an acknowledgement. */
+type Item = Uint8Array<ArrayBuffer> | number;
+
+/**
+ * The Worker's end: it holds the client's stream and cursor, and a socket to the object, for which it dials again whenever that is lost. The
+ * stream is a {@link Client} whose log is what comes by the socket.
+ */
+export class Bridge implements ClientHome {
+  readonly fanout: ClientHome["fanout"] = {
+    join: () => [],
+    wants: () => this.#serve(),
+    position: Infinity,
+  };
+  readonly heartbeat: Heartbeat<Client>;
+  readonly stalled: Stalls<Member>;
+  readonly starting: Stalls<Client>;
+  readonly departing: Stalls<Member>;
+
+  readonly #dial: () => Promise<Socket>;
+  readonly #hello: Hello;
+  readonly #pacing: Pacing;
+  readonly #client: Client;
+  #connectionId: string;
+  #epoch: string;
+  #cursor: number;
+  #socket: Socket | undefined;
+  #queue: Item[] = [];
+  /** What was sent is asked for again; until it comes, what does not follow the cursor is no news. */
+  #refilling = false;
+  /** When the client was last given anything but a heartbeat. */
+  #told = Date.now();
+  /** What a client is told instead of a heartbeat once it was told nothing for long. */
+  #pulse: Uint8Array<ArrayBuffer> | undefined;
+  #dials = 0;
+  /** Dials in a row that came to nothing. */
+  #failures = 0;
+  #isOver = false;
+  #isEchoed = true;
+  #stopEcho: (() => void) | undefined;
+  #cancelDial: (() => void) | undefined;
+
+  /** Dials, and resolves with the stream; `undefined` if the client is turned away. @throws {@link BrokerError} */
+  static async open(
+    request: Request,
+    hello: Hello,
+    dial: () => Promise<Socket>,
+  ): Promise<ReadableStream<Uint8Array> | undefined> {
+    const line = await call(dial, hello);
+    if (!line) return undefined;
+    if (request.signal.aborted) {
+      line.socket.close(LEFT, "client-left");
+      throw new BrokerError("client-left", "Connection refused: the client has left.");
+    }
+    return new Bridge(request, hello, dial, line).#client.stream();
+  }
+
+  private constructor(request: Request, hello: Hello, dial: () => Promise<Socket>, { socket, welcome, rest }: Line) {
+    const { pacing, connectionId, epoch, cursor, prelude } = welcome;
+    const { heartbeat, timeout, tolerance, maxAge } = pacing;
+    this.#dial = dial;
+    this.#hello = hello;
+    this.#pacing = pacing;
+    this.#connectionId = connectionId;
+    this.#epoch = epoch;
+    this.#cursor = cursor;
+    // Two looks at each interval: a timer for each stream should have little to do.
+    this.heartbeat = new Heartbeat(heartbeat, (client) => client.keepAlive(), 2);
+    this.stalled = new Stalls(timeout, (client) => client.fail(tolerance));
+    this.starting = new Stalls(Math.max(LONGEST_START, timeout * Math.max(1, tolerance)), (client) =>
+      client.failStart(),
+    );
+    this.departing = new Stalls(timeout, (client) =>
+      client.end("closing", new Error("Stream ended: its client did not read the end in time.")),
+    );
+    const { admission, clientId } = hello;
+    const { subject, channels, expiresAt } = admission;
+    const client = new Client(
+      this,
+      { clientId, connectionId, ...(subject === undefined ? {} : { subject }), channels, connectedAt: Date.now() },
+      [],
+    );
+    this.#client = client;
+    client.startAt({ cursor, resumed: false }, encode(prelude));
+    const leave = (): void => client.end("client-left");
+    request.signal.addEventListener("abort", leave, { once: true });
+    const cancel = limitLifetime(client, expiresAt, maxAge, () => this.#dismiss("max-age", true));
+    client.release = () => {
+      request.signal.removeEventListener("abort", leave);
+      cancel?.();
+    };
+    this.heartbeat.add(client);
+    this.#listen(socket, rest);
+  }
+
+  pulseFor(): Uint8Array<ArrayBuffer> {
+    const pulse = this.#pulse;
+    if (!pulse || Date.now() - this.#told < this.#pacing.quiet) return HEARTBEAT;
+    this.#pulse = undefined;
+    this.#told = Date.now();
+    return pulse;
+  }
+
+  farewell(reason: string, reconnect: boolean): Uint8Array<ArrayBuffer> {
+    return encode(formatEnd(reason, reconnect, jitter(this.#pacing.retry)));
+  }
+
+  part(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#queue = [];
+    this.heartbeat.delete(this.#client);
+    this.stalled.clear();
+    this.#stopEcho?.();
+    this.#cancelDial?.();
+  }
+
+  retire(_client: Member, reason: DisconnectReason): void {
+    this.stalled.delete(this.#client);
+    this.#hangUp(LEFT, reason);
+  }
+
+  #dismiss(reason: DisconnectReason | "engine-down", reconnect: boolean): void {
+    // What an object said is the client's reason as well; the word to its client is another matter.
+    const why = reason === "engine-down" ? "closing" : reason;
+    void this.#client.leave(why, this.farewell(reason, reconnect), false);
+  }
+
+  #hangUp(code: number, reason: string): void {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    try {
+      socket?.close(code, reason);
+    } catch {
+      // It is closed.
+    }
+  }
+
+  /** Takes what comes by a socket; `rest` came already. */
+  #listen(socket: Socket, rest: readonly unknown[]): void {
+    this.#socket = socket;
+    this.#refilling = false;
+    this.#isEchoed = true;
+    const isCurrent = (): boolean => socket === this.#socket;
+    const lost = (): void => {
+      if (isCurrent()) this.#redial();
+    };
+    socket.addEventListener("message", ({ data }) => {
+      if (isCurrent()) this.#receive(data);
+    });
+    socket.addEventListener("close", lost);
+    socket.addEventListener("error", lost);
+    this.#stopEcho = every(ECHO_INTERVAL, () => {
+      if (!this.#isEchoed) {
+        this.#hangUp(LEFT, "write-failed");
+        this.#redial();
+        return;
+      }
+      this.#isEchoed = false;
+      this.#say(ECHO[0]);
+    });
+    for (const data of rest) this.#receive(data);
+  }
+
+  #receive(data: unknown): void {
+    if (data === ECHO[1]) {
+      this.#isEchoed = true;
+      return;
+    }
+    const frame = readFrame(data);
+    if (frame?.kind === kinds.chunk || frame?.kind === kinds.pulse) {
+      this.#take(frame);
+    } else if (frame?.kind === kinds.ask) {
+      this.#queue.push(frame.position);
+      if (this.#client.live) this.#serve();
+    } else if (frame?.kind === kinds.farewell) {
+      this.#end(readNote(frame));
+    } else {
+      // Of another version: the object, or this Worker, is about to be replaced.
+      this.#hangUp(FOREIGN, "foreign frame");
+      this.#redial();
+    }
+  }
+
+  #take({ kind, previous, position, payload }: Frame): void {
+    if (position <= this.#cursor) return;
+    if (previous > this.#cursor) {
+      if (!this.#refilling) this.#tell({ kind: "refill", cursor: this.#cursor });
+      this.#refilling = true;
+      return;
+    }
+    this.#refilling = false;
+    this.#cursor = position;
+    this.#pulse = kind === kinds.pulse ? payload : undefined;
+    if (this.#pulse) return;
+    this.#told = Date.now();
+    this.#queue.push(payload);
+    if (this.#client.live) this.#serve();
+    else this.#client.waits();
+  }
+
+  /** Gives the client what waits for it. */
+  #serve(): void {
+    const client = this.#client;
+    client.live = true;
+    while (this.#queue.length > 0) {
+      const chunks = this.#nextChunks();
+      if (chunks.length > 0) {
+        client.live = false;
+        const [first = HEARTBEAT, ...others] = chunks;
+        const chunk = others.length > 0 ? concat(chunks) : first;
+        client.take({ items: [], events: 0, through: this.#cursor, more: false, chunk });
+        return;
+      }
+      this.#tell({ kind: "ack", number: this.#queue.shift() as number, cursor: this.#cursor });
+    }
+  }
+
+  /** The chunks at the head of the queue, as many as go at once. */
+  #nextChunks(): Uint8Array<ArrayBuffer>[] {
+    const chunks: Uint8Array<ArrayBuffer>[] = [];
+    let bytes = 0;
+    for (let [item] = this.#queue; item instanceof Uint8Array; [item] = this.#queue) {
+      bytes += item.length;
+      if (chunks.length > 0 && bytes > MAX_CHUNK) break;
+      chunks.push(item);
+      this.#queue.shift();
+    }
+    return chunks;
+  }
+
+  #end({ reason, chunk, drains }: Farewell): void {
+    // It is the object that hangs up.
+    this.#socket = undefined;
+    if (chunk === undefined) this.#client.end(reason, new Error(`Stream ended by the broker: ${reason}.`));
+    else void this.#client.leave(reason, encode(chunk), drains);
+  }
+
+  #redial(): void {
+    this.#socket = undefined;
+    this.#stopEcho?.();
+    if (this.#isOver) return;
+    if (this.#dials >= MOST_DIALS) {
+      this.#dismiss("engine-down", true);
+      return;
+    }
+    const longest = Math.min(LONGEST_PAUSE, (LONGEST_PAUSE / 100) * 2 ** this.#failures++);
+    this.#cancelDial = after(jitter(longest), () => void this.#dialAgain());
+  }
+
+  async #dialAgain(): Promise<void> {
+    this.#dials++;
+    const start = { lastEventId: formatPosition(this.#epoch, this.#cursor) };
+    let line: Line | undefined;
+    try {
+      line = await call(this.#dial, { ...this.#hello, start, again: this.#connectionId });
+    } catch (error) {
+      const isFinal = error instanceof BrokerError && error.code !== "engine-down" && error.code !== "closed";
+      if (this.#isOver) return;
+      if (isFinal) void this.#client.leave("closing", this.farewell(error.code, true), false);
+      else this.#redial();
+      return;
+    }
+    if (!line || this.#isOver) {
+      line?.socket.close(LEFT, "client-left");
+      if (!line) this.#dismiss("disconnected", false);
+      return;
+    }
+    const { socket, welcome, rest } = line;
+    this.#failures = 0;
+    this.#connectionId = welcome.connectionId;
+    this.#epoch = welcome.epoch;
+    this.#cursor = welcome.cursor;
+    // What the other socket asked for is of no use to this one.
+    this.#pulse = undefined;
+    this.#queue = this.#queue.filter((item) => typeof item !== "number");
+    if (welcome.prelude !== "") this.#queue.push(encode(welcome.prelude));
+    this.#listen(socket, rest);
+    if (this.#client.live) this.#serve();
+  }
+
+  #tell(frame: WorkerFrame): void {
+    this.#say(writeWorkerFrame(frame));
+  }
+
+  #say(text: string): void {
+    try {
+      this.#socket?.send(text);
+    } catch {
+      // Its close is on the way.
+    }
+  }
+}
+
+/** A socket by which the client was let in, and what came by it since. */
+interface Line {
+  readonly socket: Socket;
+  readonly welcome: Welcome;
+  readonly rest: readonly unknown[];
+}
+
+/** Dials and says hello. `undefined` if the client is turned away. @throws {@link BrokerError} */
+async function call(dial: () => Promise<Socket>, hello: Hello): Promise<Line | undefined> {
+  const socket = await dial();
+  let received: unknown[] | undefined = [];
+  const first = new Promise<Frame>((resolve, reject) => {
+    const refuse = (why: string) => reject(new BrokerError("engine-down", `Connection refused: the object ${why}.`));
+    const cancel = after(LONGEST_WELCOME, () => refuse("does not answer"));
+    const gone = (): void => {
+      cancel();
+      refuse("is gone");
+    };
+    socket.addEventListener("close", gone);
+    socket.addEventListener("error", gone);
+    socket.addEventListener("message", ({ data }) => {
+      if (!received || received.push(data) > 1) return;
+      cancel();
+      const frame = readFrame(data);
+      if (frame) resolve(frame);
+      else refuse("is of another version");
+    });
+  });
+  socket.accept();
+  socket.send(writeWorkerFrame(hello));
+  let frame: Frame;
+  try {
+    frame = await first;
+  } catch (error) {
+    socket.close(FOREIGN, "no welcome");
+    throw error;
+  }
+  if (frame.kind === kinds.refusal) {
+    socket.close(LEFT, "closing");
+    const refusal = readNote<Refusal>(frame);
+    if (refusal.code === undefined) return undefined;
+    throw errorOf(refusal);
+  }
+  const rest = received.slice(1);
+  // From here on somebody else listens.
+  received = undefined;
+  return { socket, welcome: readNote<Welcome>(frame), rest };
+}

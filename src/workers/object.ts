@@ -1,0 +1,154 @@
+import { DurableObject } from "cloudflare:workers";
+import { presents } from "../bearer.ts";
+import type { BroadcastOptions, BrokerStats, ListenOptions, SendOptions } from "../broker.ts";
+import type { ClientInfo, DisconnectReason } from "../client.ts";
+import type { Published, Reported } from "../core.ts";
+import { unauthorized } from "../errors.ts";
+import type { EventInput } from "../event.ts";
+import type { Listened } from "../listener.ts";
+import { problem } from "../problem.ts";
+import type { Answer, Call } from "./hub.ts";
+import type { ObjectStorage, Socket } from "./platform.ts";
+import { type ObjectOptions, Room } from "./room.ts";
+
+const REASONS = new Set<string>(["client-left", "timeout", "expired", "max-age", "write-failed", "disconnected"]);
+
+/**
+ * The Durable Object that a namespace's events and clients meet in. Export a class of your own that extends it.
+ *
+ * @example
+ * export class Hub extends BrokerObject {
+ *   override options = { retention: { age: 3_600_000 } };
+ * }
+ */
+export class BrokerObject<Env = unknown> extends DurableObject<Env> {
+  /** Read at the first use. */
+  readonly options: ObjectOptions = {};
+  #room: Room | undefined;
+  /** When an alarm is known to come. */
+  #alarmAt = Infinity;
+
+  /** `closing` is a socket whose close woke the object, and that is not among its sockets any more. */
+  #open(closing?: Socket): Room {
+    return (this.#room ??= new Room(this.ctx, this.options, (time) => void this.#wakeAt(time), closing));
+  }
+
+  /** Publishes an event to every client of this object, or to channels. As of `createBroker`; a report is for callers inside, and of `hub()`. */
+  broadcast(event: EventInput, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
+  broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published>;
+  broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published> {
+    return this.#open().broker.broadcast(event, options);
+  }
+
+  /** Publishes an event to one recipient of this object. */
+  broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
+  broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
+  broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published> {
+    return this.#open().broker.broadcastTo(clientId, event, options);
+  }
+
+  /** Ends the connections of an id. */
+  async disconnect(clientId: string, options?: { readonly for?: number }): Promise<{ readonly clients: number }> {
+    return this.#open().broker.disconnect(clientId, options);
+  }
+
+  /** What this object counts; counters begin anew when it was evicted. */
+  async stats(): Promise<BrokerStats> {
+    return this.#open().broker.stats();
+  }
+
+  /** What is published. For code inside of the object: an object with somebody who listens is not evicted. */
+  listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined> {
+    return this.#open().broker.listen(options);
+  }
+
+  /** The connections of this object. For code inside of it. */
+  clients(): ClientInfo[] {
+    return this.#open().broker.clients();
+  }
+
+  /** Ends all streams, as `close` of a broker does; the object is open again after its next start. For code inside of it. */
+  close(options?: { readonly over?: number }): Promise<void> {
+    return this.#open().broker.close(options);
+  }
+
+  /** The Worker's calls. For `hub()` and nobody else. */
+  async serve(call: Call): Promise<Answer> {
+    const room = this.#open();
+    try {
+      return { value: await room.serve(call) };
+    } catch (error) {
+      if (error instanceof TypeError || error instanceof RangeError)
+        return { mistake: error.message, ofRange: error instanceof RangeError };
+      return { refusal: room.refuse(error) };
+    }
+  }
+
+  /** The Worker's connections. It proves by the object's secret that it is no visitor's request that was passed on. */
+  async fetch(request: Request): Promise<Response> {
+    const room = this.#open();
+    if (!presents(request, [room.secret]))
+      return problem(unauthorized("This object answers no requests but those of fanwire's hub() and worker()."));
+    if (request.headers.get("upgrade") === "websocket") return room.accept();
+    const hello = await request.text();
+    // It may have been emptied meanwhile.
+    return this.#open().stream(request, hello);
+  }
+
+  webSocketMessage(socket: Socket, message: unknown): void {
+    this.#open().receive(socket, message);
+  }
+
+  webSocketClose(socket: Socket, code: number, reason: string): void {
+    this.#open(socket).closed(socket, REASONS.has(reason) ? (reason as DisconnectReason) : "client-left");
+    try {
+      socket.close(code, reason);
+    } catch {
+      // The runtime has answered already, or the code is one that none may send.
+    }
+  }
+
+  webSocketError(socket: Socket): void {
+    this.#open(socket).closed(socket, "write-failed");
+  }
+
+  /** Drops what is old. A subclass that has an alarm of its own calls this one as well: an object has only one. */
+  async alarm(): Promise<void> {
+    this.#alarmAt = Infinity;
+    const room = this.#open();
+    const next = room.tidy();
+    if (next !== Infinity) {
+      await this.#wakeAt(Date.now() + next);
+    } else if (room.isEmpty) {
+      // Nothing is left behind of a room that nobody uses. Who comes back with an id of before is told of a gap.
+      this.#room = undefined;
+      this.#alarmAt = Infinity;
+      await empty(this.ctx.storage);
+    }
+  }
+
+  async #wakeAt(time: number): Promise<void> {
+    if (time >= this.#alarmAt) return;
+    this.#alarmAt = time;
+    const known = await this.ctx.storage.getAlarm();
+    if (known === null || known > time) await this.ctx.storage.setAlarm(time);
+  }
+}
+
+/** Takes away all that is the broker's; and if nothing is left that is the subclass's, the storage itself. */
+async function empty(storage: ObjectStorage): Promise<void> {
+  for (const table of ["meta", "events", "channels", "marks", "links"])
+    storage.sql.exec(`DROP TABLE IF EXISTS fanwire_${table}`);
+  const [others] = storage.sql.exec(
+    "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_cf\\_%' ESCAPE '\\' LIMIT 1",
+  );
+  await storage.deleteAlarm();
+  if (!others && (await storage.list({ limit: 1 })).size === 0) await storage.deleteAll();
+}
+
+/** A {@link BrokerObject} class with these options. @example export const Hub = brokerObject({ duplicateIds: "replace" }); */
+export function brokerObject(options: ObjectOptions): typeof BrokerObject<unknown> {
+  return class extends BrokerObject {
+    override readonly options: ObjectOptions = options;
+  };
+}
