@@ -16,7 +16,10 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   // Deno has no `parentPort.removeAllListeners`, which the threads pool needs (Deno 2.9, vitest 5.1).
   deno: { ...conformance, pool: "forks" },
   workerd: conformance,
-  wire: { dir: "test/wire", testTimeout: 30_000, hookTimeout: 30_000 },
+  // The same on workerd, with the log in SQLite.
+  durable: conformance,
+  workers: { dir: "test/workers", maxWorkers: 1, testTimeout: 30_000, hookTimeout: 30_000 },
+  wire: { dir: "test/wire", maxWorkers: 2, testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },
   services: { dir: "test/services", testTimeout: 30_000, hookTimeout: 30_000 },
   patience: { dir: "test/patience", testTimeout: 300_000, hookTimeout: 60_000 },
@@ -32,7 +35,7 @@ export default defineConfig(async ({ mode }): Promise<ViteUserConfig> => {
   }
   const reports = process.env.FANWIRE_REPORT_DIR;
   return {
-    plugins: mode === "workerd" ? [await workers()] : [],
+    plugins: mode in mains ? [await workers(mains[mode] as Main)] : [],
     test: {
       ...part,
       include: ["**/*.test.ts"],
@@ -44,16 +47,29 @@ export default defineConfig(async ({ mode }): Promise<ViteUserConfig> => {
   };
 });
 
+/** What runs on workerd: a Worker's main file, and its class of objects. */
+interface Main {
+  readonly file: string;
+  readonly binding: string;
+  readonly className: string;
+}
+const stage: Main = { file: "test/workers/stage.ts", binding: "STAGE", className: "Stage" };
+const mains: Record<string, Main> = {
+  workerd: stage,
+  durable: stage,
+  workers: { file: "test/workers/servers/main.ts", binding: "HUB", className: "Hub" },
+};
+
 /** workerd, without `nodejs_compat`: what passes there leans on no module of Node's. */
-async function workers() {
+async function workers({ file, binding, className }: Main) {
   const { cloudflareTest } = await import("@cloudflare/vitest-plugin");
   return cloudflareTest({
-    main: "test/workers/stage.ts",
+    main: file,
     miniflare: {
       compatibilityDate: "2026-11-01",
       // From the date 2026-08-04 on `nodejs_compat` has to be refused.
       compatibilityFlags: ["enable_request_signal", "request_signal_passthrough", "no_nodejs_compat"],
-      durableObjects: { STAGE: { className: "Stage", useSQLite: true } },
+      durableObjects: { [binding]: { className, useSQLite: true } },
       bindings: { WORKERD_VERSION: workerdVersion() },
     },
   });

@@ -31,6 +31,20 @@ const all: readonly Technology[] = [
     argument: "fanwire",
     against: "better-sse, workerd",
   },
+  {
+    name: "fanwire, workerd, hub bridge",
+    command: ["node"],
+    file: "workerd.ts",
+    argument: "hub-bridge",
+    against: "better-sse, workerd",
+  },
+  {
+    name: "fanwire, workerd, hub direct",
+    command: ["node"],
+    file: "workerd.ts",
+    argument: "hub-direct",
+    against: "better-sse, workerd",
+  },
   { name: "nginx, nchan", command: ["node"], file: "nchan.ts" },
 ];
 

@@ -1,7 +1,7 @@
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startChromium } from "../support/chromium.ts";
-import { platforms, type Server, type Stage, startServer } from "../support/server.ts";
+import { type Server, type Stage, startServer, withWrangler } from "../support/server.ts";
 import { Wire } from "../support/wire.ts";
 
 /** What a page saw of its EventSource, in order. */
@@ -18,7 +18,7 @@ describe("Chromium's EventSource", () => {
   });
   afterAll(() => browser?.close());
 
-  describe.each(platforms)("with %s", (platform) => {
+  describe.each(withWrangler)("with %s", (platform) => {
     let server: Server;
     let wire: Wire;
     const pages: Page[] = [];

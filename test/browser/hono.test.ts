@@ -1,10 +1,10 @@
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startChromium } from "../support/chromium.ts";
-import { type Running, startExample } from "../support/example.ts";
+import { honoExamples, type Running, startExample } from "../support/example.ts";
 import { Wire } from "../support/wire.ts";
 
-describe("the page of examples/bun/hono.ts", () => {
+describe.each(honoExamples)("the page of %s", (example) => {
   let browser: Browser;
   let running: Running;
   let wire: Wire;
@@ -15,7 +15,7 @@ describe("the page of examples/bun/hono.ts", () => {
     browser = await startChromium();
   });
   beforeEach(async () => {
-    running = await startExample("hono", { PUBLISH_TOKEN: "t" }, /http:\S+\s/);
+    running = await startExample(example, { PUBLISH_TOKEN: "t" }, /http:\S+\s/);
     wire = new Wire(Number(new URL(running.url).port));
     context = await browser.newContext();
     page = await context.newPage();

@@ -6,11 +6,15 @@ const COMMANDS = {
   bun: [bin("bun"), "examples/bun/server.ts"],
   deno: [bin("deno"), "run", "--allow-net", "--allow-env", "examples/deno/server.ts"],
   hono: [bin("bun"), "examples/bun/hono.ts"],
+  workers: [bin("node"), "examples/workers/start.ts"],
+  "workers-hono": [bin("node"), "examples/workers/start.ts", "hono.ts", "wrangler.hono.jsonc", "events/broadcast"],
 } as const;
 
 export type Example = keyof typeof COMMANDS;
 /** Those with the live page. */
-export const examples = ["bun", "deno"] as const satisfies Example[];
+export const examples = ["bun", "deno", "workers"] as const satisfies Example[];
+/** Those with a login. */
+export const honoExamples = ["hono", "workers-hono"] as const satisfies Example[];
 
 /** An example that runs, and what it has printed. */
 export interface Running {

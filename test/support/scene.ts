@@ -1,3 +1,5 @@
+import { inject } from "vitest";
+import { durableEngine } from "../../src/engines/durable.ts";
 import {
   type Broker,
   type BrokerOptions,
@@ -24,6 +26,19 @@ export interface Wish {
 
 export type SceneBrokerOptions = BrokerOptions & { readonly log?: LogOptions };
 
+interface Storage {
+  readonly sql: { exec(query: string, ...bindings: unknown[]): Iterable<Readonly<Record<string, unknown>>> };
+}
+let engines = 0;
+
+/** The storage of an object, in which an engine meets none but its own tables: a test may have several engines. */
+function tablesOfItsOwn(durableObject: object | undefined, engine: number): Storage {
+  const { sql } = (durableObject as { readonly storage: Storage }).storage;
+  return {
+    sql: { exec: (query, ...bindings) => sql.exec(query.replaceAll("fanwire_", `fanwire_${engine}_`), ...bindings) },
+  };
+}
+
 /** What a test has: brokers that may live where it runs, and clients. All of it is taken down after the test. */
 export class Scene {
   readonly durableObject: object | undefined;
@@ -35,6 +50,7 @@ export class Scene {
   }
 
   engine(log: LogOptions = {}): Engine {
+    if (inject("part") === "durable") return durableEngine(tablesOfItsOwn(this.durableObject, ++engines), log);
     return memoryEngine(this.durableObject ? { ...log, durableObject: this.durableObject } : log);
   }
 

@@ -9,10 +9,27 @@ import { inject } from "vitest";
 import type { Wish } from "../wire/servers/app.ts";
 import { type Answer, type Asked, exchange } from "./plain-client.ts";
 import { SocketClient } from "./socket-client.ts";
+import { wranglerCommand } from "./wrangler.ts";
 
 /** The servers that a browser could meet, one for each way of running a fetch handler. */
-export const platforms = ["bun", "deno", "deno-serve", "node-hono", "node-srvx", "workerd"] as const;
-export type Platform = (typeof platforms)[number];
+export const platforms = [
+  "bun",
+  "deno",
+  "deno-serve",
+  "node-hono",
+  "node-srvx",
+  "workerd",
+  "hub-bridge",
+  "hub-direct",
+] as const;
+/** Those, and the hub as its users run it at home: `wrangler dev` has a proxy in front that buffers and hides a good deal. */
+export const withWrangler = [...platforms, "hub-bridge-wrangler", "hub-direct-wrangler"] as const;
+export type Platform = (typeof withWrangler)[number];
+
+/** Whether the broker is a Durable Object behind a Worker. */
+export const isHub = (platform: Platform): boolean => platform.startsWith("hub-");
+export const onWrangler = (platform: Platform): boolean => platform.endsWith("-wrangler");
+export const onWorkerd = (platform: Platform): boolean => platform === "workerd" || isHub(platform);
 
 const AGENTS: Record<Platform, string> = {
   bun: "Bun/",
@@ -21,6 +38,10 @@ const AGENTS: Record<Platform, string> = {
   "node-hono": "Node.js/",
   "node-srvx": "Node.js/",
   workerd: "Cloudflare-Workers",
+  "hub-bridge": "Cloudflare-Workers",
+  "hub-direct": "Cloudflare-Workers",
+  "hub-bridge-wrangler": "Cloudflare-Workers",
+  "hub-direct-wrangler": "Cloudflare-Workers",
 };
 
 const bin = (name: string): string => new URL(`../../node_modules/.bin/${name}`, import.meta.url).pathname;
@@ -48,17 +69,28 @@ async function command(platform: Platform, port: number): Promise<string[]> {
       return [bin("node"), "--expose-gc", entry(platform)];
     case "workerd":
       return [bin("workerd"), "serve", await workerdConfig(entry("workerd"), port)];
+    case "hub-bridge-wrangler":
+    case "hub-direct-wrangler":
+      return wranglerCommand(entry("hub"), port, { MODE: platform.split("-")[1] as string });
+    case "hub-bridge":
+    case "hub-direct":
+      return [bin("workerd"), "serve", await workerdConfig(entry("hub"), port, { MODE: platform.slice(4) })];
   }
 }
 
 /** Writes what workerd needs to serve a Durable Object `Stage`, and gives its path. */
-export async function workerdConfig(entryPoint: string, port: number): Promise<string> {
+export async function workerdConfig(
+  entryPoint: string,
+  port: number,
+  texts: Readonly<Record<string, string>> = {},
+): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), "fanwire-workerd-"));
   await build({
     entryPoints: [entryPoint],
     bundle: true,
     format: "esm",
     target: "es2023",
+    external: ["cloudflare:workers"],
     outfile: join(folder, "worker.js"),
   });
   const config = join(folder, "config.capnp");
@@ -71,9 +103,11 @@ const config :Workerd.Config = (
     compatibilityDate = "2026-11-01",
     compatibilityFlags = ["enable_request_signal", "request_signal_passthrough", "no_nodejs_compat"],
     durableObjectNamespaces = [(className = "Stage", uniqueKey = "stage", enableSql = true)],
-    durableObjectStorage = (inMemory = void),
-    bindings = [(name = "STAGE", durableObjectNamespace = "Stage")],
-  ))],
+    durableObjectStorage = (localDisk = "disk"),
+    bindings = [(name = "STAGE", durableObjectNamespace = "Stage")${Object.entries(texts)
+      .map(([name, text]) => `, (name = "${name}", text = "${text}")`)
+      .join("")}],
+  )), (name = "disk", disk = (path = "${folder}", writable = true))],
   sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "main")],
   v8Flags = ["--expose-gc"],
 );

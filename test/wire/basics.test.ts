@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { platforms, type Server, startServer } from "../support/server.ts";
+import { type Server, startServer, withWrangler } from "../support/server.ts";
 import { SocketClient } from "../support/socket-client.ts";
 
-describe.each(platforms)("over sockets on %s", (platform) => {
+describe.each(withWrangler)("over sockets on %s", (platform) => {
   let server: Server;
   beforeAll(async () => {
     server = await startServer(platform);

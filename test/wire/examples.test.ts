@@ -1,7 +1,10 @@
 import { once } from "node:events";
 import { afterEach, describe, expect, test } from "vitest";
-import { examples, type Running, startExample } from "../support/example.ts";
+import { type Example, examples, honoExamples, type Running, startExample } from "../support/example.ts";
 import { SocketClient } from "../support/socket-client.ts";
+
+/** Nobody tells a Worker that its process is about to end; clients come back by themselves. */
+const lastWords = (name: Example): string[] => (name.startsWith("workers") ? [] : ["closing"]);
 
 describe.each(examples)("examples/%s", (name) => {
   let running: Running;
@@ -54,18 +57,19 @@ describe.each(examples)("examples/%s", (name) => {
     child.kill("SIGTERM");
     const [code, signal] = await once(child, "exit");
     expect([code, signal]).toEqual([0, null]);
+    await expect(fetch(url)).rejects.toThrow();
     await reads.end();
-    expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(["closing"]);
+    expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(lastWords(name));
     stuck.reset();
   });
 });
 
-describe("examples/bun/hono.ts", () => {
+describe.each(honoExamples)("examples: %s", (name) => {
   let running: Running;
   afterEach(() => running.child.kill("SIGKILL"));
 
   async function start(env: Record<string, string> = {}): Promise<Running> {
-    running = await startExample("hono", { PUBLISH_TOKEN: "t", ...env }, /http:\S+\s/);
+    running = await startExample(name, { PUBLISH_TOKEN: "t", ...env }, /http:\S+\s/);
     return running;
   }
 
@@ -96,7 +100,7 @@ describe("examples/bun/hono.ts", () => {
   }
 
   test("prints its URL and a curl line that works, and serves the page", async () => {
-    running = await startExample("hono", {}, /curl .*\n/);
+    running = await startExample(name, {}, /curl .*\n/);
     expect(await (await fetch(running.url)).text()).toContain("<html");
 
     const cookie = await signIn();
@@ -217,7 +221,7 @@ describe("examples/bun/hono.ts", () => {
     child.kill("SIGTERM");
     expect(await once(child, "exit")).toEqual([0, null]);
     await reads.end();
-    expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(["closing"]);
+    expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(lastWords(name));
     stuck.reset();
   });
 });

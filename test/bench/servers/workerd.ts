@@ -17,7 +17,7 @@ await build({
   bundle: true,
   format: "esm",
   target: "es2023",
-  external: ["node:*"],
+  external: ["node:*", "cloudflare:workers"],
   outfile: join(directory, "worker.js"),
 });
 const config = join(directory, "config.capnp");
@@ -27,13 +27,14 @@ writeFileSync(
   `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
   services = [
+    (name = "disk", disk = (path = "${directory}", writable = true)),
     (name = "usage", external = (address = "127.0.0.1:${await serveUsage(() => pid)}", http = ())),
     (name = "main", worker = (
       modules = [(name = "worker", esModule = embed "worker.js")],
       compatibilityDate = "2026-11-01",
       compatibilityFlags = ["enable_request_signal", "request_signal_passthrough"],
-      durableObjectNamespaces = [(className = "Hub", uniqueKey = "hub")],
-      durableObjectStorage = (inMemory = void),
+      durableObjectNamespaces = [(className = "Hub", uniqueKey = "hub", enableSql = true)],
+      durableObjectStorage = (localDisk = "disk"),
       bindings = [(name = "HUB", durableObjectNamespace = "Hub"), (name = "USAGE", service = "usage")],
     )),
   ],

@@ -5,12 +5,19 @@ export const INNER_TEXT = "inner text: postgres://admin@10.0.0.5";
 
 /** Lets a test say when `authorize` answers. */
 export class Decision {
-  #decide: () => void = () => undefined;
-  readonly made: Promise<void> = new Promise((resolve) => {
-    this.#decide = resolve;
-  });
+  #isMade = false;
 
-  readonly decide = (): void => this.#decide();
+  /** Looks again and again: in a Worker a promise settles only in the request that made it. */
+  get made(): Promise<void> {
+    const look = async (): Promise<void> => {
+      while (!this.#isMade) await new Promise((resolve) => setTimeout(resolve, 5));
+    };
+    return look();
+  }
+
+  readonly decide = (): void => {
+    this.#isMade = true;
+  };
 }
 
 /** Rules by name: a function does not survive JSON. */

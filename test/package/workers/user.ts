@@ -1,0 +1,45 @@
+// A Worker as a user writes it, against Cloudflare's own types: what does not fit them fails `npm run types`.
+import { createBroker } from "fanwire";
+import { BrokerObject, brokerObject, durableEngine, hub, worker } from "fanwire/workers";
+
+interface Env {
+  readonly HUB: DurableObjectNamespace<Hub>;
+  readonly ROOMS: DurableObjectNamespace<Rooms>;
+  readonly PUBLISH_TOKEN: string;
+}
+
+export class Hub extends BrokerObject<Env> {
+  override readonly options = { retention: { age: 3_600_000 }, duplicateIds: "replace" } as const;
+
+  /** What else a Worker may ask of it. */
+  async greet(name: string): Promise<string> {
+    await this.ctx.storage.put("greeted", name);
+    const { id } = await this.broadcast(`${name}, whose token is ${this.env.PUBLISH_TOKEN.length} long`);
+    return id;
+  }
+}
+
+export class Rooms extends brokerObject({ heartbeat: 5_000 }) {}
+
+/** One's own broker in one's own object. */
+export class Own extends BrokerObject {
+  readonly broker = createBroker({ engine: durableEngine(this.ctx.storage, { keyWindow: 0 }) });
+}
+
+export const whole = worker(({ PUBLISH_TOKEN }: Env) => ({
+  binding: "HUB",
+  publishToken: PUBLISH_TOKEN,
+  authorize: ({ context }) => (context as Env).PUBLISH_TOKEN !== "",
+}));
+
+export default {
+  async fetch(request, env) {
+    const rooms = hub(env.ROOMS, { name: ({ url }) => new URL(url).hostname, mode: "direct" });
+    const { id, clients } = await env.HUB.getByName("fanwire").broadcast({ data: { a: 1 } }, { channel: "news" });
+    const greeted: string = await env.HUB.getByName("fanwire").greet(`${id} ${clients}`);
+    const { report } = await hub(env.HUB).broadcast(greeted, { report: true });
+    const { handed } = await report;
+    if (handed === 0) await env.ROOMS.getByName("x").disconnect("me", { for: 1_000 });
+    return rooms.fetch(request, env);
+  },
+} satisfies ExportedHandler<Env>;
