@@ -22,7 +22,8 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   wire: { dir: "test/wire", maxWorkers: 2, testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },
   services: { dir: "test/services", testTimeout: 30_000, hookTimeout: 30_000 },
-  patience: { dir: "test/patience", testTimeout: 300_000, hookTimeout: 60_000 },
+  // One of the two does little but wait.
+  patience: { dir: "test/patience", maxWorkers: 2, testTimeout: 300_000, hookTimeout: 60_000 },
   package: { dir: "test/package", testTimeout: 120_000, hookTimeout: 120_000 },
 };
 

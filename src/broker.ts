@@ -1,13 +1,14 @@
 import { checkNames } from "./check.ts";
 import type { ClientInfo, DisconnectReason } from "./client.ts";
-import { Core, type Published, type Reported } from "./core.ts";
+import { Core } from "./core.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { EventInput } from "./event.ts";
-import { type ClientOverrides, type EventOverrides, HttpFace } from "./http.ts";
+import { type Behind, type ClientOverrides, type EventOverrides, HttpFace } from "./http.ts";
 import type { Start } from "./landing.ts";
 import type { Listened } from "./listener.ts";
 import { inboxKey, keysOf } from "./names.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
+import type { Published, Reported } from "./report.ts";
 
 /** Options of `broadcastTo`. */
 export interface SendOptions {
@@ -136,33 +137,11 @@ export const createBroker = (options: BrokerOptions = {}): Broker => brokerOf(ne
 export function brokerOf(core: Core): Broker {
   const http = new HttpFace(core);
   const { names } = core;
-
-  async function send(
-    keys: readonly string[],
-    event: EventInput,
-    { report, key }: SendOptions,
-    recipient?: string,
-  ): Promise<Reported> {
-    const nonce = key === undefined ? undefined : `own ${names.key(key)}`;
-    return (await core.publish(keys, event, { report, nonce, recipient })) as Reported;
-  }
-
-  async function broadcast(event: EventInput, options: BroadcastOptions = {}): Promise<Reported> {
-    checkNames("broadcast()", "option", BROADCAST_OPTIONS, options);
-    return send(keysOf(names.targets(options.channel)), event, options);
-  }
-
-  async function broadcastTo(clientId: string, event: EventInput, options: SendOptions = {}): Promise<Reported> {
-    checkNames("broadcastTo()", "option", SEND_OPTIONS, options);
-    return send([inboxKey(names.clientId(clientId))], event, options, clientId);
-  }
-
   return {
     fetch: (request, context) => http.fetch(request, context),
     clientHandler: (request, overrides = {}) => http.clientHandler(request, overrides),
     eventHandler: (request, overrides = {}) => http.eventHandler(request, overrides),
-    broadcast,
-    broadcastTo,
+    ...sendersOf({ names, publish: (keys, event, options) => core.publish(keys, event, options) }),
     listen(options = {}) {
       checkNames("listen()", "option", LISTEN_OPTIONS, options);
       const { channel, signal, ...start } = options;
@@ -183,4 +162,32 @@ export function brokerOf(core: Core): Broker {
       }
     },
   };
+}
+
+/** What publishes through a broker, which need not be in this process. */
+export function sendersOf({
+  names,
+  publish,
+}: Pick<Behind, "names" | "publish">): Pick<Broker, "broadcast" | "broadcastTo"> {
+  async function send(
+    keys: readonly string[],
+    event: EventInput,
+    { report, key }: SendOptions,
+    recipient?: string,
+  ): Promise<Reported> {
+    const nonce = key === undefined ? undefined : `own ${names.key(key)}`;
+    return (await publish(keys, event, { report, nonce, recipient })) as Reported;
+  }
+
+  async function broadcast(event: EventInput, options: BroadcastOptions = {}): Promise<Reported> {
+    checkNames("broadcast()", "option", BROADCAST_OPTIONS, options);
+    return send(keysOf(names.targets(options.channel)), event, options);
+  }
+
+  async function broadcastTo(clientId: string, event: EventInput, options: SendOptions = {}): Promise<Reported> {
+    checkNames("broadcastTo()", "option", SEND_OPTIONS, options);
+    return send([inboxKey(names.clientId(clientId))], event, options, clientId);
+  }
+
+  return { broadcast, broadcastTo };
 }

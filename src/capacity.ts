@@ -31,14 +31,21 @@ export class Capacity {
   }
 
   /**
-   * Which of those who have the same client id make room for a new one.
+   * Which of those who have the same client id make room for a new one, or for one that has been there `since` then (epoch milliseconds).
    *
    * @throws {@link BrokerError} `duplicate-id`, `at-capacity`
    */
-  makeRoom(clientId: string, subject: string | undefined, sharing: ReadonlySet<Member>): readonly Member[] {
+  makeRoom(
+    clientId: string,
+    subject: string | undefined,
+    sharing: ReadonlySet<Member>,
+    since: number = Infinity,
+  ): readonly Member[] {
     const { duplicateIds, maxClientsPerId, maxClientsPerSubject } = this.#bounds;
     const same = [...sharing].filter(({ info }) => info.subject === subject);
-    if (duplicateIds === "reject" && same.length > 0)
+    // One that comes back to its place does not take it from who has it since.
+    const isTaken = duplicateIds === "replace" && same.some(({ info }) => info.connectedAt > since);
+    if (isTaken || (duplicateIds === "reject" && same.length > 0))
       throw new BrokerError("duplicate-id", `Connection refused: there is a client ${quote(clientId)} already.`);
     const replaced = duplicateIds === "replace" ? same : [];
     if (sharing.size - replaced.length >= maxClientsPerId)

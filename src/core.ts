@@ -16,32 +16,9 @@ import { Listener } from "./listener.ts";
 import { inboxKey, keysOfClient, NameRules } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
 import { randomName } from "./random.ts";
-import { type DeliveryReport, Report } from "./report.ts";
+import { type Published, type PublishOptions, Report, type Reported } from "./report.ts";
 import { after, allowQuiet, now } from "./runtime.ts";
 import { Stalls } from "./stalls.ts";
-
-/** What became of an event when it was published. */
-export interface Published {
-  /** Its position, as clients see it. */
-  readonly id: string;
-  /** Clients of this process that it is for, at the time of the append. */
-  readonly clients: number;
-}
-
-/** How to publish. */
-export interface PublishOptions {
-  readonly report?: boolean | undefined;
-  /** What is published again with the same one is not published twice. */
-  readonly nonce?: string | undefined;
-  /** The client id that it is for, if it is for one. */
-  readonly recipient?: string | undefined;
-}
-
-/** The answer to `{ report: true }`. */
-export interface Reported extends Published {
-  /** Settles within `timeout`, never rejects. */
-  readonly report: Promise<DeliveryReport>;
-}
 
 /** Streams that `close({ over })` ends one after another are at least so many milliseconds apart. */
 const LEAVING_STEP = 10;
@@ -52,7 +29,7 @@ const LONGEST_DEPARTURE = 30_000;
 /** How long a response may be on its way, at least, before the first of its stream is read. */
 const LONGEST_START = 60_000;
 /** A day: a native EventSource whose place another connection took is not to take it back. */
-const NOT_SOON = 86_400_000;
+export const NOT_SOON = 86_400_000;
 
 /** Who comes. */
 interface Arrival {
@@ -61,8 +38,8 @@ interface Arrival {
   readonly clientId: string;
   readonly channels: readonly string[];
   readonly start: Start;
-  /** It was known before and its stream goes on, so it is told nothing but what it has missed. */
-  readonly again?: boolean;
+  /** When it connected first (epoch milliseconds), if its stream goes on: it is told nothing but what it has missed. */
+  readonly since?: number | undefined;
 }
 
 /** The broker without its HTTP face: who is connected, and how an event gets to them. */
@@ -82,7 +59,7 @@ export class Core implements ClientHome {
   readonly #barred = new Deadlines();
   /** Ids that had a client not long ago. */
   readonly #lingering = new Deadlines();
-  #expectedUntil = 0;
+  #expectedUntil = -Infinity;
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
   /** Requests that were not answered as they wished. */
   readonly failures: Partial<Record<ErrorCode, number>> = {};
@@ -191,7 +168,7 @@ export class Core implements ClientHome {
    * @throws as {@link connect}
    */
   async register<M extends Member>(
-    { request, subject, channels, clientId, start, again = false }: Arrival,
+    { request, subject, channels, clientId, start, since }: Arrival,
     place: () => void,
     make: (info: ClientInfo, keys: readonly string[]) => M,
   ): Promise<M | undefined> {
@@ -208,7 +185,8 @@ export class Core implements ClientHome {
         session.unsubscribe?.(keys);
         return undefined;
       }
-      for (const client of this.#capacity.makeRoom(clientId, subject, this.#recipientsOf([inboxKey(clientId)])))
+      const sharing = this.#recipientsOf([inboxKey(clientId)]);
+      for (const client of this.#capacity.makeRoom(clientId, subject, sharing, since))
         this.#dismiss(client, "replaced", false, NOT_SOON);
     } catch (error) {
       session.unsubscribe?.(keys);
@@ -220,11 +198,11 @@ export class Core implements ClientHome {
       connectionId: `${this.#prefix}-${++this.#connections}`,
       ...(subject === undefined ? {} : { subject }),
       channels: Object.freeze(channels),
-      connectedAt: Date.now(),
+      connectedAt: since ?? Date.now(),
     });
     const client = make(info, keys);
     const landing = landAt(this.fanout.log, client.channels, start, settings.maxReplay);
-    client.startAt(landing, this.announcer.prelude(client, landing, again));
+    client.startAt(landing, this.announcer.prelude(client, landing, since !== undefined));
     place();
     this.enroll(client);
     void this.#hook("on-connect", settings.onConnect, { client: info, request });
@@ -292,17 +270,18 @@ export class Core implements ClientHome {
     return watch ? { ...published, report: watch.done } : published;
   }
 
-  /** Clients of before, nobody knows which, are about to come back: for as long as an inbox lingers, every one is taken to exist. */
-  expectReturns(): void {
-    this.#expectedUntil = now() + this.settings.inboxLinger;
+  /** Clients of before, nobody knows which, are about to come back: for so many milliseconds every one is taken to exist. */
+  expectReturns(ms: number): void {
+    this.#expectedUntil = now() + ms;
   }
 
-  get isExpecting(): boolean {
-    return now() < this.#expectedUntil;
+  /** Milliseconds that this holds on. */
+  get expectedFor(): number {
+    return this.#expectedUntil - now();
   }
 
   #checkRecipient(id: string): void {
-    if (this.fanout.countClients(inboxKey(id)) > 0 || this.#lingering.has(id) || this.isExpecting) return;
+    if (this.fanout.countClients(inboxKey(id)) > 0 || this.#lingering.has(id) || this.expectedFor > 0) return;
     throw new BrokerError("unknown-client", `Event refused: there is no client ${quote(id)}.`);
   }
 

@@ -2,7 +2,6 @@ import { type Admission, type Attempt, type Authorize, admit, type Gate } from "
 import { presents } from "./bearer.ts";
 import { readText } from "./body.ts";
 import { checkNames, isResponse } from "./check.ts";
-import type { Published, PublishOptions } from "./core.ts";
 import { isForged } from "./cors.ts";
 import { BrokerError, type ErrorCode, quote, unauthorized } from "./errors.ts";
 import { checkEventType, type EventInput } from "./event.ts";
@@ -11,6 +10,7 @@ import { inboxKey, keysOf, type NameRules } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
 import { asBrokerError, problem, withRetryAfter } from "./problem.ts";
 import { randomName } from "./random.ts";
+import type { Published, PublishOptions } from "./report.ts";
 
 /** What trusted code says about a request, whichever kind it is. */
 interface Overrides {

@@ -4,7 +4,6 @@ export type { BroadcastOptions, Broker, BrokerStats, ListenOptions, SendOptions 
 export { createBroker } from "./broker.ts";
 export type { Channel, Entry } from "./channel.ts";
 export type { ClientInfo, DisconnectReason } from "./client.ts";
-export type { Published, Reported } from "./core.ts";
 export type { CorsOptions } from "./cors.ts";
 export type { Appended, Engine, Session } from "./engine.ts";
 export type { MemoryEngineOptions } from "./engines/memory.ts";
@@ -17,4 +16,4 @@ export type { MaxReplay } from "./landing.ts";
 export type { Listened, ListenedEvent, ListenedGap } from "./listener.ts";
 export type { Follower, Log, LogOptions, Retention } from "./log.ts";
 export type { BrokerOptions, ErrorStage } from "./options.ts";
-export type { DeliveryReport, Failure, FailureReason } from "./report.ts";
+export type { DeliveryReport, Failure, FailureReason, Published, Reported } from "./report.ts";

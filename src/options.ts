@@ -11,9 +11,16 @@ import type { MaxReplay } from "./landing.ts";
 /**
  * Where an error came from that nobody was there to receive: a hook (`on-connect`, `on-disconnect`, `error-handler`), `authorize`,
  * a `request` that was answered 500, or `overrun`: more was published at once than the log holds, and clients that were not slow lost events
- * (they were told).
+ * (they were told). `storage`, on Workers: an object's storage refused what outlives a restart, and nobody waited for it.
  */
-export type ErrorStage = "on-connect" | "on-disconnect" | "error-handler" | "authorize" | "request" | "overrun";
+export type ErrorStage =
+  | "on-connect"
+  | "on-disconnect"
+  | "error-handler"
+  | "authorize"
+  | "request"
+  | "overrun"
+  | "storage";
 
 /** Options of {@link createBroker}. */
 export interface BrokerOptions {

@@ -2,6 +2,29 @@ import type { DisconnectReason, Member } from "./client.ts";
 import { type Batch, holdsEvent } from "./reader.ts";
 import { after } from "./runtime.ts";
 
+/** What became of an event when it was published. */
+export interface Published {
+  /** Its position, as clients see it. */
+  readonly id: string;
+  /** Clients of this process that it is for, at the time of the append. */
+  readonly clients: number;
+}
+
+/** How to publish. */
+export interface PublishOptions {
+  readonly report?: boolean | undefined;
+  /** What is published again with the same one is not published twice. */
+  readonly nonce?: string | undefined;
+  /** The client id that it is for, if it is for one. */
+  readonly recipient?: string | undefined;
+}
+
+/** The answer to `{ report: true }`. */
+export interface Reported extends Published {
+  /** Settles within `timeout`, never rejects. */
+  readonly report: Promise<DeliveryReport>;
+}
+
 /** Why an event did not reach a client: how it ended, `"late"` (it may still come from the log) or `"lost"` (a gap was told). */
 export type FailureReason = DisconnectReason | "late" | "lost";
 

@@ -3,6 +3,7 @@ import { checkNumbers } from "../check.ts";
 import { Deadlines } from "../deadlines.ts";
 import type { Engine, Session } from "../engine.ts";
 import { BrokerError } from "../errors.ts";
+import { encode, textDecoder } from "../event.ts";
 import { type Follower, Log, type LogOptions, resolveLogOptions } from "../log.ts";
 import { randomName } from "../random.ts";
 import type { ObjectStorage, Row } from "../workers/platform.ts";
@@ -21,8 +22,12 @@ export interface DurableEngineOptions extends LogOptions {
 export interface DurableLog extends Engine {
   /** Drops what is old, and rows with it. Milliseconds until there may be more to drop; `Infinity` if nothing is left that could be. */
   tidy(): number;
+  /** Whether nothing is kept. */
+  readonly isEmpty: boolean;
   /** Told of a time, epoch milliseconds, at which there will be something to drop. */
   onKept: ((time: number) => void) | undefined;
+  /** Told of what the storage refused when nobody could be told any more. */
+  onError: ((error: unknown) => void) | undefined;
 }
 
 const SCHEMA = `
@@ -33,6 +38,8 @@ CREATE TABLE IF NOT EXISTS fanwire_marks (
   kind TEXT NOT NULL, name TEXT NOT NULL, until INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;`;
 
+/** Milliseconds between two looks for what is remembered no longer, at the least. */
+const TIDY = 30_000;
 /** Rows whose events the log dropped are deleted so many at a time at the least, because each channel of theirs costs a row then. */
 const SWEEP = 64;
 
@@ -104,10 +111,20 @@ export function durableEngine(
     const time = Date.now();
     for (const { name, until, value } of run("SELECT name, until, value FROM fanwire_marks WHERE kind = ?", kind))
       deadlines.set(name as string, (until as number) - time, JSON.parse(value as string));
-    deadlines.onSet = (name, until, value) => {
-      run("INSERT OR REPLACE INTO fanwire_marks VALUES (?, ?, ?, ?)", kind, name, until, JSON.stringify(value));
-      engine.onKept?.(until);
-    };
+    deadlines.onSet = (name, until, value) =>
+      attempt(() => {
+        run("INSERT OR REPLACE INTO fanwire_marks VALUES (?, ?, ?, ?)", kind, name, until, JSON.stringify(value));
+        engine.onKept?.(Math.max(until, Date.now() + TIDY));
+      });
+  }
+
+  /** Does what nobody waits for: it is of no consequence before the next restart, and must not undo what was done. */
+  function attempt(write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      engine.onError?.(error);
+    }
   }
 
   function settle(opened: Log): void {
@@ -135,7 +152,7 @@ export function durableEngine(
     opened.append(keys, text, at);
     const { age } = bounds.retention;
     if (age !== Infinity) engine.onKept?.(at + age / 2);
-    if (lost.length >= Math.max(SWEEP, opened.size / 8)) sweep(opened);
+    if (lost.length >= Math.max(SWEEP, opened.size / 8)) attempt(() => sweep(opened));
     return seq;
   }
 
@@ -157,14 +174,18 @@ export function durableEngine(
   }
 
   const engine: DurableLog = {
+    get isEmpty() {
+      return log?.size === 0 && run("SELECT 1 FROM fanwire_marks LIMIT 1").length === 0;
+    },
     onKept: undefined,
+    onError: undefined,
     open(follower: Follower): Session {
       const opened = (log ??= load());
       opened.followers.add(follower);
       return {
         log: opened,
         append: (keys, text, nonce) =>
-          appendOnce(known, keyWindow, keys, text, nonce, () => append(opened, keys, text)),
+          appendOnce(known, keyWindow, keys, wellFormed(text), nonce, () => append(opened, keys, wellFormed(text))),
         keep,
         close: () => void opened.followers.delete(follower),
       };
@@ -178,12 +199,16 @@ export function durableEngine(
       run("DELETE FROM fanwire_marks WHERE until <= ?", time);
       const { age } = bounds.retention;
       const [mark] = run("SELECT MIN(until) AS until FROM fanwire_marks");
-      const marked = typeof mark?.until === "number" ? mark.until - time : Infinity;
+      const marked = typeof mark?.until === "number" ? Math.max(TIDY, mark.until - time) : Infinity;
       return Math.min(opened.size > 0 ? age / 2 : Infinity, marked);
     },
   };
   return engine;
 }
+
+/** As it goes over the wire: SQLite would keep half of a surrogate pair as something else. */
+const wellFormed = (text: string): string => (/\p{Surrogate}/u.test(text) ? decoder.decode(encode(text)) : text);
+const decoder = textDecoder();
 
 /** Numbers as stretches of those that follow each other. */
 function stretches(numbers: readonly number[]): [first: number, last: number][] {

@@ -1,4 +1,5 @@
 import { Client, type ClientHome, type DisconnectReason, type Member } from "../client.ts";
+import { NOT_SOON } from "../core.ts";
 import { BrokerError } from "../errors.ts";
 import { concat, encode, formatEnd, HEARTBEAT } from "../event.ts";
 import { Heartbeat } from "../heartbeat.ts";
@@ -9,7 +10,6 @@ import { after, every } from "../runtime.ts";
 import { Stalls } from "../stalls.ts";
 import {
   ECHO,
-  errorOf,
   type Farewell,
   FOREIGN,
   type Frame,
@@ -17,19 +17,16 @@ import {
   kinds,
   LEFT,
   type Pacing,
-  type Refusal,
   readFrame,
   readNote,
-  type Welcome,
   type WorkerFrame,
   writeWorkerFrame,
 } from "./frames.ts";
+import { call, close, type Line } from "./line.ts";
 import type { Socket } from "./platform.ts";
 
 /** How often the object's side is asked whether it is there, in milliseconds. It answers without being woken. */
 const ECHO_INTERVAL = 10_000;
-/** How long the object may take to let a client in. */
-const LONGEST_WELCOME = 10_000;
 /** The longest pause before a lost object is dialled again; the first is a hundredth of it. */
 const LONGEST_PAUSE = 10_000;
 /** A request may make so many others; a stream that has dialled so often asks its client to come back. */
@@ -39,8 +36,14 @@ const MAX_CHUNK = 64 * 1024;
 /** Nobody has read the beginning of a stream for so long: it was lost on its way. */
 const LONGEST_START = 60_000;
 
-/** What waits for the client to take it: bytes, or the number of an acknowledgement. */
-type Item = Uint8Array<ArrayBuffer> | number;
+/** A place of the client: in which log, and where in it. */
+interface Place {
+  readonly epoch: string;
+  readonly cursor: number;
+}
+
+/** What waits for the client to take it, and where it is then; or the number of an acknowledgement. */
+type Item = (Place & { readonly chunk: Uint8Array<ArrayBuffer> }) | number;
 
 /**
  * The Worker's end: it holds the client's stream and cursor, and a socket to the object, for which it dials again whenever that is lost. The
@@ -62,8 +65,9 @@ export class Bridge implements ClientHome {
   readonly #pacing: Pacing;
   readonly #client: Client;
   #connectionId: string;
-  #epoch: string;
-  #cursor: number;
+  /** What was received so far, and what of it was given to the client. */
+  #received: Place;
+  #given: Place;
   #socket: Socket | undefined;
   #queue: Item[] = [];
   /** What was sent is asked for again; until it comes, what does not follow the cursor is no news. */
@@ -76,6 +80,8 @@ export class Bridge implements ClientHome {
   /** Dials in a row that came to nothing. */
   #failures = 0;
   #isOver = false;
+  /** Its end is decided, and waits to be read. */
+  #isLeaving = false;
   #isEchoed = true;
   #stopEcho: (() => void) | undefined;
   #cancelDial: (() => void) | undefined;
@@ -89,7 +95,7 @@ export class Bridge implements ClientHome {
     const line = await call(dial, hello);
     if (!line) return undefined;
     if (request.signal.aborted) {
-      line.socket.close(LEFT, "client-left");
+      close(line.socket, LEFT, "client-left");
       throw new BrokerError("client-left", "Connection refused: the client has left.");
     }
     return new Bridge(request, hello, dial, line).#client.stream();
@@ -102,8 +108,7 @@ export class Bridge implements ClientHome {
     this.#hello = hello;
     this.#pacing = pacing;
     this.#connectionId = connectionId;
-    this.#epoch = epoch;
-    this.#cursor = cursor;
+    this.#received = this.#given = { epoch, cursor };
     // Two looks at each interval: a timer for each stream should have little to do.
     this.heartbeat = new Heartbeat(heartbeat, (client) => client.keepAlive(), 2);
     this.stalled = new Stalls(timeout, (client) => client.fail(tolerance));
@@ -156,6 +161,8 @@ export class Bridge implements ClientHome {
   }
 
   retire(_client: Member, reason: DisconnectReason): void {
+    this.#isLeaving = true;
+    this.#stopEcho?.();
     this.stalled.delete(this.#client);
     this.#hangUp(LEFT, reason);
   }
@@ -167,13 +174,8 @@ export class Bridge implements ClientHome {
   }
 
   #hangUp(code: number, reason: string): void {
-    const socket = this.#socket;
+    if (this.#socket) close(this.#socket, code, reason);
     this.#socket = undefined;
-    try {
-      socket?.close(code, reason);
-    } catch {
-      // It is closed.
-    }
   }
 
   /** Takes what comes by a socket; `rest` came already. */
@@ -184,6 +186,7 @@ export class Bridge implements ClientHome {
     const isCurrent = (): boolean => socket === this.#socket;
     const lost = (): void => {
       if (isCurrent()) this.#redial();
+      close(socket, LEFT, "closing");
     };
     socket.addEventListener("message", ({ data }) => {
       if (isCurrent()) this.#receive(data);
@@ -199,7 +202,7 @@ export class Bridge implements ClientHome {
       this.#isEchoed = false;
       this.#say(ECHO[0]);
     });
-    for (const data of rest) this.#receive(data);
+    for (const data of rest) if (isCurrent()) this.#receive(data);
   }
 
   #receive(data: unknown): void {
@@ -223,18 +226,20 @@ export class Bridge implements ClientHome {
   }
 
   #take({ kind, previous, position, payload }: Frame): void {
-    if (position <= this.#cursor) return;
-    if (previous > this.#cursor) {
-      if (!this.#refilling) this.#tell({ kind: "refill", cursor: this.#cursor });
+    const { epoch, cursor } = this.#received;
+    // A gap that is announced stands where the client is already.
+    if (position < cursor || (position === cursor && previous !== cursor)) return;
+    if (previous > cursor) {
+      if (!this.#refilling) this.#tell({ kind: "refill", cursor });
       this.#refilling = true;
       return;
     }
     this.#refilling = false;
-    this.#cursor = position;
+    this.#received = { epoch, cursor: position };
     this.#pulse = kind === kinds.pulse ? payload : undefined;
     if (this.#pulse) return;
     this.#told = Date.now();
-    this.#queue.push(payload);
+    this.#queue.push({ ...this.#received, chunk: payload });
     if (this.#client.live) this.#serve();
     else this.#client.waits();
   }
@@ -249,10 +254,11 @@ export class Bridge implements ClientHome {
         client.live = false;
         const [first = HEARTBEAT, ...others] = chunks;
         const chunk = others.length > 0 ? concat(chunks) : first;
-        client.take({ items: [], events: 0, through: this.#cursor, more: false, chunk });
+        client.take({ items: [], events: 0, through: this.#given.cursor, more: false, chunk });
+        if (this.#queue.some((item) => typeof item !== "number")) client.waits();
         return;
       }
-      this.#tell({ kind: "ack", number: this.#queue.shift() as number, cursor: this.#cursor });
+      this.#tell({ kind: "ack", number: this.#queue.shift() as number, cursor: this.#given.cursor });
     }
   }
 
@@ -260,18 +266,20 @@ export class Bridge implements ClientHome {
   #nextChunks(): Uint8Array<ArrayBuffer>[] {
     const chunks: Uint8Array<ArrayBuffer>[] = [];
     let bytes = 0;
-    for (let [item] = this.#queue; item instanceof Uint8Array; [item] = this.#queue) {
-      bytes += item.length;
+    for (let [item] = this.#queue; typeof item === "object"; [item] = this.#queue) {
+      bytes += item.chunk.length;
       if (chunks.length > 0 && bytes > MAX_CHUNK) break;
-      chunks.push(item);
+      chunks.push(item.chunk);
+      this.#given = item;
       this.#queue.shift();
     }
     return chunks;
   }
 
   #end({ reason, chunk, drains }: Farewell): void {
-    // It is the object that hangs up.
-    this.#socket = undefined;
+    this.#isLeaving = true;
+    this.#stopEcho?.();
+    this.#hangUp(LEFT, reason);
     if (chunk === undefined) this.#client.end(reason, new Error(`Stream ended by the broker: ${reason}.`));
     else void this.#client.leave(reason, encode(chunk), drains);
   }
@@ -279,7 +287,10 @@ export class Bridge implements ClientHome {
   #redial(): void {
     this.#socket = undefined;
     this.#stopEcho?.();
-    if (this.#isOver) return;
+    if (this.#isOver || this.#isLeaving) return;
+    // What it was not given is sent again: what waits for it is bounded by what one socket may have on its way.
+    this.#queue = [];
+    this.#pulse = undefined;
     if (this.#dials >= MOST_DIALS) {
       this.#dismiss("engine-down", true);
       return;
@@ -290,31 +301,33 @@ export class Bridge implements ClientHome {
 
   async #dialAgain(): Promise<void> {
     this.#dials++;
-    const start = { lastEventId: formatPosition(this.#epoch, this.#cursor) };
+    const start = { lastEventId: formatPosition(this.#given.epoch, this.#given.cursor) };
+    const again = { connectionId: this.#connectionId, connectedAt: this.#client.info.connectedAt };
     let line: Line | undefined;
     try {
-      line = await call(this.#dial, { ...this.#hello, start, again: this.#connectionId });
+      line = await call(this.#dial, { ...this.#hello, start, again });
     } catch (error) {
       const isFinal = error instanceof BrokerError && error.code !== "engine-down" && error.code !== "closed";
       if (this.#isOver) return;
-      if (isFinal) void this.#client.leave("closing", this.farewell(error.code, true), false);
+      if (isFinal && error.code === "duplicate-id")
+        void this.#client.leave("replaced", encode(formatEnd("replaced", false, NOT_SOON)), false);
+      else if (isFinal) void this.#client.leave("closing", this.farewell(error.code, true), false);
       else this.#redial();
       return;
     }
-    if (!line || this.#isOver) {
-      line?.socket.close(LEFT, "client-left");
-      if (!line) this.#dismiss("disconnected", false);
+    if (!line || this.#isOver || this.#isLeaving) {
+      if (line) close(line.socket, LEFT, "client-left");
+      else this.#dismiss("disconnected", false);
       return;
     }
     const { socket, welcome, rest } = line;
     this.#failures = 0;
     this.#connectionId = welcome.connectionId;
-    this.#epoch = welcome.epoch;
-    this.#cursor = welcome.cursor;
-    // What the other socket asked for is of no use to this one.
-    this.#pulse = undefined;
-    this.#queue = this.#queue.filter((item) => typeof item !== "number");
-    if (welcome.prelude !== "") this.#queue.push(encode(welcome.prelude));
+    const { epoch, cursor, prelude } = welcome;
+    this.#received = { epoch, cursor };
+    // Without anything to say first, that is where the client is.
+    if (prelude === "") this.#given = this.#received;
+    else this.#queue.push({ ...this.#received, chunk: encode(prelude) });
     this.#listen(socket, rest);
     if (this.#client.live) this.#serve();
   }
@@ -330,53 +343,4 @@ export class Bridge implements ClientHome {
       // Its close is on the way.
     }
   }
-}
-
-/** A socket by which the client was let in, and what came by it since. */
-interface Line {
-  readonly socket: Socket;
-  readonly welcome: Welcome;
-  readonly rest: readonly unknown[];
-}
-
-/** Dials and says hello. `undefined` if the client is turned away. @throws {@link BrokerError} */
-async function call(dial: () => Promise<Socket>, hello: Hello): Promise<Line | undefined> {
-  const socket = await dial();
-  let received: unknown[] | undefined = [];
-  const first = new Promise<Frame>((resolve, reject) => {
-    const refuse = (why: string) => reject(new BrokerError("engine-down", `Connection refused: the object ${why}.`));
-    const cancel = after(LONGEST_WELCOME, () => refuse("does not answer"));
-    const gone = (): void => {
-      cancel();
-      refuse("is gone");
-    };
-    socket.addEventListener("close", gone);
-    socket.addEventListener("error", gone);
-    socket.addEventListener("message", ({ data }) => {
-      if (!received || received.push(data) > 1) return;
-      cancel();
-      const frame = readFrame(data);
-      if (frame) resolve(frame);
-      else refuse("is of another version");
-    });
-  });
-  socket.accept();
-  socket.send(writeWorkerFrame(hello));
-  let frame: Frame;
-  try {
-    frame = await first;
-  } catch (error) {
-    socket.close(FOREIGN, "no welcome");
-    throw error;
-  }
-  if (frame.kind === kinds.refusal) {
-    socket.close(LEFT, "closing");
-    const refusal = readNote<Refusal>(frame);
-    if (refusal.code === undefined) return undefined;
-    throw errorOf(refusal);
-  }
-  const rest = received.slice(1);
-  // From here on somebody else listens.
-  received = undefined;
-  return { socket, welcome: readNote<Welcome>(frame), rest };
 }

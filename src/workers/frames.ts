@@ -77,8 +77,8 @@ export interface Hello {
   readonly start: Start;
   /** The address that it asked for. */
   readonly url: string;
-  /** Its connection was known by this, before the socket was lost. */
-  readonly again?: string;
+  /** Its connection, before the socket was lost. */
+  readonly again?: { readonly connectionId: string; readonly connectedAt: number };
 }
 
 /** The client has taken everything up to `cursor`, and what was sent before the ask of this number. */

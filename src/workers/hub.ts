@@ -1,7 +1,6 @@
 import { type Admission, Gate } from "../authorize.ts";
-import type { BroadcastOptions, Broker, BrokerStats, SendOptions } from "../broker.ts";
+import { type Broker, type BrokerStats, sendersOf } from "../broker.ts";
 import { checkNames } from "../check.ts";
-import type { Published, PublishOptions, Reported } from "../core.ts";
 import { BrokerError, type ErrorCode } from "../errors.ts";
 import { type EventInput, encode, formatEnd } from "../event.ts";
 import { type Behind, HttpFace } from "../http.ts";
@@ -9,12 +8,13 @@ import type { Start } from "../landing.ts";
 import { NameRules } from "../names.ts";
 import { type BrokerOptions, type ErrorStage, resolveOptions, type Settings } from "../options.ts";
 import { jitter } from "../random.ts";
-import type { DeliveryReport } from "../report.ts";
+import type { DeliveryReport, Published, PublishOptions, Reported } from "../report.ts";
 import { Bridge } from "./bridge.ts";
 import { errorOf, type Hello, type Refusal, VERSION } from "./frames.ts";
 import type { Socket, UpgradeResponse } from "./platform.ts";
 
-const FACE_OPTIONS = [
+/** What of the options of a broker concerns requests. */
+export const FACE_OPTIONS = [
   "authorize",
   "authorizeTimeout",
   "cors",
@@ -68,9 +68,7 @@ export type Call =
       readonly event: EventInput;
       readonly options: PublishOptions;
     }
-  | { readonly do: "broadcast"; readonly event: EventInput; readonly options: BroadcastOptions }
-  | { readonly do: "send"; readonly clientId: string; readonly event: EventInput; readonly options: SendOptions }
-  | { readonly do: "disconnect"; readonly clientId: string; readonly options: { readonly for?: number } }
+  | { readonly do: "disconnect"; readonly clientId: string; readonly barFor: number }
   | { readonly do: "stats" };
 
 /** An error keeps its code only so: of a thrown one RPC passes on the message. */
@@ -81,7 +79,7 @@ export type Answer =
   | { readonly mistake: string; readonly ofRange: boolean };
 
 /** A report travels as a function, which may be called once and soon. */
-type WithReport<T> = Omit<T, "report"> & { readonly report?: () => Promise<DeliveryReport> };
+type WithReport = Published & { readonly report?: () => Promise<DeliveryReport> };
 
 /** The broker of a namespace of objects, as a Worker has it. All methods may be called detached. */
 export interface Hub
@@ -148,21 +146,13 @@ export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
       throw new TypeError("Which object is it for? Use hub(namespace, { name: … }), or call the object's stub.");
     return new Remote(shared, () => name);
   };
-  async function publish(call: Call): Promise<Reported> {
-    const { report, ...published } = await remote().call<WithReport<Reported>>(call);
-    if (!report) return published as Reported;
-    // A report never rejects; of an object that is lost nobody knows whom it reached.
-    return { ...published, report: report().catch(() => ({ handed: 0, failed: [] })) };
-  }
-
   return {
     fetch: (request, context) => faceFor(request).fetch(request, context),
     clientHandler: (request, overrides = {}) => faceFor(request).clientHandler(request, overrides),
     eventHandler: (request, overrides = {}) => faceFor(request).eventHandler(request, overrides),
-    broadcast: (event: EventInput, options: BroadcastOptions = {}) => publish({ do: "broadcast", event, options }),
-    broadcastTo: (clientId: string, event: EventInput, options: SendOptions = {}) =>
-      publish({ do: "send", clientId, event, options }),
-    disconnect: async (clientId, options = {}) => remote().call({ do: "disconnect", clientId, options }),
+    ...sendersOf({ names: shared.names, publish: async (keys, event, given) => remote().publish(keys, event, given) }),
+    disconnect: async (clientId, { for: barFor = 0 } = {}) =>
+      remote().call({ do: "disconnect", clientId: shared.names.clientId(clientId), barFor }),
     stats: async () => ({
       ...(await remote().call<BrokerStats>({ do: "stats" })),
       pending: shared.gate.pending,
@@ -221,8 +211,12 @@ class Remote implements Behind {
     return this.call({ do: "barred", clientId });
   }
 
-  publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published> {
-    return this.call({ do: "publish", keys, event, options });
+  async publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published> {
+    const { report, ...published } = await this.call<WithReport>({ do: "publish", keys, event, options });
+    if (!report) return published;
+    // A report never rejects; of an object that is lost nobody knows whom it reached.
+    const reported: Reported = { ...published, report: report().catch(() => ({ handed: 0, failed: [] })) };
+    return reported;
   }
 
   async connect(
@@ -253,8 +247,7 @@ class Remote implements Behind {
       if ((cause as Error | undefined)?.name === "DataCloneError")
         throw new TypeError(`The object cannot be told of it: ${String(cause)}`);
       // Of an overloaded object the platform says that it was not asked; and what publishes nothing can be asked again.
-      const publishes = call.do === "publish" || call.do === "broadcast" || call.do === "send";
-      throw !publishes || (cause as { overloaded?: boolean }).overloaded === true
+      throw call.do !== "publish" || (cause as { overloaded?: boolean }).overloaded === true
         ? new BrokerError("engine-down", "Refused: the object is not available.", { cause })
         : new BrokerError("publish-outcome-unknown", "The object was lost before it answered.", { cause });
     }

@@ -53,6 +53,7 @@ export class Link implements Member {
   #sent = 0;
   /** What was sent since the last acknowledgement, and how much of it the next one stands for. */
   #unacknowledged = 0;
+  #isRestored = false;
   #failures = 0;
   #farewell: Uint8Array<ArrayBuffer> | undefined;
   #reason: DisconnectReason = "closing";
@@ -91,6 +92,7 @@ export class Link implements Member {
     this.asked = this.#unacknowledged = asked;
     this.asks = asks;
     this.live = asked === 0;
+    this.#isRestored = asked > 0;
   }
 
   take(batch: Batch): boolean {
@@ -117,6 +119,12 @@ export class Link implements Member {
 
   acknowledged({ number, cursor }: Ack): void {
     if (number !== this.asks || this.asked === 0) return;
+    if (this.#isRestored) {
+      // What the instance before sent after its ask may be on its way still; a new one comes after all of it.
+      this.#isRestored = false;
+      this.#ask();
+      return;
+    }
     this.#unacknowledged -= this.asked;
     this.asked = 0;
     this.#home.save(this);
@@ -212,25 +220,25 @@ export class Link implements Member {
 
   #count(bytes: number): void {
     this.#unacknowledged += bytes + FRAME_COST;
-    if (this.asked > 0 || this.#unacknowledged < ASK) return;
+    if (this.asked === 0 && this.#unacknowledged >= ASK) this.#ask();
+  }
+
+  #ask(): void {
     this.asked = this.#unacknowledged;
     this.asks++;
     this.#home.save(this);
-    this.socket.send(writeFrame({ kind: kinds.ask, previous: 0, position: this.asks, payload: new Uint8Array() }));
+    this.#send(writeFrame({ kind: kinds.ask, previous: 0, position: this.asks, payload: new Uint8Array() }));
   }
 }
 
 const decoder = textDecoder();
-/** The frames of a batch, by the position that they follow: most clients that get the same have the same behind them. */
-const frames = new WeakMap<Batch, Map<number, Uint8Array<ArrayBuffer>>>();
+/** The last frame of a batch: most clients that get the same have the same behind them. */
+const frames = new WeakMap<Batch, { readonly previous: number; readonly frame: Uint8Array<ArrayBuffer> }>();
 
 function frameOf(batch: Batch, previous: number): Uint8Array<ArrayBuffer> {
-  let made = frames.get(batch);
-  if (!made) frames.set(batch, (made = new Map()));
-  let frame = made.get(previous);
-  if (!frame) {
-    frame = writeFrame({ kind: kinds.chunk, previous, position: batch.through, payload: chunkOf(batch) });
-    made.set(previous, frame);
-  }
+  const made = frames.get(batch);
+  if (made?.previous === previous) return made.frame;
+  const frame = writeFrame({ kind: kinds.chunk, previous, position: batch.through, payload: chunkOf(batch) });
+  frames.set(batch, { previous, frame });
   return frame;
 }

@@ -2,11 +2,11 @@ import { DurableObject } from "cloudflare:workers";
 import { presents } from "../bearer.ts";
 import type { BroadcastOptions, BrokerStats, ListenOptions, SendOptions } from "../broker.ts";
 import type { ClientInfo, DisconnectReason } from "../client.ts";
-import type { Published, Reported } from "../core.ts";
 import { unauthorized } from "../errors.ts";
 import type { EventInput } from "../event.ts";
 import type { Listened } from "../listener.ts";
 import { problem } from "../problem.ts";
+import type { Published, Reported } from "../report.ts";
 import type { Answer, Call } from "./hub.ts";
 import type { ObjectStorage, Socket } from "./platform.ts";
 import { type ObjectOptions, Room } from "./room.ts";
@@ -115,6 +115,8 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   /** Drops what is old. A subclass that has an alarm of its own calls this one as well: an object has only one. */
   async alarm(): Promise<void> {
     this.#alarmAt = Infinity;
+    // It was a subclass's, or a late one.
+    if (!this.#room && !hasTables(this.ctx.storage)) return;
     const room = this.#open();
     const next = room.tidy();
     if (next !== Infinity) {
@@ -130,8 +132,13 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   async #wakeAt(time: number): Promise<void> {
     if (time >= this.#alarmAt) return;
     this.#alarmAt = time;
-    const known = await this.ctx.storage.getAlarm();
-    if (known === null || known > time) await this.ctx.storage.setAlarm(time);
+    try {
+      const known = await this.ctx.storage.getAlarm();
+      if (known === null || known > time) await this.ctx.storage.setAlarm(time);
+    } catch (error) {
+      this.#alarmAt = Infinity;
+      this.#room?.report(error);
+    }
   }
 }
 
@@ -142,9 +149,13 @@ async function empty(storage: ObjectStorage): Promise<void> {
   const [others] = storage.sql.exec(
     "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_cf\\_%' ESCAPE '\\' LIMIT 1",
   );
+  if (others || (await storage.list({ limit: 1 })).size > 0) return;
   await storage.deleteAlarm();
-  if (!others && (await storage.list({ limit: 1 })).size === 0) await storage.deleteAll();
+  await storage.deleteAll();
 }
+
+const hasTables = ({ sql }: ObjectStorage): boolean =>
+  [...sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'fanwire_meta'")].length > 0;
 
 /** A {@link BrokerObject} class with these options. @example export const Hub = brokerObject({ duplicateIds: "replace" }); */
 export function brokerObject(options: ObjectOptions): typeof BrokerObject<unknown> {

@@ -1,11 +1,12 @@
 import { type Broker, brokerOf } from "../broker.ts";
 import type { ClientInfo, DisconnectReason } from "../client.ts";
-import { Core, type Reported } from "../core.ts";
+import { Core } from "../core.ts";
 import { type DurableEngineOptions, type DurableLog, durableEngine } from "../engines/durable.ts";
 import { BrokerError } from "../errors.ts";
 import { keysOfClient } from "../names.ts";
 import { type BrokerOptions, resolveOptions } from "../options.ts";
 import { randomName } from "../random.ts";
+import type { Reported } from "../report.ts";
 import {
   ECHO,
   FOREIGN,
@@ -21,15 +22,20 @@ import type { Call, HubOptions } from "./hub.ts";
 import { Link, type LinkHome } from "./link.ts";
 import type { ObjectContext, Socket } from "./platform.ts";
 
+/** What of the Worker's options the object has as well. */
+type Both = "maxChannelsPerClient" | "maxChannelsPerEvent" | "maxNameLength" | "onError" | "retry";
+
 /** Options of {@link BrokerObject}: those of `createBroker` that concern events and clients, and those of its log. */
 export interface ObjectOptions
-  extends Omit<BrokerOptions, "engine" | Exclude<keyof HubOptions, "onError" | "retry">>,
+  extends Omit<BrokerOptions, "engine" | Exclude<keyof HubOptions, Both>>,
     DurableEngineOptions {}
 
 /** Milliseconds between two flushes. The clock of a deployed Worker stands still while it works, so nothing can be measured. */
 const WINDOW = 16;
 /** Milliseconds after the last client left that an object looks whether there is anything to keep. */
 const LAST_LEFT = 60_000;
+/** What is noted while somebody is connected; later it is until when they may come back. */
+const CONNECTED = 1;
 
 /** What a socket carries over hibernation. */
 interface Attachment {
@@ -46,7 +52,8 @@ export class Room implements LinkHome {
   readonly #core: Core;
   readonly #engine: DurableLog;
   readonly #links = new Map<string, Link>();
-  #isNoted = false;
+  #noted = 0;
+  #pulsedAt = 0;
   readonly pacing: Pacing;
   readonly epoch: string;
 
@@ -55,18 +62,19 @@ export class Room implements LinkHome {
     this.#ctx = ctx;
     this.#engine = durableEngine(ctx.storage, { retention, logBytes, maxChannels, keyWindow });
     this.#engine.onKept = wakeAt;
+    this.#engine.onError = (error) => void this.#core.background("storage", error);
     const settings = resolveOptions({ ...rest, engine: this.#engine }, "BrokerObject");
     const { onConnect, onDisconnect } = settings;
     this.#core = new Core(
       {
         ...settings,
         onConnect: (event) => {
-          this.#note(true);
+          this.#note(CONNECTED);
           return onConnect?.(event);
         },
         onDisconnect: (event) => {
           if (this.#core.clients.size === 0) {
-            this.#note(false);
+            this.#note(0);
             this.#engine.onKept?.(Date.now() + LAST_LEFT);
           }
           return onDisconnect?.(event);
@@ -82,10 +90,9 @@ export class Room implements LinkHome {
     this.pacing = { heartbeat, timeout, tolerance, maxAge, retry, quiet };
     const meta = this.#recall();
     this.secret = meta.get("secret") as string;
-    this.#isNoted = meta.has("connected");
+    this.#noted = Number(meta.get("connected") ?? 0);
     this.#restore(log.head, closing);
-    // They were lost with the instance before this one, and are about to come back. Nobody knows who they are.
-    if (this.#isNoted && this.#core.clients.size === 0) this.#core.expectReturns();
+    if (this.#noted > 0 && this.#core.clients.size === 0) this.#expectReturns(settings.inboxLinger);
   }
 
   get fanout(): Core["fanout"] {
@@ -114,30 +121,30 @@ export class Room implements LinkHome {
 
   /** Nobody reads, and nothing is kept. */
   get isEmpty(): boolean {
-    const { fanout } = this.#core;
-    return fanout.channels === 0 && fanout.log.size === 0 && this.#ctx.getWebSockets().length === 0;
+    const { fanout, expectedFor } = this.#core;
+    return fanout.channels === 0 && expectedFor <= 0 && this.#engine.isEmpty && this.#ctx.getWebSockets().length === 0;
   }
 
   tidy(): number {
     const next = this.#engine.tidy();
-    for (const link of this.#links.values()) link.pulse();
-    if (this.#core.isExpecting) return Math.min(next, LAST_LEFT);
+    const time = Date.now();
+    if (time - this.#pulsedAt >= this.pacing.quiet / 2) {
+      this.#pulsedAt = time;
+      for (const link of this.#links.values()) link.pulse();
+    }
+    const expected = this.#core.expectedFor;
     // Those who did not come back are not expected any more.
-    if (this.#core.clients.size === 0) this.#note(false);
-    return next;
+    if (expected <= 0 && this.#core.clients.size === 0) this.#note(0);
+    return expected > 0 ? Math.min(next, Math.max(expected, LAST_LEFT)) : next;
   }
 
   async serve(call: Call): Promise<unknown> {
     const core = this.#core;
     if (call.do === "secret") return this.secret;
     if (call.do === "barred") return core.isBarred(call.clientId);
-    if (call.do === "publish") return core.publish(call.keys, call.event, call.options);
-    if (call.do === "disconnect") return this.broker.disconnect(call.clientId, call.options);
+    if (call.do === "disconnect") return { clients: core.disconnect(call.clientId, call.barFor) };
     if (call.do === "stats") return this.broker.stats();
-    const { event, options } = call;
-    const { report, ...published } = (await (call.do === "broadcast"
-      ? this.broker.broadcast(event, options)
-      : this.broker.broadcastTo(call.clientId, event, options))) as Reported;
+    const { report, ...published } = (await core.publish(call.keys, call.event, call.options)) as Reported;
     return report === undefined ? published : { ...published, report: () => report };
   }
 
@@ -152,9 +159,12 @@ export class Room implements LinkHome {
   /** A client whose stream is held here. */
   async stream(request: Request, hello: string): Promise<Response> {
     try {
-      const { admission, clientId, start } = readWorkerFrame(hello) as Hello;
+      const { admission, clientId, start, url } = readWorkerFrame(hello) as Hello;
+      // For the hooks: the one that came has the object's secret.
+      const { signal } = request;
+      const visitor = new Request(url, { signal });
       const stream = await this.#letIn(clientId, (place) =>
-        this.#core.connect(request, admission, clientId, start, place),
+        this.#core.connect(visitor, admission, clientId, start, place),
       );
       return stream ? new Response(stream) : Response.json({}, { status: 503 });
     } catch (error) {
@@ -184,29 +194,40 @@ export class Room implements LinkHome {
     } catch {
       // Its channels are too many for what a socket carries.
       const { connectionId } = info;
-      this.#ctx.storage.sql.exec(
-        "INSERT OR IGNORE INTO fanwire_links VALUES (?, ?)",
-        connectionId,
-        JSON.stringify(info),
-      );
       socket.serializeAttachment({ row: connectionId, asked, asks });
+      try {
+        this.#ctx.storage.sql.exec(
+          "INSERT OR IGNORE INTO fanwire_links VALUES (?, ?)",
+          connectionId,
+          JSON.stringify(info),
+        );
+      } catch (error) {
+        this.#engine.onError?.(error);
+      }
     }
     this.#links.set(info.connectionId, link);
   }
 
   forget(link: Link): void {
-    const { connectionId, socket } = link;
+    const { connectionId } = link.info;
+    const { socket } = link;
     this.#links.delete(connectionId);
-    const { row } = (socket.deserializeAttachment() ?? {}) as { row?: string };
-    if (row !== undefined) this.#ctx.storage.sql.exec("DELETE FROM fanwire_links WHERE id = ?", row);
+    try {
+      const { row } = (socket.deserializeAttachment() ?? {}) as { row?: string };
+      if (row !== undefined) this.#ctx.storage.sql.exec("DELETE FROM fanwire_links WHERE id = ?", row);
+      // Until its other end is closed as well it is among the sockets, and would be taken for a client after hibernation.
+      socket.serializeAttachment(null);
+    } catch (error) {
+      this.#engine.onError?.(error);
+    }
   }
 
   async #admit(socket: Socket, { admission, clientId, start, url, again }: Hello): Promise<void> {
     try {
       // The connection that it was is over, if that did not show yet.
-      if (again !== undefined) this.#links.get(again)?.lost("client-left");
+      if (again) this.#links.get(again.connectionId)?.lost("client-left");
       const { subject, channels } = admission;
-      const arrival = { request: new Request(url), subject, clientId, channels, start, again: again !== undefined };
+      const arrival = { request: new Request(url), subject, clientId, channels, start, since: again?.connectedAt };
       const link = await this.#letIn(clientId, (place) =>
         this.#core.register(arrival, place, (info, keys) => new Link(this, socket, info, keys)),
       );
@@ -214,6 +235,11 @@ export class Room implements LinkHome {
     } catch (error) {
       socket.send(writeNote(kinds.refusal, this.refuse(error)));
     }
+  }
+
+  /** Tells `onError` of what the storage refused. */
+  report(error: unknown): void {
+    void this.#core.background("storage", error);
   }
 
   /** What is told of an error; of one that is not the broker's that is nothing, and `onError` hears of it. */
@@ -253,13 +279,26 @@ export class Room implements LinkHome {
     return read();
   }
 
-  /** Writes down whether anybody is connected, for the instance that comes after a crash. */
-  #note(isConnected: boolean): void {
-    if (isConnected === this.#isNoted) return;
-    this.#isNoted = isConnected;
+  /** Writes down that somebody is connected, or until when they may come back, for the instance that comes after a crash; 0 for neither. */
+  #note(value: number): void {
+    if (value === this.#noted) return;
+    this.#noted = value;
     const { sql } = this.#ctx.storage;
-    if (isConnected) sql.exec("INSERT OR REPLACE INTO fanwire_meta VALUES ('connected', 1)");
-    else sql.exec("DELETE FROM fanwire_meta WHERE name = 'connected'");
+    try {
+      if (value > 0) sql.exec("INSERT OR REPLACE INTO fanwire_meta VALUES ('connected', ?)", value);
+      else sql.exec("DELETE FROM fanwire_meta WHERE name = 'connected'");
+    } catch (error) {
+      this.#engine.onError?.(error);
+    }
+  }
+
+  /** Clients were lost with the instance before this one, and are about to come back; nobody knows who they are. */
+  #expectReturns(inboxLinger: number): void {
+    const time = Date.now();
+    const until = this.#noted === CONNECTED ? time + inboxLinger : this.#noted;
+    this.#note(until > time ? until : 0);
+    if (until > time) this.#core.expectReturns(until - time);
+    this.#engine.onKept?.(Math.max(until, time + LAST_LEFT));
   }
 
   /** The clients whose sockets outlived the instance before this one. */
@@ -271,8 +310,11 @@ export class Room implements LinkHome {
     for (const socket of new Set([...this.#ctx.getWebSockets(), ...(closing ? [closing] : [])])) {
       const kept = (socket.deserializeAttachment() ?? {}) as Partial<Attachment> & { row?: string };
       const info = kept.info ?? rows.get(kept.row ?? "");
-      // It has not said hello yet.
-      if (!info) continue;
+      if (!info) {
+        // Else it has not said hello yet.
+        if (kept.row !== undefined) socket.close(FOREIGN, "nothing is known of it");
+        continue;
+      }
       rows.delete(kept.row ?? "");
       const link = new Link(this, socket, info, keysOfClient(info.clientId, info.channels));
       link.goOn(head, kept.asked ?? 0, kept.asks ?? 0);

@@ -3,8 +3,10 @@ import { inside } from "../support/inside.ts";
 import { runtime, version } from "../support/runtime.ts";
 
 test("the run is on the runtime it was told to be on", async () => {
-  console.info(`conformance on ${runtime} ${await version()}`);
-  expect(runtime).toBe(inject("part") === "durable" ? "workerd" : inject("part"));
+  const part = inject("part");
+  const where = `${runtime} ${await version()}`;
+  console.info(part === runtime ? `conformance on ${where}` : `${part} on ${where}`);
+  expect(runtime).toBe(part === "durable" ? "workerd" : part);
 });
 
 test(

@@ -131,6 +131,22 @@ for (const [how, restart] of RESTARTS) {
   );
 
   test(
+    `after ${how} text is what it was, also with what SQLite would keep as something else`,
+    room({}, async (room) => {
+      const client = await room.join({ channel: "a" });
+      const { lastEventId = "" } = client;
+      await publish(room, ["a\0b", "\uFEFFx"], "a");
+      const half = () => room.hub.broadcast("\uD800y", { channel: "a", key: "k" });
+      const { id } = await half();
+      const texts = ["a\0b", "\uFEFFx", "\uFFFDy"];
+      expect(await story(client, "\uFFFDy")).toEqual(texts);
+      await restart(room);
+      expect(await replay(room, { channel: "a", lastEventId })).toEqual(texts);
+      expect((await half()).id).toBe(id);
+    }),
+  );
+
+  test(
     `after ${how} who was disconnected for a while is still turned away, and only for as long`,
     room({}, async (room) => {
       expect(await room.hub.disconnect("eve", { for: 60_000 })).toEqual({ clients: 0 });

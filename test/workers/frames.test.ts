@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { FOREIGN, kinds, VERSION, writeFrame, writeNote } from "../../src/workers/frames.ts";
+import { codeOf } from "../support/scene.ts";
 import { numbers, pause, type Room, room, until } from "./support/room.ts";
 import { publish, story, told } from "./support/story.ts";
 
@@ -11,18 +12,18 @@ interface Line {
   readonly received: ArrayBuffer[];
 }
 
-/** A socket to the object, as a Worker of fanwire's has it. */
-async function dial(room: Room): Promise<Line> {
+/** A socket to the object, as a Worker of fanwire's has it; one that is half open is not closed because the object's end is. */
+async function dial(room: Room, allowHalfOpen = false): Promise<Line> {
   const { value } = await room.stub.serve({ do: "secret" });
   const { webSocket } = await room.stub.fetch("https://fanwire.invalid/", {
     headers: { upgrade: "websocket", authorization: `Bearer ${value}` },
   });
-  const socket = webSocket as unknown as WebSocket & { accept(): void };
+  const socket = webSocket as unknown as WebSocket & { accept(options: object): void };
   socket.binaryType = "arraybuffer";
   const received: ArrayBuffer[] = [];
   socket.addEventListener("message", ({ data }) => void received.push(data as ArrayBuffer));
   const closed = new Promise<number>((resolve) => socket.addEventListener("close", ({ code }) => resolve(code)));
-  socket.accept();
+  socket.accept({ allowHalfOpen });
   return { socket, closed, received };
 }
 
@@ -215,3 +216,17 @@ for (const sleeps of [false, true]) {
     }),
   );
 }
+
+test(
+  "who was disconnected is not taken for a client by the next instance, also while its Worker did not close its end",
+  room({ inboxLinger: 0 }, async (room) => {
+    const line = await dial(room, true);
+    line.socket.send(hello());
+    await until("it is welcome", () => line.received.length > 0);
+    expect(await room.hub.disconnect("by hand")).toEqual({ clients: 1 });
+    expect(await line.closed).toBeGreaterThan(0);
+    await room.evict();
+    expect(await room.stub.stats()).toMatchObject({ clients: 0, channels: 0 });
+    expect(await codeOf(room.hub.broadcastTo("by hand", "x"))).toBe("unknown-client");
+  }),
+);

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { codeOf } from "../support/scene.ts";
 import { after, numbers, pause, room, take, until } from "./support/room.ts";
+import { late } from "./support/sockets.ts";
 import { publish, story, told } from "./support/story.ts";
 
 // The object hibernates: its instance goes, and the sockets to the Workers that hold the streams stay.
@@ -240,5 +241,25 @@ test(
     await publish(room, ["end"]);
     expect(await story(quiet, "end")).toEqual(["end"]);
     expect(quiet.events).toHaveLength(1);
+  }),
+);
+
+test(
+  "what is on its way to a client while the object falls asleep is not doubled by what the next instance sends",
+  room({ timeout: Infinity }, async (room) => {
+    const client = await late(250, () => room.connect());
+    await client.untilControl("ready");
+    const data = numbers(1, 7).map((number) => number.padEnd(10_000));
+    const reading = client.untilData("third");
+    // So much that an acknowledgement is asked for, and something behind the ask.
+    await publish(room, data);
+    await pause(100);
+    await publish(room, ["second"]);
+    await pause(30);
+    await room.evict();
+    await publish(room, ["third"]);
+    await reading;
+    await publish(room, ["end"]);
+    expect(await story(client, "end")).toEqual([...data, "second", "third", "end"]);
   }),
 );

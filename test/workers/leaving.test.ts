@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import type { Connection } from "../support/connection.ts";
 import { codeOf } from "../support/scene.ts";
 import { numbers, pause, type Room, room, until } from "./support/room.ts";
+import { passing } from "./support/sockets.ts";
 import { publish, story } from "./support/story.ts";
 
 // How a bridged stream ends, and what the object knows of it.
@@ -214,5 +215,54 @@ test(
     expect(await codeOf(room.hub.broadcast("x"))).toBe("closed");
     await room.evict();
     await room.hub.broadcast("open again");
+  }),
+);
+
+test(
+  "with duplicateIds: replace a stream that comes back after a loss does not take the place of one that came meanwhile",
+  room({ duplicateIds: "replace" }, async (room) => {
+    const older = await room.join({ id: "ada" });
+    await room.evict("close");
+    const newer = await room.join({ id: "ada" });
+    expect(await ending(older)).toEqual(["closed", { reason: "replaced", reconnect: false }]);
+    await publish(room, ["end"]);
+    expect(await story(newer, "end")).toEqual(["end"]);
+    expect([newer.control("end"), (await room.stub.stats()).clients]).toEqual([[], 1]);
+  }),
+);
+
+/** Runs `body` with so many milliseconds between two questions of a Worker's whether its object is there, instead of 10,000. */
+async function echoing(ms: number, body: () => Promise<void>): Promise<void> {
+  const { setInterval } = globalThis;
+  globalThis.setInterval = ((task: () => void, interval: number) =>
+    setInterval(task, interval === 10_000 ? ms : interval)) as typeof setInterval;
+  try {
+    await body();
+  } finally {
+    globalThis.setInterval = setInterval;
+  }
+}
+
+test(
+  "a stream that was told to end and is not read yet does not dial again",
+  room({}, async (room) => {
+    await echoing(60, async () => {
+      const client = await room.join();
+      const data = numbers(1, 10).map((number) => number.padEnd(10_000));
+      await publish(room, data);
+      await pause(50);
+      await room.inside((object) => void object.close());
+      await room.gone();
+      await room.evict();
+      let hellos = 0;
+      const count = (frame: unknown): boolean => {
+        if (String(frame).includes('"hello"')) hellos++;
+        return true;
+      };
+      await passing(count, () => pause(500));
+      expect([hellos, (await room.stub.stats()).clients]).toEqual([0, 0]);
+      expect(await ending(client)).toEqual(["closed", { reason: "closing", reconnect: true }]);
+      expect(client.data).toEqual(data);
+    });
   }),
 );

@@ -209,6 +209,23 @@ test(
 );
 
 test(
+  "an object where somebody is barred for ever is not emptied, and has nothing to wake it for",
+  room({ retention: { age: MINUTE }, inboxLinger: 0 }, async (room) => {
+    const client = await room.join({ id: "eve" });
+    await room.hub.disconnect("eve", { for: Infinity });
+    await client.ended();
+    await room.gone();
+    for (const round of [1, 2, 3]) await after(round * 10 * MINUTE, () => room.alarm());
+    expect(await room.nextAlarm()).toBeNull();
+    await room.evict();
+    await after(1_000_000 * MINUTE, async () => {
+      await room.alarm();
+      expect((await room.ask({ id: "eve" })).status).toBe(204);
+    });
+  }),
+);
+
+test(
   "an event that is larger than a row may be is refused, reaches nobody, and is not in anybody's way",
   room({ maxEventBytes: 30_000_000 }, async (room) => {
     const client = await room.join();

@@ -4,7 +4,7 @@ import type { EventInput } from "../../src/index.ts";
 import { type HubOptions, hub } from "../../src/workers/index.ts";
 import { Connection, seqOf } from "../support/connection.ts";
 import { clientRequest, codeOf, eventRequest, problemOf } from "../support/scene.ts";
-import { Room, room, until } from "./support/room.ts";
+import { numbers, Room, room, until } from "./support/room.ts";
 import { epochOf, publish, story } from "./support/story.ts";
 
 // What is called on an object: through hub(), on its stub, and from inside.
@@ -154,6 +154,32 @@ test(
     expect(await story(client, "for one")).toEqual(["for all", "for a", "for one"]);
   }),
 );
+
+test(
+  "hub: its own bounds of names hold, and the object has none that are narrower",
+  room({ hub: { maxNameLength: 1_000, maxChannelsPerEvent: 200, maxChannelsPerClient: 200 } }, async (room) => {
+    const long = "x".repeat(1_000);
+    const channels = numbers(1, 200);
+    const client = await room.join({ id: long, channel: channels });
+    expect(await room.hub.broadcast("to 200", { channel: channels, key: long })).toMatchObject({ clients: 1 });
+    expect(await room.hub.broadcastTo(long, "to one")).toMatchObject({ clients: 1 });
+    expect(await story(client, "to one")).toEqual(["to 200", "to one"]);
+    expect(await room.hub.disconnect(long)).toEqual({ clients: 1 });
+    expect(await codeOf(room.hub.broadcast("x", { channel: `${long}x` }))).toBe("bad-channel");
+  }),
+);
+
+for (const mode of ["bridge", "direct"] as const)
+  test(`${mode}: onConnect of the object is given the visitor's address, and nothing of the hub's own request`, async () => {
+    const seen: unknown[] = [];
+    const onConnect = ({ request: { url, method, headers } }: { request: Request }) =>
+      void seen.push([url, method, headers.get("authorization")]);
+    await room({ hub: { mode }, onConnect }, async (room) => {
+      await room.join({ id: "ada" });
+      await until("it is told", () => seen.length > 0);
+    })();
+    expect(seen).toEqual([[clientRequest({ id: "ada" }).url, "GET", null]]);
+  });
 
 const namespace = env.HUB;
 const MISTAKES: readonly (readonly [string, () => unknown])[] = [

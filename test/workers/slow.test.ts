@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { gapOf, isData, seqOf } from "../support/connection.ts";
 import { numbers, pause, type Room, room, take, until } from "./support/room.ts";
+import { passing } from "./support/sockets.ts";
 import { publish, story } from "./support/story.ts";
 
 // A bridged client that does not read. The socket to its Worker never pushes back, so the object counts what it sends.
@@ -116,6 +117,47 @@ test(
     await room.abort();
     expect(await pause(600).then(() => slow.ended())).toBe("errored");
     await room.gone();
+  }),
+);
+
+for (const mode of ["bridge", "direct"] as const)
+  test(
+    `${mode}: a client that has read something, and then takes nothing although there is more, is disconnected`,
+    room({ timeout: 200, tolerance: 2, hub: { mode } }, async (room) => {
+      const client = await room.join();
+      await publish(room, data.slice(0, 10));
+      await pause(50);
+      await client.read();
+      await client.read();
+      await until("it is gone", async () => (await room.stub.stats()).clients === 0, 2_000);
+      expect(await room.stub.stats()).toMatchObject({ blocked: 0, disconnects: { timeout: 1 } });
+    }),
+  );
+
+test(
+  "what waits at its Worker for a client that reads nothing is some 256 KiB, however often the object was lost",
+  room({ timeout: Infinity, logBytes: LARGE }, async (room) => {
+    const client = await room.join();
+    for (let loss = 0; loss < 8; loss++) {
+      await publish(room, data.slice(15 * loss, 15 * loss + 15));
+      await pause(50);
+      await room.evict("close");
+      await until("it has dialled", async () => (await room.stub.stats()).clients === 1);
+    }
+    const all = take(client, 120);
+    // The object's frames are lost, so what it reads was there already.
+    const waited = await passing(
+      (frame) => typeof frame === "string",
+      async () => {
+        await pause(150);
+        return client.chunks.reduce((sum, { length }) => sum + length, 0);
+      },
+    );
+    expect(waited).toBeLessThan(400 * KIB);
+    await room.evict("close");
+    expect(await all).toEqual(data.slice(0, 120));
+    await publish(room, ["end"]);
+    expect(await story(client, "end")).toEqual([...data.slice(0, 120), "end"]);
   }),
 );
 

@@ -1,4 +1,5 @@
 import type { BrokerOptions, LogOptions } from "../../../src/index.ts";
+import { FACE_OPTIONS } from "../../../src/workers/hub.ts";
 import { BrokerObject, type Hub, hub, type ObjectNamespace, type ObjectOptions } from "../../../src/workers/index.ts";
 import { createApp } from "./app.ts";
 import { control, type Host, type Stage as Test } from "./control.ts";
@@ -39,23 +40,12 @@ const callable = (object: BrokerObject): Partial<Test["broker"]> => ({
   stats: object.stats.bind(object),
 });
 
-const FACE = ["authorize", "authorizeTimeout", "cors", "errorHandler", "maxBodyBytes", "maxChannelsPerClient"] as const;
-const MORE = [
-  "maxChannelsPerEvent",
-  "maxNameLength",
-  "maxPending",
-  "onError",
-  "paths",
-  "publishToken",
-  "retry",
-] as const;
-
 /** Which options are the Worker's, and which the object's. */
 function split(options: BrokerOptions): [face: object, object: ObjectOptions] {
   const face: Record<string, unknown> = {};
   const object: Record<string, unknown> = { onError: options.onError, retry: options.retry };
   for (const [name, value] of Object.entries(options)) {
-    if (([...FACE, ...MORE] as string[]).includes(name)) face[name] = value;
+    if ((FACE_OPTIONS as readonly string[]).includes(name)) face[name] = value;
     else object[name] = value;
   }
   return [face, object];
