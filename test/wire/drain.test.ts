@@ -108,7 +108,8 @@ describe.each(["bun", "deno", "node-hono", "workerd"] satisfies Platform[])("a d
     const second = await startServer(platform, { at: first.port });
     servers.push(second);
     const next = new Stage(second, stage.name);
-    await next.until(({ stats }) => stats.clients === CLIENTS);
+    // Before its first client comes the new process knows of no stage.
+    await next.until((state) => "stats" in state && state.stats.clients === CLIENTS);
     const welcome = (await (await next.publish("welcome")).json()) as { id: string };
     await Promise.all(clients.map(({ client }) => client.until(({ data }) => data.length > 0)));
     const [epoch] = welcome.id.split("-");
