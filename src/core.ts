@@ -18,16 +18,12 @@ import type { ErrorStage, Settings } from "./options.ts";
 import { randomName } from "./random.ts";
 import { type Published, type PublishOptions, Report, type Reported } from "./report.ts";
 import { after, allowQuiet, now } from "./runtime.ts";
-import { Stalls } from "./stalls.ts";
+import { departureOf, type Stalls, watch } from "./stalls.ts";
 
 /** Streams that `close({ over })` ends one after another are at least so many milliseconds apart. */
 const LEAVING_STEP = 10;
 /** The longest that ends are spread over, an hour. */
 const LONGEST_CLOSE = 3_600_000;
-/** How long a client that never reads may hold up `close()` where `timeout` is Infinity. */
-const LONGEST_DEPARTURE = 30_000;
-/** How long a response may be on its way, at least, before the first of its stream is read. */
-const LONGEST_START = 60_000;
 /** A day: a native EventSource whose place another connection took is not to take it back. */
 export const NOT_SOON = 86_400_000;
 
@@ -72,7 +68,6 @@ export class Core implements ClientHome {
   readonly #appends = new Set<Promise<unknown>>();
   /** Streams that were told to end and have not. */
   readonly #departures = new Set<Promise<unknown>>();
-  readonly #longestDeparture: number;
 
   /** With `window` flushes are so many milliseconds apart, where the clock cannot be trusted to say how long one took. */
   constructor(settings: Settings, window?: number) {
@@ -90,13 +85,11 @@ export class Core implements ClientHome {
     );
     this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());
     this.announcer = new Announcer(settings, this.fanout, this.heartbeat);
-    this.stalled = new Stalls(settings.timeout, (client) => client.fail(settings.tolerance));
-    const lost = Math.max(LONGEST_START, settings.timeout * Math.max(1, settings.tolerance));
-    this.starting = new Stalls(lost, (client) => client.failStart());
-    this.#longestDeparture = settings.timeout === Infinity ? LONGEST_DEPARTURE : settings.timeout;
-    this.departing = new Stalls(this.#longestDeparture, (client) =>
-      client.end("closing", new Error("Stream ended: its client did not read the end in time.")),
-    );
+    ({
+      stalled: this.stalled,
+      starting: this.starting,
+      departing: this.departing,
+    } = watch(settings.timeout, settings.tolerance));
   }
 
   reserve(): (() => void) | undefined {
@@ -335,7 +328,7 @@ export class Core implements ClientHome {
   async #close(over: number): Promise<void> {
     // What the engine was asked before is handed on as well, or refused. At least a turn, so that `isClosed` holds from here on.
     await new Promise<void>((resolve) => {
-      const cancel = after(this.#longestDeparture, resolve);
+      const cancel = after(departureOf(this.settings.timeout), resolve);
       void Promise.allSettled(this.#appends).then(cancel).then(resolve);
     });
     this.fanout.close();

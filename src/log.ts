@@ -111,7 +111,7 @@ export class Log {
   /** Gives the next position to an event and keeps it. `text` is the event without its id. */
   append(keys: readonly string[], text: string, at: number = Date.now()): Entry {
     const channels = keys.map((key) => this.pin(key));
-    const entry = this.#hold(this.head + 1, channels, text, at);
+    const entry = this.#hold(this.head + 1, keys, channels, text, at);
     for (const follower of this.followers) follower.appended(entry);
     for (const channel of channels) {
       this.trim(channel, at);
@@ -124,12 +124,11 @@ export class Log {
   /** Puts back an event that was kept elsewhere. In order, before anything is appended; `expire` then drops what is over its bounds. */
   restore(seq: number, keys: readonly string[], text: string, at: number): void {
     const channels = keys.map((key) => this.pin(key));
-    this.#hold(seq, channels, text, at);
+    this.#hold(seq, keys, channels, text, at);
     for (const channel of channels) this.unpin(channel);
   }
 
-  #hold(seq: number, channels: readonly Channel[], text: string, at: number): Entry {
-    const keys = channels.map(({ key }) => key);
+  #hold(seq: number, keys: readonly string[], channels: readonly Channel[], text: string, at: number): Entry {
     const entry: Entry = { seq, keys, at, bytes: encode(formatId(this.id(seq)) + text), keepers: 0 };
     this.head = seq;
     this.bytes += costOf(entry);

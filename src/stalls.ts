@@ -1,4 +1,28 @@
+import type { Client, Member } from "./client.ts";
 import { after, now } from "./runtime.ts";
+
+/** How long a response may be on its way, at least, before the first of its stream is read. */
+const LONGEST_START = 60_000;
+/** How long a client that never reads may hold up its end where `timeout` is Infinity. */
+const LONGEST_DEPARTURE = 30_000;
+
+/** Milliseconds that a client may take to read its end. */
+export const departureOf = (timeout: number): number => (timeout === Infinity ? LONGEST_DEPARTURE : timeout);
+
+/** Who is watched: those who are blocked with something to receive, whose stream has not begun, and who have nothing but their end to receive. */
+export interface Watches {
+  readonly stalled: Stalls<Member>;
+  readonly starting: Stalls<Client>;
+  readonly departing: Stalls<Member>;
+}
+
+export const watch = (timeout: number, tolerance: number): Watches => ({
+  stalled: new Stalls(timeout, (client) => client.fail(tolerance)),
+  starting: new Stalls(Math.max(LONGEST_START, timeout * Math.max(1, tolerance)), (client) => client.failStart()),
+  departing: new Stalls(departureOf(timeout), (client) =>
+    client.end("closing", new Error("Stream ended: its client did not read the end in time.")),
+  ),
+});
 
 /** Those who are blocked although there is something for them. One queue, because all of them have the same time. */
 export class Stalls<T> {

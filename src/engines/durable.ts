@@ -184,8 +184,10 @@ export function durableEngine(
       opened.followers.add(follower);
       return {
         log: opened,
-        append: (keys, text, nonce) =>
-          appendOnce(known, keyWindow, keys, wellFormed(text), nonce, () => append(opened, keys, wellFormed(text))),
+        append(keys, text, nonce) {
+          const body = wellFormed(text);
+          return appendOnce(known, keyWindow, keys, body, nonce, () => append(opened, keys, body));
+        },
         keep,
         close: () => void opened.followers.delete(follower),
       };

@@ -7,7 +7,7 @@ import { limitLifetime } from "../lifetime.ts";
 import { formatPosition } from "../position.ts";
 import { jitter } from "../random.ts";
 import { after, every } from "../runtime.ts";
-import { Stalls } from "../stalls.ts";
+import { type Stalls, watch } from "../stalls.ts";
 import {
   ECHO,
   type Farewell,
@@ -33,8 +33,6 @@ const LONGEST_PAUSE = 10_000;
 const MOST_DIALS = 40;
 /** Bytes that are given to the runtime at once, at the most. */
 const MAX_CHUNK = 64 * 1024;
-/** Nobody has read the beginning of a stream for so long: it was lost on its way. */
-const LONGEST_START = 60_000;
 
 /** A place of the client: in which log, and where in it. */
 interface Place {
@@ -111,13 +109,7 @@ export class Bridge implements ClientHome {
     this.#received = this.#given = { epoch, cursor };
     // Two looks at each interval: a timer for each stream should have little to do.
     this.heartbeat = new Heartbeat(heartbeat, (client) => client.keepAlive(), 2);
-    this.stalled = new Stalls(timeout, (client) => client.fail(tolerance));
-    this.starting = new Stalls(Math.max(LONGEST_START, timeout * Math.max(1, tolerance)), (client) =>
-      client.failStart(),
-    );
-    this.departing = new Stalls(timeout, (client) =>
-      client.end("closing", new Error("Stream ended: its client did not read the end in time.")),
-    );
+    ({ stalled: this.stalled, starting: this.starting, departing: this.departing } = watch(timeout, tolerance));
     const { admission, clientId } = hello;
     const { subject, channels, expiresAt } = admission;
     const client = new Client(
@@ -277,9 +269,6 @@ export class Bridge implements ClientHome {
   }
 
   #end({ reason, chunk, drains }: Farewell): void {
-    this.#isLeaving = true;
-    this.#stopEcho?.();
-    this.#hangUp(LEFT, reason);
     if (chunk === undefined) this.#client.end(reason, new Error(`Stream ended by the broker: ${reason}.`));
     else void this.#client.leave(reason, encode(chunk), drains);
   }

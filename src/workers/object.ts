@@ -30,7 +30,9 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
 
   /** `closing` is a socket whose close woke the object, and that is not among its sockets any more. */
   #open(closing?: Socket): Room {
-    return (this.#room ??= new Room(this.ctx, this.options, (time) => void this.#wakeAt(time), closing));
+    // Asked with every event: nothing is made where an alarm comes early enough.
+    const wakeAt = (time: number) => void (time < this.#alarmAt && this.#wakeAt(time));
+    return (this.#room ??= new Room(this.ctx, this.options, wakeAt, closing));
   }
 
   /** Publishes an event to every client of this object, or to channels. As of `createBroker`; a report is for callers inside, and of `hub()`. */
