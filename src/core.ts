@@ -11,7 +11,7 @@ import { type EventInput, prepareEvent } from "./event.ts";
 import { Fanout } from "./fanout.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { landAt, type Start } from "./landing.ts";
-import { limitLifetime } from "./lifetime.ts";
+import { bind } from "./lifetime.ts";
 import { Listener } from "./listener.ts";
 import { inboxKey, keysOfClient, NameRules } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
@@ -20,6 +20,7 @@ import { type Published, type PublishOptions, Report, type Reported } from "./re
 import { after, allowQuiet, now } from "./runtime.ts";
 import { departureOf, type Stalls, watch } from "./stalls.ts";
 
+const OVERRUN = "Publishing overran the log: more was published at once than logBytes holds.";
 /** Streams that `close({ over })` ends one after another are at least so many milliseconds apart. */
 const LEAVING_STEP = 10;
 /** The longest that ends are spread over, an hour. */
@@ -75,14 +76,7 @@ export class Core implements ClientHome {
     this.names = new NameRules(settings);
     this.#capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
     this.gate = new Gate(settings.maxPending, settings.authorizeTimeout);
-    this.fanout = new Fanout(
-      () =>
-        void this.background(
-          "overrun",
-          new Error("Publishing overran the log: more was published at once than logBytes holds."),
-        ),
-      window,
-    );
+    this.fanout = new Fanout(() => void this.background("overrun", new Error(OVERRUN)), window);
     this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());
     this.announcer = new Announcer(settings, this.fanout, this.heartbeat);
     ({
@@ -142,13 +136,7 @@ export class Core implements ClientHome {
     const { settings, heartbeat } = this;
     const client = await this.register({ request, subject, channels, clientId, start }, place, (info, keys) => {
       const client = new Client(this, info, keys);
-      const leave = (): void => client.end("client-left");
-      request.signal.addEventListener("abort", leave, { once: true });
-      const cancel = limitLifetime(client, expiresAt, settings.maxAge, () => this.#dismiss(client, "max-age", true));
-      client.release = () => {
-        request.signal.removeEventListener("abort", leave);
-        cancel?.();
-      };
+      bind(client, request, expiresAt, settings.maxAge, () => this.#dismiss(client, "max-age", true));
       heartbeat.add(client);
       return client;
     });

@@ -1,10 +1,11 @@
+import type { Client } from "./client.ts";
 import { after } from "./runtime.ts";
 
 /**
  * Ends a client when what it was granted expires, and has it told to come back (`retire`) at an age between half of `maxAge` and all of
  * it. What is answered cancels that.
  */
-export function limitLifetime(
+function limitLifetime(
   client: { expiresAt: number; expire(): void },
   expiresAt: number,
   maxAge: number,
@@ -23,4 +24,15 @@ export function limitLifetime(
   const wait = (): (() => void) => after(Math.max(1, Math.min(expiresAt, oldAt) - Date.now()), check, true);
   let cancel = wait();
   return () => cancel();
+}
+
+/** Ties a client to its request and its time: it ends when the one is aborted or the other is over. */
+export function bind(client: Client, { signal }: Request, expiresAt: number, maxAge: number, retire: () => void): void {
+  const leave = (): void => client.end("client-left");
+  signal.addEventListener("abort", leave, { once: true });
+  const cancel = limitLifetime(client, expiresAt, maxAge, retire);
+  client.release = () => {
+    signal.removeEventListener("abort", leave);
+    cancel?.();
+  };
 }

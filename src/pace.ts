@@ -57,6 +57,8 @@ export class Pace<Taker> {
   close(): void {
     this.#cancelWindow?.();
     this.#run();
+    // Nothing comes that would have to wait for the one after it.
+    this.#cancelWindow?.();
     this.#release();
   }
 
@@ -108,7 +110,7 @@ export class Pace<Taker> {
     this.#releaseIfTaken();
     this.#measuring = true;
     if (this.#window !== undefined) {
-      after(this.#window, () => this.#measured(0));
+      this.#cancelWindow = after(this.#window, () => this.#measured(0));
       return;
     }
     nextTurn(() => {

@@ -3,7 +3,7 @@ import { NOT_SOON } from "../core.ts";
 import { BrokerError } from "../errors.ts";
 import { concat, encode, formatEnd, HEARTBEAT } from "../event.ts";
 import { Heartbeat } from "../heartbeat.ts";
-import { limitLifetime } from "../lifetime.ts";
+import { bind } from "../lifetime.ts";
 import { formatPosition } from "../position.ts";
 import { jitter } from "../random.ts";
 import { after, every } from "../runtime.ts";
@@ -119,13 +119,7 @@ export class Bridge implements ClientHome {
     );
     this.#client = client;
     client.startAt({ cursor, resumed: false }, encode(prelude));
-    const leave = (): void => client.end("client-left");
-    request.signal.addEventListener("abort", leave, { once: true });
-    const cancel = limitLifetime(client, expiresAt, maxAge, () => this.#dismiss("max-age", true));
-    client.release = () => {
-      request.signal.removeEventListener("abort", leave);
-      cancel?.();
-    };
+    bind(client, request, expiresAt, maxAge, () => this.#dismiss("max-age", true));
     this.heartbeat.add(client);
     this.#listen(socket, rest);
   }

@@ -227,12 +227,12 @@ class Remote implements Behind {
   ): Promise<ReadableStream<Uint8Array> | undefined> {
     const hello: Hello = { version: VERSION, kind: "hello", admission, clientId, start, url: request.url };
     if (this.#shared.mode === "bridge") return Bridge.open(request, hello, () => this.#dial());
-    const { status, body, response } = await this.#ask({
+    const response = await this.#ask({
       method: "POST",
       body: JSON.stringify(hello),
       signal: request.signal,
     });
-    if (status === 200 && body) return body;
+    if (response.ok && response.body) return response.body;
     const refusal = (await response.json()) as Refusal;
     if (refusal.code === undefined) return undefined;
     throw errorOf(refusal);
@@ -274,8 +274,7 @@ class Remote implements Behind {
   }
 
   async #dial(): Promise<Socket> {
-    const { response } = await this.#ask({ headers: { upgrade: "websocket" } });
-    const { webSocket } = response as UpgradeResponse;
+    const { webSocket } = (await this.#ask({ headers: { upgrade: "websocket" } })) as UpgradeResponse;
     if (!webSocket) throw new BrokerError("engine-down", "Connection refused: the object takes no sockets.");
     // What comes is bytes, and not a Blob, whatever the compatibility date says.
     webSocket.binaryType = "arraybuffer";
@@ -283,9 +282,7 @@ class Remote implements Behind {
   }
 
   /** Asks the object by `fetch`, with what proves that it is no visitor whose request was passed on. */
-  async #ask(
-    init: RequestInit,
-  ): Promise<{ status: number; body: ReadableStream<Uint8Array> | null; response: Response }> {
+  async #ask(init: RequestInit): Promise<Response> {
     const name = this.#name();
     const { secrets } = this.#shared;
     for (let isKnown = secrets.has(name); ; isKnown = false) {
@@ -302,12 +299,9 @@ class Remote implements Behind {
         throw new BrokerError("engine-down", "Connection refused: the object is not available.", { cause });
       }
       // An object that was empty began anew, with another secret.
-      if (response.status === 401 && isKnown) {
-        // What is not read would keep the object busy.
-        await response.body?.cancel();
-        continue;
-      }
-      return { status: response.status, body: response.body, response };
+      if (response.status !== 401 || !isKnown) return response;
+      // What is not read would keep the object busy.
+      await response.body?.cancel();
     }
   }
 }

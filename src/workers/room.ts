@@ -62,7 +62,7 @@ export class Room implements LinkHome {
     this.#ctx = ctx;
     this.#engine = durableEngine(ctx.storage, { retention, logBytes, maxChannels, keyWindow });
     this.#engine.onKept = wakeAt;
-    this.#engine.onError = (error) => void this.#core.background("storage", error);
+    this.#engine.onError = (error) => this.report(error);
     const settings = resolveOptions({ ...rest, engine: this.#engine }, "BrokerObject");
     const { onConnect, onDisconnect } = settings;
     this.#core = new Core(
@@ -202,7 +202,7 @@ export class Room implements LinkHome {
           JSON.stringify(info),
         );
       } catch (error) {
-        this.#engine.onError?.(error);
+        this.report(error);
       }
     }
     this.#links.set(info.connectionId, link);
@@ -218,7 +218,7 @@ export class Room implements LinkHome {
       // Until its other end is closed as well it is among the sockets, and would be taken for a client after hibernation.
       socket.serializeAttachment(null);
     } catch (error) {
-      this.#engine.onError?.(error);
+      this.report(error);
     }
   }
 
@@ -288,7 +288,7 @@ export class Room implements LinkHome {
       if (value > 0) sql.exec("INSERT OR REPLACE INTO fanwire_meta VALUES ('connected', ?)", value);
       else sql.exec("DELETE FROM fanwire_meta WHERE name = 'connected'");
     } catch (error) {
-      this.#engine.onError?.(error);
+      this.report(error);
     }
   }
 
