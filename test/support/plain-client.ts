@@ -97,10 +97,13 @@ export class PlainClient {
     while (!this.closed) await this.#more();
   }
 
-  /** Leaves with FIN, or with RST; resolves when the socket is gone. */
+  /**
+   * Leaves with FIN, or with RST; resolves when the socket is gone. One that the
+   * other side has ended is on its way out already, and cannot be reset (EINVAL).
+   */
   async leave(how: "FIN" | "RST" = "FIN"): Promise<void> {
     const gone = this.socket.closed ? undefined : once(this.socket, "close");
-    if (how === "RST") this.socket.resetAndDestroy();
+    if (how === "RST" && !this.socket.writableEnded) this.socket.resetAndDestroy();
     else this.socket.destroy();
     await gone;
   }
