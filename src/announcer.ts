@@ -6,7 +6,6 @@ import type { Heartbeat } from "./heartbeat.ts";
 import type { Landing } from "./landing.ts";
 import type { Settings } from "./options.ts";
 import { jitter } from "./random.ts";
-import { hasHole } from "./reader.ts";
 
 /** What clients are told by the broker itself. */
 export class Announcer {
@@ -14,7 +13,7 @@ export class Announcer {
   readonly #fanout: Fanout;
   readonly #heartbeat: Heartbeat<Client>;
   /** Shared by all who are told the same position. */
-  #position: { readonly seq: number; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
+  #position: { readonly id: string; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
 
   constructor(settings: Pick<Settings, "announce" | "retry">, fanout: Fanout, heartbeat: Heartbeat<Client>) {
     this.#settings = settings;
@@ -26,12 +25,12 @@ export class Announcer {
    * What a stream begins with: the reconnection time, who and where the client is, and what it has missed if that is all that can be said.
    * One that was known before (`again`) is told the last only.
    */
-  prelude(client: Member, { cursor, gaps = [], resumed }: Landing, again: boolean): Uint8Array<ArrayBuffer> {
+  prelude(client: Member, { cursor, gaps = [], resumed, hasHole }: Landing, again: boolean): Uint8Array<ArrayBuffer> {
     const { announce, retry } = this.#settings;
     let text = again ? "" : `${formatRetry(jitter(retry))}\n`;
     if (announce && !again) {
       // While a gap is about to be said, the id would let a client that drops here skip it.
-      const id = gaps.length > 0 || hasHole(client.channels, cursor) ? undefined : this.#fanout.log.id(cursor);
+      const id = gaps.length > 0 || hasHole ? undefined : this.#fanout.log.id(cursor);
       text += formatControl("ready", { clientId: client.id, resumed }, id);
     }
     const told = concat(gaps.map(({ bytes }) => bytes));
@@ -43,6 +42,7 @@ export class Announcer {
   /** What an idle client is sent. The one of a quiet channel is told where the log is, before nobody can judge its last id any more. */
   pulse(client: Client): Uint8Array<ArrayBuffer> {
     const { log, position } = this.#fanout;
+    if (!client.live) return HEARTBEAT;
     const age = this.#heartbeat.since(client.told);
     if (!this.#settings.announce || client.cursor >= position || age < log.retention.age / 2) return HEARTBEAT;
     client.cursor = position;
@@ -52,8 +52,8 @@ export class Announcer {
 
   /** Where the log is, for who has everything up to there. */
   position(seq: number): Uint8Array<ArrayBuffer> {
-    if (this.#position?.seq !== seq)
-      this.#position = { seq, bytes: encode(formatControl("position", {}, this.#fanout.log.id(seq))) };
+    const id = this.#fanout.log.id(seq);
+    if (this.#position?.id !== id) this.#position = { id, bytes: encode(formatControl("position", {}, id)) };
     return this.#position.bytes;
   }
 

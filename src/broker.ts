@@ -1,7 +1,6 @@
 import { checkNames } from "./check.ts";
-import type { ClientInfo, DisconnectReason } from "./client.ts";
+import type { ClientInfo } from "./client.ts";
 import { Core } from "./core.ts";
-import type { ErrorCode } from "./errors.ts";
 import type { EventInput } from "./event.ts";
 import { type Behind, type ClientOverrides, type EventOverrides, HttpFace } from "./http.ts";
 import type { Start } from "./landing.ts";
@@ -9,6 +8,7 @@ import type { Listened } from "./listener.ts";
 import { inboxKey, keysOf } from "./names.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
 import type { Published, Reported } from "./report.ts";
+import { type BrokerStats, statsOf } from "./stats.ts";
 
 /** Options of `broadcastTo`. */
 export interface SendOptions {
@@ -33,45 +33,6 @@ export interface ListenOptions extends Start {
   readonly channel?: string | readonly string[];
   /** Ends the listening. */
   readonly signal?: AbortSignal;
-}
-
-/**
- * What a broker counts, for this process. `published`, `handed`, `bytes`, `replayed`, `gaps`, `overruns`, `disconnects` and `failures` are
- * counters that begin at 0 with the broker; the others are what is now.
- */
-export interface BrokerStats {
-  /** Connections. */
-  readonly clients: number;
-  /** Client ids that are connected. */
-  readonly recipients: number;
-  /** Connections that have something to receive and do not take it. */
-  readonly blocked: number;
-  /** Streams that were told to end and whose client has not read that yet. */
-  readonly departing: number;
-  /** Requests that wait for `authorize`. */
-  readonly pending: number;
-  /** Channels and inboxes that somebody reads. */
-  readonly channels: number;
-  /** Events published through this broker. */
-  readonly published: number;
-  /** Events handed to clients: given to the runtime, not received. */
-  readonly handed: number;
-  /** Bytes of the events and gaps handed to clients. */
-  readonly bytes: number;
-  /** Those of `handed` that came from the log, to clients that came back or were behind. */
-  readonly replayed: number;
-  /** Gaps told to clients. */
-  readonly gaps: number;
-  /** Times that a client was put at the head, because the log dropped more of what it had not read while it was catching up. */
-  readonly overruns: number;
-  /** Connections that ended, by reason. */
-  readonly disconnects: Readonly<Partial<Record<DisconnectReason, number>>>;
-  /** Requests that were refused or failed, by code. */
-  readonly failures: Readonly<Partial<Record<ErrorCode, number>>>;
-  /** Whether the engine can append; `idle` before the broker's first use. */
-  readonly engine: "idle" | "up" | "down";
-  /** What this process holds of the log. */
-  readonly log: { readonly events: number; readonly bytes: number; readonly channels: number };
 }
 
 const SEND_OPTIONS = new Set(["report", "key"]);
@@ -108,7 +69,10 @@ export interface Broker {
    */
   broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
-  /** What is published, from the call on or from a position. Ends with `return()`, its signal, or the broker. */
+  /**
+   * What is published, from the call on or from a position; where processes share the log, from when its store has answered. Ends with
+   * `return()`, its signal, or the broker.
+   */
   listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined>;
   /** Ends the connections of an id. With `for` it is answered 204 for so many milliseconds, which stops an EventSource for good. */
   disconnect(clientId: string, options?: { readonly for?: number }): Promise<{ readonly clients: number }>;
@@ -150,10 +114,10 @@ export function brokerOf(core: Core): Broker {
       return core.listen(keysOf(names.targets(channel)), start, signal);
     },
     disconnect: async (clientId, { for: barFor = 0 } = {}) => ({
-      clients: core.disconnect(names.clientId(clientId), barFor),
+      clients: await core.disconnect(names.clientId(clientId), barFor),
     }),
     clients: () => Array.from(core.clients, (client) => client.info),
-    stats: () => core.stats(),
+    stats: () => statsOf(core),
     close: ({ over = 0 } = {}) => {
       try {
         return core.close(over);

@@ -1,6 +1,7 @@
 import type { Member } from "./client.ts";
-import { BrokerError, quote } from "./errors.ts";
+import { BrokerError } from "./errors.ts";
 import type { Settings } from "./options.ts";
+import { duplicateId } from "./recipients.ts";
 
 type Bounds = Pick<Settings, "duplicateIds" | "maxClients" | "maxClientsPerId" | "maxClientsPerSubject">;
 
@@ -45,8 +46,7 @@ export class Capacity {
     const same = [...sharing].filter(({ info }) => info.subject === subject);
     // One that comes back to its place does not take it from who has it since.
     const isTaken = duplicateIds === "replace" && same.some(({ info }) => info.connectedAt > since);
-    if (isTaken || (duplicateIds === "reject" && same.length > 0))
-      throw new BrokerError("duplicate-id", `Connection refused: there is a client ${quote(clientId)} already.`);
+    if (isTaken || (duplicateIds === "reject" && same.length > 0)) throw duplicateId(clientId);
     const replaced = duplicateIds === "replace" ? same : [];
     if (sharing.size - replaced.length >= maxClientsPerId)
       throw new BrokerError("at-capacity", "Connection refused: there are too many of this client id.");

@@ -118,6 +118,12 @@ export class Channel {
     return entry;
   }
 
+  /** Its events up to there are kept elsewhere, or nowhere; those after it will be kept here. */
+  begin(seq: number): void {
+    this.last = Math.max(this.last, seq);
+    this.dropped = Math.max(this.dropped, seq);
+  }
+
   /** An event of this channel left the log. */
   lost(entry: Entry, forced: boolean): void {
     this.#lent.delete(entry);

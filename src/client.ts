@@ -1,7 +1,8 @@
 import type { Channel } from "./channel.ts";
-import type { Fanout, Match, Subscriber } from "./fanout.ts";
+import type { Fanout, Subscriber } from "./fanout.ts";
 import type { Pulse } from "./heartbeat.ts";
 import type { Landing } from "./landing.ts";
+import type { Match } from "./match.ts";
 import { type Batch, chunkOf, type Reader } from "./reader.ts";
 import type { FailureReason, Report } from "./report.ts";
 import type { Stalls } from "./stalls.ts";
@@ -58,7 +59,7 @@ export interface Member extends Subscriber {
 
 /** What a client needs of the place it is registered at. */
 export interface ClientHome {
-  readonly fanout: Pick<Fanout, "join" | "wants" | "position">;
+  readonly fanout: Pick<Fanout, "join" | "wants" | "position"> & Partial<Pick<Fanout, "interrupt">>;
   readonly heartbeat: { readonly tick: number };
   /** Blocked with something to receive. */
   readonly stalled: Pick<Stalls<Member>, "add" | "delete">;
@@ -83,10 +84,11 @@ export interface ClientHome {
 export class Client implements Member, Pulse {
   readonly id: string;
   readonly info: ClientInfo;
-  readonly channels: readonly Channel[];
+  channels: readonly Channel[];
   cursor = 0;
   holes: Reader["holes"];
   overrun = 0;
+  owed: Reader["owed"];
   match: Match | undefined;
   live = false;
   beat = 0;
@@ -162,7 +164,16 @@ export class Client implements Member, Pulse {
     this.#home.starting.delete(this);
     this.#home.stalled.delete(this);
     if (this.#state === "open" || this.#drains) this.#home.fanout.wants(this);
+    this.caughtUp();
+  }
+
+  /** Whoever leaves with everything goes when it has that. */
+  caughtUp(): void {
     if (this.#state === "departing" && (this.live || !this.#drains)) this.#depart();
+  }
+
+  cutOff(): void {
+    this.#failReports("lost");
   }
 
   cancel(): void {
@@ -186,11 +197,15 @@ export class Client implements Member, Pulse {
     if (this.#state === "open") this.#home.stalled.add(this);
   }
 
-  /** Sends a heartbeat to a client that waits for news; one that is blocked has enough to read. */
+  /** Sends a heartbeat to a client that waits for news, or for what is kept elsewhere; one that is blocked has enough to read. */
   keepAlive(): void {
-    if (!this.live) return;
+    const fetches = !this.live && this.#home.fanout.interrupt?.(this);
+    if (!this.live && !fetches) return;
+    const pulse = this.#home.pulseFor(this);
     this.live = false;
-    this.#enqueue(this.#home.pulseFor(this));
+    this.#enqueue(pulse);
+    // There is something for it, and whether it takes this shows whether it is there.
+    if (fetches) this.waits();
   }
 
   /** Its time is over: it ends with a word if it can take that now, else it is cut off from what waits for it. */

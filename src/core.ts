@@ -1,21 +1,22 @@
 import { Announcer } from "./announcer.ts";
 import { type Admission, Gate } from "./authorize.ts";
-import type { BrokerStats } from "./broker.ts";
 import { Capacity } from "./capacity.ts";
 import { checkNumbers } from "./check.ts";
 import { Client, type ClientHome, type ClientInfo, type DisconnectReason, type Member } from "./client.ts";
-import { Deadlines } from "./deadlines.ts";
 import type { Session } from "./engine.ts";
-import { BrokerError, type ErrorCode, quote } from "./errors.ts";
+import { BrokerError, type ErrorCode } from "./errors.ts";
 import { type EventInput, prepareEvent } from "./event.ts";
 import { Fanout } from "./fanout.ts";
 import { Heartbeat } from "./heartbeat.ts";
-import { landAt, type Start } from "./landing.ts";
+import { landAt, type Start, type Surveyed, surveyElsewhere } from "./landing.ts";
 import { bind } from "./lifetime.ts";
-import { Listener } from "./listener.ts";
+import { Listener, type ListenerHome } from "./listener.ts";
 import { inboxKey, keysOfClient, NameRules } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
+import { formatPosition } from "./position.ts";
 import { randomName } from "./random.ts";
+import { Recipients } from "./recipients.ts";
+import type { Entered, Order, Presence } from "./remote.ts";
 import { type Published, type PublishOptions, Report, type Reported } from "./report.ts";
 import { after, allowQuiet, now } from "./runtime.ts";
 import { departureOf, type Stalls, watch } from "./stalls.ts";
@@ -52,21 +53,19 @@ export class Core implements ClientHome {
   readonly names: NameRules;
   readonly gate: Gate;
   readonly #capacity: Capacity;
-  /** Ids that are turned away. */
-  readonly #barred = new Deadlines();
-  /** Ids that had a client not long ago. */
-  readonly #lingering = new Deadlines();
-  #expectedUntil = -Infinity;
+  readonly recipients: Recipients;
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
   /** Requests that were not answered as they wished. */
   readonly failures: Partial<Record<ErrorCode, number>> = {};
   published = 0;
-  #session: Session | undefined;
+  session: Session | undefined;
   #connections = 0;
   #prefix = "";
   #closing: Promise<void> | undefined;
   /** What the engine was asked to append and has not answered. */
   readonly #appends = new Set<Promise<unknown>>();
+  /** When each was made known to other processes, where those are. */
+  readonly #entered = new WeakMap<Member, number>();
   /** Streams that were told to end and have not. */
   readonly #departures = new Set<Promise<unknown>>();
 
@@ -76,7 +75,15 @@ export class Core implements ClientHome {
     this.names = new NameRules(settings);
     this.#capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
     this.gate = new Gate(settings.maxPending, settings.authorizeTimeout);
-    this.fanout = new Fanout(() => void this.background("overrun", new Error(OVERRUN)), window);
+    this.recipients = new Recipients(settings);
+    this.fanout = new Fanout(
+      {
+        overran: () => void this.background("overrun", new Error(OVERRUN)),
+        ordered: (order) => this.#obey(order),
+        failed: (error) => this.#failed(error),
+      },
+      window,
+    );
     this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());
     this.announcer = new Announcer(settings, this.fanout, this.heartbeat);
     ({
@@ -96,20 +103,19 @@ export class Core implements ClientHome {
     allowQuiet(context, request, Math.max(3 * heartbeat, timeout * Math.max(1, tolerance) + heartbeat));
   }
 
-  isBarred(clientId: string): boolean {
-    return this.#barred.has(clientId);
+  isBarred(clientId: string): boolean | Promise<boolean> {
+    return this.recipients.isBarredAnywhere(clientId);
   }
 
   /** At the first use and not before: a module's scope may do nothing on Workers. */
   open(): Session {
-    if (!this.#session) {
-      this.#session = this.settings.engine.open(this.fanout);
-      this.fanout.open(this.#session);
-      this.#session.keep?.("barred", this.#barred);
-      this.#session.keep?.("lingering", this.#lingering);
+    if (!this.session) {
+      this.session = this.settings.engine.open(this.fanout);
+      this.fanout.open(this.session);
+      this.recipients.open(this.session);
       this.#prefix = randomName(8);
     }
-    return this.#session;
+    return this.session;
   }
 
   get isClosed(): boolean {
@@ -153,24 +159,33 @@ export class Core implements ClientHome {
     place: () => void,
     make: (info: ClientInfo, keys: readonly string[]) => M,
   ): Promise<M | undefined> {
-    const { settings } = this;
+    const { settings, recipients } = this;
     const session = this.open();
     const keys = keysOfClient(clientId, channels);
+    const presence = { clientId, subject };
+    let entered: Entered | undefined;
+    let survey: Surveyed | undefined;
     const subscribed = session.subscribe?.(keys);
     // No turn is lost where there is nothing to wait for: what is published right after the call is for this client too.
     if (subscribed !== undefined) await subscribed;
     try {
+      const entering = recipients.enter(presence);
+      if (entering !== undefined) entered = await entering;
+      const surveying = surveyElsewhere(session, keys, start, settings.maxReplay);
+      if (surveying !== undefined) survey = await surveying;
       this.checkOpen();
       if (request.signal.aborted) throw new BrokerError("client-left", "Connection refused: the client has left.");
-      if (this.#barred.has(clientId)) {
-        session.unsubscribe?.(keys);
+      if (survey && survey.epoch !== session.log.epoch)
+        throw new BrokerError("engine-down", "Connection refused: the log began anew meanwhile.");
+      if (entered === "barred" || recipients.isBarred(clientId)) {
+        this.#turnBack(keys, presence, entered);
         return undefined;
       }
       const sharing = this.#recipientsOf([inboxKey(clientId)]);
       for (const client of this.#capacity.makeRoom(clientId, subject, sharing, since))
         this.#dismiss(client, "replaced", false, NOT_SOON);
     } catch (error) {
-      session.unsubscribe?.(keys);
+      this.#turnBack(keys, presence, entered);
       throw error;
     }
 
@@ -182,12 +197,18 @@ export class Core implements ClientHome {
       connectedAt: since ?? Date.now(),
     });
     const client = make(info, keys);
-    const landing = landAt(this.fanout.log, client.channels, start, settings.maxReplay);
+    if (typeof entered === "number") this.#entered.set(client, entered);
+    const landing = landAt(session.log, client.channels, start, settings.maxReplay, survey);
     client.startAt(landing, this.announcer.prelude(client, landing, since !== undefined));
     place();
     this.enroll(client);
     void this.#hook("on-connect", settings.onConnect, { client: info, request });
     return client;
+  }
+
+  #turnBack(keys: readonly string[], presence: Presence, entered: Entered | undefined): void {
+    this.session?.unsubscribe?.(keys);
+    if (entered !== undefined && entered !== "barred") this.recipients.turnBack(presence);
   }
 
   /** Counts a connection in, until it is over. */
@@ -200,6 +221,11 @@ export class Core implements ClientHome {
       this.#capacity.count(subject, -1);
       release?.();
     };
+  }
+
+  #failed(error: unknown): void {
+    // That it is away `stats()` says, and the engine has said why; whatever is tried meanwhile says no more.
+    if (!(error instanceof BrokerError && error.code === "engine-down")) void this.background("engine", error);
   }
 
   /** Ends a client with a word, without what it has not read. */
@@ -216,12 +242,12 @@ export class Core implements ClientHome {
   }
 
   part(client: Member): void {
-    if (this.fanout.leave(client)) this.#session?.unsubscribe?.(client.channels.map(({ key }) => key));
+    if (this.fanout.leave(client)) this.session?.unsubscribe?.(client.channels.map(({ key }) => key));
   }
 
   retire(client: Member, reason: DisconnectReason): void {
     this.clients.delete(client);
-    this.#lingering.set(client.id, this.settings.inboxLinger, true);
+    this.recipients.left({ clientId: client.id, subject: client.info.subject });
     if (client instanceof Client) this.heartbeat.delete(client);
     this.stalled.delete(client);
     this.disconnects[reason] = (this.disconnects[reason] ?? 0) + 1;
@@ -240,30 +266,18 @@ export class Core implements ClientHome {
     { report, nonce, recipient }: PublishOptions = {},
   ): Promise<Published | Reported> {
     this.checkOpen();
-    if (recipient !== undefined) this.#checkRecipient(recipient);
-    const appended = this.open().append(keys, prepareEvent(event, this.settings), nonce);
-    const { seq, repeated } = "seq" in appended ? appended : await track(this.#appends, appended);
+    const session = this.open();
+    if (recipient !== undefined) this.recipients.check(recipient, this.fanout.countClients(inboxKey(recipient)) > 0);
+    const appended = session.append(keys, prepareEvent(event, this.settings), nonce, recipient);
+    const { epoch, seq, repeated } = "seq" in appended ? appended : await track(this.#appends, appended);
     if (!repeated) this.published++;
     const watch = report ? new Report(seq, this.#waitersFor(keys, seq, repeated), this.settings.timeout) : undefined;
-    const published = { id: this.fanout.log.id(seq), clients: this.#countClients(keys) };
+    // What was before the log began anew nobody is given any more.
+    if (epoch !== this.fanout.log.epoch) watch?.settle("lost");
+    const published = { id: formatPosition(epoch, seq), clients: this.#countClients(keys) };
     const ready = this.fanout.ready();
     if (ready !== undefined) await ready;
     return watch ? { ...published, report: watch.done } : published;
-  }
-
-  /** Clients of before, nobody knows which, are about to come back: for so many milliseconds every one is taken to exist. */
-  expectReturns(ms: number): void {
-    this.#expectedUntil = now() + ms;
-  }
-
-  /** Milliseconds that this holds on. */
-  get expectedFor(): number {
-    return this.#expectedUntil - now();
-  }
-
-  #checkRecipient(id: string): void {
-    if (this.fanout.countClients(inboxKey(id)) > 0 || this.#lingering.has(id) || this.expectedFor > 0) return;
-    throw new BrokerError("unknown-client", `Event refused: there is no client ${quote(id)}.`);
   }
 
   #recipientsOf(keys: readonly string[]): Set<Member> {
@@ -290,22 +304,37 @@ export class Core implements ClientHome {
 
   listen(keys: readonly string[], start: Start, signal: AbortSignal | undefined): Listener {
     this.checkOpen();
-    this.open();
-    return new Listener(
-      this.fanout,
-      keys,
-      (joined) => landAt(this.fanout.log, joined, start, {}),
-      () => this.isClosed,
-      signal,
-    );
+    const { fanout } = this;
+    const session = this.open();
+    const home: ListenerHome = {
+      fanout,
+      session,
+      land: (joined, survey) => landAt(session.log, joined, start, {}, survey),
+      survey: () => surveyElsewhere(session, keys, start, {}),
+      isClosed: () => this.isClosed,
+    };
+    return new Listener(home, keys, signal);
   }
 
-  disconnect(id: string, barFor: number): number {
+  disconnect(id: string, barFor: number): number | Promise<number> {
     checkNumbers("disconnect()", { for: barFor }, 0);
-    if (barFor > 0) this.#barred.set(id, barFor, true);
+    this.open();
+    this.recipients.bar(id, barFor);
     const clients = this.#recipientsOf([inboxKey(id)]);
     for (const client of clients) this.#dismiss(client, "disconnected", barFor <= 0);
-    return clients.size;
+    const elsewhere = this.recipients.disconnect(id, barFor);
+    return typeof elsewhere === "number" ? clients.size + elsewhere : elsewhere.then((others) => clients.size + others);
+  }
+
+  /** Does what another process asks for, to those who were there when it did. */
+  #obey({ do: what, clientId, subject, barFor, at = Infinity }: Order): void {
+    const isOver = what === "disconnect";
+    if (isOver) this.recipients.bar(clientId, barFor);
+    for (const client of this.#recipientsOf([inboxKey(clientId)])) {
+      if ((this.#entered.get(client) ?? 0) > at) continue;
+      if (isOver) this.#dismiss(client, "disconnected", barFor <= 0);
+      else if (client.info.subject === subject) this.#dismiss(client, "replaced", false, NOT_SOON);
+    }
   }
 
   close(over: number): Promise<void> {
@@ -337,33 +366,8 @@ export class Core implements ClientHome {
     this.stalled.clear();
     this.starting.clear();
     this.departing.clear();
-    this.#session?.close();
-    this.#barred.clear();
-    this.#lingering.clear();
-  }
-
-  stats(): BrokerStats {
-    const { fanout } = this;
-    const session = this.#session;
-    const log = session?.log;
-    return {
-      clients: this.clients.size,
-      recipients: new Set(Array.from(this.clients, ({ id }) => id)).size,
-      blocked: this.stalled.size,
-      departing: this.departing.size,
-      pending: this.gate.pending,
-      channels: fanout.channels,
-      published: this.published,
-      handed: fanout.handed,
-      bytes: fanout.bytes,
-      replayed: fanout.replayed,
-      gaps: fanout.gaps,
-      overruns: fanout.overruns,
-      disconnects: { ...this.disconnects },
-      failures: { ...this.failures },
-      engine: session ? (session.state ?? "up") : "idle",
-      log: { events: log?.size ?? 0, bytes: log?.bytes ?? 0, channels: log?.channels ?? 0 },
-    };
+    this.session?.close(this.settings.inboxLinger);
+    this.recipients.clear();
   }
 
   /** Reports what nobody was there to receive. Never rejects. */

@@ -1,5 +1,8 @@
 import type { Deadlines } from "./deadlines.ts";
+import type { MaxReplay, Surveyed } from "./landing.ts";
 import type { Follower, Log } from "./log.ts";
+import type { Position } from "./position.ts";
+import type { Entered, Page, Presence } from "./remote.ts";
 
 /**
  * Where events get their position and are kept. One contract joins history and fan-out, so that there is no seam between them.
@@ -16,11 +19,21 @@ export interface Engine {
   open(follower: Follower): Session;
 }
 
-/** What became of an append. */
-export interface Appended {
-  readonly seq: number;
+/** What became of an append: where the event is. */
+export interface Appended extends Position {
   /** Nothing was appended: an event with this key was before, at this position. */
   readonly repeated: boolean;
+}
+
+/** The clients of all processes that share a log. All of it is a matter of leases: what is known of a process that died is over some time later. */
+export interface Presences {
+  /** Makes a connection known, unless its id is barred or, with `"reject"`, taken by the same subject. With `"replace"` others are told to end theirs. Should this process die, it lingers. */
+  enter(presence: Presence, rule: "allow" | "reject" | "replace", linger: number): Promise<Entered>;
+  /** It is over; its id can be written to for `linger` milliseconds. */
+  leave(presence: Presence, linger: number): void;
+  isBarred(clientId: string): Promise<boolean>;
+  /** Bars an id for so many milliseconds, has the other processes end its connections, and answers how many those were. */
+  disconnect(clientId: string, barFor: number): Promise<number>;
 }
 
 /** What one broker has of an engine. */
@@ -33,9 +46,10 @@ export interface Session {
    * Appends an event to the channels of `keys`. `text` is its wire form without an id. The answer is not a promise where the engine is
    * done at once. With a `nonce` the event is appended once within a window that the engine states; a nonce that comes back with another
    * event MUST be refused with `key-reused`. MUST reject with `engine-down` what was not appended because the engine is away, and with
-   * `publish-outcome-unknown` what may have been.
+   * `publish-outcome-unknown` what may have been. An event for a `recipient` that is not known to `presences` MUST be refused with
+   * `unknown-client`; where there are none, the broker has asked itself.
    */
-  append(keys: readonly string[], text: string, nonce?: string): Appended | Promise<Appended>;
+  append(keys: readonly string[], text: string, nonce?: string, recipient?: string): Appended | Promise<Appended>;
   /**
    * MUST NOT resolve before every later event of these channels is certain to come to `follower.appended`. Counted: each call is
    * taken back by one of `unsubscribe`, unless it rejects. Both are absent where every follower is told of every event.
@@ -43,10 +57,22 @@ export interface Session {
   subscribe?(keys: readonly string[]): Promise<void> | undefined;
   unsubscribe?(keys: readonly string[]): void;
   /**
+   * What is kept of these channels after a position of the log, in order, with what is needed to tell a gap: at least one event if there is one, and
+   * everything up to the page's end. Absent where `log` holds all that is kept. Where it does not, `Channel.dropped` counts what this process
+   * does not hold as well.
+   */
+  read?(keys: readonly string[], after: number): Promise<Page>;
+  /** What is kept of these channels, for who starts after a position. Present if `read` is. */
+  survey?(keys: readonly string[], from: number, max: MaxReplay): Promise<Surveyed>;
+  /** The position of the newest event of all. Present if `read` is. */
+  newest?(): Promise<Position>;
+  /** The clients of all processes. Absent where there is one. */
+  readonly presences?: Presences;
+  /**
    * Has the names that the broker remembers for a while outlive the process: it fills `deadlines` with what was remembered under `kind`, and
    * keeps what is added to it. Absent where nothing outlives the process.
    */
   keep?(kind: "barred" | "lingering", deadlines: Deadlines): void;
-  /** Leaves the engine; nothing is called any more. */
-  close(): void;
+  /** Leaves the engine; nothing is called any more. What was entered lingers for so many milliseconds. */
+  close(linger?: number): void;
 }

@@ -1,8 +1,11 @@
 import type { Channel, Entry } from "./channel.ts";
 import type { Session } from "./engine.ts";
 import { costOf, type Follower, type Log } from "./log.ts";
+import { Match, type Topic } from "./match.ts";
 import { Pace } from "./pace.ts";
-import { type Batch, chunkOf, hasHole, type Reader, readBatch } from "./reader.ts";
+import { Pages } from "./pages.ts";
+import { type Batch, chunkOf, hasHole, makeGap, type Reader, readBatch, type Stretch } from "./reader.ts";
+import type { Order, Page } from "./remote.ts";
 
 /** A reader that can be handed what is new. */
 export interface Subscriber extends Reader {
@@ -14,45 +17,20 @@ export interface Subscriber extends Reader {
   take(batch: Batch): boolean;
   /** There is more for it, but it does not want any now. */
   waits?(): void;
+  /** It became live without having asked just now: what it waited for came from elsewhere. */
+  caughtUp?(): void;
+  /** What was appended before, and it has not, it will never have. */
+  cutOff?(): void;
   /** Only of a subscriber that is no client: nothing will be appended any more. */
   finish?(): void;
 }
 
-/** The subscribers of one channel. */
-interface Topic {
-  readonly channel: Channel;
-  readonly subscribers: Set<Subscriber>;
-  /** How many of them are no clients. */
-  listeners: number;
-  pending: boolean;
-}
-
-/**
- * The channels with news that a subscriber has, found by one step for each of them. Subscribers with the same match are handed
- * the same chunk, whatever other channels each of them has.
- */
-export class Match {
-  readonly channels: readonly Channel[];
-  batch: Batch | undefined;
-  #topic: Topic | undefined;
-  #match: Match | undefined;
-  #others: Map<Topic, Match> | undefined;
-
-  constructor(channels: readonly Channel[]) {
-    this.channels = channels;
-  }
-
-  and(topic: Topic): Match {
-    if (this.#topic === topic && this.#match) return this.#match;
-    let match = this.#others?.get(topic);
-    if (!match) {
-      match = new Match([...this.channels, topic.channel]);
-      (this.#others ??= new Map()).set(topic, match);
-    }
-    this.#topic = topic;
-    this.#match = match;
-    return match;
-  }
+/** Who hears of what comes from the engine, beside events. */
+export interface FanoutHome {
+  /** Publishing overran the log. */
+  overran(): void;
+  ordered(order: Order): void;
+  failed(error: unknown): void;
 }
 
 /** Bytes that a publisher may be ahead of those who read; an eighth of the log where that is less. */
@@ -77,22 +55,34 @@ export class Fanout implements Follower {
   /** Clients that were put at the head because they could not keep up. */
   overruns = 0;
   log!: Log;
+  /** Those who wait for the engine before they can read anything. */
+  readonly parked: Set<Subscriber> = new Set();
   readonly #topics = new Map<string, Topic>();
   readonly #pending: Topic[] = [];
   readonly #recent: Batch[] = [];
   readonly #pace: Pace<Subscriber>;
-  readonly #onOverrun: () => void;
-  #overran = false;
+  readonly #home: FanoutHome;
+  /** Something was dropped, or is not here, that was not handed on yet. */
+  #holed = false;
+  /** Where the log need not hold everything that is kept. */
+  #pages: Pages | undefined;
 
   /** `window` is as of {@link Pace}. */
-  constructor(onOverrun: () => void, window?: number) {
-    this.#onOverrun = onOverrun;
+  constructor(home: FanoutHome, window?: number) {
+    this.#home = home;
     this.#pace = new Pace<Subscriber>(() => this.#flush(), window);
   }
 
   open(session: Session): void {
     this.log = session.log;
     this.position = this.#through = this.log.head;
+    if (!session.read) return;
+    this.#pages = new Pages({
+      log: () => this.log,
+      read: (keys, after) => session.read?.(keys, after) as Promise<Page>,
+      give: (reader, stretch) => this.#giveStretch(reader as Subscriber, stretch),
+      failed: (error) => this.failed(error),
+    });
   }
 
   /** The records of these keys, kept until `leave`. */
@@ -107,6 +97,7 @@ export class Fanout implements Follower {
       if (subscriber.finish) topic.listeners++;
       // What was appended while nobody read this channel, behind a flush that is still to come.
       if (topic.channel.last > this.#through) this.#await(topic);
+      if (topic.channel.dropped > this.position) this.#holed = true;
       return topic.channel;
     });
   }
@@ -124,7 +115,20 @@ export class Fanout implements Follower {
       this.log.unpin(channel);
     }
     this.#pace.taken(subscriber);
+    this.#pages?.forget(subscriber);
     return left;
+  }
+
+  /** Whether it wants more, and waits for what is kept elsewhere. */
+  isFetching(subscriber: Subscriber): boolean {
+    return this.#pages?.has(subscriber) ?? false;
+  }
+
+  /** Who waits for what is kept elsewhere is handed something else first, and will want more after that. Whether it did wait. */
+  interrupt(subscriber: Subscriber): boolean {
+    const waited = this.isFetching(subscriber);
+    this.#pages?.forget(subscriber);
+    return waited;
   }
 
   subscribers(key: string): ReadonlySet<Subscriber> {
@@ -145,18 +149,79 @@ export class Fanout implements Follower {
       const topic = this.#topics.get(key);
       if (topic) this.#await(topic);
     }
-    // What concerns nobody here needs no flush.
-    if (this.#pending.length === 0 && this.position === this.#through) this.position = this.#through = entry.seq;
+    this.advanced(entry.seq);
     const { maxBytes } = this.log;
     this.#pace.appended(
       Math.max(entry.bytes.length / Math.min(RUN_AHEAD, maxBytes / 8), costOf(entry) / (maxBytes / 8)),
     );
   }
 
+  /** What concerns nobody here needs no flush. */
+  advanced(head: number = this.log.head): void {
+    if (this.#pending.length === 0 && this.position === this.#through) this.position = this.#through = head;
+  }
+
   overrun(): void {
-    if (this.#overran) return;
-    this.#overran = true;
-    this.#onOverrun();
+    if (this.#holed) return;
+    this.#holed = true;
+    // What is kept elsewhere is not lost.
+    if (!this.#pages) this.#home.overran();
+  }
+
+  began(log: Log): void {
+    this.log = log;
+    this.position = this.#through = log.head;
+    this.#pending.length = this.#recent.length = 0;
+    this.#pages?.clear();
+    const subscribers = new Set<Subscriber>();
+    for (const [key, topic] of this.#topics) {
+      topic.channel = log.pin(key);
+      topic.pending = false;
+      for (const subscriber of topic.subscribers) subscribers.add(subscriber);
+    }
+    for (const subscriber of subscribers) {
+      subscriber.channels = subscriber.channels.map(({ key }) => (this.#topics.get(key) as Topic).channel);
+      this.cutOff(subscriber);
+    }
+  }
+
+  /** A subscriber's cursor is of another log than this one, which it reads from its beginning. */
+  cutOff(subscriber: Subscriber): void {
+    const keys = subscriber.channels.map(({ key }) => key);
+    subscriber.cursor = subscriber.overrun = 0;
+    subscriber.holes = undefined;
+    subscriber.cutOff?.();
+    this.#owe(subscriber, [makeGap(this.log, { channels: keys, after: undefined, through: 0, seq: 0 })]);
+  }
+
+  missed(key: string, after: number, through: number): void {
+    this.#holed = true;
+    for (const subscriber of this.#topics.get(key)?.subscribers ?? NOBODY) {
+      const { cursor } = subscriber;
+      const gap = { channels: [key], after, through: Math.min(through, cursor), seq: cursor };
+      // What is after its cursor it is given yet, in order.
+      this.#owe(subscriber, cursor > after ? [...(subscriber.owed ?? []), makeGap(this.log, gap)] : undefined);
+    }
+  }
+
+  /** A subscriber that was told all there was has something to hear of again. */
+  #owe(subscriber: Subscriber, gaps: Subscriber["owed"]): void {
+    if (gaps) subscriber.owed = gaps;
+    if (!subscriber.live && !this.isFetching(subscriber)) {
+      subscriber.waits?.();
+      return;
+    }
+    subscriber.live = false;
+    this.#pages?.forget(subscriber);
+    this.#wantsAgain(subscriber);
+  }
+
+  ordered(order: Order): void {
+    this.#home.ordered(order);
+  }
+
+  failed(error: unknown): void {
+    this.#home.failed(error);
   }
 
   /** Resolves when the publisher may go on: at once, unless it is far ahead of those who read. */
@@ -167,7 +232,7 @@ export class Fanout implements Follower {
   /** Hands on what is pending, lets publishers go and listeners end. Nothing is appended any more. */
   close(): void {
     this.#pace.close();
-    const finishing = new Set<Subscriber>();
+    const finishing = new Set(this.parked);
     for (const { subscribers } of this.#topics.values()) for (const each of subscribers) finishing.add(each);
     for (const subscriber of finishing) subscriber.finish?.();
   }
@@ -181,17 +246,48 @@ export class Fanout implements Follower {
 
   /** A subscriber wants more: gives it what it has not read, or else makes it live. */
   wants(subscriber: Subscriber): void {
-    if (subscriber.cursor < this.#through || this.#overran) {
+    const { cursor, owed, channels } = subscriber;
+    if (owed) {
+      subscriber.owed = undefined;
+      this.#replay(subscriber, { items: owed, events: 0, through: cursor, more: false });
+      return;
+    }
+    if (this.#pages && hasHole(channels, cursor)) {
+      this.#pace.taken(subscriber);
+      this.#pages.want(subscriber);
+      return;
+    }
+    if (cursor < this.#through || this.#holed) {
       const batch = this.#share(readBatch(this.log, subscriber, this.#through));
       if (batch) {
-        this.#pace.moved(subscriber);
-        if (this.#hand(subscriber, batch) && !subscriber.finish) this.replayed += batch.events;
+        this.#replay(subscriber, batch);
         return;
       }
     }
     subscriber.live = true;
     subscriber.overrun = 0;
     this.#pace.taken(subscriber);
+  }
+
+  #replay(subscriber: Subscriber, batch: Batch): void {
+    this.#pace.moved(subscriber);
+    if (this.#hand(subscriber, batch) && !subscriber.finish) this.replayed += batch.events;
+  }
+
+  /** It wanted more before, and still does. */
+  #wantsAgain(subscriber: Subscriber): void {
+    this.wants(subscriber);
+    if (subscriber.live) subscriber.caughtUp?.();
+  }
+
+  #giveStretch(subscriber: Subscriber, stretch: Stretch): void {
+    const batch = this.#share(readBatch(this.log, subscriber, this.#through, stretch));
+    if (batch) {
+      this.#replay(subscriber, batch);
+    } else {
+      subscriber.cursor = Math.max(subscriber.cursor, stretch.limit);
+      this.#wantsAgain(subscriber);
+    }
   }
 
   #flush(): void {
@@ -211,10 +307,15 @@ export class Fanout implements Follower {
       const match = subscriber.match as Match;
       subscriber.match = undefined;
       if (!subscriber.live) {
-        subscriber.waits?.();
-      } else if (subscriber.cursor > from || (this.#overran && hasHole(match.channels, from))) {
-        // It joined after the last flush, or the log was overrun: its own way.
+        if (!this.isFetching(subscriber)) subscriber.waits?.();
+      } else if (subscriber.cursor > from || (this.#holed && hasHole(match.channels, from))) {
+        // It joined after the last flush, or the log does not hold everything: its own way.
         if (subscriber.cursor < from) subscriber.cursor = from;
+        if (this.#pages && hasHole(subscriber.channels, subscriber.cursor)) {
+          subscriber.live = false;
+          this.#pages.want(subscriber);
+          continue;
+        }
         const batch = readBatch(this.log, subscriber, through);
         if (batch) this.#flushTo(subscriber, batch);
       } else {
@@ -227,7 +328,7 @@ export class Fanout implements Follower {
       }
     }
     this.position = through;
-    this.#overran = false;
+    this.#holed = false;
   }
 
   #flushTo(subscriber: Subscriber, batch: Batch): void {

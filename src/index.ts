@@ -1,6 +1,6 @@
 export type { Attempt, Authorize, Grant, Verdict } from "./authorize.ts";
 export { bearer } from "./bearer.ts";
-export type { BroadcastOptions, Broker, BrokerStats, ListenOptions, SendOptions } from "./broker.ts";
+export type { BroadcastOptions, Broker, ListenOptions, SendOptions } from "./broker.ts";
 export { createBroker } from "./broker.ts";
 export type { Channel, Entry } from "./channel.ts";
 export type { ClientInfo, DisconnectReason } from "./client.ts";
@@ -17,3 +17,4 @@ export type { Listened, ListenedEvent, ListenedGap } from "./listener.ts";
 export type { Follower, Log, LogOptions, Retention } from "./log.ts";
 export type { BrokerOptions, ErrorStage } from "./options.ts";
 export type { DeliveryReport, Failure, FailureReason, Published, Reported } from "./report.ts";
+export type { BrokerStats } from "./stats.ts";

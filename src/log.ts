@@ -2,6 +2,7 @@ import { Channel, type Entry } from "./channel.ts";
 import { checkNumbers, overlay } from "./check.ts";
 import { encode, formatId } from "./event.ts";
 import { formatPosition } from "./position.ts";
+import type { Order } from "./remote.ts";
 
 /** How much of each channel is kept for those who come back. `Infinity` sets no bound. An event of several channels is kept as long as one does. */
 export interface Retention {
@@ -60,6 +61,19 @@ export interface Follower {
   appended(entry: Entry): void;
   /** The log had to drop what is after `position`. MUST NOT throw. */
   overrun(): void;
+  /** The head moved on without an event for this process. */
+  advanced?(): void;
+  /** The log is another one now: what was before has come to an end. Its channels that are subscribed to are in the new one. */
+  began?(log: Log): void;
+  /**
+   * Events of a channel did not come, though they should have: those after a position, up to another one that may be behind others that
+   * came. The log has counted them as dropped.
+   */
+  missed?(key: string, after: number, through: number): void;
+  /** Another process asks for something to be done with clients. */
+  ordered?(order: Order): void;
+  /** Something failed that nobody waits for. */
+  failed?(error: unknown): void;
 }
 
 /** Who keeps what the log holds in a place that outlives the process. */
@@ -119,6 +133,22 @@ export class Log {
     }
     this.#shrink();
     return entry;
+  }
+
+  /** Keeps an event that has its position: in channels that are told from others, which this process may know of but not follow. */
+  add(seq: number, keys: readonly string[], followed: readonly Channel[], text: string): void {
+    const at = Date.now();
+    const entry = this.#hold(seq, keys, followed, text, at);
+    for (const follower of this.followers) follower.appended(entry);
+    for (const channel of followed) this.trim(channel, at);
+    this.#shrink();
+  }
+
+  /** Nothing of the channels that are followed was before this position and did not come. */
+  advance(seq: number): void {
+    if (seq <= this.head) return;
+    this.head = seq;
+    for (const follower of this.followers) follower.advanced?.();
   }
 
   /** Puts back an event that was kept elsewhere. In order, before anything is appended; `expire` then drops what is over its bounds. */
@@ -212,13 +242,18 @@ export class Log {
 
   #forgetOne(): void {
     for (const channel of this.#idle) {
-      while (channel.size > 0) this.#drop(channel);
       this.forgotten = Math.max(this.forgotten, channel.last);
-      this.#channels.delete(channel.key);
-      this.#idle.delete(channel);
+      this.discard(channel);
       this.keeper?.forgot(channel.key);
       return;
     }
+  }
+
+  /** Drops a channel's record, with what it keeps, whoever needs it. */
+  discard(channel: Channel): void {
+    while (channel.size > 0) this.#drop(channel);
+    this.#channels.delete(channel.key);
+    this.#idle.delete(channel);
   }
 
   #largest(): Channel | undefined {

@@ -11,7 +11,8 @@ import type { MaxReplay } from "./landing.ts";
 /**
  * Where an error came from that nobody was there to receive: a hook (`on-connect`, `on-disconnect`, `error-handler`), `authorize`,
  * a `request` that was answered 500, or `overrun`: more was published at once than the log holds, and clients that were not slow lost events
- * (they were told). `storage`, on Workers: an object's storage refused what outlives a restart, and nobody waited for it.
+ * (they were told). `storage`, on Workers: an object's storage refused what outlives a restart, and nobody waited for it. `engine`: the
+ * store that processes share failed, and will be tried again.
  */
 export type ErrorStage =
   | "on-connect"
@@ -20,7 +21,8 @@ export type ErrorStage =
   | "authorize"
   | "request"
   | "overrun"
-  | "storage";
+  | "storage"
+  | "engine";
 
 /** Options of {@link createBroker}. */
 export interface BrokerOptions {

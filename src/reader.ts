@@ -37,12 +37,14 @@ export interface Batch {
 
 /** A place in the log, and the channels that are read from there: a client's connection, or a listener. */
 export interface Reader {
-  readonly channels: readonly Channel[];
+  channels: readonly Channel[];
   cursor: number;
-  /** Holes in a channel that events of the reader's other channels lie inside of. Made when there is one. */
-  holes: Map<Channel, Hole> | undefined;
+  /** Holes in a channel that events of the reader's other channels lie inside of, by its key. Made when there is one. */
+  holes: Map<string, Hole> | undefined;
   /** How far the log, for want of room, dropped what this reader had not read when it was last told of that; 0 once it has everything. */
   overrun: number;
+  /** What it has to be told before anything else. */
+  owed?: readonly Gap[] | undefined;
 }
 
 /** A stretch that a reader has not read and cannot. */
@@ -68,15 +70,22 @@ export function makeGap(log: Log, gap: Omit<Gap, "bytes">): Gap {
 }
 
 /** Whether a channel had an event in a stretch of the log. What the log has lost of it must not reach beyond. */
-export const hasLost = (channel: Channel, after: number, through: number): boolean =>
+const hasLost = (channel: Channel, after: number, through: number): boolean =>
   channel.dropped > after || (channel.at(channel.indexAfter(after))?.seq ?? Infinity) <= through;
 
 /** Whether the log has lost what this reader, or a part of it, has not read yet. */
 export const hasHole = (channels: readonly Channel[], cursor: number): boolean =>
   channels.some((channel) => channel.dropped > cursor);
 
+/** What stands for a reader's channels while it reads what this process does not hold, and how far that reaches. */
+export interface Stretch {
+  readonly channels: readonly Channel[];
+  readonly limit: number;
+}
+
 /**
- * What comes after a cursor in these channels, merged, up to `through`; `undefined` if that is nothing.
+ * What comes after a cursor in these channels, merged, up to `through`; `undefined` if that is nothing. With a `stretch` it is
+ * read from there, up to its limit.
  *
  * A hole stands in the order where it ends, so that its id does not make the reader skip events of other channels. Where such
  * events lie inside of it, it is announced before them as well, with the id that the reader has anyway: one that leaves among
@@ -85,8 +94,9 @@ export const hasHole = (channels: readonly Channel[], cursor: number): boolean =
  * A reader that is behind and that the log drops more of for want of room before it has everything again is told of a gap up to the
  * end: who cannot keep up would be read the oldest events for ever, each of them late.
  */
-export function readBatch(log: Log, reader: Reader, through: number): Batch | undefined {
-  const { channels, cursor } = reader;
+export function readBatch(log: Log, reader: Reader, through: number, stretch?: Stretch): Batch | undefined {
+  const { cursor } = reader;
+  const { channels } = stretch ?? reader;
   const items: Item[] = [];
   const lanes: { channel: Channel; index: number }[] = [];
   const open: Channel[] = [];
@@ -102,10 +112,11 @@ export function readBatch(log: Log, reader: Reader, through: number): Batch | un
     const index = channel.indexAfter(cursor);
     if (channel.at(index)) lanes.push({ channel, index });
   }
+  if (stretch) end = stretch.limit;
   if (forced > Math.max(cursor, reader.overrun)) {
     if (reader.overrun > 0) {
       const lost = channels.filter((channel) => hasLost(channel, cursor, end));
-      closeHoles(log, reader, lost, Infinity, items, end);
+      closeHoles(log, reader, lost, Infinity, items, end, end);
       return { items, events: 0, through: end, more: false, skips: true };
     }
     reader.overrun = forced;
@@ -123,53 +134,63 @@ export function readBatch(log: Log, reader: Reader, through: number): Batch | un
   let entry = next();
   if (open.length > 0) {
     open.sort((a, b) => a.dropped - b.dropped);
-    announce(log, reader, open, Math.min(entry?.seq ?? Infinity, (open[0] as Channel).dropped), items);
+    announce(log, reader, open, Math.min(entry?.seq ?? Infinity, (open[0] as Channel).dropped, end), items);
   }
   let bytes = 0;
   let events = 0;
   for (; entry; entry = next()) {
-    closeHoles(log, reader, open, entry.seq, items);
+    // One that ends in this very event, which another channel keeps, is told before it: whoever leaves in between has an id from before it.
+    closeHoles(log, reader, open, entry.seq, items, 0, entry.seq - 1);
     bytes += entry.bytes.length;
     const last = items.at(-1);
     if (bytes > MAX_CHUNK && last) return { items, events, through: last.seq, more: true };
     items.push(entry);
     events++;
-    for (const lane of lanes) if (lane.channel.at(lane.index) === entry) lane.index++;
+    // By position: of a stretch it may be in one channel as it was read, and in another as it is here.
+    for (const lane of lanes) if (lane.channel.at(lane.index)?.seq === entry.seq) lane.index++;
   }
-  closeHoles(log, reader, open, Infinity, items);
-  return items.length > 0 ? { items, events, through: end, more: false } : undefined;
+  closeHoles(log, reader, open, end, items, 0, end);
+  return items.length > 0 ? { items, events, through: end, more: end < through } : undefined;
 }
 
 const beginning = ({ cursor }: Reader, hole: Hole | undefined): number =>
-  !hole ? cursor : hole.excused ? Math.max(cursor, hole.told) : hole.after;
+  !hole || hole.told <= cursor ? cursor : hole.excused ? hole.told : hole.after;
 
 /** Says at once which holes do not end at the first place that the reader comes to. */
 function announce(log: Log, reader: Reader, open: readonly Channel[], first: number, items: Item[]): void {
   for (const channel of open) {
-    const hole = reader.holes?.get(channel);
+    const hole = reader.holes?.get(channel.key);
     if (channel.dropped <= first || hole?.told === channel.dropped) continue;
     const after = beginning(reader, hole);
-    (reader.holes ??= new Map()).set(channel, { after, told: channel.dropped });
+    (reader.holes ??= new Map()).set(channel.key, { after, told: channel.dropped });
     items.push(makeGap(log, { channels: [channel.key], after, through: channel.dropped, seq: reader.cursor }));
   }
 }
 
-/** Puts the holes that end before the event at `next` into their place; one gap for those that are the same. With `end` all end there. */
-function closeHoles(log: Log, reader: Reader, open: Channel[], next: number, items: Item[], end?: number): void {
+/** Puts the holes that end up to `next` into their place, from `least` to `most`; one gap for those that end at the same, or one would hide the other. */
+function closeHoles(
+  log: Log,
+  reader: Reader,
+  open: Channel[],
+  next: number,
+  items: Item[],
+  least: number,
+  most: number,
+): void {
   // Called for every event, and there is hardly ever a hole.
   if (!open[0] || open[0].dropped > next) return;
-  const gaps = new Map<string, Omit<Gap, "bytes" | "channels"> & { channels: string[] }>();
+  const gaps = new Map<number, Omit<Gap, "bytes" | "after"> & { readonly after: number }>();
   for (let channel = open[0]; channel && channel.dropped <= next; channel = open[0]) {
     open.shift();
-    const hole = reader.holes?.get(channel);
-    const through = end ?? channel.dropped;
+    const hole = reader.holes?.get(channel.key);
+    const through = Math.min(Math.max(channel.dropped, least), most);
     // An excuse holds until the cursor is past it, which it is not while the rest of this batch may be cut off.
-    if (hole?.excused && hole.told === through) continue;
-    reader.holes?.delete(channel);
+    if (hole?.excused && hole.told >= through) continue;
+    reader.holes?.delete(channel.key);
     const after = beginning(reader, hole);
-    const same = gaps.get(`${after} ${through}`);
-    if (same) same.channels.push(channel.key);
-    else gaps.set(`${after} ${through}`, { channels: [channel.key], after, through, seq: through });
+    if (after >= through) continue;
+    const { channels = [], after: before = after } = gaps.get(through) ?? {};
+    gaps.set(through, { channels: [...channels, channel.key], after: Math.min(before, after), through, seq: through });
   }
   for (const gap of gaps.values()) items.push(makeGap(log, gap));
 }

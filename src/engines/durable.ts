@@ -186,7 +186,7 @@ export function durableEngine(
         log: opened,
         append(keys, text, nonce) {
           const body = wellFormed(text);
-          return appendOnce(known, keyWindow, keys, body, nonce, () => append(opened, keys, body));
+          return appendOnce(opened.epoch, known, keyWindow, keys, body, nonce, () => append(opened, keys, body));
         },
         keep,
         close: () => void opened.followers.delete(follower),

@@ -7,6 +7,7 @@ export type Known = Deadlines<{ readonly seq: number; readonly print: string }>;
 
 /** Appends what was not appended under this key within `keyWindow` milliseconds. @throws {@link BrokerError} `key-reused` */
 export function appendOnce(
+  epoch: string,
   known: Known,
   keyWindow: number,
   keys: readonly string[],
@@ -14,19 +15,19 @@ export function appendOnce(
   nonce: string | undefined,
   append: () => number,
 ): Appended {
-  if (nonce === undefined) return { seq: append(), repeated: false };
+  if (nonce === undefined) return { epoch, seq: append(), repeated: false };
   const print = fingerprint(`${[...keys].sort().join("\n")}\n${text}`);
   const before = known.get(nonce);
   if (before && before.print !== print)
     throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
-  if (before) return { seq: before.seq, repeated: true };
+  if (before) return { epoch, seq: before.seq, repeated: true };
   const seq = append();
   known.set(nonce, keyWindow, { seq, print });
-  return { seq, repeated: false };
+  return { epoch, seq, repeated: false };
 }
 
 /** Tells two texts apart that are not made to be taken for each other: 64 bits of two multiplicative hashes, and the length. */
-function fingerprint(text: string): string {
+export function fingerprint(text: string): string {
   let a = 0x811c9dc5;
   let b = 0x9e3779b9;
   for (let index = 0; index < text.length; index++) {

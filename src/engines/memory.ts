@@ -45,7 +45,7 @@ export function memoryEngine({ durableObject, keyWindow = 300_000, ...rest }: Me
       return {
         log: opened,
         append: (keys, text, nonce) =>
-          appendOnce(known, keyWindow, keys, text, nonce, () => opened.append(keys, text).seq),
+          appendOnce(opened.epoch, known, keyWindow, keys, text, nonce, () => opened.append(keys, text).seq),
         close: () => void opened.followers.delete(follower),
       };
     },

@@ -118,7 +118,7 @@ export class Bridge implements ClientHome {
       [],
     );
     this.#client = client;
-    client.startAt({ cursor, resumed: false }, encode(prelude));
+    client.startAt({ cursor, resumed: false, hasHole: false }, encode(prelude));
     bind(client, request, expiresAt, maxAge, () => this.#dismiss("max-age", true));
     this.heartbeat.add(client);
     this.#listen(socket, rest);

@@ -1,5 +1,5 @@
 import { type Admission, Gate } from "../authorize.ts";
-import { type Broker, type BrokerStats, sendersOf } from "../broker.ts";
+import { type Broker, sendersOf } from "../broker.ts";
 import { checkNames } from "../check.ts";
 import { BrokerError, type ErrorCode } from "../errors.ts";
 import { type EventInput, encode, formatEnd } from "../event.ts";
@@ -9,6 +9,7 @@ import { NameRules } from "../names.ts";
 import { type BrokerOptions, type ErrorStage, resolveOptions, type Settings } from "../options.ts";
 import { jitter } from "../random.ts";
 import type { DeliveryReport, Published, PublishOptions, Reported } from "../report.ts";
+import type { BrokerStats } from "../stats.ts";
 import { Bridge } from "./bridge.ts";
 import { errorOf, type Hello, type Refusal, VERSION } from "./frames.ts";
 import type { Socket, UpgradeResponse } from "./platform.ts";

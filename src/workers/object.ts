@@ -1,12 +1,13 @@
 import { DurableObject } from "cloudflare:workers";
 import { presents } from "../bearer.ts";
-import type { BroadcastOptions, BrokerStats, ListenOptions, SendOptions } from "../broker.ts";
+import type { BroadcastOptions, ListenOptions, SendOptions } from "../broker.ts";
 import type { ClientInfo, DisconnectReason } from "../client.ts";
 import { unauthorized } from "../errors.ts";
 import type { EventInput } from "../event.ts";
 import type { Listened } from "../listener.ts";
 import { problem } from "../problem.ts";
 import type { Published, Reported } from "../report.ts";
+import type { BrokerStats } from "../stats.ts";
 import type { Answer, Call } from "./hub.ts";
 import type { ObjectStorage, Socket } from "./platform.ts";
 import { type ObjectOptions, Room } from "./room.ts";

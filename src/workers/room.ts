@@ -121,8 +121,13 @@ export class Room implements LinkHome {
 
   /** Nobody reads, and nothing is kept. */
   get isEmpty(): boolean {
-    const { fanout, expectedFor } = this.#core;
-    return fanout.channels === 0 && expectedFor <= 0 && this.#engine.isEmpty && this.#ctx.getWebSockets().length === 0;
+    const { fanout, recipients } = this.#core;
+    return (
+      fanout.channels === 0 &&
+      recipients.expectedFor <= 0 &&
+      this.#engine.isEmpty &&
+      this.#ctx.getWebSockets().length === 0
+    );
   }
 
   tidy(): number {
@@ -132,7 +137,7 @@ export class Room implements LinkHome {
       this.#pulsedAt = time;
       for (const link of this.#links.values()) link.pulse();
     }
-    const expected = this.#core.expectedFor;
+    const expected = this.#core.recipients.expectedFor;
     // Those who did not come back are not expected any more.
     if (expected <= 0 && this.#core.clients.size === 0) this.#note(0);
     return expected > 0 ? Math.min(next, Math.max(expected, LAST_LEFT)) : next;
@@ -142,7 +147,7 @@ export class Room implements LinkHome {
     const core = this.#core;
     if (call.do === "secret") return this.secret;
     if (call.do === "barred") return core.isBarred(call.clientId);
-    if (call.do === "disconnect") return { clients: core.disconnect(call.clientId, call.barFor) };
+    if (call.do === "disconnect") return { clients: await core.disconnect(call.clientId, call.barFor) };
     if (call.do === "stats") return this.broker.stats();
     const { report, ...published } = (await core.publish(call.keys, call.event, call.options)) as Reported;
     return report === undefined ? published : { ...published, report: () => report };
@@ -250,7 +255,7 @@ export class Room implements LinkHome {
 
   /** Lets one in if there is room; `undefined` for one that is turned away. */
   async #letIn<T>(clientId: string, enter: (place: () => void) => Promise<T | undefined>): Promise<T | undefined> {
-    if (this.#core.isBarred(clientId)) return undefined;
+    if (this.#core.recipients.isBarred(clientId)) return undefined;
     const place = this.#core.reserve();
     if (!place) throw new BrokerError("at-capacity", "Connection refused: there are too many clients.");
     try {
@@ -297,7 +302,7 @@ export class Room implements LinkHome {
     const time = Date.now();
     const until = this.#noted === CONNECTED ? time + inboxLinger : this.#noted;
     this.#note(until > time ? until : 0);
-    if (until > time) this.#core.expectReturns(until - time);
+    if (until > time) this.#core.recipients.expectReturns(until - time);
     this.#engine.onKept?.(Math.max(until, time + LAST_LEFT));
   }
 
