@@ -16,6 +16,8 @@ interface Counts {
 interface Link {
   /** What came and was not seen yet. A connection that breaks takes it along. */
   readonly came: Arrival[];
+  /** Nothing comes any more. */
+  isOver?: boolean;
   /** Asks for so many chunks more. */
   want(chunks: number): void;
   drop(): Promise<void>;
@@ -39,6 +41,8 @@ export class LineageReader implements Lineage {
   broker: Broker;
   /** Where it was connected last. */
   home: Broker;
+  /** Where an id is in the order of all that was published. */
+  place: (id: string) => string = (id) => id;
   readonly #make: (lastEventId: string | undefined) => Promise<Link>;
   readonly #beginning: Beginning;
   readonly #published: () => Counts;
@@ -107,6 +111,10 @@ export class LineageReader implements Lineage {
     this.home = broker;
   }
 
+  get isConnected(): boolean {
+    return this.#link !== undefined && this.#link.isOver !== true;
+  }
+
   want(chunks: number): void {
     this.#link?.want(chunks);
   }
@@ -116,11 +124,22 @@ export class LineageReader implements Lineage {
     for (const { id, seen } of this.#link?.came.splice(0, events) ?? []) {
       // A live reader's claim begins at the first id it is told, which may be later than the call.
       if (this.#lastEventId === undefined && id !== undefined && this.#beginning === "live") {
-        if (!seen) this.start = this.floor = seqOf(id);
+        if (!seen) this.start = this.floor = seqOf(this.place(id));
       }
       if (id !== undefined) this.#lastEventId = id;
-      if (seen) this.seen.push(seen);
+      if (seen) this.seen.push(this.#placed(seen));
     }
+  }
+
+  #placed(seen: Seen): Seen {
+    const id = this.place(seen.id);
+    if (seen.type === "event") return { ...seen, id };
+    return {
+      ...seen,
+      id,
+      after: seen.after === null ? null : this.place(seen.after),
+      through: this.place(seen.through),
+    };
   }
 
   async drop(): Promise<void> {
@@ -141,7 +160,11 @@ function clientLink(connection: Connection, id: string): Link {
   const readOn = async (): Promise<void> => {
     if (reading) return;
     reading = true;
-    while (wanted > 0 && (await connection.read().catch(() => false))) {
+    while (wanted > 0) {
+      if (!(await connection.read().catch(() => false))) {
+        link.isOver = true;
+        break;
+      }
       wanted--;
       for (const event of connection.events.slice(read)) {
         read++;
@@ -158,7 +181,7 @@ function clientLink(connection: Connection, id: string): Link {
     }
     reading = false;
   };
-  return {
+  const link: Link = {
     came,
     want(chunks) {
       wanted += chunks;
@@ -166,6 +189,7 @@ function clientLink(connection: Connection, id: string): Link {
     },
     drop: () => connection.leave(),
   };
+  return link;
 }
 
 function listenerLink(listener: ReturnType<Broker["listen"]>): Link {
