@@ -22,6 +22,7 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   wire: { dir: "test/wire", maxWorkers: 2, testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },
   services: { dir: "test/services", testTimeout: 30_000, hookTimeout: 30_000 },
+  redis: { dir: "test/redis", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
   // One of the two does little but wait.
   patience: { dir: "test/patience", maxWorkers: 2, testTimeout: 300_000, hookTimeout: 60_000 },
   package: { dir: "test/package", testTimeout: 120_000, hookTimeout: 120_000 },

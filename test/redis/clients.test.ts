@@ -1,0 +1,101 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { redisRemote } from "../../src/redis/remote.ts";
+import { anyRedis, hasRedis } from "../support/redis.ts";
+
+const bin = (name: string): string => new URL(`../../node_modules/.bin/${name}`, import.meta.url).pathname;
+const file = (name: string): string => new URL(`servers/${name}.ts`, import.meta.url).pathname;
+const commands = { node: [bin("node")], bun: [bin("bun")], deno: [bin("deno"), "run", "-A"] } as const;
+
+const pairs = [
+  ["ioredis", "node"],
+  ["ioredis", "bun"],
+  ["ioredis", "deno"],
+  ["node-redis", "node"],
+  ["node-redis", "bun"],
+  ["node-redis", "deno"],
+  ["bun", "bun"],
+] as const;
+
+describe.runIf(hasRedis || process.env.REDIS_URL)("redisRemote through a client", () => {
+  let server: Awaited<ReturnType<typeof anyRedis>>;
+  const children: ChildProcess[] = [];
+
+  beforeAll(async () => {
+    server = await anyRedis();
+  });
+  afterAll(async () => {
+    for (const child of children) child.kill("SIGKILL");
+    await server.stop();
+  });
+
+  /** Runs the script; it ends by itself, when nothing is left that would keep it. */
+  async function run([program, ...args]: readonly string[], env: Record<string, string>): Promise<unknown> {
+    const child = spawn(program as string, args, {
+      env: { ...process.env, REDIS_URL: server.url, NO_COLOR: "1", ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    children.push(child);
+    let [output, errors] = ["", ""];
+    child.stdout.on("data", (data) => (output += data));
+    child.stderr.on("data", (data) => (errors += data));
+    const [code] = await once(child, "close");
+    if (code !== 0 || output === "") throw new Error(`the script ended with ${code}: ${errors}`);
+    return JSON.parse(output);
+  }
+
+  test.each(pairs)(
+    "%s on %s: a subscription is confirmed when the server has said so, and not before",
+    async (library, runtime) => {
+      const PREFIX = `confirmed-${library}-${runtime}-${process.pid}`;
+      const seen = await run([...commands[runtime], file("confirmation")], { LIBRARY: library, PREFIX });
+      expect(seen).toEqual({ tooEarly: false, isConfirmed: true });
+    },
+  );
+
+  for (const [library, runtime] of pairs) {
+    for (const isLazy of [false, true]) {
+      const how = isLazy ? "that was not connected" : "that is connected";
+      test(`${library} on ${runtime}, ${how}: appends, reads, hears, heals, and lets the process end`, async () => {
+        const PREFIX = `${library}-${runtime}-${isLazy}-${process.pid}`;
+        const seen = await run([...commands[runtime], file("roundtrip")], {
+          LIBRARY: library,
+          PREFIX,
+          IS_LAZY: String(isLazy),
+        });
+        expect(seen).toEqual({
+          early: "engine-down",
+          seqs: true,
+          live: true,
+          page: Array(10).fill(true),
+          again: ["subscribed again"],
+          presences: ["entered", "taken"],
+          atKill: true,
+          sameEpoch: true,
+          healed: expect.arrayContaining(["after the kill"]),
+          told: ["commands false", "commands true", "feed false", "feed true"],
+        });
+      });
+    }
+  }
+
+  test("what is no client of one server is refused", () => {
+    const duplicate = (): undefined => undefined;
+    const call = duplicate;
+    for (const client of [undefined, {}, { duplicate, call, isCluster: true, status: "ready" }]) {
+      expect(() => redisRemote({ client: client as never, prefix: "p" })).toThrow(TypeError);
+    }
+  });
+
+  test("a prefix is required that keeps one application from another", () => {
+    const never = (): never => expect.unreachable();
+    const client = { send: never, close: never, duplicate: never, connected: false } as never;
+    for (const prefix of [undefined, "", "a{b", "a}b", "a\nb", "x".repeat(101)])
+      expect(() => redisRemote({ client, prefix: prefix as never })).toThrow(TypeError);
+    expect(() => redisRemote({ client, prefix: "p", lease: 1 })).toThrow(RangeError);
+    expect(() => redisRemote({ client, prefix: "p", retention: { events: 0 } })).toThrow(RangeError);
+    expect(() => redisRemote({ client, prefix: "p", surplus: 1 } as never)).toThrow(TypeError);
+    expect(() => redisRemote({ client, prefix: "p" })).not.toThrow();
+  });
+});
