@@ -43,6 +43,10 @@ test("the tarball holds the build, its types and maps, the sources, and nothing 
     "dist/index.js.map",
     "dist/hono.js",
     "dist/hono.d.ts",
+    "dist/redis/index.js",
+    "dist/redis/index.d.ts",
+    "dist/testing/index.js",
+    "dist/testing/index.d.ts",
     "src/index.ts",
     "LICENSE",
     "package.json",
@@ -75,6 +79,33 @@ describe("the installed package is imported by", () => {
   ])("%s", async (name, args) => {
     const { stdout } = await run(bin(name), args, { cwd: folder });
     expect(stdout.trim()).toBe("has exports");
+  });
+});
+
+describe("fanwire/redis and fanwire/testing of the installed package, which need nothing else,", () => {
+  // A case that passes, one that is skipped, and an engine that is made of a client of no library.
+  const code = `
+    import { memoryEngine } from "fanwire";
+    import { redisEngine } from "fanwire/redis";
+    import { engineCases, missing } from "fanwire/testing";
+    const engine = memoryEngine();
+    const harness = { open: () => ({ engine: () => engine, close: () => undefined }) };
+    const skipped = engineCases.filter((each) => missing(each, harness).length > 0);
+    await engineCases.find((each) => !skipped.includes(each)).run(harness);
+    let refused;
+    try { redisEngine({ client: {}, prefix: "shop" }); } catch (error) { refused = error.name; }
+    const nothing = () => undefined;
+    const client = { status: "wait", call: nothing, disconnect: nothing, on: nothing, duplicate: nothing };
+    console.log(skipped.length > 0, refused, typeof redisEngine({ client, prefix: "shop" }).open);
+  `;
+  beforeAll(() => writeFile(join(folder, "engines.mjs"), code));
+  test.each([
+    ["node", ["engines.mjs"]],
+    ["bun", ["engines.mjs"]],
+    ["deno", ["run", "engines.mjs"]],
+  ])("work on %s", async (name, args) => {
+    const { stdout } = await run(bin(name), args, { cwd: folder });
+    expect(stdout.trim()).toBe("true TypeError function");
   });
 });
 

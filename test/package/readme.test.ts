@@ -11,6 +11,8 @@ const SURROUNDINGS = `
 declare const Deno: { env: { get(name: string): string | undefined }; serve(handler: (request: Request) => Promise<Response>): void };
 declare const server: { stop(force: boolean): Promise<void> };
 declare function userOf(request: Request): Promise<{ id: string; rooms: string[]; sessionEnds: Date } | undefined>;
+declare function myEngine(name: string, options?: import("fanwire/testing").NamespaceOptions): import("fanwire").Engine;
+declare function dropLog(name: string): Promise<void>;
 `;
 
 /** What `wrangler types` would write. */
@@ -45,14 +47,18 @@ test("README: every TypeScript snippet compiles against the built package", () =
       moduleResolution: "bundler",
       noEmit: true,
       skipLibCheck: true,
-      types: ["node"],
+      types: ["node", "bun"],
       typeRoots: [`${root}node_modules/@types`],
       paths: {
         fanwire: [`${root}dist/index.d.ts`],
         "fanwire/workers": [`${root}dist/workers/index.d.ts`],
+        "fanwire/redis": [`${root}dist/redis/index.d.ts`],
+        "fanwire/testing": [`${root}dist/testing/index.d.ts`],
         "fanwire/*": [`${root}dist/*.d.ts`],
         "@hono/node-server": [`${root}node_modules/@hono/node-server`],
         hono: [`${root}node_modules/hono`],
+        ioredis: [`${root}node_modules/ioredis`],
+        redis: [`${root}node_modules/redis`],
       },
     };
     writeFileSync(
@@ -66,7 +72,8 @@ test("README: every TypeScript snippet compiles against the built package", () =
   }
 });
 
-// It began with 250. Hono, authorisation, running it and Workers have each a section that people asked for.
-test("README has at most 370 lines", () => {
-  expect(readFileSync(`${root}README.md`, "utf8").split("\n").length).toBeLessThanOrEqual(370);
+// It began with 250. Hono, authorisation, running it and Workers have each a section that people asked for; several machines took another 70,
+// because what Redis has to be set to, and what holds while it is away, is nowhere else to be read.
+test("README has at most 445 lines", () => {
+  expect(readFileSync(`${root}README.md`, "utf8").split("\n").length).toBeLessThanOrEqual(445);
 });

@@ -86,7 +86,8 @@ describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
     console.log(`services on ${server.agent} behind ${`${name} ${stdout}${stderr}`.trim().split("\n")[0]}`);
   });
   afterAll(() => {
-    proxy?.kill("SIGKILL");
+    // Its own way to end at once: killed, nginx would leave its workers behind.
+    proxy?.kill("SIGTERM");
     server?.stop();
     if (folder) rmSync(folder, { recursive: true });
   });
