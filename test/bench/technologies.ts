@@ -1,4 +1,5 @@
 import { hasNchan } from "./nchan.ts";
+import { hasRedis } from "./redis.ts";
 
 /** A server to be measured. */
 export interface Technology {
@@ -18,6 +19,7 @@ const DENO = ["deno", "run", "--quiet", "--allow-net", "--allow-env", "--allow-s
 const all: readonly Technology[] = [
   { name: "better-sse, Bun", command: ["bun"], file: "better-sse-bun.ts" },
   { name: "fanwire, Bun", command: ["bun"], file: "bun.ts", against: "better-sse, Bun" },
+  { name: "fanwire, Bun, Redis", command: ["bun"], file: "redis-bun.ts", against: "better-sse, Bun" },
   { name: "better-sse, Node", command: ["node"], file: "better-sse-node.ts" },
   { name: "fanwire, Node, hono", command: ["node"], file: "hono.ts", against: "better-sse, Node" },
   { name: "fanwire, Node, srvx", command: ["node"], file: "srvx.ts", against: "better-sse, Node" },
@@ -49,4 +51,6 @@ const all: readonly Technology[] = [
 ];
 
 /** Those that this machine can run. */
-export const technologies: readonly Technology[] = all.filter(({ file }) => file !== "nchan.ts" || hasNchan);
+export const technologies: readonly Technology[] = all.filter(
+  ({ file }) => (file !== "nchan.ts" || hasNchan) && (file !== "redis-bun.ts" || hasRedis),
+);

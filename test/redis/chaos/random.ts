@@ -1,0 +1,45 @@
+/** Numbers from a seed (mulberry32): the same seed gives the same ones. */
+export class Random {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed >>> 0;
+  }
+
+  /** From 0 up to 1, without it. */
+  next(): number {
+    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
+    let mixed = this.#state;
+    mixed = Math.imul(mixed ^ (mixed >>> 15), mixed | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+  }
+
+  /** A whole number from `least` to `most`, both included. */
+  integer(least: number, most: number): number {
+    return least + Math.floor(this.next() * (most - least + 1));
+  }
+
+  chance(share: number): boolean {
+    return this.next() < share;
+  }
+
+  /** One of these, of which there is at least one. */
+  pick<T>(list: readonly T[]): T {
+    return list[this.integer(0, list.length - 1)] as T;
+  }
+
+  /** So many of these, each at most once. */
+  sample<T>(list: readonly T[], count: number): T[] {
+    const rest = [...list];
+    return Array.from({ length: Math.min(count, rest.length) }, () => {
+      const [taken] = rest.splice(this.integer(0, rest.length - 1), 1);
+      return taken as T;
+    });
+  }
+
+  /** Another row of numbers, which does not depend on how many of this one are used from now on. */
+  fork(): Random {
+    return new Random(Math.floor(this.next() * 4_294_967_296));
+  }
+}
