@@ -142,9 +142,16 @@ class RedisSession implements RemoteSession {
 
   async mark(token: number, keys: readonly string[], seen: Seen): Promise<void> {
     const parts = Math.max(1, Math.ceil(keys.length / KEYS_A_CALL));
-    if (parts > 1) {
-      this.#asked.set(token, keys);
+    if (parts > 1) this.#asked.set(token, keys);
+    try {
+      await this.#markIn(parts, token, keys, seen);
+    } catch (error) {
+      this.#asked.delete(token);
+      throw error;
     }
+  }
+
+  async #markIn(parts: number, token: number, keys: readonly string[], seen: Seen): Promise<void> {
     // The log may begin anew between two parts; hardly three times in a row.
     for (let attempt = 0; attempt < 3; attempt++) {
       const answers = [];
@@ -178,10 +185,6 @@ class RedisSession implements RemoteSession {
     const most = [bound(max.events ?? Infinity), bound(max.bytes ?? Infinity)];
     const args = [epoch, String(from), ...most, ...this.#retention, ...keys];
     const [current = "", head, floor, ...lines] = (await this.#commands.run("survey", args)) as string[];
-    if (head === undefined) {
-      const nothing = { dropped: 0, oldest: undefined, next: undefined };
-      return { epoch: current, head: 0, floor: 0, channels: keys.map(() => nothing) };
-    }
     const channels = lines.map((line) => {
       const [dropped, oldest, next] = line.split(" ");
       return { dropped: parseSeq(dropped), oldest: optional(oldest), next: optional(next) };

@@ -1,12 +1,11 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { connect as connectTcp } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { hasRedis, type RedisServer, startRedis } from "../support/redis.ts";
-import { freePort } from "../support/server.ts";
+import { freePort, listens } from "../support/server.ts";
 import { SocketClient } from "../support/socket-client.ts";
 
 // Two instances of the example on one Redis, as the user that the README has for it, behind nginx with the example's own configuration.
@@ -215,12 +214,3 @@ describe.skipIf(!hasRedis)("two instances of examples/bun/redis.ts", () => {
     });
   });
 });
-
-async function listens(port: number): Promise<void> {
-  const isOpen = (): Promise<boolean> =>
-    new Promise((resolve) => {
-      const socket = connectTcp(port, "127.0.0.1", () => resolve(socket.end() !== undefined));
-      socket.on("error", () => resolve(false));
-    });
-  while (!(await isOpen())) await new Promise((resolve) => setTimeout(resolve, 30));
-}

@@ -1,12 +1,11 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectHttp2 } from "node:http2";
-import { connect as connectTcp } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createParser } from "eventsource-parser";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { freePort, type Server, startServer } from "../support/server.ts";
+import { freePort, listens, type Server, startServer } from "../support/server.ts";
 import { SocketClient } from "../support/socket-client.ts";
 
 // The README's configurations, run by the proxies themselves.
@@ -172,12 +171,3 @@ describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
     await stage.until(({ stats }) => stats.clients === 0);
   });
 });
-
-async function listens(port: number): Promise<void> {
-  const isOpen = (): Promise<boolean> =>
-    new Promise((resolve) => {
-      const socket = connectTcp(port, "127.0.0.1", () => resolve(socket.end() !== undefined));
-      socket.on("error", () => resolve(false));
-    });
-  while (!(await isOpen())) await new Promise((resolve) => setTimeout(resolve, 30));
-}

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
+import { type AddressInfo, connect as connectTcp, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
@@ -276,4 +276,14 @@ export async function startServer(platform: Platform, { at }: { readonly at?: nu
     }
     await new Promise((resolve) => setTimeout(resolve, 30));
   }
+}
+
+/** Waits until something listens on a port. */
+export async function listens(port: number): Promise<void> {
+  const isOpen = (): Promise<boolean> =>
+    new Promise((resolve) => {
+      const socket = connectTcp(port, "127.0.0.1", () => resolve(socket.end() !== undefined));
+      socket.on("error", () => resolve(false));
+    });
+  while (!(await isOpen())) await new Promise((resolve) => setTimeout(resolve, 30));
 }
