@@ -1,6 +1,7 @@
 import type { Deadlines } from "./deadlines.ts";
 import type { MaxReplay, Surveyed } from "./landing.ts";
 import type { Follower, Log } from "./log.ts";
+import type { PageHome, Pages } from "./pages.ts";
 import type { Position } from "./position.ts";
 import type { Entered, Page, Presence } from "./remote.ts";
 
@@ -62,6 +63,8 @@ export interface Session {
    * does not hold as well.
    */
   read?(keys: readonly string[], after: number): Promise<Page>;
+  /** Has pages read for a broker's clients. Present if `read` is. */
+  pages?(home: PageHome): Pages;
   /** What is kept of these channels, for who starts after a position. Present if `read` is. */
   survey?(keys: readonly string[], from: number, max: MaxReplay): Promise<Surveyed>;
   /** The position of the newest event of all. Present if `read` is. */

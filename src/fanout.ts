@@ -3,9 +3,9 @@ import type { Session } from "./engine.ts";
 import { costOf, type Follower, type Log } from "./log.ts";
 import { Match, type Topic } from "./match.ts";
 import { Pace } from "./pace.ts";
-import { Pages } from "./pages.ts";
+import type { PageHome, Pages } from "./pages.ts";
 import { type Batch, chunkOf, hasHole, makeGap, type Reader, readBatch, type Stretch } from "./reader.ts";
-import type { Order, Page } from "./remote.ts";
+import type { Order } from "./remote.ts";
 
 /** A reader that can be handed what is new. */
 export interface Subscriber extends Reader {
@@ -39,7 +39,7 @@ const RUN_AHEAD = 1024 * 1024;
 const RECENT = 16;
 
 /** Hands what is appended to those who read it: once for each turn and match, and from the log to those who come late. */
-export class Fanout implements Follower {
+export class Fanout implements Follower, PageHome {
   /** All up to here was offered to every subscriber. */
   position = 0;
   /** Subscribers read up to here: `position`, or where it will be after the flush that is going on. */
@@ -76,13 +76,7 @@ export class Fanout implements Follower {
   open(session: Session): void {
     this.log = session.log;
     this.position = this.#through = this.log.head;
-    if (!session.read) return;
-    this.#pages = new Pages({
-      log: () => this.log,
-      read: (keys, after) => session.read?.(keys, after) as Promise<Page>,
-      give: (reader, stretch) => this.#giveStretch(reader as Subscriber, stretch),
-      failed: (error) => this.failed(error),
-    });
+    this.#pages = session.pages?.(this);
   }
 
   /** The records of these keys, kept until `leave`. */
@@ -280,7 +274,8 @@ export class Fanout implements Follower {
     if (subscriber.live) subscriber.caughtUp?.();
   }
 
-  #giveStretch(subscriber: Subscriber, stretch: Stretch): void {
+  /** Gives one that waited for it what was kept elsewhere. */
+  giveStretch(subscriber: Subscriber, stretch: Stretch): void {
     const batch = this.#share(readBatch(this.log, subscriber, this.#through, stretch));
     if (batch) {
       this.#replay(subscriber, batch);

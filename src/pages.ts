@@ -8,6 +8,8 @@ import { after } from "./runtime.ts";
 
 /** Pages kept for those who are about to read the same. */
 const RECENT = 64;
+/** Pages that are read at a time: who publishes meanwhile is not to wait for a thousand of them. */
+const AT_ONCE = 8;
 /** Milliseconds until what could not be read is tried again. */
 const RETRY = 250;
 
@@ -17,12 +19,20 @@ interface Loaded {
   readonly through: number;
 }
 
-/** How pages are read. */
-export interface PageSource {
-  log(): Log;
-  read(keys: readonly string[], after: number): Promise<Page>;
+/** A page, and who waits for it. */
+interface Wanted {
+  readonly name: string;
+  readonly keys: readonly string[];
+  readonly cursor: number;
+  readonly readers: Set<Reader>;
+  loaded: Loaded | undefined;
+}
+
+/** Who has readers that pages are read for. */
+export interface PageHome {
+  readonly log: Log;
   /** Gives a reader that asked what there is for it. */
-  give(reader: Reader, stretch: Stretch): void;
+  giveStretch(reader: Reader, stretch: Stretch): void;
   failed(error: unknown): void;
 }
 
@@ -31,14 +41,19 @@ export interface PageSource {
  * for one costs a place in a map, however long the store is away.
  */
 export class Pages {
-  readonly #source: PageSource;
-  readonly #waiting = new Map<Reader, string>();
-  /** Newest last. `undefined` while it is being read. */
-  readonly #pages = new Map<string, Loaded | undefined>();
+  readonly #read: (keys: readonly string[], after: number) => Promise<Page>;
+  readonly #home: PageHome;
+  readonly #waiting = new Map<Reader, Wanted>();
+  /** By what is read and from where; newest last. */
+  readonly #pages = new Map<string, Wanted>();
+  /** Those that are to be read when others have been. */
+  readonly #queue: Wanted[] = [];
+  #loading = 0;
   #cancelRetry: (() => void) | undefined;
 
-  constructor(source: PageSource) {
-    this.#source = source;
+  constructor(read: (keys: readonly string[], after: number) => Promise<Page>, home: PageHome) {
+    this.#read = read;
+    this.#home = home;
   }
 
   has(reader: Reader): boolean {
@@ -48,18 +63,27 @@ export class Pages {
   /** Gives a reader what comes after its cursor, as soon as it is here: never from inside of this call. */
   want(reader: Reader): void {
     if (this.#waiting.has(reader)) return;
+    const { cursor } = reader;
     // Only what is not here: who has the same common channel and an inbox of its own reads the same page.
-    const keys = reader.channels.filter(({ dropped }) => dropped > reader.cursor).map(({ key }) => key);
-    const name = `${reader.cursor}\n${keys.join("\n")}`;
-    this.#waiting.set(reader, name);
-    const page = this.#pages.get(name);
-    if (page) queueMicrotask(() => this.#give(name, page));
-    else if (!this.#pages.has(name)) void this.#load(name, keys, reader.cursor);
+    const keys = reader.channels.filter(({ dropped }) => dropped > cursor).map(({ key }) => key);
+    const name = `${cursor}\n${keys.join("\n")}`;
+    const known = this.#pages.get(name);
+    const wanted = known ?? { name, keys, cursor, readers: new Set(), loaded: undefined };
+    this.#waiting.set(reader, wanted);
+    wanted.readers.add(reader);
+    if (wanted.loaded) queueMicrotask(() => this.#give(wanted));
+    if (known) return;
+    this.#pages.set(name, wanted);
+    this.#load([wanted]);
   }
 
   /** It does not want it any more, or not now. */
   forget(reader: Reader): void {
-    if (!this.#waiting.delete(reader) || this.#waiting.size > 0) return;
+    const wanted = this.#waiting.get(reader);
+    if (!wanted) return;
+    this.#waiting.delete(reader);
+    wanted.readers.delete(reader);
+    if (this.#waiting.size > 0) return;
     this.#cancelRetry?.();
     this.#cancelRetry = undefined;
   }
@@ -67,48 +91,66 @@ export class Pages {
   /** The log has begun anew: nothing that was read is of use. */
   clear(): void {
     this.#pages.clear();
+    this.#queue.length = 0;
   }
 
-  async #load(name: string, keys: readonly string[], cursor: number): Promise<void> {
-    const log = this.#source.log();
-    this.#pages.set(name, undefined);
-    try {
-      const page = await this.#source.read(keys, cursor);
-      if (log !== this.#source.log()) return;
-      // Nobody would come further, and ask at once for the same.
-      if (page.epoch !== log.epoch || Math.min(page.through, log.head) <= cursor)
-        throw new Error(`Engine gave a page that ends at ${page.epoch}-${page.through}, of ${log.id(cursor)}.`);
-      const loaded = loadedOf(log, keys, page);
-      this.#pages.set(name, loaded);
-      for (const oldest of this.#pages.keys()) {
-        if (this.#pages.size <= RECENT) break;
-        this.#pages.delete(oldest);
-      }
-      this.#give(name, loaded);
-    } catch (error) {
-      if (log !== this.#source.log()) return;
-      this.#pages.delete(name);
-      this.#source.failed(error);
-      if (this.#waiting.size > 0) this.#cancelRetry ??= after(RETRY + jitter(RETRY), () => this.#retry());
+  #load(more: readonly Wanted[]): void {
+    this.#queue.push(...more);
+    while (this.#loading < AT_ONCE) {
+      const wanted = this.#queue.shift();
+      if (!wanted) break;
+      if (wanted.readers.size > 0) void this.#loadOne(wanted);
+      else this.#pages.delete(wanted.name);
     }
   }
 
+  async #loadOne(wanted: Wanted): Promise<void> {
+    const log = this.#home.log;
+    const { name, keys, cursor } = wanted;
+    this.#loading++;
+    try {
+      const page = await this.#read(keys, cursor);
+      if (log !== this.#home.log) return;
+      // Nobody would come further, and ask at once for the same.
+      if (page.epoch !== log.epoch || Math.min(page.through, log.head) <= cursor)
+        throw new Error(`Engine gave a page that ends at ${page.epoch}-${page.through}, of ${log.id(cursor)}.`);
+      wanted.loaded = loadedOf(log, keys, page);
+      for (const [oldest, { loaded }] of this.#pages) {
+        if (this.#pages.size <= RECENT) break;
+        if (loaded) this.#pages.delete(oldest);
+      }
+      this.#give(wanted);
+    } catch (error) {
+      if (log !== this.#home.log) return;
+      this.#pages.delete(name);
+      this.#home.failed(error);
+      if (this.#waiting.size > 0) this.#cancelRetry ??= after(RETRY + jitter(RETRY), () => this.#retry());
+    } finally {
+      this.#loading--;
+      this.#load([]);
+    }
+  }
+
+  /** Asks again for those whose page could not be read. */
   #retry(): void {
     this.#cancelRetry = undefined;
-    const readers = [...this.#waiting].filter(([, name]) => !this.#pages.has(name));
-    for (const [reader] of readers) this.#waiting.delete(reader);
+    const readers = [...this.#waiting].filter(([, wanted]) => this.#pages.get(wanted.name) !== wanted);
+    for (const [reader] of readers) this.forget(reader);
     for (const [reader] of readers) this.want(reader);
   }
 
-  #give(name: string, { channels, through }: Loaded): void {
+  #give({ readers, loaded }: Wanted): void {
+    if (!loaded) return;
+    const { channels, through } = loaded;
     // What is beyond the head comes from the log, in its turn.
-    const limit = Math.min(through, this.#source.log().head);
-    for (const [reader, wanted] of [...this.#waiting]) {
-      if (wanted !== name || !this.#waiting.delete(reader)) continue;
+    const limit = Math.min(through, this.#home.log.head);
+    for (const reader of [...readers]) {
+      if (!readers.has(reader)) continue;
+      this.forget(reader);
       const own = reader.channels.map((channel) => channels.get(channel.key) ?? channel);
       // Something is missing meanwhile that was here when this was asked for.
       const isWhole = own.every((channel) => channel.dropped <= reader.cursor || channels.has(channel.key));
-      if (isWhole) this.#source.give(reader, { channels: own, limit });
+      if (isWhole) this.#home.giveStretch(reader, { channels: own, limit });
       else this.want(reader);
     }
   }

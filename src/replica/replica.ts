@@ -3,6 +3,7 @@ import type { Appended, Engine, Session } from "../engine.ts";
 import { BrokerError } from "../errors.ts";
 import type { MaxReplay, Surveyed } from "../landing.ts";
 import { type Follower, Log, type LogOptions, resolveLogOptions } from "../log.ts";
+import { type PageHome, Pages } from "../pages.ts";
 import type { Position } from "../position.ts";
 import type { Mark, Message, Page, Remote, RemoteListener, RemoteSession } from "../remote.ts";
 import { after, every } from "../runtime.ts";
@@ -140,6 +141,10 @@ class Replica implements Session, RemoteListener {
     const page = await this.#remote.read(epoch, keys, from, PAGE);
     this.#suspect(epoch, page.epoch);
     return page;
+  }
+
+  pages(home: PageHome): Pages {
+    return new Pages((keys, from) => this.read(keys, from), home);
   }
 
   async survey(keys: readonly string[], from: number, max: MaxReplay): Promise<Surveyed> {

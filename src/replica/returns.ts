@@ -8,7 +8,8 @@ const RETURN = 1_000;
 export class Returns {
   readonly #isBack: (position: Position) => boolean;
   readonly #tooLate: () => void;
-  #waiting: (Position & { readonly resolve: () => void })[] = [];
+  /** In the order of their positions, which is that of the answers. */
+  readonly #waiting = new Map<() => void, Position>();
   #cancel: (() => void) | undefined;
 
   /** `isBack` says whether an event was handed on, or nobody knows whether it will be; `tooLate` is told when one did not come in time. */
@@ -21,23 +22,22 @@ export class Returns {
   wait({ epoch, seq }: Position): Promise<void> {
     this.#cancel ??= after(RETURN, () => {
       this.#cancel = undefined;
-      for (const { resolve } of this.#waiting.splice(0)) resolve();
+      for (const resolve of this.#waiting.keys()) resolve();
+      this.#waiting.clear();
       this.#tooLate();
     });
     return new Promise((resolve) => {
-      this.#waiting.push({ epoch, seq, resolve });
+      this.#waiting.set(resolve, { epoch, seq });
     });
   }
 
   /** Lets those go whose events have come. */
   release(): void {
-    if (this.#waiting.length === 0) return;
-    this.#waiting = this.#waiting.filter((each) => {
-      if (!this.#isBack(each)) return true;
-      each.resolve();
-      return false;
-    });
-    if (this.#waiting.length > 0) return;
+    for (const [resolve, position] of this.#waiting) {
+      if (!this.#isBack(position)) return;
+      this.#waiting.delete(resolve);
+      resolve();
+    }
     this.#cancel?.();
     this.#cancel = undefined;
   }

@@ -213,3 +213,47 @@ test(
     expect(await world.readTo(client, "1")).toEqual(["1"]);
   }),
 );
+
+test(
+  "a client that leaves while the store is away can be written to when it is back, for as long as it lingers",
+  replicas(async (world) => {
+    const [broker, other] = [world.broker({ inboxLinger: 60_000 }), world.broker()];
+    const client = await world.join(broker, { id: "ann" });
+    await world.publish(other, ["first"]);
+    world.session().commands(false);
+    await client.leave();
+    await world.clock.pass(1_000);
+    world.session().commands(true);
+    await world.clock.pass(1_000);
+    expect(world.session().presences).toEqual([]);
+    expect(await world.clock.until(other.broadcastTo("ann", "text"))).toMatchObject({ clients: 0 });
+    expect(await codeOf(world.clock.until(other.broadcastTo("nobody", "text")))).toBe("unknown-client");
+  }),
+);
+
+test(
+  "who comes back from a thousand places has its page read when others have theirs, a few at a time",
+  replicas(
+    async (world) => {
+      const broker = world.broker({ log: TINY });
+      const reader = await world.join(broker);
+      const ids: string[] = [];
+      for (let n = 0; n < 40; n++) ids.push(await world.publish(broker, [`${n}`]));
+      await world.readTo(reader, "39");
+      const clients = await Promise.all(ids.slice(0, 20).map((lastEventId) => world.join(broker, { lastEventId })));
+      const before = world.store.reads.length;
+      const reading = clients.map((client) => client.untilData("39"));
+      let most = 0;
+      let answered = before;
+      for (const all = Promise.all(reading); ; ) {
+        const now = world.store.reads.length;
+        most = Math.max(most, now - answered);
+        answered = now;
+        if ((await Promise.race([all.then(() => true), world.clock.pass(1).then(() => false)])) === true) break;
+      }
+      expect([most > 0, most <= 8]).toEqual([true, true]);
+      for (const client of clients) expect(client.control("gap")).toEqual([]);
+    },
+    { page: 3 },
+  ),
+);
