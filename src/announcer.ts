@@ -33,10 +33,10 @@ export class Announcer {
       const id = gaps.length > 0 || hasHole ? undefined : this.#fanout.log.id(cursor);
       text += formatControl("ready", { clientId: client.id, resumed }, id);
     }
-    const told = concat(gaps.map(({ bytes }) => bytes));
-    this.#fanout.gaps += gaps.length;
-    this.#fanout.bytes += told.length;
-    return concat([encode(text), told]);
+    const told = gaps.map(({ bytes }) => bytes);
+    this.#fanout.gaps += told.length;
+    for (const { length } of told) this.#fanout.bytes += length;
+    return concat([encode(text), ...told]);
   }
 
   /** What an idle client is sent. The one of a quiet channel is told where the log is, before nobody can judge its last id any more. */

@@ -29,8 +29,10 @@ const decoder = textDecoder();
 export const encode = (text: string): Uint8Array<ArrayBuffer> => encoder.encode(text);
 const decode = (bytes: Uint8Array | ArrayBuffer): string => decoder.decode(bytes);
 
-/** Several chunks in one. */
-export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+/** Several chunks in one; a single one is not copied. */
+export function concat(parts: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
+  const [first] = parts;
+  if (first && parts.length === 1) return first;
   let length = 0;
   for (const part of parts) length += part.length;
   const whole = new Uint8Array(length);

@@ -311,7 +311,7 @@ export class Fanout implements Follower, PageHome {
           this.#pages.want(subscriber);
           continue;
         }
-        const batch = readBatch(this.log, subscriber, through);
+        const batch = this.#share(readBatch(this.log, subscriber, through));
         if (batch) this.#flushTo(subscriber, batch);
       } else {
         match.batch ??= readBatch(

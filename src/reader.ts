@@ -203,6 +203,5 @@ export function holdsEvent(batch: Batch, seq: number): boolean {
 
 /** The bytes of a batch; those of a single item are not copied. */
 export function chunkOf(batch: Batch): Uint8Array<ArrayBuffer> {
-  const { items } = batch;
-  return (batch.chunk ??= items.length === 1 ? (items[0] as Item).bytes : concat(items.map(({ bytes }) => bytes)));
+  return (batch.chunk ??= concat(batch.items.map(({ bytes }) => bytes)));
 }

@@ -238,9 +238,7 @@ export class Bridge implements ClientHome {
       const chunks = this.#nextChunks();
       if (chunks.length > 0) {
         client.live = false;
-        const [first = HEARTBEAT, ...others] = chunks;
-        const chunk = others.length > 0 ? concat(chunks) : first;
-        client.take({ items: [], events: 0, through: this.#given.cursor, more: false, chunk });
+        client.take({ items: [], events: 0, through: this.#given.cursor, more: false, chunk: concat(chunks) });
         if (this.#queue.some((item) => typeof item !== "number")) client.waits();
         return;
       }
