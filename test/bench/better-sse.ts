@@ -1,11 +1,11 @@
 import { createChannel, createResponse } from "better-sse";
-import { usage } from "./usage.ts";
+import { asksUsage, usage } from "./usage.ts";
 
 const channel = createChannel();
 
 /** better-sse's fetch adapter, the same for every runtime: `/connect`, `/broadcast`, and `/cpu`. */
 export async function fetch(request: Request): Promise<Response> {
-  if (request.url.endsWith("/cpu")) return Response.json(usage());
+  if (asksUsage(request.url)) return Response.json(usage(request.url));
   if (request.url.endsWith("/broadcast")) {
     channel.broadcast(await request.text());
     return new Response("ok");

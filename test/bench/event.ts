@@ -1,7 +1,5 @@
 /** The first character of every published event, and nowhere else on the wire: what is counted. */
 export const MARK = "~";
-/** Characters of an event's data, all of them ASCII. */
-export const EVENT_LENGTH = 120;
 
 const SEQ_DIGITS = 9;
 const TIME_DIGITS = 16;
@@ -9,14 +7,13 @@ const SEQ_START = MARK.length;
 const TIME_START = SEQ_START + SEQ_DIGITS + 1;
 /** Bytes from the mark on that tell what {@link readEvent} reads. */
 export const EVENT_HEAD = TIME_START + TIME_DIGITS;
-const FILLER = "x".repeat(EVENT_LENGTH - EVENT_HEAD - 1);
 
 /** Microseconds of the machine's monotonic clock, which all processes and threads share. */
 export const clock = (): number => Number(process.hrtime.bigint() / 1000n);
 
-/** The data of the event number `seq`, published at `time`. */
-export const formatEvent = (seq: number, time: number): string =>
-  `${MARK}${digits(seq, SEQ_DIGITS)},${digits(time, TIME_DIGITS)},${FILLER}`;
+/** The data of the event number `seq`, published at `time`: so many characters, all of them ASCII. */
+export const formatEvent = (seq: number, time: number, length: number): string =>
+  `${MARK}${digits(seq, SEQ_DIGITS)},${digits(time, TIME_DIGITS)},`.padEnd(length, "x");
 
 /** What {@link formatEvent} put in, from the bytes at a mark. */
 export function readEvent(bytes: Uint8Array, at: number): { seq: number; time: number } {

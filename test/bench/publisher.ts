@@ -1,9 +1,10 @@
+/** Publishes to one server, on a thread of its own: beside the subscribers the answer to a publish would queue behind all their reads. */
+import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parentPort, workerData } from "node:worker_threads";
-import { clock, EVENT_LENGTH, formatEvent } from "./event.ts";
-
-// A thread of its own: in the subscribers' thread the answer to one publish would queue behind the reads of all of them.
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import { type AudienceName, audience } from "./audience.ts";
+import { clock, formatEvent } from "./event.ts";
 
 /** How events are published. */
 export interface Pattern {
@@ -13,21 +14,44 @@ export interface Pattern {
   readonly rate: number;
 }
 
-/** What the thread is told to do. */
+/** Where events are published, and what they are. */
+export interface Publishing {
+  readonly port: number;
+  readonly audience: AudienceName;
+  readonly clients: number;
+  /** Characters of an event's data. */
+  readonly eventLength: number;
+}
+
+/** What the thread is told to do: for so many seconds, or so many events. */
 export interface PublishOrder extends Pattern {
   readonly seconds: number;
+  readonly events?: number;
 }
 
 /** What it did. */
 export interface PublishReport {
-  readonly published: number;
+  /** The number of the first event, and of the one that comes next. */
+  readonly first: number;
+  readonly end: number;
   /** By {@link clock}. */
   readonly start: number;
 }
 
-const HEAD =
-  "POST /broadcast HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer bench\r\ncontent-type: text/plain\r\n" +
-  `content-length: ${EVENT_LENGTH}\r\n\r\n`;
+/** The thread, as the others see it. */
+export class Publisher {
+  readonly #worker: Worker;
+
+  constructor(publishing: Publishing) {
+    this.#worker = new Worker(new URL(import.meta.url), { workerData: publishing });
+  }
+
+  async publish(order: PublishOrder): Promise<PublishReport> {
+    const answered = once(this.#worker, "message");
+    this.#worker.postMessage(order);
+    return (await answered)[0];
+  }
+}
 
 /** A keep-alive connection that publishes one event after another, each when the last one is answered. */
 class Lane {
@@ -43,8 +67,11 @@ class Lane {
     this.#socket.on("close", () => this.#settle?.reject(new Error("publishing: the server closed the connection")));
   }
 
-  publish(data: string): Promise<void> {
-    this.#socket.write(HEAD + data);
+  publish(target: string, data: string): Promise<void> {
+    this.#socket.write(
+      `POST /broadcast${target} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer bench\r\ncontent-type: text/plain\r\n` +
+        `content-length: ${data.length}\r\n\r\n${data}`,
+    );
     return new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
@@ -68,25 +95,33 @@ function isComplete(answer: string): boolean {
   return !/\r\ntransfer-encoding: *chunked/i.test(answer) || answer.endsWith("\r\n0\r\n\r\n");
 }
 
-const lanes: Lane[] = [];
-let seq = 0;
+function serve({ port, audience: name, clients, eventLength }: Publishing): void {
+  const { target } = audience(name, clients);
+  const lanes: Lane[] = [];
+  let seq = 0;
+  parentPort?.on("message", async (order: PublishOrder) => parentPort?.postMessage(await carryOut(order)));
 
-async function carryOut({ inFlight, rate, seconds }: PublishOrder): Promise<PublishReport> {
-  while (lanes.length < inFlight) lanes.push(new Lane(workerData.port));
-  const first = seq;
-  const start = clock();
-  const end = start + seconds * 1_000_000;
-  /** Milliseconds until the next event is due. */
-  const wait = (): number => (rate === 0 ? 0 : (start + ((seq - first) * 1_000_000) / rate - clock()) / 1000);
-  const run = async (lane: Lane): Promise<void> => {
-    while (clock() < end) {
-      const ms = wait();
-      if (ms > 0) await sleep(ms);
-      else await lane.publish(formatEvent(seq++, clock()));
-    }
-  };
-  await Promise.all(lanes.slice(0, inFlight).map(run));
-  return { published: seq - first, start };
+  async function carryOut({ inFlight, rate, seconds, events = Infinity }: PublishOrder): Promise<PublishReport> {
+    while (lanes.length < inFlight) lanes.push(new Lane(port));
+    const first = seq;
+    const start = clock();
+    const end = start + seconds * 1_000_000;
+    /** Milliseconds until the next event is due. */
+    const wait = (): number => (rate === 0 ? 0 : (start + ((seq - first) * 1_000_000) / rate - clock()) / 1000);
+    const run = async (lane: Lane): Promise<void> => {
+      while (clock() < end && seq - first < events) {
+        const ms = wait();
+        if (ms > 0) {
+          await sleep(ms);
+          continue;
+        }
+        const number = seq++;
+        await lane.publish(target(number), formatEvent(number, clock(), eventLength));
+      }
+    };
+    await Promise.all(lanes.slice(0, inFlight).map(run));
+    return { first, end: seq, start };
+  }
 }
 
-parentPort?.on("message", async (order: PublishOrder) => parentPort?.postMessage(await carryOut(order)));
+if (!isMainThread) serve(workerData as Publishing);

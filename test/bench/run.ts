@@ -1,142 +1,98 @@
 /**
- * Compares fanwire with others: deliveries per second, latency, CPU and memory.
+ * Compares fanwire with others, under many loads.
  *
- *     node test/bench/run.ts [--seconds 5] [--warmup 2] [--rounds 3] [--clients 1000] [--load 1,8] [--only bun]
+ *     node test/bench/run.ts [--loads broadcast,idle] [--servers "bun|nchan"] [--rounds 3] [--seconds 10] [--warmup 2]
+ *                            [--json results.json] [--plot cost.svg]
  *
- * `--load` says how many publishes are in flight, for one measurement each; `1@100` keeps to 100 events per second.
- * In each round every server is started anew, one after another, and loaded by a client process. Exits 1 if an event was
- * lost, came twice, or could not be told to be there.
+ * `--loads` names scenarios.ts's, or `all`; `--servers "bun|nchan"` picks those whose name has one of the words in it. In each round every
+ * server is started anew for every load, one after another, and loaded by a process of its own. `--plot` measures how the cost of a
+ * delivery grows, and draws it. Exits 1 if an event was lost, came twice, or could not be told to be there.
  */
-import { fileURLToPath } from "node:url";
+import { writeFileSync } from "node:fs";
+import { cpus, release, totalmem } from "node:os";
 import { parseArgs } from "node:util";
-import type { Load, Outcome, Phase } from "./client.ts";
-import { killAllAtExit, line, start, stop } from "./processes.ts";
-import type { Pattern } from "./publisher.ts";
-import { median, table } from "./statistics.ts";
-import { type Technology, technologies } from "./technologies.ts";
+import type { Load } from "./client.ts";
+import type { EventsOutcome } from "./loads/events.ts";
+import { measure } from "./measure.ts";
+import { plot } from "./plot.ts";
+import { killAllAtExit } from "./processes.ts";
+import { brief, headroom, isWrong, panels, summary, tables, verdicts } from "./report.ts";
+import { Results } from "./results.ts";
+import { growths, type Scenario, SUSTAINED, scenarios } from "./scenarios.ts";
+import { targets } from "./targets.ts";
+import { technologies } from "./technologies.ts";
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: "string", default: "5" },
-    warmup: { type: "string", default: "2" },
+    loads: { type: "string", default: "broadcast,intake" },
+    servers: { type: "string", default: "" },
     rounds: { type: "string", default: "3" },
-    clients: { type: "string", default: "1000" },
-    load: { type: "string", default: "1,8" },
-    only: { type: "string", default: "" },
+    seconds: { type: "string", default: "10" },
+    warmup: { type: "string", default: "2" },
+    json: { type: "string" },
+    plot: { type: "string" },
   },
 });
-const rounds = Number(values.rounds);
-const load: Omit<Load, "port"> = {
-  clients: Number(values.clients),
-  warmup: Number(values.warmup),
-  seconds: Number(values.seconds),
-  patterns: values.load.split(",").map((text) => {
-    const [inFlight, rate = 0] = text.split("@").map(Number);
-    return { inFlight: inFlight as number, rate };
-  }),
-};
-const chosen = technologies.filter(({ name }) => name.toLowerCase().includes(values.only.toLowerCase()));
-/** Seconds for one run, with time for starting, connecting and what is not delivered in time. */
-const patience = 30 + load.patterns.length * (load.warmup + load.seconds + 20);
-
-const COLUMNS = [
-  "server",
-  "deliveries/s",
-  "to better-sse",
-  "published/s",
-  "p50 ms",
-  "p99 ms",
-  "CPU µs each",
-  "kB/connection",
-  "client busy",
-  "elsewhere",
-  "missing",
-  "gaps",
+const [rounds, seconds, warmup] = [values.rounds, values.seconds, values.warmup].map(Number) as [
+  number,
+  number,
+  number,
 ];
+const wanted = values.loads.split(",");
+const words = values.servers.toLowerCase().split("|");
+const chosen = technologies.filter(({ name }) => words.some((word) => name.toLowerCase().includes(word)));
+const loads = scenarios(seconds, warmup).filter(({ name }) => values.loads === "all" || wanted.includes(name));
+const points = values.plot === undefined ? [] : growths(seconds, warmup);
+const results = new Results();
 
-const outcomes = new Map<string, Outcome[]>(chosen.map(({ name }) => [name, []]));
+/** The load with nothing left open in it; `undefined` if that cannot be known here. */
+function settled(load: Load, round: number): Load | undefined {
+  if (load.kind !== "events" || load.patterns.every(({ rate }) => rate !== SUSTAINED)) return load;
+  const [nchan] = (results.of("broadcast", "nginx, nchan")[round - 1] as EventsOutcome | undefined)?.phases ?? [];
+  if (!nchan) return undefined;
+  const rate = Math.floor(nchan.published / nchan.seconds);
+  return { ...load, patterns: load.patterns.map((pattern) => ({ ...pattern, rate })) };
+}
 
-async function measure({ command: [binary, ...args], file, argument = "" }: Technology): Promise<Outcome> {
-  const server = start(binary, [...args, path(`servers/${file}`), argument]);
-  try {
-    const [, port] = await line(server, /^listening (\d+)$/, 20);
-    const client = start("node", [path("client.ts"), JSON.stringify({ ...load, port: Number(port) } satisfies Load)]);
-    try {
-      return JSON.parse((await line(client, /^\{.*\}$/, patience))[0]);
-    } finally {
-      await stop(client);
-    }
-  } finally {
-    await stop(server);
+async function carryOut(scenario: Scenario, round: number): Promise<void> {
+  const load = settled(scenario.load, round);
+  if (!load) return;
+  for (const technology of chosen.filter((technology) => scenario.takes(technology))) {
+    const outcome = await measure(technology, load);
+    results.add(scenario.name, technology.name, outcome);
+    console.error(`round ${round}, ${scenario.name}: ${technology.name}: ${brief(outcome)}`);
   }
 }
 
-function path(file: string): string {
-  return fileURLToPath(new URL(file, import.meta.url));
-}
-
-const rate = (phase: Phase): number => phase.delivered / phase.seconds;
-
-function describe({ inFlight, rate }: Pattern): string {
-  return `${inFlight} in flight${rate > 0 ? ` at ${rate}/s` : ""}`;
-}
-
-function summary(phase: Phase, pattern: Pattern): string {
-  const faults = (["missing", "uneven", "repeated", "gaps", "closed"] as const).filter((name) => phase[name] !== 0);
-  const told = faults.map((name) => `, ${name} ${phase[name]}`).join("");
-  return `${describe(pattern)}: ${thousands(rate(phase))}/s, ${phase.published} published${told}`;
+function serversOf(scenario: Scenario): string[] {
+  return chosen.filter((technology) => scenario.takes(technology)).map(({ name }) => name);
 }
 
 function report(): void {
-  for (const [index, pattern] of load.patterns.entries()) {
-    const phases = (name: string | undefined): Phase[] =>
-      (outcomes.get(name ?? "") ?? []).map((each) => each.phases[index] as Phase);
-    const of = (name: string | undefined, value: (phase: Phase) => number): number => median(phases(name).map(value));
-    const rows = chosen.map(({ name, against }) => {
-      // Round by round, because what was measured in one round had about the same of the machine.
-      const ratio = median(phases(against).map((other, round) => rate(phases(name)[round] as Phase) / rate(other)));
-      return [
-        name,
-        thousands(of(name, rate)),
-        Number.isNaN(ratio) ? "" : `${ratio.toFixed(1)}×`,
-        of(name, (phase) => phase.published / phase.seconds).toFixed(0),
-        of(name, (phase) => phase.p50).toFixed(1),
-        of(name, (phase) => phase.p99).toFixed(1),
-        of(name, (phase) => phase.cpu).toFixed(2),
-        (median((outcomes.get(name) ?? []).map(({ memory }) => memory)) / 1000).toFixed(0),
-        percent(of(name, (phase) => phase.clientBusy)),
-        percent(of(name, (phase) => phase.elsewhere)),
-        String(phases(name).reduce((all, phase) => all + phase.missing, 0)),
-        String(phases(name).reduce((all, phase) => all + phase.gaps, 0)),
-      ];
-    });
-    console.log(
-      `\n${load.clients} subscribers, ${describe(pattern)}, medians of ${rounds} rounds of ${load.seconds} s\n`,
-    );
-    console.log(table([COLUMNS, ...rows]));
+  const [cpu] = cpus();
+  console.log(`${cpus().length} × ${cpu?.model}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}`);
+  for (const { name, configuration } of chosen) console.log(`${name}: ${configuration}`);
+  for (const scenario of loads) {
+    const each = scenario.load.kind === "events" ? `, medians of ${rounds} rounds of ${seconds} s` : "";
+    console.log(`\n# ${scenario.name}: ${scenario.title}${each}\n`);
+    console.log(tables(results, scenario, serversOf(scenario)));
   }
-  const all = [...outcomes.values()].flat();
-  console.log(`\nThe client alone counts ${thousands(median(all.map(({ capacity }) => capacity)))} events/s.`);
-  const wrong = all.flatMap(({ phases }) => phases).filter((phase) => phase.uneven + phase.repeated + phase.gaps > 0);
-  if (wrong.length > 0) process.exitCode = 1;
-}
-
-function thousands(value: number): string {
-  return `${Math.round(value / 1000).toLocaleString("en")} k`;
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(0)} %`;
+  const [broadcast] = loads.filter(({ name }) => name === "broadcast");
+  if (broadcast) console.log(`\n${summary(results, serversOf(broadcast))}`);
+  const known = targets(results).filter(({ value }) => !Number.isNaN(value));
+  if (known.length > 0) console.log(`\n${verdicts(known)}`);
+  const room = headroom(results);
+  if (!Number.isNaN(room))
+    console.log(`\nThe client takes in ${room.toFixed(1)} times what the fastest server gave it.`);
 }
 
 killAllAtExit();
-for (let round = 1; round <= rounds; round++) {
-  for (const technology of chosen) {
-    const outcome = await measure(technology);
-    outcomes.get(technology.name)?.push(outcome);
-    console.error(
-      `round ${round}: ${technology.name}: ${outcome.phases.map((phase, index) => summary(phase, load.patterns[index] as Pattern)).join("; ")}`,
-    );
-  }
+for (let round = 1; round <= rounds; round++) for (const scenario of loads) await carryOut(scenario, round);
+for (const point of points) await carryOut(point, 1);
+if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(results));
+if (values.plot !== undefined) {
+  const servers = [...new Set(points.flatMap(serversOf))].slice(0, 5);
+  writeFileSync(values.plot, plot("What a delivery costs the server", panels(results, points, servers)));
 }
 report();
+if (results.all().some(isWrong)) process.exitCode = 1;

@@ -1,56 +1,191 @@
-import { hasNchan } from "./nchan.ts";
+import { hasNchan, nchanVersions } from "./nchan.ts";
 import { hasRedis } from "./redis.ts";
+import { version } from "./versions.ts";
 
 /** A server to be measured. */
 export interface Technology {
   readonly name: string;
+  /** `bare` only holds connections, `firehose` only sends. */
+  readonly kind: "fanwire" | "peer" | "bare" | "firehose";
   /** The command of node_modules/.bin, with its arguments. */
   readonly command: readonly [binary: string, ...args: string[]];
   /** Below `servers/`. */
   readonly file: string;
   /** What it is told. */
   readonly argument?: string;
-  /** The name of the one that it is compared with, on the same runtime. */
-  readonly against?: string;
+  /** What it is, and what of it is on. */
+  readonly configuration: string;
 }
 
-const DENO = ["deno", "run", "--quiet", "--allow-net", "--allow-env", "--allow-sys", "--allow-read"] as const;
+const BUN = ["bun"] as const;
+const NODE = ["node", "--expose-gc"] as const;
+const DENO = [
+  "deno",
+  "run",
+  "--quiet",
+  "--allow-net",
+  "--allow-env",
+  "--allow-sys",
+  "--allow-read",
+  "--v8-flags=--expose-gc",
+] as const;
+/** A package with its version. */
+const exactly = (name: string): string => `${name} ${version(name)}`;
+
+const FANWIRE = "memory engine, defaults (heartbeat 8 s, log of 32 MiB), publishToken";
+const BETTER_SSE = `${exactly("better-sse")}, createChannel, serializer String, keep-alive as by default (10 s), no history`;
+const STREAM_SSE = `${exactly("hono")} streamSSE, a Set of streams, all writes of an event awaited together; no heartbeat, no history`;
+const BARE = "a ReadableStream with one comment and nothing behind it, high-water mark 0";
 
 const all: readonly Technology[] = [
-  { name: "better-sse, Bun", command: ["bun"], file: "better-sse-bun.ts" },
-  { name: "fanwire, Bun", command: ["bun"], file: "bun.ts", against: "better-sse, Bun" },
-  { name: "fanwire, Bun, Redis", command: ["bun"], file: "redis-bun.ts", against: "better-sse, Bun" },
-  { name: "better-sse, Node", command: ["node"], file: "better-sse-node.ts" },
-  { name: "fanwire, Node, hono", command: ["node"], file: "hono.ts", against: "better-sse, Node" },
-  { name: "fanwire, Node, srvx", command: ["node"], file: "srvx.ts", against: "better-sse, Node" },
-  { name: "better-sse, Deno", command: [...DENO], file: "better-sse-deno.ts" },
-  { name: "fanwire, Deno", command: [...DENO], file: "deno.ts", against: "better-sse, Deno" },
-  { name: "better-sse, workerd", command: ["node"], file: "workerd.ts", argument: "better-sse" },
+  {
+    name: "nginx, nchan",
+    kind: "peer",
+    command: NODE,
+    file: "nchan.ts",
+    configuration: `${nchanVersions()}, one worker; messages stored (buffer of 2,000, 5 minutes), ping every 8 s, no access log`,
+  },
+  {
+    name: "fanwire, Bun",
+    kind: "fanwire",
+    command: BUN,
+    file: "fanwire-bun.ts",
+    configuration: `${exactly("bun")}: Bun.serve, ${FANWIRE}`,
+  },
+  {
+    name: "fanwire, Deno",
+    kind: "fanwire",
+    command: DENO,
+    file: "fanwire-deno.ts",
+    configuration: `${exactly("deno")}: Deno.serve, ${FANWIRE}`,
+  },
+  {
+    name: "fanwire, Node, hono",
+    kind: "fanwire",
+    command: NODE,
+    file: "fanwire-node-hono.ts",
+    configuration: `${exactly("node")}, ${exactly("@hono/node-server")}, ${FANWIRE}`,
+  },
+  {
+    name: "fanwire, Node, srvx",
+    kind: "fanwire",
+    command: NODE,
+    file: "fanwire-node-srvx.ts",
+    configuration: `${exactly("node")}, ${exactly("srvx")}, ${FANWIRE}`,
+  },
   {
     name: "fanwire, workerd",
-    command: ["node"],
+    kind: "fanwire",
+    command: NODE,
     file: "workerd.ts",
     argument: "fanwire",
-    against: "better-sse, workerd",
+    configuration: `${exactly("workerd")}: createBroker in one Durable Object, ${FANWIRE}`,
   },
   {
-    name: "fanwire, workerd, hub bridge",
-    command: ["node"],
-    file: "workerd.ts",
-    argument: "hub-bridge",
-    against: "better-sse, workerd",
-  },
-  {
-    name: "fanwire, workerd, hub direct",
-    command: ["node"],
+    name: "fanwire, workerd, direct",
+    kind: "fanwire",
+    command: NODE,
     file: "workerd.ts",
     argument: "hub-direct",
-    against: "better-sse, workerd",
+    configuration: `${exactly("workerd")}: BrokerObject with its log in SQLite on disk, worker() in mode direct`,
   },
-  { name: "nginx, nchan", command: ["node"], file: "nchan.ts" },
+  {
+    name: "fanwire, workerd, bridge",
+    kind: "fanwire",
+    command: NODE,
+    file: "workerd.ts",
+    argument: "hub-bridge",
+    configuration: `${exactly("workerd")}: BrokerObject with its log in SQLite on disk, worker() in mode bridge`,
+  },
+  {
+    name: "fanwire, Bun, Redis",
+    kind: "fanwire",
+    command: BUN,
+    file: "fanwire-bun-redis.ts",
+    configuration: `${exactly("bun")}: Bun.serve, log in Redis (whose own CPU is not counted), Bun's client, publishToken`,
+  },
+  {
+    name: "better-sse, Bun",
+    kind: "peer",
+    command: BUN,
+    file: "better-sse-bun.ts",
+    configuration: `${exactly("bun")}, ${BETTER_SSE}`,
+  },
+  {
+    name: "better-sse, Deno",
+    kind: "peer",
+    command: DENO,
+    file: "better-sse-deno.ts",
+    configuration: `${exactly("deno")}, ${BETTER_SSE}`,
+  },
+  {
+    name: "better-sse, Node",
+    kind: "peer",
+    command: NODE,
+    file: "better-sse-node.ts",
+    configuration: `${exactly("node")}, ${BETTER_SSE}`,
+  },
+  {
+    name: "hono streamSSE, Bun",
+    kind: "peer",
+    command: BUN,
+    file: "hono-stream-bun.ts",
+    configuration: `${exactly("bun")}, ${STREAM_SSE}`,
+  },
+  {
+    name: "hono streamSSE, Node",
+    kind: "peer",
+    command: NODE,
+    file: "hono-stream-node.ts",
+    configuration: `${exactly("node")}, ${exactly("@hono/node-server")}, ${STREAM_SSE}`,
+  },
+  {
+    name: "res.write, Node",
+    kind: "peer",
+    command: NODE,
+    file: "write-node.ts",
+    configuration: `${exactly("node")}: node:http, each event encoded once and written to every response`,
+  },
+  { name: "bare, Bun", kind: "bare", command: BUN, file: "bare-bun.ts", configuration: `${exactly("bun")}: ${BARE}` },
+  {
+    name: "bare, Deno",
+    kind: "bare",
+    command: DENO,
+    file: "bare-deno.ts",
+    configuration: `${exactly("deno")}: ${BARE}`,
+  },
+  {
+    name: "bare, Node, hono",
+    kind: "bare",
+    command: NODE,
+    file: "bare-node-hono.ts",
+    configuration: `${exactly("node")}, ${exactly("@hono/node-server")}: ${BARE}`,
+  },
+  {
+    name: "bare, Node, srvx",
+    kind: "bare",
+    command: NODE,
+    file: "bare-node-srvx.ts",
+    configuration: `${exactly("node")}, ${exactly("srvx")}: ${BARE}`,
+  },
+  {
+    name: "bare, workerd",
+    kind: "bare",
+    command: NODE,
+    file: "workerd.ts",
+    argument: "bare",
+    configuration: `${exactly("workerd")}: ${BARE}, in a Durable Object`,
+  },
+  {
+    name: "firehose",
+    kind: "firehose",
+    command: BUN,
+    file: "firehose.ts",
+    configuration: `${exactly("bun")}: prepared events, written to bare sockets`,
+  },
 ];
 
 /** Those that this machine can run. */
 export const technologies: readonly Technology[] = all.filter(
-  ({ file }) => (file !== "nchan.ts" || hasNchan) && (file !== "redis-bun.ts" || hasRedis),
+  ({ file }) => (file !== "nchan.ts" || hasNchan) && (file !== "fanwire-bun-redis.ts" || hasRedis),
 );

@@ -1,17 +1,17 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
 import { createChannel, createSession } from "better-sse";
-import { announce, usage } from "../usage.ts";
+import { announce, asksUsage, usage } from "../usage.ts";
 
 const channel = createChannel();
 
 async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-  if (request.url === "/cpu") {
-    response.setHeader("content-type", "application/json").end(JSON.stringify(usage()));
-  } else if (request.url === "/broadcast") {
-    let data = "";
-    for await (const chunk of request.setEncoding("utf8")) data += chunk;
-    channel.broadcast(data);
+  const url = request.url as string;
+  if (asksUsage(url)) {
+    response.setHeader("content-type", "application/json").end(JSON.stringify(usage(url)));
+  } else if (url === "/broadcast") {
+    channel.broadcast(await text(request));
     response.end("ok");
   } else {
     // The data goes out as it came, as it does from the others.

@@ -21,7 +21,7 @@ ${process.getuid?.() === 0 ? "user root;" : ""}
 worker_processes 1;
 pid ${directory}/pid;
 error_log stderr error;
-events { worker_connections 16384; }
+events { worker_connections 32768; }
 http {
   access_log off;
   client_body_temp_path ${directory}/body;
@@ -29,21 +29,37 @@ http {
   fastcgi_temp_path ${directory}/fastcgi;
   uwsgi_temp_path ${directory}/uwsgi;
   scgi_temp_path ${directory}/scgi;
+  # What is longer would become a file, and be sent from there.
+  client_body_buffer_size 128k;
   keepalive_requests 1000000000;
-  nchan_shared_memory_size 128M;
+  # 1,000 channels with full buffers do not fit into the default of 128M.
+  nchan_shared_memory_size 1G;
+  nchan_store_messages on;
+  nchan_message_buffer_length 2000;
+  nchan_message_timeout 5m;
+  # The query as fanwire has it: up to three channels, and a channel for what is for one client.
+  map $args $channels {
+    default all;
+    "~(?:^|&)channel=([^&]+)&channel=([^&]+)&channel=([^&]+)" $1,$2,$3;
+    "~(?:^|&)channel=([^&]+)&channel=([^&]+)" $1,$2;
+    "~(?:^|&)channel=([^&]+)" $1;
+  }
+  map $arg_id $subscribed { "" $channels; default $channels,inbox-$arg_id; }
+  map $arg_id $published { "" $channels; default inbox-$arg_id; }
   server {
     listen 127.0.0.1:${port} backlog=4096;
     location = /connect {
       nchan_subscriber eventsource;
       nchan_subscriber_first_message newest;
-      nchan_channel_id all;
+      nchan_channel_id $subscribed;
+      nchan_channel_id_split_delimiter ",";
+      nchan_eventsource_ping_interval 8;
+      # A comment, as it is fanwire's heartbeat, and no event.
+      nchan_eventsource_ping_event "";
     }
     location = /broadcast {
       nchan_publisher;
-      nchan_channel_id all;
-      nchan_store_messages on;
-      nchan_message_buffer_length 1000;
-      nchan_message_timeout 5m;
+      nchan_channel_id $published;
     }
     location = /cpu { proxy_pass http://127.0.0.1:${usagePort}; }
   }

@@ -1,11 +1,12 @@
-import { BrokerObject, hub, type ObjectNamespace } from "../../../src/workers/index.ts";
+import { BrokerObject, worker } from "../../../src/workers/index.ts";
+import { asksUsage } from "../usage.ts";
 import type { Env } from "./pass-on.ts";
 
 export class Hub extends BrokerObject {}
 
+const broker = worker<Env>({ binding: "HUB", publishToken: "bench", mode: "bridge" });
+
 export default {
-  fetch(request: Request, env: Env): Promise<Response> {
-    if (request.url.endsWith("/cpu")) return env.USAGE.fetch(request);
-    return hub(env.HUB as unknown as ObjectNamespace, { publishToken: "bench", mode: "bridge" }).fetch(request);
-  },
+  fetch: (request: Request, env: Env): Promise<Response> =>
+    asksUsage(request.url) ? env.USAGE.fetch(request) : broker.fetch(request, env),
 };

@@ -1,3 +1,5 @@
+import { asksUsage } from "../usage.ts";
+
 interface Fetcher {
   fetch(request: Request): Promise<Response>;
 }
@@ -10,4 +12,4 @@ export interface Env {
 
 /** The Worker in front of the one object. */
 export const passOn = (request: Request, { HUB, USAGE }: Env): Promise<Response> =>
-  (request.url.endsWith("/cpu") ? USAGE : HUB.get(HUB.idFromName("only"))).fetch(request);
+  (asksUsage(request.url) ? USAGE : HUB.get(HUB.idFromName("only"))).fetch(request);

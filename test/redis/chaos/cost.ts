@@ -4,13 +4,13 @@
  *
  *     node test/redis/chaos/cost.ts [--seconds 3] [--rounds 3] [--clients 1000]
  */
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Redis } from "ioredis";
 import { createBroker } from "../../../src/index.ts";
 import { redisEngine } from "../../../src/redis/index.ts";
-import type { Load, Outcome, Phase } from "../../bench/client.ts";
-import { killAllAtExit, line, start, stop } from "../../bench/processes.ts";
+import type { Phase } from "../../bench/loads/events.ts";
+import { measure } from "../../bench/measure.ts";
+import { killAllAtExit } from "../../bench/processes.ts";
 import { startRedis } from "../../bench/redis.ts";
 import { median, table } from "../../bench/statistics.ts";
 import { SocketClient } from "../../support/socket-client.ts";
@@ -91,28 +91,18 @@ async function publishing(inFlight: number): Promise<{ readonly broker: number; 
 /** Where the command that appends has the number that must grow. */
 const NUMBER = 7;
 
-const bench = (file: string): string => fileURLToPath(new URL(`../../bench/${file}`, import.meta.url));
-
 /** What a server on Bun delivers: as much as it can with 1 and with 8 publishes in flight, and how late at 25 a second. */
 async function delivering(file: string): Promise<readonly Phase[]> {
-  const server = start("bun", [bench(`servers/${file}`)]);
-  try {
-    const [, port] = await line(server, /^listening (\d+)$/, 20);
-    const patterns = [
-      { inFlight: 1, rate: 0 },
-      { inFlight: 8, rate: 0 },
-      { inFlight: 1, rate: 25 },
-    ];
-    const load: Load = { port: Number(port), clients, warmup: 1, seconds, patterns };
-    const client = start("node", [bench("client.ts"), JSON.stringify(load)]);
-    try {
-      return (JSON.parse((await line(client, /^\{.*\}$/, 120))[0]) as Outcome).phases;
-    } finally {
-      await stop(client);
-    }
-  } finally {
-    await stop(server);
-  }
+  const patterns = [
+    { inFlight: 1, rate: 0 },
+    { inFlight: 8, rate: 0 },
+    { inFlight: 1, rate: 25 },
+  ];
+  const { phases } = await measure(
+    { command: ["bun"], file },
+    { kind: "events", clients, audience: "all", stalled: 0, eventLength: 120, warmup: 1, seconds, patterns },
+  );
+  return phases;
 }
 
 /** How often each command was called until now; those that scripts call included. */
@@ -182,8 +172,8 @@ console.log(table(rows));
 const memory: (readonly Phase[])[] = [];
 const redis: (readonly Phase[])[] = [];
 for (let round = 0; round < rounds; round++) {
-  memory.push(await delivering("bun.ts"));
-  redis.push(await delivering("redis-bun.ts"));
+  memory.push(await delivering("fanwire-bun.ts"));
+  redis.push(await delivering("fanwire-bun-redis.ts"));
 }
 const middle = (all: readonly (readonly Phase[])[], index: number, value: (phase: Phase) => number): number =>
   median(all.map((phases) => value(phases[index] as Phase)));

@@ -1,0 +1,219 @@
+import type { Outcome } from "./client.ts";
+import type { EventsOutcome, Phase } from "./loads/events.ts";
+import type { IdleOutcome } from "./loads/idle.ts";
+import type { IntakeOutcome } from "./loads/intake.ts";
+import type { ReplayOutcome } from "./loads/replay.ts";
+import type { Reading } from "./meter.ts";
+import type { Panel } from "./plot.ts";
+import type { Pattern } from "./publisher.ts";
+import { cpuPerDelivery, type Figure, inPhase, p50, p99, type Results, rate } from "./results.ts";
+import type { Growth, Scenario } from "./scenarios.ts";
+import { median, table } from "./statistics.ts";
+import type { Target } from "./targets.ts";
+
+interface Column<O extends Outcome> {
+  readonly head: string;
+  readonly figure: Figure<O>;
+  show(value: number): string;
+  /** Shown as a multiple of what the first server has, beside the figure. */
+  readonly compared?: boolean;
+}
+
+const MEASURED = [
+  { head: "server busy", figure: ({ cpu, seconds }: Reading) => cpu / 1e6 / seconds, show: percent },
+  { head: "client busy", figure: ({ clientBusy }: Reading) => clientBusy, show: percent },
+  { head: "elsewhere", figure: ({ elsewhere }: Reading) => elsewhere, show: percent },
+] as const;
+
+function eventColumns(index: number): Column<EventsOutcome>[] {
+  const of = (figure: (phase: Phase) => number): Figure<EventsOutcome> => inPhase(index, figure);
+  return [
+    { head: "deliveries/s", figure: of(rate), show: thousands, compared: true },
+    { head: "published/s", figure: of(({ published, seconds }) => published / seconds), show: fixed(0) },
+    { head: "p50 ms", figure: of(p50), show: fixed(1) },
+    { head: "p99 ms", figure: of(p99), show: fixed(1) },
+    { head: "CPU µs each", figure: of(cpuPerDelivery), show: fixed(2) },
+    ...MEASURED.map((column) => ({ ...column, figure: of(column.figure) })),
+    { head: "missing", figure: of(({ missing }) => missing), show: fixed(0) },
+    { head: "gaps", figure: of(({ gaps }) => gaps), show: fixed(0) },
+    { head: "closed", figure: of(({ closed }) => closed), show: fixed(0) },
+  ];
+}
+
+const MEMORY: Column<EventsOutcome> = { head: "MB grown", figure: ({ grown }) => grown / 1e6, show: fixed(0) };
+
+const REPLAY: Column<ReplayOutcome>[] = [
+  { head: "deliveries/s", figure: rate, show: thousands, compared: true },
+  { head: "ms in all", figure: ({ seconds }) => seconds * 1000, show: fixed(0) },
+  { head: "CPU µs each", figure: cpuPerDelivery, show: fixed(2) },
+  ...MEASURED,
+  { head: "missing", figure: ({ missing }) => missing, show: fixed(0) },
+  { head: "gaps", figure: ({ gaps }) => gaps, show: fixed(0) },
+];
+
+const IDLE: Column<IdleOutcome>[] = [
+  { head: "kB each", figure: ({ resident }) => resident / 1000, show: fixed(1), compared: true },
+  { head: "kB of JavaScript", figure: ({ heap = Number.NaN }) => heap / 1000, show: fixed(1) },
+  { head: "CPU ms/s", figure: ({ cpu, seconds }) => cpu / 1000 / seconds, show: fixed(1) },
+  ...MEASURED,
+  { head: "closed", figure: ({ closed }) => closed, show: fixed(0) },
+];
+
+const INTAKE: Column<IntakeOutcome>[] = [{ head: "events/s", figure: rate, show: thousands }, ...MEASURED];
+
+/** What one scenario came to, as one table for each of its patterns. */
+export function tables(results: Results, { name, load }: Scenario, servers: readonly string[]): string {
+  const of = <O extends Outcome>(columns: readonly Column<O>[]): string => rowsOf(results, name, servers, columns);
+  if (load.kind === "replay") return of(REPLAY);
+  if (load.kind === "idle") return of(IDLE);
+  if (load.kind === "intake") return of(INTAKE);
+  const stalls = name === "stalled" || name === "healthy";
+  return load.patterns
+    .map((pattern, index) => `${describe(pattern)}\n${of([...eventColumns(index), ...(stalls ? [MEMORY] : [])])}`)
+    .join("\n\n");
+}
+
+function rowsOf<O extends Outcome>(
+  results: Results,
+  scenario: string,
+  servers: readonly string[],
+  columns: readonly Column<O>[],
+): string {
+  const [first = ""] = servers;
+  const heads = columns.flatMap(({ head, compared }) => (compared ? [head, `to ${first}`] : [head]));
+  const rows = servers.map((server) => [
+    server,
+    ...columns.flatMap(({ figure, show, compared }) => {
+      const cell = known(show)(results.median(scenario, server, figure));
+      return compared ? [cell, times(results.ratio(scenario, server, first, figure))] : [cell];
+    }),
+  ]);
+  return table([["server", ...heads], ...rows]);
+}
+
+/** The table that the README shows, as Markdown. */
+export function summary(results: Results, servers: readonly string[]): string {
+  const [first = ""] = servers;
+  const [one, eight, paced] = [0, 1, 2];
+  const phase = (server: string, index: number, figure: (phase: Phase) => number): number =>
+    results.median("broadcast", server, inPhase(index, figure));
+  const pair = (server: string, index: number): string =>
+    `${fixed(1)(phase(server, index, p50))} / ${fixed(1)(phase(server, index, p99))}`;
+  const heads = [
+    "",
+    "one publisher, deliveries/s",
+    `to ${first}`,
+    "p50 / p99 ms",
+    "8 in flight, deliveries/s",
+    `to ${first}`,
+    "p50 / p99 ms",
+    "25 events/s, p50 / p99 ms",
+    "CPU µs per delivery",
+  ];
+  const rows = servers.map((server) => [
+    server,
+    thousands(phase(server, one, rate)),
+    times(results.ratio("broadcast", server, first, inPhase(one, rate))),
+    pair(server, one),
+    thousands(phase(server, eight, rate)),
+    times(results.ratio("broadcast", server, first, inPhase(eight, rate))),
+    pair(server, eight),
+    pair(server, paced),
+    fixed(2)(phase(server, one, cpuPerDelivery)),
+  ]);
+  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+  return [line(heads), line(heads.map((_, index) => (index === 0 ? "---" : "--:"))), ...rows.map(line)].join("\n");
+}
+
+export function verdicts(targets: readonly Target[]): string {
+  const rows = targets.map(({ text, least, most, value }) => {
+    const bound = least === undefined ? `≤ ${most}` : `≥ ${least}`;
+    const reached = least === undefined ? value <= (most ?? Infinity) : value >= least;
+    return [
+      text,
+      Number.isNaN(value) ? "" : value.toFixed(2),
+      bound,
+      Number.isNaN(value) ? "" : reached ? "yes" : "NO",
+    ];
+  });
+  return table([["target", "measured", "wanted", "reached"], ...rows]);
+}
+
+const PANELS: Record<Growth["panel"], readonly [title: string, x: string]> = {
+  clients: ["Clients (100 events/s of 120 B)", "clients"],
+  channels: ["Channels of 5 clients (100 events/s in all)", "channels"],
+  size: ["Event size (1,000 clients, 25 events/s)", "bytes"],
+  rate: ["Publish rate (1,000 clients, 120 B)", "events/s"],
+};
+
+/** What the plot shows: the server's CPU for one delivery, over what grows. */
+export function panels(results: Results, growths: readonly Growth[], servers: readonly string[]): Panel[] {
+  return (Object.keys(PANELS) as Growth["panel"][]).map((panel) => {
+    const [title, x] = PANELS[panel];
+    const series = servers.map((name) => ({
+      name,
+      points: growths
+        .filter((growth) => growth.panel === panel)
+        .map((growth) => [growth.x, results.median(growth.name, name, inPhase(0, cpuPerDelivery))] as const)
+        .filter(([, y]) => y > 0),
+    }));
+    return { title, x, y: "CPU µs per delivery", series };
+  });
+}
+
+/** One run in a line, told while the others are still to come. */
+export function brief(outcome: Outcome): string {
+  if (outcome.kind === "idle") return `${fixed(1)(outcome.resident / 1000)} kB each`;
+  if (outcome.kind !== "events") return `${thousands(rate(outcome))}/s`;
+  return outcome.phases
+    .map((phase) => {
+      const faults = FAULTS.filter((name) => phase[name] !== 0).map((name) => `, ${name} ${phase[name]}`);
+      return `${thousands(rate(phase))}/s in ${fixed(1)(phase.p50)} ms${faults.join("")}`;
+    })
+    .join("; ");
+}
+
+const FAULTS = ["missing", "uneven", "repeated", "gaps", "closed"] as const;
+
+/** Whether events were lost or came twice. */
+export function isWrong(outcome: Outcome): boolean {
+  if (outcome.kind === "idle") return outcome.closed > 0;
+  if (outcome.kind === "intake") return false;
+  if (outcome.kind === "replay") return outcome.uneven + outcome.gaps > 0;
+  return outcome.phases.some(({ uneven, repeated, gaps, closed }) => uneven + repeated + gaps + closed > 0);
+}
+
+function describe({ inFlight, rate }: Pattern): string {
+  if (rate < 0) return "at the rate that nchan sustains";
+  const publishers = inFlight === 1 ? "one publisher that waits for each answer" : `${inFlight} publishes in flight`;
+  return rate > 0 ? `${rate} events/s` : publishers;
+}
+
+/** What the client takes in over the fastest that a server gave it. */
+export function headroom(results: Results): number {
+  const taken = median(results.of("intake", "firehose").map((outcome) => rate(outcome as IntakeOutcome)));
+  const given = results.all().flatMap((outcome) => (outcome.kind === "events" ? outcome.phases.map(rate) : []));
+  return taken / Math.max(...given);
+}
+
+function thousands(value: number): string {
+  return `${Math.round(value / 1000).toLocaleString("en")} k`;
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(0)} %`;
+}
+
+function times(ratio: number): string {
+  return Number.isNaN(ratio) ? "" : `${ratio.toFixed(ratio < 10 ? 2 : 1)}×`;
+}
+
+function fixed(digits: number): (value: number) => string {
+  return (value) => value.toFixed(digits);
+}
+
+/** Nothing where nothing was measured. */
+const known =
+  (show: (value: number) => string): ((value: number) => string) =>
+  (value) =>
+    Number.isNaN(value) ? "" : show(value);

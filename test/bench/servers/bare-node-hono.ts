@@ -1,0 +1,5 @@
+import { serve } from "@hono/node-server";
+import { fetch } from "../bare.ts";
+import { announce } from "../usage.ts";
+
+serve({ fetch, hostname: "127.0.0.1", port: 0 }, ({ port }) => announce(port));
