@@ -10,8 +10,8 @@ export async function fetch(request: Request): Promise<Response> {
     channel.broadcast(await request.text());
     return new Response("ok");
   }
-  // The data goes out as it came, as it does from the others.
-  return createResponse(request, { serializer: String }, (session) => {
+  // The data goes out as it came, and a heartbeat as often, as it does from the others.
+  return createResponse(request, { serializer: String, keepAlive: 8_000 }, (session) => {
     channel.register(session);
   });
 }

@@ -30,7 +30,7 @@ export class Counter {
       }
       const next = bytes.indexOf(MARK_BYTE, at + step);
       // No two events fit into less than two steps, so a guess never goes past one.
-      if (next < length && next - at < 2 * step) this.#stride = next - at;
+      if (next >= 0 && next < length && next - at < 2 * step) this.#stride = next - at;
       at = next;
     }
     return events;
@@ -88,7 +88,7 @@ function occurrences(bytes: Buffer, text: string): number {
 
 /** Throws if {@link Counter} miscounts a stream of such events, however that is cut. */
 export function checkCounting(length: number): void {
-  const events = 2_000;
+  const events = Math.max(20, Math.ceil(300_000 / length));
   // With heads of chunks and a heartbeat in between, as servers send them, and one distance that is not as the others.
   const stream = Buffer.from(
     Array.from(

@@ -1,6 +1,7 @@
 /** Publishes to one server, on a thread of its own: beside the subscribers the answer to a publish would queue behind all their reads. */
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
+import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { type AudienceName, audience } from "./audience.ts";
@@ -36,6 +37,8 @@ export interface PublishReport {
   readonly end: number;
   /** By {@link clock}. */
   readonly start: number;
+  /** Share of the time that the thread was busy; near 1 it is the limit, not the server. */
+  readonly busy: number;
 }
 
 /** The thread, as the others see it. */
@@ -104,23 +107,29 @@ function serve({ port, audience: name, clients, eventLength }: Publishing): void
   async function carryOut({ inFlight, rate, seconds, events = Infinity }: PublishOrder): Promise<PublishReport> {
     while (lanes.length < inFlight) lanes.push(new Lane(port));
     const first = seq;
+    const loop = performance.eventLoopUtilization();
     const start = clock();
     const end = start + seconds * 1_000_000;
-    /** Milliseconds until the next event is due. */
-    const wait = (): number => (rate === 0 ? 0 : (start + ((seq - first) * 1_000_000) / rate - clock()) / 1000);
+    /** When the next event is due, by the clock. */
+    const due = (): number => (rate === 0 ? 0 : start + ((seq - first) * 1_000_000) / rate);
     const run = async (lane: Lane): Promise<void> => {
+      let overslept = false;
       while (clock() < end && seq - first < events) {
-        const ms = wait();
+        const ms = (due() - clock()) / 1000;
         if (ms > 0) {
           await sleep(ms);
+          overslept = true;
           continue;
         }
+        // What waited for the answer to the one before it is late by that, and not what our own timer fired late for.
+        const time = rate === 0 || overslept ? clock() : due();
+        overslept = false;
         const number = seq++;
-        await lane.publish(target(number), formatEvent(number, clock(), eventLength));
+        await lane.publish(target(number), formatEvent(number, Math.floor(time), eventLength));
       }
     };
     await Promise.all(lanes.slice(0, inFlight).map(run));
-    return { first, end: seq, start };
+    return { first, end: seq, start, busy: performance.eventLoopUtilization(loop).utilization };
   }
 }
 

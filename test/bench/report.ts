@@ -8,7 +8,7 @@ import type { Panel } from "./plot.ts";
 import type { Pattern } from "./publisher.ts";
 import { cpuPerDelivery, type Figure, inPhase, p50, p99, type Results, rate } from "./results.ts";
 import type { Growth, Scenario } from "./scenarios.ts";
-import { median, table } from "./statistics.ts";
+import { table } from "./statistics.ts";
 import type { Target } from "./targets.ts";
 
 interface Column<O extends Outcome> {
@@ -34,7 +34,9 @@ function eventColumns(index: number): Column<EventsOutcome>[] {
     { head: "p99 ms", figure: of(p99), show: fixed(1) },
     { head: "CPU µs each", figure: of(cpuPerDelivery), show: fixed(2) },
     ...MEASURED.map((column) => ({ ...column, figure: of(column.figure) })),
+    { head: "publisher busy", figure: of(({ publisherBusy }) => publisherBusy), show: percent },
     { head: "missing", figure: of(({ missing }) => missing), show: fixed(0) },
+    { head: "wrong", figure: of(({ uneven, repeated, disordered }) => uneven + repeated + disordered), show: fixed(0) },
     { head: "gaps", figure: of(({ gaps }) => gaps), show: fixed(0) },
     { head: "closed", figure: of(({ closed }) => closed), show: fixed(0) },
   ];
@@ -48,6 +50,7 @@ const REPLAY: Column<ReplayOutcome>[] = [
   { head: "CPU µs each", figure: cpuPerDelivery, show: fixed(2) },
   ...MEASURED,
   { head: "missing", figure: ({ missing }) => missing, show: fixed(0) },
+  { head: "wrong", figure: ({ uneven }) => uneven, show: fixed(0) },
   { head: "gaps", figure: ({ gaps }) => gaps, show: fixed(0) },
 ];
 
@@ -153,7 +156,7 @@ export function panels(results: Results, growths: readonly Growth[], servers: re
     const series = servers.map((name) => ({
       name,
       points: growths
-        .filter((growth) => growth.panel === panel)
+        .filter((growth) => growth.panel === panel && isKept(results, growth, name))
         .map((growth) => [growth.x, results.median(growth.name, name, inPhase(0, cpuPerDelivery))] as const)
         .filter(([, y]) => y > 0),
     }));
@@ -161,10 +164,25 @@ export function panels(results: Results, growths: readonly Growth[], servers: re
   });
 }
 
+/** Whether a server took what it was offered; what it did instead is no point of the same line. */
+function isKept(results: Results, { name, load }: Growth, server: string): boolean {
+  const offered = load.kind === "events" ? (load.patterns[0]?.rate ?? 0) : 0;
+  return (
+    results.median(
+      name,
+      server,
+      inPhase(0, ({ published, seconds }) => published / seconds),
+    ) >
+    0.95 * offered
+  );
+}
+
 /** One run in a line, told while the others are still to come. */
 export function brief(outcome: Outcome): string {
   if (outcome.kind === "idle") return `${fixed(1)(outcome.resident / 1000)} kB each`;
-  if (outcome.kind !== "events") return `${thousands(rate(outcome))}/s`;
+  if (outcome.kind === "intake") return `${thousands(rate(outcome))}/s`;
+  if (outcome.kind === "replay")
+    return `${thousands(rate(outcome))}/s${outcome.uneven > 0 ? `, uneven ${outcome.uneven}` : ""}`;
   return outcome.phases
     .map((phase) => {
       const faults = FAULTS.filter((name) => phase[name] !== 0).map((name) => `, ${name} ${phase[name]}`);
@@ -173,14 +191,14 @@ export function brief(outcome: Outcome): string {
     .join("; ");
 }
 
-const FAULTS = ["missing", "uneven", "repeated", "gaps", "closed"] as const;
+const FAULTS = ["missing", "uneven", "repeated", "disordered", "gaps", "closed"] as const;
 
 /** Whether events were lost or came twice. */
 export function isWrong(outcome: Outcome): boolean {
   if (outcome.kind === "idle") return outcome.closed > 0;
   if (outcome.kind === "intake") return false;
   if (outcome.kind === "replay") return outcome.uneven + outcome.gaps > 0;
-  return outcome.phases.some(({ uneven, repeated, gaps, closed }) => uneven + repeated + gaps + closed > 0);
+  return outcome.phases.some((phase) => FAULTS.some((name) => phase[name] !== 0));
 }
 
 function describe({ inFlight, rate }: Pattern): string {
@@ -189,11 +207,27 @@ function describe({ inFlight, rate }: Pattern): string {
   return rate > 0 ? `${rate} events/s` : publishers;
 }
 
-/** What the client takes in over the fastest that a server gave it. */
+/** Whether the client or its publisher may have been the limit, and not the server. */
+export function limits(results: Results, scenarios: readonly Scenario[], servers: readonly string[]): string[] {
+  return scenarios.flatMap(({ name, load }) =>
+    (load.kind === "events" ? load.patterns : []).flatMap((pattern, index) =>
+      servers
+        .filter((server) => results.median(name, server, inPhase(index, busiest)) > 0.9)
+        .map((server) => `${name}, ${describe(pattern)}: ${server}`),
+    ),
+  );
+}
+
+const busiest = ({ clientBusy, publisherBusy }: Phase): number => Math.max(clientBusy, publisherBusy);
+
+/** What the client takes in over the fastest that a server gave it; NaN if one of them was not measured. */
 export function headroom(results: Results): number {
-  const taken = median(results.of("intake", "firehose").map((outcome) => rate(outcome as IntakeOutcome)));
-  const given = results.all().flatMap((outcome) => (outcome.kind === "events" ? outcome.phases.map(rate) : []));
-  return taken / Math.max(...given);
+  const taken = results.median("intake", "firehose", (outcome: IntakeOutcome) => rate(outcome));
+  const given = results.all().flatMap((outcome) => {
+    if (outcome.kind === "events") return outcome.phases.map(rate);
+    return outcome.kind === "replay" ? [rate(outcome)] : [];
+  });
+  return given.length > 0 ? taken / Math.max(...given) : Number.NaN;
 }
 
 function thousands(value: number): string {

@@ -7,24 +7,25 @@ export type Figure<O extends Outcome = Outcome> = (outcome: O) => number;
 
 /** What came of each load on each server, round by round. */
 export class Results {
-  readonly #outcomes = new Map<string, Outcome[]>();
+  readonly #outcomes = new Map<string, (Outcome | undefined)[]>();
 
-  add(scenario: string, server: string, outcome: Outcome): void {
+  /** `undefined` for a round that came to nothing. */
+  add(scenario: string, server: string, outcome: Outcome | undefined): void {
     const key = `${scenario}: ${server}`;
     this.#outcomes.set(key, [...this.of(scenario, server), outcome]);
   }
 
-  of(scenario: string, server: string): readonly Outcome[] {
+  of(scenario: string, server: string): readonly (Outcome | undefined)[] {
     return this.#outcomes.get(`${scenario}: ${server}`) ?? [];
   }
 
   all(): Outcome[] {
-    return [...this.#outcomes.values()].flat();
+    return [...this.#outcomes.values()].flat().filter((outcome) => outcome !== undefined);
   }
 
   /** The median over the rounds; NaN where it was not measured. */
   median<O extends Outcome>(scenario: string, server: string, figure: Figure<O>): number {
-    return median(this.of(scenario, server).map((outcome) => figure(outcome as O)));
+    return median(this.of(scenario, server).flatMap((outcome) => (outcome ? [figure(outcome as O)] : [])));
   }
 
   /**
@@ -41,7 +42,7 @@ export class Results {
     const others = this.of(its, other);
     const pairs = this.of(mine, server).flatMap((outcome, round) => {
       const against = others[round];
-      return against ? [figure(outcome as O) / figure(against as O)] : [];
+      return outcome && against ? [figure(outcome as O) / figure(against as O)] : [];
     });
     return median(pairs);
   }

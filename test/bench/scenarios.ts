@@ -25,10 +25,12 @@ const EIGHT: Pattern = { inFlight: 8, rate: 0 };
 const PACED: Pattern = { inFlight: 1, rate: 25 };
 
 const everybody = ({ kind }: Technology): boolean => kind === "fanwire" || kind === "peer";
-/** Those that know channels, and whom it took clients apart to compare with. */
+/** Those that know channels and keep what was published. */
 const brokers = ({ kind, name }: Technology): boolean => kind === "fanwire" || name === "nginx, nchan";
+const PLOTTED = ["fanwire, Bun", "fanwire, Deno", "fanwire, Node, hono", "fanwire, Node, srvx", "nginx, nchan"];
+const plotted = ({ name }: Technology): boolean => PLOTTED.includes(name);
 const fanwire = ({ kind }: Technology): boolean => kind === "fanwire";
-const ofBrowsers = (technology: Technology): boolean => technology.kind === "bare" || everybody(technology);
+const holders = (technology: Technology): boolean => technology.kind === "bare" || everybody(technology);
 
 /** All loads; each measured phase takes so many seconds after a warm-up. */
 export function scenarios(seconds: number, warmup: number): readonly Scenario[] {
@@ -103,7 +105,7 @@ export function scenarios(seconds: number, warmup: number): readonly Scenario[] 
       name: "idle",
       title: "10,000 connections to which nothing is published",
       load: { kind: "idle", clients: 10_000, seconds: 16 },
-      takes: ofBrowsers,
+      takes: holders,
     },
     {
       name: "intake",
@@ -141,7 +143,7 @@ export function growths(seconds: number, warmup: number): readonly Growth[] {
       seconds,
       patterns: [{ inFlight: 1, rate }],
     },
-    takes: brokers,
+    takes: plotted,
   });
   return [
     ...[10, 100, 1_000, 5_000].map((clients) => point("clients", clients, { clients })),

@@ -72,6 +72,7 @@ export class Subscribers {
           const socket = connect({ port: this.#port, host: "127.0.0.1" }, resolve);
           socket.pause();
           socket.on("error", reject);
+          socket.on("close", () => this.closed++);
           socket.write(head(query(nth), undefined));
           this.#sockets.push(socket);
         }),
@@ -107,12 +108,12 @@ export class Subscribers {
           answer = "open";
         }
         if (remembers) this.#remember(bytes, length);
+        sampler?.read(bytes, length);
         const events = this.#counter.count(bytes, length);
         if (events === 0) return true;
         this.counts[index] = (this.counts[index] as number) + events;
         this.delivered += events;
         if (this.delivered >= this.#goal) this.lastAt = clock();
-        sampler?.read(bytes, length);
         return true;
       };
       const socket = connect({ port: this.#port, host: "127.0.0.1", onread: { buffer: this.#buffer, callback: read } });

@@ -39,9 +39,10 @@ function targetsOf(results: Results, server: string, peer: string, bare: string,
   const to = (other: string, scenario: string | Pair, figure: Figure<EventsOutcome>): number =>
     results.ratio(scenario, server, other, figure);
   const [one, eight, paced] = [0, 1, 2];
-  const healthy = results.of("healthy", server) as EventsOutcome[];
-  const stalled = results.of("stalled", server) as EventsOutcome[];
-  const held = stalled.map(({ grown }, round) => (grown - (healthy[round]?.grown ?? Number.NaN)) / STALLED);
+  const grown = (scenario: string): number[] =>
+    (results.of(scenario, server) as (EventsOutcome | undefined)[]).map((outcome) => outcome?.grown ?? Number.NaN);
+  const healthy = grown("healthy");
+  const held = grown("stalled").map((bytes, round) => (bytes - (healthy[round] ?? Number.NaN)) / STALLED);
   const all: Target[] = [
     {
       text: "one publisher, deliveries, to nchan",
@@ -82,7 +83,11 @@ function targetsOf(results: Results, server: string, peer: string, bare: string,
       least: 0.95,
       value: to(server, ["stalled", "healthy"], inPhase(one, rate)),
     },
-    { text: "kB held for each stalled client", most: 64, value: median(held) / 1000 },
+    {
+      text: "kB held for each stalled client",
+      most: 64,
+      value: median(held.filter((bytes) => !Number.isNaN(bytes))) / 1000,
+    },
     {
       text: "CPU for a publish with 1,000 channels, to one",
       most: 1.2,

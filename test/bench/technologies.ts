@@ -33,7 +33,7 @@ const DENO = [
 const exactly = (name: string): string => `${name} ${version(name)}`;
 
 const FANWIRE = "memory engine, defaults (heartbeat 8 s, log of 32 MiB), publishToken";
-const BETTER_SSE = `${exactly("better-sse")}, createChannel, serializer String, keep-alive as by default (10 s), no history`;
+const BETTER_SSE = `${exactly("better-sse")}, createChannel, serializer String, keep-alive every 8 s, no history`;
 const STREAM_SSE = `${exactly("hono")} streamSSE, a Set of streams, all writes of an event awaited together; no heartbeat, no history`;
 const BARE = "a ReadableStream with one comment and nothing behind it, high-water mark 0";
 
@@ -98,7 +98,7 @@ const all: readonly Technology[] = [
     configuration: `${exactly("workerd")}: BrokerObject with its log in SQLite on disk, worker() in mode bridge`,
   },
   {
-    name: "fanwire, Bun, Redis",
+    name: "fanwire with Redis, Bun",
     kind: "fanwire",
     command: BUN,
     file: "fanwire-bun-redis.ts",

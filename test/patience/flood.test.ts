@@ -31,7 +31,7 @@ describe.each(platforms.filter((platform) => !others.includes(platform)))("flood
 
   test("200 clients that never read while 500 MB are published: bounded, nobody delayed, each disconnected for its timeout", async () => {
     const flood = { count: 50_000, bytes: 10_000 };
-    const stage = await server.stage({ timeout: 25_000, tolerance: 2 });
+    const stage = await server.stage({ timeout: 16_000, tolerance: 2 });
     const healthy = await new SocketClient(server.url + stage.path("connect?id=healthy")).ready();
     healthy.forget = true;
 

@@ -25,6 +25,8 @@ export interface EventsLoad {
 /** What one phase came to. */
 export interface Phase extends Reading {
   readonly published: number;
+  /** Share of the time that the publishing thread was busy. */
+  readonly publisherBusy: number;
   readonly delivered: number;
   /** From the first publish to the last delivery. */
   readonly seconds: number;
@@ -37,6 +39,7 @@ export interface Phase extends Reading {
   readonly uneven: number;
   /** Of the sampled connections. */
   readonly repeated: number;
+  /** Where several publishes are in flight the server may have had them so; not counted then. */
   readonly disordered: number;
   readonly gaps: number;
   /** Connections that ended. */
@@ -90,7 +93,7 @@ export async function events(port: number, load: EventsLoad): Promise<EventsOutc
     const before = subscribers.delivered;
     for (const sampler of subscribers.samplers) sampler.reset();
     const read = await meter(port);
-    const { first, end, start } = await publisher.publish({ ...pattern, seconds });
+    const { first, end, start, busy } = await publisher.publish({ ...pattern, seconds });
     const expected = due(readers, clients, first, end);
     const total = expected.reduce((sum, each) => sum + each, 0);
     await subscribers.settled(before + total, PATIENCE);
@@ -103,6 +106,7 @@ export async function events(port: number, load: EventsLoad): Promise<EventsOutc
     return {
       ...reading,
       published: end - first,
+      publisherBusy: busy,
       delivered,
       seconds: (subscribers.lastAt - start) / 1_000_000,
       p50: percentile(latencies, 0.5),
@@ -112,7 +116,7 @@ export async function events(port: number, load: EventsLoad): Promise<EventsOutc
         (due, index) => (subscribers.counts[index] as number) - (counted[index] as number) !== due,
       ).length,
       repeated: sum("repeated"),
-      disordered: sum("disordered"),
+      disordered: pattern.inFlight === 1 ? sum("disordered") : 0,
       gaps: sum("gaps"),
       closed: subscribers.closed,
     };

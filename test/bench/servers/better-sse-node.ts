@@ -14,8 +14,8 @@ async function handle(request: IncomingMessage, response: ServerResponse): Promi
     channel.broadcast(await text(request));
     response.end("ok");
   } else {
-    // The data goes out as it came, as it does from the others.
-    channel.register(await createSession(request, response, { serializer: String }));
+    // The data goes out as it came, and a heartbeat as often, as it does from the others.
+    channel.register(await createSession(request, response, { serializer: String, keepAlive: 8_000 }));
   }
 }
 
