@@ -3,7 +3,7 @@ import { asksUsage, usage } from "./usage.ts";
 const FIRST = new TextEncoder().encode(": connected\n\n");
 
 /** A stream that is open and nothing else: the least that a connection can cost on a runtime. */
-export const openStream = (): Response =>
+const openStream = (): Response =>
   new Response(
     new ReadableStream<Uint8Array>(
       {

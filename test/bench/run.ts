@@ -49,6 +49,9 @@ if (unknown.length > 0) throw new Error(`measuring: there is no load ${unknown.j
 if (![rounds, seconds].every((value) => value > 0) || !(warmup >= 0)) throw new Error("measuring: a number is none");
 if (chosen.length === 0) throw new Error(`measuring: no server is called ${values.servers}`);
 
+/** Of what it takes when each event waits for the one before; without that, a queue would grow at the whole of it. */
+const SUSTAINABLE = 0.9;
+
 /** The load with nothing left open in it; `undefined` if that cannot be known here. */
 function settled(load: Load, round: number): Load | undefined {
   if (load.kind !== "events" || load.patterns.every(({ rate }) => rate !== SUSTAINED)) return load;
@@ -57,7 +60,7 @@ function settled(load: Load, round: number): Load | undefined {
     console.error("Left out: a load at the rate of nchan, which needs the load broadcast on nchan.");
     return undefined;
   }
-  const rate = Math.floor(nchan.published / nchan.seconds);
+  const rate = Math.floor((SUSTAINABLE * nchan.published) / nchan.seconds);
   return { ...load, patterns: load.patterns.map((pattern) => ({ ...pattern, rate })) };
 }
 

@@ -169,14 +169,6 @@ const all: readonly Technology[] = [
     configuration: `${exactly("node")}, ${exactly("srvx")}: ${BARE}`,
   },
   {
-    name: "bare, workerd",
-    kind: "bare",
-    command: NODE,
-    file: "workerd.ts",
-    argument: "bare",
-    configuration: `${exactly("workerd")}: ${BARE}, in a Durable Object`,
-  },
-  {
     name: "firehose",
     kind: "firehose",
     command: BUN,
