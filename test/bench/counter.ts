@@ -51,9 +51,10 @@ export class Sampler {
   #seen = new Set<number>();
   #rest: Buffer = Buffer.alloc(0);
 
-  /** Begins anew for the events to come. */
+  /** Begins anew for the events to come, which may be another publisher's and count from zero. */
   reset(): void {
     this.latencies = [];
+    this.#last = -1;
     this.repeated = this.disordered = this.gaps = 0;
     this.#seen = new Set();
   }
