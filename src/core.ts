@@ -3,7 +3,7 @@ import { type Admission, Gate } from "./authorize.ts";
 import { Capacity } from "./capacity.ts";
 import { checkNumbers } from "./check.ts";
 import { Client, type ClientHome, type ClientInfo, type DisconnectReason, type Member } from "./client.ts";
-import type { Session } from "./engine.ts";
+import type { Appended, Session } from "./engine.ts";
 import { BrokerError, type ErrorCode } from "./errors.ts";
 import { type EventInput, prepareEvent } from "./event.ts";
 import { Fanout } from "./fanout.ts";
@@ -17,7 +17,7 @@ import { formatPosition } from "./position.ts";
 import { randomName } from "./random.ts";
 import { Recipients } from "./recipients.ts";
 import type { Entered, Order, Presence } from "./remote.ts";
-import { type Published, type PublishOptions, Report, type Reported } from "./report.ts";
+import { type Published, type PublishOptions, Report, type Reported, Reports } from "./report.ts";
 import { after, allowQuiet, now } from "./runtime.ts";
 import { departureOf, type Stalls, watch } from "./stalls.ts";
 
@@ -54,6 +54,7 @@ export class Core implements ClientHome {
   readonly gate: Gate;
   readonly #capacity: Capacity;
   readonly recipients: Recipients;
+  readonly #reports: Reports;
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
   /** Requests that were not answered as they wished. */
   readonly failures: Partial<Record<ErrorCode, number>> = {};
@@ -76,8 +77,10 @@ export class Core implements ClientHome {
     this.#capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
     this.gate = new Gate(settings.maxPending, settings.authorizeTimeout);
     this.recipients = new Recipients(settings);
+    this.#reports = new Reports(settings.timeout);
     this.fanout = new Fanout(
       {
+        appended: (entry) => this.#reports.appended(entry, this.fanout),
         overran: () => void this.background("overrun", new Error(OVERRUN)),
         ordered: (order) => this.#obey(order),
         failed: (error) => this.#failed(error),
@@ -181,7 +184,7 @@ export class Core implements ClientHome {
         this.#turnBack(keys, presence, entered);
         return undefined;
       }
-      const sharing = this.#recipientsOf([inboxKey(clientId)]);
+      const sharing = this.fanout.clientsOf([inboxKey(clientId)]);
       for (const client of this.#capacity.makeRoom(clientId, subject, sharing, since))
         this.#dismiss(client, "replaced", false, NOT_SOON);
     } catch (error) {
@@ -267,39 +270,34 @@ export class Core implements ClientHome {
   ): Promise<Published | Reported> {
     this.checkOpen();
     const session = this.open();
-    if (recipient !== undefined) this.recipients.check(recipient, this.fanout.countClients(inboxKey(recipient)) > 0);
-    const appended = session.append(keys, prepareEvent(event, this.settings), nonce, recipient);
-    const { epoch, seq, repeated } = "seq" in appended ? appended : await track(this.#appends, appended);
+    if (recipient !== undefined) this.recipients.check(recipient, this.fanout.countClients([inboxKey(recipient)]) > 0);
+    const text = prepareEvent(event, this.settings);
+    const begun = report ? this.#reports.expect(keys) : undefined;
+    let position: Appended;
+    try {
+      const answer = session.append(keys, text, nonce, recipient);
+      position = "seq" in answer ? answer : await track(this.#appends, answer);
+    } catch (error) {
+      begun?.();
+      throw error;
+    }
+    const { epoch, seq, repeated } = position;
+    const id = formatPosition(epoch, seq);
     if (!repeated) this.published++;
-    const watch = report ? new Report(seq, this.#waitersFor(keys, seq, repeated), this.settings.timeout) : undefined;
+    const watch = begun && (begun(id) ?? new Report(seq, this.#waitersFor(keys, seq, repeated), this.settings.timeout));
     // What was before the log began anew nobody is given any more.
     if (epoch !== this.fanout.log.epoch) watch?.settle("lost");
-    const published = { id: formatPosition(epoch, seq), clients: this.#countClients(keys) };
+    const published = { id, clients: watch && !repeated ? watch.clients : this.fanout.countClients(keys) };
     const ready = this.fanout.ready();
     if (ready !== undefined) await ready;
     return watch ? { ...published, report: watch.done } : published;
   }
 
-  #recipientsOf(keys: readonly string[]): Set<Member> {
-    const clients = new Set<Member>();
-    for (const key of keys) {
-      // A listener is none.
-      for (const subscriber of this.fanout.subscribers(key))
-        if ("info" in subscriber) clients.add(subscriber as Member);
-    }
-    return clients;
-  }
-
-  /** Who an event is for; of one that was `repeated`, those who have not got it yet: whether the others did is not known any more. */
+  /** Who still waits for an event that was not appended just now. One that nobody was told of had nobody to be told. */
   #waitersFor(keys: readonly string[], seq: number, repeated: boolean): Set<Member> {
-    const clients = this.#recipientsOf(keys);
-    if (repeated) for (const client of clients) if (client.cursor >= seq) clients.delete(client);
+    const clients = repeated ? this.fanout.clientsOf(keys) : new Set<Member>();
+    for (const client of clients) if (client.cursor >= seq) clients.delete(client);
     return clients;
-  }
-
-  #countClients(keys: readonly string[]): number {
-    const [key, ...others] = keys;
-    return key === undefined || others.length > 0 ? this.#recipientsOf(keys).size : this.fanout.countClients(key);
   }
 
   listen(keys: readonly string[], start: Start, signal: AbortSignal | undefined): Listener {
@@ -320,7 +318,7 @@ export class Core implements ClientHome {
     checkNumbers("disconnect()", { for: barFor }, 0);
     this.open();
     this.recipients.bar(id, barFor);
-    const clients = this.#recipientsOf([inboxKey(id)]);
+    const clients = this.fanout.clientsOf([inboxKey(id)]);
     for (const client of clients) this.#dismiss(client, "disconnected", barFor <= 0);
     const elsewhere = this.recipients.disconnect(id, barFor);
     return typeof elsewhere === "number" ? clients.size + elsewhere : elsewhere.then((others) => clients.size + others);
@@ -330,7 +328,7 @@ export class Core implements ClientHome {
   #obey({ do: what, clientId, subject, barFor, at = Infinity }: Order): void {
     const isOver = what === "disconnect";
     if (isOver) this.recipients.bar(clientId, barFor);
-    for (const client of this.#recipientsOf([inboxKey(clientId)])) {
+    for (const client of this.fanout.clientsOf([inboxKey(clientId)])) {
       if ((this.#entered.get(client) ?? 0) > at) continue;
       if (isOver) this.#dismiss(client, "disconnected", barFor <= 0);
       else if (client.info.subject === subject) this.#dismiss(client, "replaced", false, NOT_SOON);

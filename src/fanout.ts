@@ -1,4 +1,5 @@
 import type { Channel, Entry } from "./channel.ts";
+import type { Member } from "./client.ts";
 import type { Session } from "./engine.ts";
 import { costOf, type Follower, type Log } from "./log.ts";
 import { Match, type Topic } from "./match.ts";
@@ -27,6 +28,8 @@ export interface Subscriber extends Reader {
 
 /** Who hears of what comes from the engine, beside events. */
 export interface FanoutHome {
+  /** An event was appended, and has not been handed to anybody. */
+  appended(entry: Entry): void;
   /** Publishing overran the log. */
   overran(): void;
   ordered(order: Order): void;
@@ -125,11 +128,19 @@ export class Fanout implements Follower, PageHome {
     return waited;
   }
 
-  subscribers(key: string): ReadonlySet<Subscriber> {
-    return this.#topics.get(key)?.subscribers ?? NOBODY;
+  /** The clients of these channels, each once. */
+  clientsOf(keys: readonly string[]): Set<Member> {
+    const clients = new Set<Member>();
+    for (const key of keys) {
+      for (const subscriber of this.#topics.get(key)?.subscribers ?? NOBODY)
+        if (!subscriber.finish) clients.add(subscriber as Member);
+    }
+    return clients;
   }
 
-  countClients(key: string): number {
+  countClients(keys: readonly string[]): number {
+    const [key, ...others] = keys;
+    if (key === undefined || others.length > 0) return this.clientsOf(keys).size;
     const topic = this.#topics.get(key);
     return topic ? topic.subscribers.size - topic.listeners : 0;
   }
@@ -139,6 +150,7 @@ export class Fanout implements Follower, PageHome {
   }
 
   appended(entry: Entry): void {
+    this.#home.appended(entry);
     for (const key of entry.keys) {
       const topic = this.#topics.get(key);
       if (topic) this.#await(topic);

@@ -1,4 +1,6 @@
+import type { Entry } from "./channel.ts";
 import type { DisconnectReason, Member } from "./client.ts";
+import type { Fanout } from "./fanout.ts";
 import { type Batch, holdsEvent } from "./reader.ts";
 import { after } from "./runtime.ts";
 
@@ -45,6 +47,8 @@ export interface DeliveryReport {
 /** Watches one event until each of its recipients has it or has failed. */
 export class Report {
   readonly done: Promise<DeliveryReport>;
+  /** How many clients it is about. */
+  readonly clients: number;
   readonly #seq: number;
   readonly #waiting: Set<Member>;
   readonly #failed: Failure[] = [];
@@ -55,6 +59,7 @@ export class Report {
   constructor(seq: number, recipients: Set<Member>, timeout: number) {
     this.#seq = seq;
     this.#waiting = recipients;
+    this.clients = recipients.size;
     this.done = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -103,5 +108,76 @@ export class Report {
     if (this.#waiting.size > 0) return;
     this.#cancel?.();
     this.#resolve({ handed: this.#handed, failed: this.#failed });
+  }
+}
+
+/** A publisher that wants a report and does not know the position of its event yet. */
+interface Publisher {
+  /** The position, once the engine has answered; empty if there is none. */
+  id?: string;
+}
+
+/** Those whose events are for the same channels. */
+interface Lane {
+  /** In the order of their calls, which is that of their events. */
+  readonly publishers: Publisher[];
+  /** By position, of each event for these channels since then: whose it is nobody can tell before the engine has answered. */
+  readonly reports: Map<string, Report | undefined>;
+}
+
+/**
+ * Begins reports as events are appended. An engine may answer only later: by then an event may have been handed on, some that it was
+ * for may have left, and others come.
+ */
+export class Reports {
+  readonly #timeout: number;
+  readonly #lanes = new Map<string, Lane>();
+
+  /** Reports are over after `timeout` milliseconds. */
+  constructor(timeout: number) {
+    this.#timeout = timeout;
+  }
+
+  /**
+   * Before a publisher asks the engine. What is returned has to be called with the answer, a position or nothing, and gives the report if
+   * the event was appended since.
+   */
+  expect(keys: readonly string[]): (id?: string) => Report | undefined {
+    const name = nameOf(keys);
+    const lane: Lane = this.#lanes.get(name) ?? { publishers: [], reports: new Map() };
+    const { publishers, reports } = lane;
+    const publisher: Publisher = {};
+    this.#lanes.set(name, lane);
+    publishers.push(publisher);
+    return (id = "") => {
+      const report = reports.get(id);
+      if (report) reports.set(id, undefined);
+      publisher.id = id;
+      while (publishers[0]?.id !== undefined) forget(reports, publishers.shift()?.id);
+      if (publishers.length === 0) {
+        forget(reports);
+        this.#lanes.delete(name);
+      }
+      return report;
+    };
+  }
+
+  /** To be called before the event is handed to anybody. */
+  appended({ keys, seq }: Entry, fanout: Pick<Fanout, "log" | "clientsOf">): void {
+    if (this.#lanes.size === 0) return;
+    const lane = this.#lanes.get(nameOf(keys));
+    lane?.reports.set(fanout.log.id(seq), new Report(seq, fanout.clientsOf(keys), this.#timeout));
+  }
+}
+
+const nameOf = (keys: readonly string[]): string => keys.join("\n");
+
+/** Drops reports that nobody asks for any more: those up to a position, or all. */
+function forget(reports: Map<string, Report | undefined>, through?: string): void {
+  if (through !== undefined && !reports.has(through)) return;
+  for (const [id, report] of reports) {
+    reports.delete(id);
+    report?.settle("late");
+    if (id === through) break;
   }
 }

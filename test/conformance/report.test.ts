@@ -138,3 +138,66 @@ test(
     expect(await report).toEqual({ handed: 1, failed: [] });
   }),
 );
+
+/** An engine that appends at once and answers when told to. */
+function held(): { wait(): Promise<void>; answer(): void } {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  return { wait: () => promise, answer: resolve };
+}
+
+test(
+  "report: where the engine answers late, who came since the append is none of the recipients, and who left since is one",
+  scene(async (stage) => {
+    const { wait, answer } = held();
+    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after") });
+    const stays = await stage.join(broker, { id: "stays" });
+    const leaves = await stage.join(broker, { id: "leaves" });
+    const reported = broker.broadcast("x", { report: true });
+    const comes = await stage.join(broker, { id: "comes" });
+    await leaves.leave();
+    expect((await stays.nextData()).data).toBe("x");
+    answer();
+    const { report, clients } = await reported;
+    expect(clients).toBe(2);
+    expect(await report).toMatchObject({ handed: 1, failed: [{ clientId: "leaves", reason: "client-left" }] });
+    await comes.leave();
+  }),
+);
+
+test(
+  "report: what was told as a gap before the engine answered is lost",
+  scene(async (stage) => {
+    const { wait, answer } = held();
+    const engine = slowEngine(stage.engine({ logBytes: 5_000 }), wait, "after");
+    const broker = stage.broker({ engine });
+    const client = await stage.join(broker, { id: "one" });
+    const reported = broker.broadcast("x", { report: true });
+    const others = Array.from({ length: 20 }, () => broker.broadcast("y".repeat(500)));
+    await client.untilControl("gap");
+    answer();
+    expect(await (await reported).report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "lost" }] });
+    await Promise.all(others);
+  }),
+);
+
+test(
+  "report: each publisher is told of its own event, in whatever order the engine answers",
+  scene(async (stage) => {
+    const answers: (() => void)[] = [];
+    const wait = (): Promise<void> => new Promise((resolve) => answers.push(resolve));
+    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after"), timeout: 40, tolerance: 1_000 });
+    const first = await stage.join(broker, { id: "first" });
+    const one = broker.broadcast("one", { report: true });
+    expect((await first.nextData()).data).toBe("one");
+    await stage.join(broker, { id: "second" });
+    const two = broker.broadcast("two", { report: true });
+    const three = broker.broadcastTo("first", "three", { report: true });
+    for (const answer of answers.reverse()) answer();
+    const reports = (await Promise.all([one, two, three])).map(({ clients, report }) => ({ clients, report }));
+    expect(reports.map(({ clients }) => clients)).toEqual([1, 2, 1]);
+    const [first1, both, last] = await Promise.all(reports.map(({ report }) => report));
+    expect(first1).toEqual({ handed: 1, failed: [] });
+    expect(both?.failed.map(({ clientId }) => clientId).sort()).toEqual(["first", "second"]);
+    expect(last?.failed.map(({ clientId, reason }) => [clientId, reason])).toEqual([["first", "late"]]);
+  }),
+);

@@ -8,7 +8,7 @@ export interface SlowEngine extends Engine {
 
 /**
  * An engine that keeps its contract and answers late: `wait` says when. With `"before"` an append happens only then, with
- * `"after"` it happens at once and the publisher is told then.
+ * `"after"` it happens at once, as a subscription does, and the publisher is told then.
  */
 export function slowEngine(
   inner: Engine,
@@ -38,7 +38,7 @@ export function slowEngine(
         append,
         async subscribe(keys) {
           calls.push("subscribe");
-          await wait();
+          if (appends === "before") await wait();
           await session.subscribe?.(keys);
         },
         unsubscribe(keys) {
