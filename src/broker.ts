@@ -2,11 +2,14 @@ import { checkNames } from "./check.ts";
 import type { ClientInfo } from "./client.ts";
 import { Core } from "./core.ts";
 import type { EventInput } from "./event.ts";
+import { answerHealth, checkHealth } from "./health.ts";
 import { type Behind, type ClientOverrides, type EventOverrides, HttpFace } from "./http.ts";
 import type { Start } from "./landing.ts";
 import type { Listened } from "./listener.ts";
+import { answerMetrics } from "./metrics.ts";
 import { inboxKey, keysOf } from "./names.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
+import { OF_FACE, READINGS } from "./readings.ts";
 import type { Published, Reported } from "./report.ts";
 import { type BrokerStats, statsOf } from "./stats.ts";
 
@@ -53,6 +56,21 @@ export interface Broker {
    * application's decision.
    */
   eventHandler(request: Request, overrides?: EventOverrides): Promise<Response>;
+  /**
+   * Answers GET and HEAD of a load balancer, at any path: 200 while the broker takes work and its engine can append, else 503 (`closed`,
+   * `engine-down`). Nobody is asked for a token, and nothing is told of the inside. A broker that is full is well. An engine that was
+   * not used before is opened.
+   *
+   * @example if (pathname === "/health") return broker.health(request);
+   */
+  health(request: Request): Promise<Response>;
+  /**
+   * Answers GET and HEAD of Prometheus, at any path, with what `stats()` says. Nobody is asked for a token: who may ask is your decision. It
+   * tells numbers, and no name of a channel or a client.
+   *
+   * @example if (pathname === "/metrics") return broker.metrics(request);
+   */
+  metrics(request: Request): Promise<Response>;
   /**
    * Publishes an event to every client, or to channels. Events keep the order of the calls, awaited or not. Resolves when the
    * publisher may go on, which is at once unless it is far ahead of those who read.
@@ -105,6 +123,8 @@ export function brokerOf(core: Core): Broker {
     fetch: (request, context) => http.fetch(request, context),
     clientHandler: (request, overrides = {}) => http.clientHandler(request, overrides),
     eventHandler: (request, overrides = {}) => http.eventHandler(request, overrides),
+    health: (request) => answerHealth(request, () => checkHealth(core)),
+    metrics: (request) => answerMetrics(request, [...READINGS, ...OF_FACE], () => statsOf(core)),
     ...sendersOf({ names, publish: (keys, event, options) => core.publish(keys, event, options) }),
     listen(options = {}) {
       checkNames("listen()", "option", LISTEN_OPTIONS, options);

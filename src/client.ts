@@ -11,15 +11,18 @@ import type { Stalls } from "./stalls.ts";
  * Why a connection ended: the client left, it was blocked for `timeout` × `tolerance`, `disconnect()` named it, what it was granted
  * expired, it reached `maxAge`, another one took its place (`duplicateIds`), the broker closed, or the runtime refused a chunk.
  */
-export type DisconnectReason =
-  | "client-left"
-  | "timeout"
-  | "disconnected"
-  | "expired"
-  | "max-age"
-  | "replaced"
-  | "closing"
-  | "write-failed";
+export type DisconnectReason = (typeof DISCONNECT_REASONS)[number];
+
+export const DISCONNECT_REASONS = [
+  "client-left",
+  "timeout",
+  "disconnected",
+  "expired",
+  "max-age",
+  "replaced",
+  "closing",
+  "write-failed",
+] as const;
 
 /** A connection, as `clients()` and the hooks show it. */
 export interface ClientInfo {

@@ -1,4 +1,5 @@
-const STATUS = {
+/** Every code, and the HTTP status that answers it. */
+export const STATUS = {
   "bad-request": 400,
   "no-event-data": 400,
   "bad-event-type": 400,

@@ -289,7 +289,7 @@ function checkOverrides(overrides: Overrides, known: ReadonlySet<string>): void 
 }
 
 /** Answers what is not for the handler. @throws {@link BrokerError} `method-not-allowed` */
-function answerMethod(request: Request, allow: string): Response | undefined {
+export function answerMethod(request: Request, allow: string): Response | undefined {
   if (request.method === "OPTIONS") return new Response(null, { status: 204, headers: { allow } });
   if (allow.split(", ").includes(request.method)) return undefined;
   throw new BrokerError("method-not-allowed", `${quote(request.method)} is not answered here.`, { headers: { allow } });

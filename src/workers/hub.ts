@@ -3,11 +3,14 @@ import { type Broker, sendersOf } from "../broker.ts";
 import { checkNames } from "../check.ts";
 import { BrokerError, type ErrorCode } from "../errors.ts";
 import { type EventInput, encode, formatEnd } from "../event.ts";
+import { answerHealth } from "../health.ts";
 import { type Behind, HttpFace } from "../http.ts";
 import type { Start } from "../landing.ts";
+import { answerMetrics } from "../metrics.ts";
 import { NameRules } from "../names.ts";
 import { type BrokerOptions, type ErrorStage, resolveOptions, type Settings } from "../options.ts";
 import { jitter } from "../random.ts";
+import { READINGS } from "../readings.ts";
 import type { DeliveryReport, Published, PublishOptions, Reported } from "../report.ts";
 import type { BrokerStats } from "../stats.ts";
 import { Bridge } from "./bridge.ts";
@@ -70,6 +73,7 @@ export type Call =
       readonly options: PublishOptions;
     }
   | { readonly do: "disconnect"; readonly clientId: string; readonly barFor: number }
+  | { readonly do: "check" }
   | { readonly do: "stats" };
 
 /** An error keeps its code only so: of a thrown one RPC passes on the message. */
@@ -85,6 +89,13 @@ type WithReport = Published & { readonly report?: () => Promise<DeliveryReport> 
 /** The broker of a namespace of objects, as a Worker has it. All methods may be called detached. */
 export interface Hub
   extends Pick<Broker, "fetch" | "clientHandler" | "eventHandler" | "broadcast" | "broadcastTo" | "disconnect"> {
+  /** As `health` of a broker. It asks the object that `name` says, which is a request to it and wakes it. */
+  health(request: Request): Promise<Response>;
+  /**
+   * As `metrics` of a broker, of the object that `name` says. What this isolate counts for itself is left out (pending requests, failures):
+   * another one may answer the next time, with counts of its own.
+   */
+  metrics(request: Request): Promise<Response>;
   /** What the object counts; `pending` and `failures` are of the requests that this isolate answered. */
   stats(): Promise<BrokerStats>;
 }
@@ -140,8 +151,9 @@ export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
     secrets: new Map(),
   };
 
-  const faceFor = (request: Request): HttpFace =>
-    new HttpFace(new Remote(shared, () => (typeof name === "function" ? name(request) : name)));
+  const remoteFor = (request: Request): Remote =>
+    new Remote(shared, () => (typeof name === "function" ? name(request) : name));
+  const faceFor = (request: Request): HttpFace => new HttpFace(remoteFor(request));
   const remote = (): Remote => {
     if (typeof name === "function")
       throw new TypeError("Which object is it for? Use hub(namespace, { name: … }), or call the object's stub.");
@@ -151,6 +163,8 @@ export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
     fetch: (request, context) => faceFor(request).fetch(request, context),
     clientHandler: (request, overrides = {}) => faceFor(request).clientHandler(request, overrides),
     eventHandler: (request, overrides = {}) => faceFor(request).eventHandler(request, overrides),
+    health: (request) => answerHealth(request, () => remoteFor(request).look({ do: "check" })),
+    metrics: (request) => answerMetrics(request, READINGS, () => remoteFor(request).look({ do: "stats" })),
     ...sendersOf({ names: shared.names, publish: async (keys, event, given) => remote().publish(keys, event, given) }),
     disconnect: async (clientId, { for: barFor = 0 } = {}) =>
       remote().call({ do: "disconnect", clientId: shared.names.clientId(clientId), barFor }),
@@ -210,6 +224,16 @@ class Remote implements Behind {
 
   isBarred(clientId: string): Promise<boolean> {
     return this.call({ do: "barred", clientId });
+  }
+
+  /** As `call`, for who watches the object and is told nothing of the inside. */
+  async look<T>(call: Call): Promise<T> {
+    try {
+      return await this.call(call);
+    } catch (error) {
+      if (!(error instanceof BrokerError)) void this.background("request", error);
+      throw error;
+    }
   }
 
   async publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published> {

@@ -3,6 +3,7 @@ import type { ClientInfo, DisconnectReason } from "../client.ts";
 import { Core } from "../core.ts";
 import { type DurableEngineOptions, type DurableLog, durableEngine } from "../engines/durable.ts";
 import { BrokerError } from "../errors.ts";
+import { checkHealth } from "../health.ts";
 import { keysOfClient } from "../names.ts";
 import { type BrokerOptions, resolveOptions } from "../options.ts";
 import { randomName } from "../random.ts";
@@ -148,6 +149,7 @@ export class Room implements LinkHome {
     if (call.do === "secret") return this.secret;
     if (call.do === "barred") return core.isBarred(call.clientId);
     if (call.do === "disconnect") return { clients: await core.disconnect(call.clientId, call.barFor) };
+    if (call.do === "check") return checkHealth(core);
     if (call.do === "stats") return this.broker.stats();
     const { report, ...published } = (await core.publish(call.keys, call.event, call.options)) as Reported;
     return report === undefined ? published : { ...published, report: () => report };

@@ -43,6 +43,8 @@ test("the tarball holds the build, its types and maps, the sources, and nothing 
     "dist/index.js.map",
     "dist/hono.js",
     "dist/hono.d.ts",
+    "dist/otel.js",
+    "dist/otel.d.ts",
     "dist/redis/index.js",
     "dist/redis/index.d.ts",
     "dist/testing/index.js",
@@ -106,6 +108,31 @@ describe("fanwire/redis and fanwire/testing of the installed package, which need
   ])("work on %s", async (name, args) => {
     const { stdout } = await run(bin(name), args, { cwd: folder });
     expect(stdout.trim()).toBe("true TypeError function");
+  });
+});
+
+describe("fanwire/otel of the installed package, with the app's own API and no SDK,", () => {
+  const code = `
+    import { createBroker } from "fanwire";
+    import { instrument } from "fanwire/otel";
+    const broker = instrument(createBroker());
+    const { clients } = await broker.broadcast("x");
+    await broker.close();
+    console.log(clients, broker.stats().published);
+  `;
+  beforeAll(async () => {
+    // The folder, without asking a registry: npm links to it.
+    const api = join(root, "node_modules/@opentelemetry/api");
+    await run("npm", ["install", "--no-audit", "--no-fund", "--offline", api], { cwd: folder });
+    await writeFile(join(folder, "traced.mjs"), code);
+  });
+  test.each([
+    ["node", ["traced.mjs"]],
+    ["bun", ["traced.mjs"]],
+    ["deno", ["run", "-A", "traced.mjs"]],
+  ])("publishes on %s", async (name, args) => {
+    const { stdout } = await run(bin(name), args, { cwd: folder });
+    expect(stdout.trim()).toBe("0 1");
   });
 });
 

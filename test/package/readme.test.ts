@@ -73,7 +73,7 @@ test("README: every TypeScript snippet compiles against the built package", () =
 });
 
 // It began with 250. Hono, authorisation, running it and Workers have each a section that people asked for; several machines took another 70,
-// because what Redis has to be set to, and what holds while it is away, is nowhere else to be read.
-test("README has at most 480 lines", () => {
-  expect(readFileSync(`${root}README.md`, "utf8").split("\n").length).toBeLessThanOrEqual(480);
+// because what Redis has to be set to, and what holds while it is away, is nowhere else to be read; and what to watch and how to size it another 40.
+test("README has at most 520 lines", () => {
+  expect(readFileSync(`${root}README.md`, "utf8").split("\n").length).toBeLessThanOrEqual(520);
 });

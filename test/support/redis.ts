@@ -9,17 +9,19 @@ import { freePort } from "./server.ts";
 
 const PROGRAM = process.env.REDIS_SERVER ?? "redis-server";
 
-/** Whether this machine has a Redis of its own. Under CI it has to. */
-export const hasRedis: boolean = (() => {
+/** The Redis that this machine has of its own, if it has one. Under CI it has to. */
+export const redisVersion: string | undefined = (() => {
   try {
-    execFileSync(PROGRAM, ["--version"], { stdio: "ignore" });
-    return true;
+    const [said = PROGRAM] = /v=\S+/.exec(execFileSync(PROGRAM, ["--version"], { encoding: "utf8" })) ?? [];
+    return said.replace("v=", "Redis ");
   } catch {
     if (process.env.CI === "true") throw new Error(`there is no ${PROGRAM} on the PATH; install it`);
     console.warn(`redis: skipped, there is no ${PROGRAM} on the PATH`);
-    return false;
+    return undefined;
   }
 })();
+
+export const hasRedis: boolean = redisVersion !== undefined;
 
 /** A Redis that a test started. */
 export class RedisServer {

@@ -1,0 +1,27 @@
+import type { Core } from "./core.ts";
+import { BrokerError } from "./errors.ts";
+import { answerMonitor } from "./monitor.ts";
+
+/**
+ * Looks whether a broker takes work. One that was not used before opens its engine for that: nobody else can say whether it is there.
+ *
+ * @throws {@link BrokerError} `closed`, `engine-down`
+ */
+export function checkHealth(core: Pick<Core, "checkOpen" | "open">): void {
+  core.checkOpen();
+  let state: "up" | "down" | undefined = "down";
+  let cause: unknown;
+  try {
+    ({ state } = core.open());
+  } catch (error) {
+    cause = error;
+  }
+  if (state === "down") throw new BrokerError("engine-down", "Nothing can be published now.", { cause });
+}
+
+/** Says that all is well if `check` does not throw. */
+export const answerHealth = (request: Request, check: () => unknown): Promise<Response> =>
+  answerMonitor(request, "application/json", async () => {
+    await check();
+    return '{"status":"up"}';
+  });

@@ -1,0 +1,132 @@
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import type { Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { serve } from "@hono/node-server";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type Broker, createBroker } from "../../src/index.ts";
+import { freePort, listens } from "../support/server.ts";
+
+// What we write for Prometheus, as its own programs read it: promtool, which also judges names, and a server that scrapes, with README's alerts.
+
+const { error: missing, stdout: version } = spawnSync("promtool", ["--version"], { encoding: "utf8" });
+// Where it is not installed this says so; in CI it fails instead.
+const run = test.runIf(process.env.CI === "true" || !missing);
+if (missing) console.warn("services: there is no promtool here; its tests are left out");
+else console.log(`services on ${version.split(" (")[0]}`);
+
+const [rules = ""] = [
+  ...readFileSync(new URL("../../README.md", import.meta.url), "utf8").matchAll(/^```yaml\n(groups:[\s\S]*?)^```/gm),
+].map(([, text]) => text);
+
+/** What promtool says of a text: nothing, if it has nothing to find fault with. */
+function check(input: string): { status: number | null; said: string } {
+  const { status, stdout, stderr } = spawnSync("promtool", ["check", "metrics"], { input, encoding: "utf8" });
+  return { status, said: `${stdout}${stderr}` };
+}
+
+let broker: Broker;
+let web: Server;
+let prometheus: ChildProcess | undefined;
+const folder = mkdtempSync(join(tmpdir(), "fanwire-prometheus-"));
+let url: string;
+
+beforeAll(async () => {
+  broker = createBroker();
+  await new Promise<void>((resolve) => {
+    web = serve({ fetch: broker.metrics, port: 0, hostname: "127.0.0.1" }, () => resolve()) as Server;
+  });
+  if (missing) return;
+  writeFileSync(join(folder, "rules.yml"), rules);
+  writeFileSync(
+    join(folder, "prometheus.yml"),
+    `global: { scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }
+rule_files: [rules.yml]
+scrape_configs:
+  - job_name: fanwire
+    static_configs: [{ targets: ["127.0.0.1:${(web.address() as AddressInfo).port}"] }]
+`,
+  );
+  const port = await freePort();
+  url = `http://127.0.0.1:${port}/api/v1`;
+  prometheus = spawn(
+    "prometheus",
+    [
+      `--config.file=${folder}/prometheus.yml`,
+      `--storage.tsdb.path=${folder}/data`,
+      `--web.listen-address=127.0.0.1:${port}`,
+    ],
+    { stdio: "ignore" },
+  );
+  await listens(port);
+});
+
+afterAll(async () => {
+  prometheus?.kill("SIGKILL");
+  web.close();
+  await broker.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const ask = async (path: string): Promise<unknown> => {
+  const answer = await fetch(`${url}/${path}`);
+  // It answers 503 until it has read what it stored.
+  return answer.ok ? ((await answer.json()) as { data: unknown }).data : undefined;
+};
+
+/** The values of an expression, by one of its labels; asked again until there are any. */
+async function query(expression: string, label: string): Promise<Record<string, number>> {
+  for (;;) {
+    const data = (await ask(`query?query=${encodeURIComponent(expression)}`)) as Found | undefined;
+    if (data && data.result.length > 0)
+      return Object.fromEntries(data.result.map(({ metric, value }) => [metric[label] ?? "", Number(value[1])]));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+interface Found {
+  readonly result: readonly { readonly metric: Record<string, string>; readonly value: [number, string] }[];
+}
+
+run("promtool finds nothing wrong with the text, its names included, and does find what is wrong", async () => {
+  const text = await (await broker.metrics(new Request("http://fanwire.test/metrics"))).text();
+  expect(check(text)).toEqual({ status: 0, said: "" });
+  expect(check(text.replace("fanwire_clients 0", "fanwire_clients")).status).not.toBe(0);
+  expect(check(text.replaceAll("_total", "_sum_total").replaceAll("counter", "gauge")).said).not.toBe("");
+});
+
+run("a Prometheus server takes the answer, and knows values, labels, types and helps as we meant them", async () => {
+  await broker.broadcast("x", { channel: "a" });
+  await broker.fetch(new Request("http://fanwire.test/nothing"));
+  expect(await query("fanwire_events_published_total == 1", "job")).toEqual({ fanwire: 1 });
+  expect(await query("fanwire_failures_total > 0", "code")).toEqual({ "not-found": 1 });
+  expect(await query("fanwire_disconnects_total", "reason")).toMatchObject({ timeout: 0, "client-left": 0 });
+  expect(await query("fanwire_engine_up", "job")).toEqual({ fanwire: 1 });
+  const metadata = (await ask("metadata")) as Record<string, { type: string; help: string }[]>;
+  const ours = Object.entries(metadata).filter(([name]) => name.startsWith("fanwire_"));
+  expect(ours.length).toBe(18);
+  for (const [name, [{ type, help } = { type: "", help: "" }]] of ours)
+    expect([name, type, help.length > 9]).toEqual([name, name.endsWith("_total") ? "counter" : "gauge", true]);
+});
+
+run(
+  "README's alerts are evaluated, each is about something that is told, and none is on while all is well",
+  async () => {
+    type Rule = { query: string; health: string; state: string };
+    let found: Rule[] = [];
+    while (found.length === 0 || found.some(({ health }) => health === "unknown")) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      const { groups } = ((await ask("rules")) ?? { groups: [] }) as { groups: { rules: Rule[] }[] };
+      found = groups.flatMap(({ rules }) => rules);
+    }
+    expect(found.length).toBeGreaterThan(3);
+    const text = await (await broker.metrics(new Request("http://fanwire.test/metrics"))).text();
+    for (const { query, health, state } of found) {
+      expect([query, health, state]).toEqual([query, "ok", "inactive"]);
+      const names = query.match(/fanwire_\w+(\{[^}]*\})?/g) ?? [];
+      expect(names.length).toBeGreaterThan(0);
+      for (const name of names) expect(text).toContain(`\n${name.replace(/\{(\w+)=~?"([\w-]+).*\}/, '{$1="$2"}')} `);
+    }
+  },
+);
