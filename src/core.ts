@@ -281,23 +281,24 @@ export class Core implements ClientHome {
       begun?.();
       throw error;
     }
-    const { epoch, seq, repeated } = position;
-    const id = formatPosition(epoch, seq);
-    if (!repeated) this.published++;
-    const watch = begun && (begun(id) ?? new Report(seq, this.#waitersFor(keys, seq, repeated), this.settings.timeout));
-    // What was before the log began anew nobody is given any more.
-    if (epoch !== this.fanout.log.epoch) watch?.settle("lost");
-    const published = { id, clients: watch && !repeated ? watch.clients : this.fanout.countClients(keys) };
+    const id = formatPosition(position.epoch, position.seq);
+    if (!position.repeated) this.published++;
+    const watch = begun && (begun(id) ?? this.#reportOn(keys, position));
+    const published = { id, clients: watch && !position.repeated ? watch.clients : this.fanout.countClients(keys) };
     const ready = this.fanout.ready();
     if (ready !== undefined) await ready;
     return watch ? { ...published, report: watch.done } : published;
   }
 
-  /** Who still waits for an event that was not appended just now. One that nobody was told of had nobody to be told. */
-  #waitersFor(keys: readonly string[], seq: number, repeated: boolean): Set<Member> {
-    const clients = repeated ? this.fanout.clientsOf(keys) : new Set<Member>();
-    for (const client of clients) if (client.cursor >= seq) clients.delete(client);
-    return clients;
+  /** On an event that this process was not told of meanwhile: it was before, or is still to come. About those who do not have it yet. */
+  #reportOn(keys: readonly string[], { epoch, seq, repeated }: Appended): Report {
+    const isHere = epoch === this.fanout.log.epoch;
+    const clients = this.fanout.clientsOf(keys);
+    if (isHere) for (const client of clients) if (client.cursor >= seq) clients.delete(client);
+    const report = new Report(isHere ? seq : Infinity, clients, this.settings.timeout);
+    // What was before the log began anew nobody is given any more.
+    if (!isHere) report.settle(repeated ? "lost" : "late");
+    return report;
   }
 
   listen(keys: readonly string[], start: Start, signal: AbortSignal | undefined): Listener {

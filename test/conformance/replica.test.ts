@@ -291,6 +291,35 @@ test(
 );
 
 test(
+  "a new epoch: an event of it is not reported as handed to those whose log this process still has",
+  replicas(async (world) => {
+    const broker = world.broker();
+    const client = await world.join(broker);
+    await world.publish(broker, numbers(1, 3));
+    await world.readTo(client, "3");
+    world.store.beginAnew();
+    const { report, clients } = await world.clock.until(broker.broadcast("4", { report: true }));
+    expect(clients).toBe(1);
+    expect(await world.clock.until(report)).toMatchObject({ handed: 0, failed: [{ reason: "late" }] });
+    expect(await world.readTo(client, "4")).toEqual(numbers(1, 4));
+  }),
+);
+
+test(
+  "a report without a feed: who is connected waits for the event, and has it when the feed is back",
+  replicas(async (world) => {
+    const broker = world.broker({ timeout: 60_000 });
+    const client = await world.join(broker);
+    world.session().feed(false);
+    await world.clock.turns(5);
+    const { report } = await world.clock.until(broker.broadcast("1", { report: true }));
+    world.session().feed(true);
+    expect(await world.readTo(client, "1")).toEqual(["1"]);
+    expect(await world.clock.until(report)).toEqual({ handed: 1, failed: [] });
+  }),
+);
+
+test(
   "a new epoch: the log is empty at once, and is made by who notices it",
   replicas(async (world) => {
     const broker = world.broker();
