@@ -169,6 +169,8 @@ export class HttpFace {
 
     const data = await readText(request, settings.maxBodyBytes);
     if (data === "") throw new BrokerError("no-event-data", "no event data provided");
+    // A body may take its time, and what was granted may be over by its end.
+    if (admission.expiresAt <= Date.now()) throw unauthorized("Event refused: what was granted has expired.");
     const keys = id === undefined ? keysOf(attempt.channels) : [inboxKey(id)];
     const event: EventInput = type ? { data, event: type } : data;
     // A key holds for who presents it: nobody can take another one's and so have its event taken for a repeated one.

@@ -23,7 +23,7 @@ export type Wish = Omit<
 /** Infinity does not survive JSON. */
 export const revive = (_key: string, value: unknown): unknown => (value === "Infinity" ? Infinity : value);
 
-/** What the broker answers; it knows nothing of the last. */
+/** What the broker answers; it knows nothing of the last. It is given what is no verb at all as well. */
 export const FACE = new Set(["connect", "broadcast", "nowhere"]);
 
 export function createApp(host: Host): (request: Request, context?: unknown) => Promise<Response> {
@@ -61,7 +61,7 @@ export function createApp(host: Host): (request: Request, context?: unknown) => 
     // By hand, because with a Host that is none this is no URL.
     const [, name = "", verb = ""] = /^(?:https?:\/\/[^/]*)?\/([^/?]*)\/?([^/?]*)/.exec(request.url) ?? [];
     if (name === "") return new Response(navigator.userAgent);
-    if (FACE.has(verb)) {
+    if (FACE.has(verb) || !/^[a-z]+$/.test(verb)) {
       // A server that takes the place of another one has its broker before its first client.
       if (!stages.has(name)) stages.set(name, make(name, {}));
       const stage = stages.get(name) as Stage;
