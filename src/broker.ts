@@ -7,7 +7,7 @@ import { type Behind, type ClientOverrides, type EventOverrides, HttpFace } from
 import type { Start } from "./landing.ts";
 import type { Listened } from "./listener.ts";
 import { answerMetrics } from "./metrics.ts";
-import { inboxKey, keysOf } from "./names.ts";
+import { inboxKey, keysOf, nonceOf } from "./names.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
 import { OF_FACE, READINGS } from "./readings.ts";
 import type { Published, Reported } from "./report.ts";
@@ -159,7 +159,7 @@ export function sendersOf({
     { report, key }: SendOptions,
     recipient?: string,
   ): Promise<Reported> {
-    const nonce = key === undefined ? undefined : `own ${names.key(key)}`;
+    const nonce = key === undefined ? undefined : nonceOf("own", names.key(key));
     return (await publish(keys, event, { report, nonce, recipient })) as Reported;
   }
 

@@ -6,7 +6,7 @@ import { isForged } from "./cors.ts";
 import { BrokerError, type ErrorCode, quote, unauthorized } from "./errors.ts";
 import { checkEventType, type EventInput } from "./event.ts";
 import type { Start } from "./landing.ts";
-import { inboxKey, keysOf, type NameRules } from "./names.ts";
+import { inboxKey, keysOf, type NameRules, nonceOf } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
 import { asBrokerError, problem, withRetryAfter } from "./problem.ts";
 import { randomName } from "./random.ts";
@@ -175,7 +175,7 @@ export class HttpFace {
     const event: EventInput = type ? { data, event: type } : data;
     // A key holds for who presents it: nobody can take another one's and so have its event taken for a repeated one.
     const { subject = null, byToken = false } = admission;
-    const nonce = key === undefined ? undefined : JSON.stringify([byToken, subject, key]);
+    const nonce = key === undefined ? undefined : nonceOf(JSON.stringify([byToken, subject]), key);
     const published = await core.publish(keys, event, { nonce, recipient: id });
     return Response.json(published, { headers: { "cache-control": "no-store" } });
   }

@@ -102,3 +102,9 @@ export const keysOfClient = (clientId: string, channels: readonly string[]): rea
 /** The keys of channels, for an event: everybody's where none is named. */
 export const keysOf = (channels: readonly string[]): readonly string[] =>
   channels.length > 0 ? channels.map(channelKey) : EVERYBODY;
+
+/** What an event that a publisher gives a key is known by; no key has a line break. */
+export const nonceOf = (publisher: string, key: string): string => `${publisher}\n${key}`;
+
+/** Whose event is known by this. */
+export const publisherOf = (nonce: string): string => nonce.slice(0, nonce.lastIndexOf("\n") + 1);

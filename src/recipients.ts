@@ -63,7 +63,7 @@ export class Recipients {
   }
 
   left(presence: Presence): void {
-    this.#lingering.set(presence.clientId, this.#settings.inboxLinger, true);
+    this.#lingering.set(presence.clientId, this.#settings.inboxLinger, true, presence.subject);
     this.#shared?.leave(presence, this.#settings.inboxLinger);
   }
 

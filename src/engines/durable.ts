@@ -12,8 +12,9 @@ import { appendOnce, type Known } from "./keys.ts";
 /** Options of {@link durableEngine}. */
 export interface DurableEngineOptions extends LogOptions {
   /**
-   * Milliseconds that the key of an event (`Idempotency-Key`) is remembered; each costs a row. The last 100,000 are, at the most. 0
-   * remembers none. @default 300_000
+   * Milliseconds that the key of an event (`Idempotency-Key`) is remembered; each costs a row. 100,000 are, at the most, and
+   * beyond that the oldest of the subject that has the most are forgotten. 0 remembers none.
+   * @default 300_000
    */
   readonly keyWindow?: number | undefined;
 }
@@ -110,8 +111,8 @@ export function durableEngine(
   function keep<T>(kind: string, deadlines: Deadlines<T>): void {
     const time = Date.now();
     for (const { name, until, value } of run("SELECT name, until, value FROM fanwire_marks WHERE kind = ?", kind))
-      deadlines.set(name as string, (until as number) - time, JSON.parse(value as string));
-    deadlines.onSet = (name, until, value) =>
+      deadlines.set(name as string, (until as number) - time, ...(JSON.parse(value as string) as [T, string]));
+    deadlines.onSet = (name, until, ...value) =>
       attempt(() => {
         run("INSERT OR REPLACE INTO fanwire_marks VALUES (?, ?, ?, ?)", kind, name, until, JSON.stringify(value));
         engine.onKept?.(Math.max(until, Date.now() + TIDY));

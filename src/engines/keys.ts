@@ -1,6 +1,7 @@
 import type { Deadlines } from "../deadlines.ts";
 import type { Appended } from "../engine.ts";
 import { BrokerError } from "../errors.ts";
+import { publisherOf } from "../names.ts";
 
 /** The keys of events that were appended not long ago: where each event is, and what tells it from another. */
 export type Known = Deadlines<{ readonly seq: number; readonly print: string }>;
@@ -22,7 +23,7 @@ export function appendOnce(
     throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
   if (before) return { epoch, seq: before.seq, repeated: true };
   const seq = append();
-  known.set(nonce, keyWindow, { seq, print });
+  known.set(nonce, keyWindow, { seq, print }, publisherOf(nonce));
   return { epoch, seq, repeated: false };
 }
 

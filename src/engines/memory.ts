@@ -12,7 +12,8 @@ export interface MemoryEngineOptions extends LogOptions {
   /** The `ctx` of the Durable Object that the broker lives in. Required on Workers, unused elsewhere. */
   readonly durableObject?: object;
   /**
-   * Milliseconds that the key of an event (`Idempotency-Key`) is remembered; the last 100,000 are, at the most. 0 remembers none.
+   * Milliseconds that the key of an event (`Idempotency-Key`) is remembered; 100,000 are, at the most, and beyond that
+   * the oldest of the subject that has the most are forgotten. 0 remembers none.
    * @default 300_000
    */
   readonly keyWindow?: number;
