@@ -184,14 +184,14 @@ const ways: readonly Way[] = [
   {
     how: "what the client was granted expires",
     async go(stage, broker) {
-      const client = await stage.connect(broker, ann({ expiresAt: Date.now() + 20 }));
+      const client = await stage.connect(broker, ann({ expiresAt: Date.now() + 200 }));
       expect(await client.ended()).toBe("closed");
     },
   },
   {
     how: "what the client was granted expires while it is blocked",
     async go(stage, broker, left) {
-      await stage.connect(broker, ann({ expiresAt: Date.now() + 20 }));
+      await stage.connect(broker, ann({ expiresAt: Date.now() + 200 }));
       await broker.broadcast("unread");
       await until(left, "expired");
     },

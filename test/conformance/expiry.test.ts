@@ -123,7 +123,7 @@ reading("expiresAt: in years is no reason to end now", async ({ stage, enter }) 
     decade: () => Date.now() + 10 * 365 * 24 * HOUR,
     last: () => new Date(8.64e15),
     ever: () => Number.POSITIVE_INFINITY,
-    soon: () => Date.now() + 50,
+    soon: () => Date.now() + 200,
   };
   const broker = stage.broker({ authorize: ({ clientId = "" }) => ({ clientId, expiresAt: expiries[clientId]?.() }) });
   const delays: number[] = [];
@@ -148,7 +148,7 @@ reading("expiresAt: in years is no reason to end now", async ({ stage, enter }) 
 });
 
 reading("expiresAt: a timer that fires before its time, as the clock says, ends nobody", async ({ stage, enter }) => {
-  const broker = stage.broker({ authorize: () => ({ expiresAt: Date.now() + 20 }) });
+  const broker = stage.broker({ authorize: () => ({ expiresAt: Date.now() + 150 }) });
   const client = await enter(broker);
   const looks = new Witness<void>();
   const { now } = Date;
