@@ -16,6 +16,8 @@ export class Deadlines<T = true> {
   /** The names of each owner, the one that was set longest ago first. */
   readonly #owned = new Map<string, Set<string>>();
   #added = 0;
+  /** How many the last look for those that are over has left. */
+  #left = 0;
   /** Names of the owner that had the most when that was last looked for, which is not done every time; none if all have few. */
   #fullest: Set<string> | undefined;
   /** How many names of that owner are left when it is looked for again, and how many others go before that if there was none. */
@@ -32,10 +34,11 @@ export class Deadlines<T = true> {
     const time = now();
     const end = Math.max(time + ms, this.#kept.get(name)?.end ?? 0);
     this.#forget(name);
-    // As often as there are names, so that each costs the same.
-    if (++this.#added >= Math.max(SWEEP, this.#kept.size)) {
+    // When there may be twice as many as were left, so that each costs the same.
+    if (++this.#added >= Math.max(SWEEP, this.#left)) {
       this.#added = 0;
       for (const [old, kept] of this.#kept) if (kept.end <= time) this.#forget(old);
+      this.#left = this.#kept.size;
     }
     if (end <= time) return;
     if (this.#kept.size >= this.#most) this.#makeRoom();

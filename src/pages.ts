@@ -124,7 +124,7 @@ export class Pages {
       if (log !== this.#home.log) return;
       this.#pages.delete(name);
       this.#home.failed(error);
-      if (this.#waiting.size > 0) this.#cancelRetry ??= after(RETRY + jitter(RETRY), () => this.#retry());
+      if (this.#waiting.size > 0) this.#cancelRetry ??= after(RETRY + jitter(RETRY), () => this.#retry(), true);
     } finally {
       this.#loading--;
       this.#load([]);

@@ -46,6 +46,17 @@ test("deadlines: a name that another one takes is the other one's, and what is o
   expect(deadlines.has(`${MANY - 1}`)).toBe(true);
 });
 
+test("deadlines: what is over is looked for again and again", async () => {
+  const deadlines = new Deadlines(4 * MANY);
+  deadlines.set("oldest", 60_000, true);
+  for (let turn = 0; turn < 12; turn++) {
+    for (let index = 0; index < MANY; index++) deadlines.set(`${turn} ${index}`, 1, true);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  // Else there would be no room for it.
+  expect(deadlines.has("oldest")).toBe(true);
+});
+
 test("keys: one publisher's do not have another one's forgotten, and what is sent again is still known", () => {
   const known: Known = new Deadlines(100);
   let head = 0;

@@ -1,6 +1,7 @@
 import { expect, test, vi } from "vitest";
 import type { ClientInfo, DisconnectReason } from "../../src/index.ts";
-import type { Connection } from "../support/connection.ts";
+import { Clock } from "../support/clock.ts";
+import { Connection } from "../support/connection.ts";
 import { clientRequest, codeOf, eventRequest, problemOf, type Scene, scene, turn, Witness } from "../support/scene.ts";
 
 // How long things last: streams, recipients that are away, ids that are turned away, and the last id of a quiet stream.
@@ -91,6 +92,31 @@ test(
     } finally {
       random.mockRestore();
     }
+  }),
+);
+
+test(
+  "maxAge: what a client has outside of the broker goes with it: its timer, and its listener on the request",
+  scene(async (stage) => {
+    const clock = new Clock();
+    await clock.run(async () => {
+      const broker = stage.broker({ maxAge: 1_000_000 });
+      const abort = new AbortController();
+      const request = clientRequest({}, abort.signal);
+      const { signal } = request;
+      // Where each reading of `request.signal` gives another object, it is this one from here on.
+      Object.defineProperty(request, "signal", { value: signal });
+      const added = vi.spyOn(signal, "addEventListener");
+      const removed = vi.spyOn(signal, "removeEventListener");
+      const client = new Connection(await broker.clientHandler(request), abort);
+      await client.untilControl("ready");
+      const held = clock.pending.filter((ms) => ms > 100_000);
+      await client.leave();
+      expect([held.length, clock.pending]).toEqual([1, []]);
+      const listeners = added.mock.calls.map(([, listener]) => listener);
+      expect(listeners.length).toBeGreaterThan(0);
+      expect(removed.mock.calls.map(([, listener]) => listener)).toEqual(listeners);
+    });
   }),
 );
 

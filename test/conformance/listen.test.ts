@@ -6,6 +6,20 @@ const dataOf = (result: IteratorResult<Listened, undefined>): string =>
   result.done ? "done" : result.value.type === "event" ? result.value.data : "gap";
 
 test(
+  "listen: a listener is no client, and publishers are not told of one",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    await stage.join(broker, { channel: "a" });
+    const listeners = [broker.listen(), broker.listen({ channel: ["a", "b"] })];
+    const waiting = listeners.map((each) => each.next());
+    expect(await broker.broadcast("1", { channel: "b" })).toMatchObject({ clients: 0 });
+    expect(await broker.broadcast("2", { channel: "a" })).toMatchObject({ clients: 1 });
+    expect(await broker.broadcast("3")).toMatchObject({ clients: 1 });
+    expect((await Promise.all(waiting)).map(dataOf)).toEqual(["3", "1"]);
+  }),
+);
+
+test(
   "listen: its cursor is taken at the call, not at the first next()",
   scene(async (stage) => {
     const broker = stage.broker();

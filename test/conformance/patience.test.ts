@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import type { ClientInfo, DisconnectReason } from "../../src/index.ts";
+import { Clock } from "../support/clock.ts";
 import { scene, Witness } from "../support/scene.ts";
 
 interface Left {
@@ -73,6 +74,72 @@ test(
       expect((await passed.next()).client.clientId).toBe(`stuck ${round}`);
     }
     expect(broker.clients().map(({ clientId }) => clientId)).toEqual(["quiet"]);
+  }),
+);
+
+test.each([
+  [0, 1],
+  [1, 1],
+  [3, 3],
+])(
+  "tolerance %i: who is stuck goes at the end of timeout number %i, not before, and all it reads begins the count anew",
+  (tolerance, times) =>
+    scene(async (stage) => {
+      const clock = new Clock();
+      await clock.run(async () => {
+        const broker = stage.broker({ timeout: 1_000, tolerance });
+        const slow = await stage.join(broker, { id: "slow" });
+        for (let round = 0; round < 3; round++) {
+          await broker.broadcast("x");
+          await clock.pass(times * 1_000 - 1);
+          expect(broker.stats()).toMatchObject({ clients: 1, blocked: 1 });
+          await slow.nextData();
+        }
+        await broker.broadcast("x");
+        await clock.pass(times * 1_000 - 1);
+        expect(broker.stats().clients).toBe(1);
+        await clock.pass(2);
+        expect(broker.stats()).toMatchObject({ clients: 0, disconnects: { timeout: 1 } });
+      });
+    })(),
+);
+
+test(
+  "timeout: runs from when a client got stuck, whatever is published meanwhile",
+  scene(async (stage) => {
+    const clock = new Clock();
+    await clock.run(async () => {
+      const broker = stage.broker({ timeout: 1_000, tolerance: 1 });
+      await stage.join(broker);
+      for (let ms = 0; ms < 1_000; ms += 250) {
+        await broker.broadcast("x");
+        expect(broker.stats().clients).toBe(1);
+        await clock.pass(250);
+      }
+      await clock.pass(2);
+      expect(broker.stats()).toMatchObject({ clients: 0, disconnects: { timeout: 1 } });
+    });
+  }),
+);
+
+test(
+  "timeout: no timer runs while nobody is stuck",
+  scene(async (stage) => {
+    const clock = new Clock();
+    await clock.run(async () => {
+      const broker = stage.broker({ timeout: 1_000, heartbeat: Number.POSITIVE_INFINITY });
+      const client = await stage.join(broker);
+      await broker.broadcast("the first that it reads");
+      await clock.turns();
+      await client.nextData();
+      for (let round = 0; round < 2; round++) {
+        await broker.broadcast("x");
+        await clock.turns();
+        expect(clock.pending).toHaveLength(1);
+        await client.nextData();
+        expect(clock.pending).toEqual([]);
+      }
+    });
   }),
 );
 

@@ -25,6 +25,25 @@ test(
 );
 
 test(
+  "a client that waits for a page is told no position, or it would skip what it waits for",
+  replicas(
+    async (world) => {
+      // So short that an idle client is told where the log is in place of a heartbeat.
+      const broker = world.broker({ log: { ...TINY, retention: { age: 1_000 } }, heartbeat: 1_000 });
+      const client = await world.join(broker);
+      await world.publish(broker, ["1", "2", "3", "4", "5", "6"]);
+      world.session().commands(false);
+      const reading = world.readTo(client, "6");
+      await world.clock.pass(5_000);
+      expect([client.comments > 0, client.control("position")]).toEqual([true, []]);
+      world.session().commands(true);
+      expect(await reading).toEqual(["1", "2", "3", "4", "5", "6"]);
+    },
+    { page: 2 },
+  ),
+);
+
+test(
   "connecting while the store is away: 503, or the polite end for an EventSource",
   replicas(async (world) => {
     const broker = world.broker();
@@ -91,6 +110,55 @@ test(
     },
     { page: 1 },
   ),
+);
+
+/** Does something, and gives the delays of the timers that kept the process alive when it was done. */
+async function heldAlive(work: () => Promise<void>): Promise<readonly number[]> {
+  const held = new Map<unknown, number>();
+  const { setTimeout: set, clearTimeout: clear } = globalThis;
+  Object.assign(globalThis, {
+    setTimeout: (task: () => void, ms = 0) => {
+      // The next turn, however it is had here.
+      if (ms < 1) return set(task, ms);
+      const timer: unknown = set(() => {
+        held.delete(timer);
+        task();
+      }, ms);
+      held.set(timer, ms);
+      return Object.assign(timer as object, { unref: () => held.delete(timer) });
+    },
+    clearTimeout: (timer: number) => {
+      held.delete(timer);
+      clear(timer);
+    },
+  });
+  try {
+    await work();
+    return [...held.values()];
+  } finally {
+    Object.assign(globalThis, { setTimeout: set, clearTimeout: clear });
+  }
+}
+
+test(
+  "listen: who waits for a store that is away keeps no process alive",
+  replicas(async (world) => {
+    const [here, there] = [world.broker({ log: TINY }), world.broker()];
+    const lastEventId = await world.publish(there, ["1"]);
+    await world.publish(there, ["2", "3", "4", "5", "6"]);
+    const behind = here.listen({ lastEventId });
+    const waiting = [here.listen().next()];
+    await world.clock.turns(9);
+    expect(
+      await heldAlive(async () => {
+        world.session(1).commands(false);
+        waiting.push(behind.next(), here.listen().next());
+        await world.clock.turns(9);
+      }),
+    ).toEqual([]);
+    await world.clock.until(here.close());
+    await Promise.all(waiting);
+  }),
 );
 
 /** Has something be read that the first process missed. */
@@ -228,6 +296,21 @@ test(
     expect(world.session().presences).toEqual([]);
     expect(await world.clock.until(other.broadcastTo("ann", "text"))).toMatchObject({ clients: 0 });
     expect(await codeOf(world.clock.until(other.broadcastTo("nobody", "text")))).toBe("unknown-client");
+  }),
+);
+
+test(
+  "many that come back to the same place have its page read once",
+  replicas(async (world) => {
+    const broker = world.broker({ log: TINY });
+    const lastEventId = await world.publish(broker, ["1"]);
+    const missed = ["2", "3", "4", "5", "6", "7", "8", "9"];
+    await world.publish(broker, missed);
+    const clients = await Promise.all(Array.from({ length: 20 }, () => world.join(broker, { lastEventId })));
+    const before = world.store.reads.length;
+    for (const data of await Promise.all(clients.map((client) => world.readTo(client, "9"))))
+      expect(data).toEqual(missed);
+    expect(world.store.reads.slice(before)).toEqual([[""]]);
   }),
 );
 

@@ -23,6 +23,19 @@ test(
 );
 
 test(
+  "resume: in a channel that this process did not follow before",
+  replicas(async (world) => {
+    const [here, there] = [world.broker(), world.broker()];
+    await world.join(there);
+    const lastEventId = await world.publish(here, ["1"], "a");
+    await world.publish(here, ["2", "3"], "a");
+    const client = await world.join(there, { channel: "a", lastEventId });
+    expect(await world.readTo(client, "3")).toEqual(["2", "3"]);
+    expect(client.control("gap")).toEqual([]);
+  }),
+);
+
+test(
   "resume: an event of two channels, of which this process holds one, comes once",
   replicas(async (world) => {
     const [here, there] = [world.broker(), world.broker()];
@@ -336,6 +349,26 @@ test(
 );
 
 test(
+  "a new epoch: what comes late of the one before it changes nothing",
+  replicas(async (world) => {
+    const broker = world.broker();
+    const client = await world.join(broker);
+    await world.publish(broker, ["1"]);
+    await world.readTo(client, "1");
+    const epoch = world.store.log?.epoch ?? "";
+    world.store.beginAnew();
+    await world.publish(broker, ["2"]);
+    await world.readTo(client, "2");
+    world.session().delay({ feed: 5 });
+    world.session().tell({ epoch, seq: 2, keys: [""], previous: [1], text: "data: late\n\n" });
+    await world.clock.turns(7);
+    expect(broker.stats().engine).toBe("up");
+    await world.publish(broker, ["3"]);
+    expect(await world.readTo(client, "3")).toEqual(["1", "2", "3"]);
+  }),
+);
+
+test(
   "a log that went back begins anew, and is told as a gap",
   replicas(async (world) => {
     const broker = world.broker();
@@ -363,6 +396,19 @@ test(
     },
     { isAway: true },
   ),
+);
+
+test(
+  "append: the publisher is told when those who read here are handed the event, and not before",
+  replicas(async (world) => {
+    const broker = world.broker();
+    const client = await world.join(broker);
+    const reading = client.read();
+    world.session().delay({ feed: 20 });
+    await world.clock.until(broker.broadcast("1"));
+    await Promise.race([reading, world.clock.turns(5)]);
+    expect(client.data).toEqual(["1"]);
+  }),
 );
 
 test(
