@@ -35,13 +35,13 @@ export default defineConfig(async ({ mode }): Promise<ViteUserConfig> => {
       `vitest: no part is called "${mode}"; pass --mode ${Object.keys(parts).join("|")}, or use npm run test:node`,
     );
   }
-  const reports = process.env.FANWIRE_REPORT_DIR;
+  const { FANWIRE_REPORT_DIR: reports, SEED: seed = "", HISTORIES: histories = "" } = process.env;
   return {
     plugins: mode in mains ? [await workers(mains[mode] as Main)] : [],
     test: {
       ...part,
       include: ["**/*.test.ts"],
-      provide: { part: mode },
+      provide: { part: mode, seed, histories },
       reporters: reports
         ? ["default", ["json", { outputFile: join(reports, `${mode}-${process.pid}.json`) }]]
         : ["default"],

@@ -3,7 +3,7 @@ import type { Fanout, Subscriber } from "./fanout.ts";
 import type { Pulse } from "./heartbeat.ts";
 import type { Landing } from "./landing.ts";
 import type { Match } from "./match.ts";
-import { type Batch, chunkOf, type Reader } from "./reader.ts";
+import { type Batch, chunkOf, hasNews, type Reader } from "./reader.ts";
 import type { FailureReason, Report } from "./report.ts";
 import type { Stalls } from "./stalls.ts";
 
@@ -124,7 +124,7 @@ export class Client implements Member, Pulse {
     this.cursor = cursor;
     this.holes = holes;
     this.#prelude = prelude;
-    if (this.channels.some(({ last }) => last > cursor)) this.waits();
+    if (hasNews(this.channels, cursor)) this.waits();
   }
 
   get #isEnded(): boolean {
@@ -234,6 +234,8 @@ export class Client implements Member, Pulse {
     this.#state = "departing";
     this.#farewell = farewell;
     this.#drains = drains;
+    // It waits for what is fetched for it, so it can take its end instead.
+    if (!drains && this.#home.fanout.interrupt?.(this)) this.live = true;
     this.#home.retire(this, reason);
     if (!drains) {
       this.#home.part(this);

@@ -283,8 +283,10 @@ export class Core implements ClientHome {
     }
     const id = formatPosition(position.epoch, position.seq);
     if (!position.repeated) this.published++;
-    const watch = begun && (begun(id) ?? this.#reportOn(keys, position));
-    const published = { id, clients: watch && !position.repeated ? watch.clients : this.fanout.countClients(keys) };
+    const told = begun?.(id);
+    const watch = told ?? (begun && this.#reportOn(keys, position));
+    const at = position.repeated ? told : watch;
+    const published = { id, clients: at?.clients ?? this.fanout.countClients(keys) };
     const ready = this.fanout.ready();
     if (ready !== undefined) await ready;
     return watch ? { ...published, report: watch.done } : published;
@@ -293,9 +295,7 @@ export class Core implements ClientHome {
   /** On an event that this process was not told of meanwhile: it was before, or is still to come. About those who do not have it yet. */
   #reportOn(keys: readonly string[], { epoch, seq, repeated }: Appended): Report {
     const isHere = epoch === this.fanout.log.epoch;
-    const clients = this.fanout.clientsOf(keys);
-    if (isHere) for (const client of clients) if (client.cursor >= seq) clients.delete(client);
-    const report = new Report(isHere ? seq : Infinity, clients, this.settings.timeout);
+    const report = new Report(isHere ? seq : Infinity, this.fanout.clientsOf(keys), this.settings.timeout);
     // What was before the log began anew nobody is given any more.
     if (!isHere) report.settle(repeated ? "lost" : "late");
     return report;

@@ -5,7 +5,7 @@ import { costOf, type Follower, type Log } from "./log.ts";
 import { Match, type Topic } from "./match.ts";
 import { Pace } from "./pace.ts";
 import type { PageHome, Pages } from "./pages.ts";
-import { type Batch, chunkOf, hasHole, makeGap, type Reader, readBatch, type Stretch } from "./reader.ts";
+import { type Batch, chunkOf, hasHole, hasNews, makeGap, type Reader, readBatch, type Stretch } from "./reader.ts";
 import type { Order } from "./remote.ts";
 
 /** A reader that can be handed what is new. */
@@ -314,7 +314,8 @@ export class Fanout implements Follower, PageHome {
       const match = subscriber.match as Match;
       subscriber.match = undefined;
       if (!subscriber.live) {
-        if (!this.isFetching(subscriber)) subscriber.waits?.();
+        // Who joined after it was appended has nothing to wait for.
+        if (hasNews(match.channels, subscriber.cursor) && !this.isFetching(subscriber)) subscriber.waits?.();
       } else if (subscriber.cursor > from || (this.#holed && hasHole(match.channels, from))) {
         // It joined after the last flush, or the log does not hold everything: its own way.
         if (subscriber.cursor < from) subscriber.cursor = from;
@@ -353,7 +354,8 @@ export class Fanout implements Follower, PageHome {
       this.gaps += batch.items.length - batch.events;
       if (batch.skips) this.overruns++;
     }
-    if (batch.more && !subscriber.live) subscriber.waits?.();
+    // What comes after a stretch need not concern it.
+    if (batch.more && !subscriber.live && hasNews(subscriber.channels, subscriber.cursor)) subscriber.waits?.();
     return true;
   }
 

@@ -73,6 +73,10 @@ export function makeGap(log: Log, gap: Omit<Gap, "bytes">): Gap {
 const hasLost = (channel: Channel, after: number, through: number): boolean =>
   channel.dropped > after || (channel.at(channel.indexAfter(after))?.seq ?? Infinity) <= through;
 
+/** Whether there is anything after a cursor in these channels. */
+export const hasNews = (channels: readonly Channel[], cursor: number): boolean =>
+  channels.some((channel) => channel.last > cursor);
+
 /** Whether the log has lost what this reader, or a part of it, has not read yet. */
 export const hasHole = (channels: readonly Channel[], cursor: number): boolean =>
   channels.some((channel) => channel.dropped > cursor);

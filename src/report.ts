@@ -59,14 +59,15 @@ export class Report {
   constructor(seq: number, recipients: Set<Member>, timeout: number) {
     this.#seq = seq;
     this.#waiting = recipients;
-    this.clients = recipients.size;
     this.done = new Promise((resolve) => {
       this.#resolve = resolve;
     });
     for (const client of recipients) {
-      if (client.cursor < seq) (client.reports ??= new Set()).add(this);
-      else this.#has(client);
+      // Whoever is past it came after it.
+      if (client.cursor >= seq) recipients.delete(client);
+      else (client.reports ??= new Set()).add(this);
     }
+    this.clients = recipients.size;
     this.#cancel = after(timeout, () => this.settle("late"), true);
     this.#settleIfDone();
   }

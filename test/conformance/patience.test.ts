@@ -246,3 +246,20 @@ test(
     expect(new Set(times).size).toBeGreaterThan(50);
   }),
 );
+
+test(
+  "timeout: who connects after an event of the same turn does not wait for it, and is not given up for that",
+  scene(async (stage) => {
+    const clock = new Clock();
+    await clock.run(async () => {
+      const broker = stage.broker({ timeout: 400, tolerance: 1 });
+      const before = await clock.until(stage.join(broker));
+      const published = broker.broadcast("x");
+      const [after] = await clock.until(Promise.all([stage.connect(broker), published]));
+      expect((await clock.until(before.nextData())).data).toBe("x");
+      await clock.pass(2_000);
+      expect(broker.stats()).toMatchObject({ clients: 2, blocked: 0, disconnects: {} });
+      await clock.until(Promise.all([before.leave(), after.leave()]));
+    });
+  }),
+);

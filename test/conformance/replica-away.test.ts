@@ -44,6 +44,50 @@ test(
 );
 
 test(
+  "a client that waits for a page can take its end instead, and is told it at once",
+  replicas(
+    async (world) => {
+      const broker = world.broker({ log: TINY, timeout: 20_000 });
+      const client = await world.join(broker, { id: "one" });
+      await world.publish(broker, ["1", "2", "3", "4", "5", "6"]);
+      world.session().delay({ answers: 1_000 });
+      const end = client.untilControl("end");
+      await world.clock.pass(100);
+      const disconnected = broker.disconnect("one");
+      await world.clock.pass(100);
+      expect(broker.stats()).toMatchObject({ departing: 0, disconnects: { disconnected: 1 } });
+      expect(JSON.parse((await world.clock.until(end)).data)).toMatchObject({ reason: "disconnected" });
+      await world.clock.until(disconnected);
+    },
+    { page: 2 },
+  ),
+);
+
+test(
+  "a client that was given a page has nothing to take beyond it that is for others",
+  replicas(
+    async (world) => {
+      const broker = world.broker({ log: TINY, timeout: 400, tolerance: 2 });
+      const other = await world.join(broker, { id: "other" });
+      const read = world.readTo(other, "4");
+      const client = await world.join(broker, { id: "one" });
+      await world.publish(broker, ["1", "2", "3", "4"]);
+      await read;
+      world.session().delay({ answers: 5 });
+      const first = client.nextData();
+      // The page ends before this, and is given after it.
+      await world.clock.turns(1);
+      await world.clock.until(broker.broadcastTo("other", "for the other"));
+      expect((await world.clock.until(first)).data).toBe("1");
+      await world.readTo(other, "for the other");
+      await world.clock.pass(2_000);
+      expect(broker.stats()).toMatchObject({ clients: 2, blocked: 0, disconnects: {} });
+    },
+    { page: 9 },
+  ),
+);
+
+test(
   "connecting while the store is away: 503, or the polite end for an EventSource",
   replicas(async (world) => {
     const broker = world.broker();

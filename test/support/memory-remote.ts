@@ -1,4 +1,5 @@
 import type { Remote, RemoteListener } from "../../src/remote.ts";
+import type { Clock } from "./clock.ts";
 import { MemoryLog } from "./memory-log.ts";
 import { MemorySession } from "./memory-session.ts";
 
@@ -11,6 +12,8 @@ export interface Appending {
   readonly seq: number;
   readonly keys: readonly string[];
   readonly text: string;
+  /** When. */
+  readonly at: number;
 }
 
 /** How a store begins. */
@@ -21,11 +24,32 @@ interface MemoryStoreOptions {
   readonly page?: number;
   /** Nothing can be asked of it until a session's `commands(true)` and `feed(true)`. @default false */
   readonly isAway?: boolean;
+  /** What delays are milliseconds of. @default calls of `turn` are counted */
+  readonly clock?: Clock;
+}
+
+/** Names that are remembered for a while; for ever, where there is no clock. */
+class Lasting {
+  readonly #ends = new Map<string, number>();
+  readonly #time: () => number | undefined;
+
+  constructor(time: () => number | undefined) {
+    this.#time = time;
+  }
+
+  add(name: string, ms: number): void {
+    const end = (this.#time() ?? Infinity) + ms;
+    this.#ends.set(name, Math.max(end, this.#ends.get(name) ?? 0));
+  }
+
+  has(name: string): boolean {
+    return (this.#ends.get(name) ?? 0) > (this.#time() ?? 0);
+  }
 }
 
 /**
- * A store in this process that several brokers share. It keeps the contract; its sessions have the faults. It has no timers: what is not
- * delayed comes in a microtask, what is comes after so many calls of `turn`.
+ * A store in this process that several brokers share. It keeps the contract; its sessions have the faults. What is not delayed comes in a
+ * microtask; what is comes by its clock, or after so many calls of `turn`.
  */
 export class MemoryStore implements Remote {
   readonly page: number;
@@ -35,17 +59,19 @@ export class MemoryStore implements Remote {
   readonly appended: Appending[] = [];
   /** The epochs that there were, in order. */
   readonly epochs: string[] = [];
-  readonly barred: Set<string> = new Set();
-  readonly lingering: Set<string> = new Set();
+  readonly barred: Lasting = new Lasting(() => this.#clock?.time);
+  readonly lingering: Lasting = new Lasting(() => this.#clock?.time);
   readonly nonces: Map<string, { readonly print: string; readonly epoch: string; readonly seq: number }> = new Map();
   /** How often a page was read, and the keys of each. */
   readonly reads: string[][] = [];
   time = 0;
   readonly #retention: number;
+  readonly #clock: Clock | undefined;
   #log: MemoryLog | undefined;
 
-  constructor({ retention = Infinity, page = Infinity, isAway = false }: MemoryStoreOptions = {}) {
+  constructor({ retention = Infinity, page = Infinity, isAway = false, clock }: MemoryStoreOptions = {}) {
     this.#retention = retention;
+    this.#clock = clock;
     this.page = page;
     this.isAway = isAway;
   }
@@ -60,6 +86,16 @@ export class MemoryStore implements Remote {
   turn(): void {
     this.time++;
     for (const session of this.sessions) session.turn();
+  }
+
+  get now(): number {
+    return this.#clock?.time ?? this.time;
+  }
+
+  /** Has something done at a time; if that is in the future and there is no clock, in the turn when it has come. */
+  at(time: number, task: () => void): void {
+    if (time <= this.now) queueMicrotask(task);
+    else this.#clock?.at(time, task);
   }
 
   /** The log, if there is one. */
@@ -88,7 +124,7 @@ export class MemoryStore implements Remote {
     const log = this.proved(seen);
     const previous = keys.map((key) => log.lastOf(key));
     const { seq } = log.append(keys, text);
-    const appending = { epoch: log.epoch, seq, keys, text };
+    const appending = { epoch: log.epoch, seq, keys, text, at: this.now };
     this.appended.push(appending);
     for (const session of this.sessions) session.tell({ ...appending, previous });
     return appending;

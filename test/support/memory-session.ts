@@ -7,10 +7,12 @@ import type { MemoryStore, Seen } from "./memory-remote.ts";
 const down = (): BrokerError => new BrokerError("engine-down", "Refused: the store is away.");
 const unknown = (): BrokerError => new BrokerError("publish-outcome-unknown", "The answer was lost.");
 
-/** What is on its way, in order. */
+/** What is on its way. */
 class Line {
-  /** Turns that each takes. */
+  /** How long each takes. */
   lag = 0;
+  /** Each takes at most that long, so that later ones may come first. */
+  isLoose = false;
   readonly #store: MemoryStore;
   #tasks: { readonly due: number; readonly task: () => void }[] = [];
 
@@ -19,13 +21,18 @@ class Line {
   }
 
   push(task: () => void): void {
-    const due = Math.max(this.#store.time + this.lag, this.#tasks.at(-1)?.due ?? 0);
+    const lag = this.isLoose ? Math.floor(Math.random() * (this.lag + 1)) : this.lag;
+    const due = Math.max(this.#store.now + lag, this.isLoose ? 0 : (this.#tasks.at(-1)?.due ?? 0));
     this.#tasks.push({ due, task });
-    queueMicrotask(() => this.run());
+    this.#store.at(due, () => this.run());
   }
 
   run(): void {
-    while (this.#tasks[0] && this.#tasks[0].due <= this.#store.time) this.#tasks.shift()?.task();
+    for (;;) {
+      const index = this.#tasks.findIndex(({ due }) => due <= this.#store.now);
+      if (index < 0) break;
+      this.#tasks.splice(index, 1)[0]?.task();
+    }
   }
 
   clear(): void {
@@ -40,6 +47,14 @@ interface Asked {
   readonly reject: (error: unknown) => void;
 }
 
+/** How long what is on its way takes. */
+export interface Delays {
+  readonly requests: number;
+  readonly answers: number;
+  readonly feed: number;
+  readonly isLoose: boolean;
+}
+
 /** What one process has of the store, and what may happen to it. */
 export class MemorySession implements RemoteSession {
   readonly lease = 20_000;
@@ -47,6 +62,8 @@ export class MemorySession implements RemoteSession {
   swallows = 0;
   /** The next append happens, and its answer is lost. */
   losesAnswer = false;
+  /** Commands that are refused, counted down. */
+  refusals = 0;
   /** How often the feed was made anew on demand. */
   renewals = 0;
   /** Each call of `subscribe` and `unsubscribe`, by its keys. */
@@ -80,10 +97,11 @@ export class MemorySession implements RemoteSession {
 
   // What happens to it.
 
-  /** Turns that each of these takes from here on; 0 is the next microtask. */
-  delay({ requests = 0, answers = 0, feed = 0 }: { requests?: number; answers?: number; feed?: number } = {}): void {
+  /** How long each of these takes from here on; 0 is the next microtask. With `isLoose` answers come in any order. */
+  delay({ requests = 0, answers = 0, feed = 0, isLoose = false }: Partial<Delays> = {}): void {
     this.#requests.lag = requests;
     this.#answers.lag = answers;
+    this.#answers.isLoose = isLoose;
     this.#feed.lag = feed;
   }
 
@@ -135,6 +153,10 @@ export class MemorySession implements RemoteSession {
 
   #ask<T>(what: () => T, isAppend = false): Promise<T> {
     if (!this.#hasCommands || this.isClosed) return Promise.reject(down());
+    if (this.refusals > 0) {
+      this.refusals--;
+      return Promise.reject(down());
+    }
     return new Promise((resolve, reject) => {
       const asked: Asked = { isDone: false, isAppend, reject };
       this.#asked.add(asked);
@@ -250,13 +272,13 @@ export class MemorySession implements RemoteSession {
     return this.#ask(() => {
       const gone = this.presences.find((each) => each.clientId === clientId && each.subject === subject);
       this.presences = this.presences.filter((each) => each !== gone);
-      if (gone && linger > 0) this.#store.lingering.add(clientId);
+      if (gone && linger > 0) this.#store.lingering.add(clientId, linger);
     });
   }
 
   linger(ids: ReadonlyMap<string, number>): Promise<void> {
     return this.#ask(() => {
-      for (const [id, ms] of ids) if (ms > 0) this.#store.lingering.add(id);
+      for (const [id, ms] of ids) if (ms > 0) this.#store.lingering.add(id, ms);
     });
   }
 
@@ -272,7 +294,7 @@ export class MemorySession implements RemoteSession {
 
   disconnect(clientId: string, barFor: number): Promise<number> {
     return this.#ask(() => {
-      if (barFor > 0) this.#store.barred.add(clientId);
+      if (barFor > 0) this.#store.barred.add(clientId, barFor);
       this.#tellOthers({ do: "disconnect", clientId, subject: undefined, barFor });
       const others = this.#store.sessions.filter((session) => session !== this);
       return others.flatMap((session) => session.presences.filter((each) => each.clientId === clientId)).length;
@@ -284,7 +306,7 @@ export class MemorySession implements RemoteSession {
   }
 
   close(linger: number): void {
-    if (linger > 0) for (const { clientId } of this.presences) this.#store.lingering.add(clientId);
+    if (linger > 0) for (const { clientId } of this.presences) this.#store.lingering.add(clientId, linger);
     this.presences = [];
     this.isClosed = true;
     this.#hasFeed = false;

@@ -12,12 +12,17 @@ export interface Told {
   readonly data: string;
   /** What it costs the log. */
   readonly cost: number;
+  /** As it is on the wire. */
+  readonly bytes?: number;
+  /** When it was appended. */
+  readonly at?: number;
 }
 
-/** Something that a reader saw, in its order. */
-export type Seen =
-  | { readonly type: "event"; readonly id: string; readonly data: string }
-  | ({ readonly type: "gap"; readonly id: string } & GapData);
+/** Something that a reader saw, in its order, and when it was given it. */
+export type Seen = { readonly id: string; readonly at?: number } & (
+  | { readonly type: "event"; readonly data: string }
+  | ({ readonly type: "gap" } & GapData)
+);
 
 /** All that one reader saw, over all of its connections. */
 export interface Lineage {
@@ -26,6 +31,8 @@ export interface Lineage {
   readonly start: number;
   /** It asked for nothing up to here, so it is told of no gap there. */
   readonly floor: number;
+  /** It asked then for all that was kept. */
+  readonly since?: number | undefined;
   readonly seen: readonly Seen[];
 }
 
@@ -33,6 +40,12 @@ export interface Lineage {
 export interface Bounds {
   /** Events of each channel that are certain to be kept, unless `logBytes` drops them. */
   readonly events: number;
+  /** Bytes of each channel. @default Infinity */
+  readonly bytes?: number;
+  /** Milliseconds. @default Infinity */
+  readonly age?: number;
+  /** Who reads any channel of an event gets it as long as one of them keeps it; else one that it reads has to. @default false */
+  readonly isShared?: boolean;
   readonly logBytes: number;
   /** Whether channels may be forgotten; a gap that only may be is allowed then. */
   readonly forgets: boolean;
@@ -53,8 +66,11 @@ function judgeOrder(published: readonly Told[], { channels, seen }: Lineage): st
   const bySeq = new Map(published.map((event) => [event.seq, event]));
   let last = 0;
   for (const item of seen) {
-    if (item.type !== "event") continue;
     const seq = seqOf(item.id);
+    if (item.type === "gap") {
+      if (seq < last) faults.push(`a gap took it back from ${last} to ${seq}`);
+      continue;
+    }
     const event = bySeq.get(seq);
     if (seq <= last) faults.push(`event ${seq} came after event ${last}`);
     if (!event) faults.push(`event ${seq} was never published`);
@@ -99,21 +115,41 @@ export function judgeAlarms(published: readonly Told[], { floor, seen }: Lineage
   return faults;
 }
 
-/** What retention covers is never missing. */
-function judgeRetention(published: readonly Told[], { channels, start, seen }: Lineage, bounds: Bounds): string[] {
-  const { events, logBytes, forgets } = bounds;
-  if (forgets || published.reduce((sum, { cost }) => sum + cost, 0) > logBytes) return [];
+/** What retention covered when a gap was told is not in it, nor when somebody came who asked for all of it. */
+function judgeRetention(published: readonly Told[], lineage: Lineage, bounds: Bounds): string[] {
+  if (bounds.forgets) return [];
+  const { channels, start, since, seen } = lineage;
   const received = receivedBy(seen);
   const faults: string[] = [];
   for (const event of published) {
-    if (event.seq <= start || received.has(event.seq)) continue;
-    for (const name of event.channels) {
-      const newer = published.filter(({ seq, channels }) => seq > event.seq && channels.includes(name)).length;
-      if (channels.includes(name) && newer < events)
-        faults.push(`event ${event.seq} of ${name} was retained and did not come`);
-    }
+    const names = event.channels.filter((name) => channels.includes(name));
+    if (received.has(event.seq) || names.length === 0) continue;
+    const isAsked = since !== undefined && (event.at ?? 0) <= since && isKept(published, event, names, bounds, since);
+    const keepers = bounds.isShared ? event.channels : names;
+    const isKeptAt = (time: number): boolean => isKept(published, event, keepers, bounds, time);
+    if (event.seq <= start && !isAsked) continue;
+    // It is lost when the last of these channels tells of it; what was asked for without a claim, when the reader came.
+    const told = names.flatMap((name) => seen.find((item) => covers(item, name, event.seq)) ?? []);
+    if (told.length > 0 ? isKeptAt(Math.max(...told.map(({ at = Infinity }) => at))) : event.seq <= start)
+      faults.push(`event ${event.seq} of ${names.join(", ")} was retained and did not come`);
   }
   return faults;
+}
+
+/** Whether an event is certain to be in the log at a time, because of one of these channels. */
+function isKept(
+  published: readonly Told[],
+  event: Told,
+  names: readonly string[],
+  { events, bytes = Infinity, age = Infinity, logBytes }: Bounds,
+  time: number,
+): boolean {
+  const there = published.filter(({ at = 0 }) => at <= time);
+  if (there.reduce((sum, { cost }) => sum + cost, 0) > logBytes || time - (event.at ?? 0) > age) return false;
+  return names.some((name) => {
+    const from = there.filter(({ seq, channels }) => seq >= event.seq && channels.includes(name));
+    return from.length <= events && from.reduce((sum, each) => sum + (each.bytes ?? 0), 0) <= bytes;
+  });
 }
 
 const receivedBy = (seen: readonly Seen[]): Set<number> =>

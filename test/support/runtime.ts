@@ -4,6 +4,9 @@ declare module "vitest" {
   interface ProvidedContext {
     /** The `--mode` of this run. */
     part: string;
+    /** What random histories begin with, and how many there are to be; empty for what is usual. */
+    seed: string;
+    histories: string;
   }
 }
 

@@ -1,0 +1,181 @@
+import type { FailureReason } from "../../../src/index.ts";
+import type { Told } from "../oracle.ts";
+import type { Call } from "./publisher.ts";
+import type { Visit } from "./visit.ts";
+import type { Facts } from "./visit-oracle.ts";
+
+// What a publisher may expect: that what it was told of an event is so.
+
+/** The longest that a publisher is held back, in milliseconds. */
+const LONGEST_HOLD = 50;
+/** What may be refused because of the engine. */
+const TROUBLES = ["engine-down", "publish-outcome-unknown"];
+
+/** What the oracle has to know of the engine. */
+export interface EngineFacts extends Facts {
+  /** What a process knows of its clients another one that takes its place knows as well. */
+  readonly isKept: boolean;
+  /** It may refuse, and lose an answer. */
+  readonly fails: boolean;
+}
+
+/** What is wrong with what publishers were told. */
+export function judgeCalls(calls: readonly Call[], facts: EngineFacts): string[] {
+  const faults: string[] = [];
+  const lasts = new Map<Call["instance"], number>();
+  for (const call of calls) {
+    const there = facts.published.filter(({ data }) => data === call.data);
+    const isOnce = calls.every((other) => other === call || other.data !== call.data);
+    const name = (fault: string): string => `"${call.data.slice(0, 12)}" at ${call.at}: ${fault}`;
+    faults.push(...[...judgeAnswer(call, calls, there, facts), ...judgeOnce(call, there, facts)].map(name));
+    const { wantsReport, answer } = call;
+    if (wantsReport && answer?.id) {
+      // Sent again when its key was forgotten, it is there twice.
+      const event = there.find(({ seq }) => seq === facts.place(answer.id ?? ""));
+      faults.push(...judgeReport(call, isOnce, event, facts).map(name));
+    }
+    // What is sent more than once has the place of the first time.
+    const [{ seq } = { seq: 0 }] = isOnce ? there : [];
+    const last = lasts.get(call.instance) ?? 0;
+    if (seq > 0 && seq < last) faults.push(name(`it is at ${seq}, and what was published before at ${last}`));
+    lasts.set(call.instance, Math.max(seq, last));
+  }
+  return faults;
+}
+
+/** What was said to be published is there, where it was said to be; what was refused is not, and was refused for a reason. */
+function judgeAnswer(call: Call, calls: readonly Call[], there: readonly Told[], facts: EngineFacts): string[] {
+  const { answer, isLate, recipient, at, instance } = call;
+  if (!answer) return ["it was never answered"];
+  if (answer.code !== undefined) {
+    const others = calls.filter((other) => other !== call && other.data === call.data);
+    const isUnknown = answer.code === "publish-outcome-unknown";
+    if (there.length > 0 && others.length === 0 && !isUnknown) return [`it is there, and was refused: ${answer.code}`];
+    if (answer.code === "closed") return isLate ? [] : ["it was refused as closed"];
+    if (answer.code === "unknown-client")
+      return recipient !== undefined && !(facts.isHere && existence(call, facts) === "certain")
+        ? []
+        : ["it was refused, and its client exists"];
+    const mayFail = facts.fails || instance.closing !== undefined;
+    return mayFail && TROUBLES.includes(answer.code) ? [] : [`it was refused: ${answer.code}`];
+  }
+  const event = there.find(({ seq }) => seq === facts.place(answer.id ?? ""));
+  if (!event) return [`it is said to be at ${answer.id}, and is not`];
+  if (isLate) return ["it was taken, and the broker was closing"];
+  if (String(event.channels) !== String(call.channels)) return [`it went to ${event.channels}`];
+  if (facts.isHere && !facts.isKept && recipient !== undefined && existence(call, facts) === "none")
+    return ["it was taken, and its client is unknown"];
+  if (!facts.isPrompt) return [];
+  const clients = audienceOf(call).length;
+  if (answer.clients !== clients) return [`it is said to be for ${answer.clients} clients, and is for ${clients}`];
+  const held = answer.at - at;
+  if (held > LONGEST_HOLD) return [`its publisher was held back for ${held} ms`];
+  const isFast = instance.visits.every((visit) => !isBlocked(visit, answer.at));
+  return held > 0 && isFast ? [`its publisher was held back for ${held} ms, and everybody reads`] : [];
+}
+
+/** Each event is appended once, unless its key was forgotten. */
+function judgeOnce({ key, isAgain }: Call, there: readonly Told[], { setting }: Facts): string[] {
+  if (isAgain) return [];
+  const early = there.some((event, index) => {
+    const before = there[index - 1];
+    return before && (key === undefined || (event.at ?? 0) < (before.at ?? 0) + setting.keyWindow);
+  });
+  return early ? [`it was appended at ${there.map(({ at }) => at).join(", ")}`] : [];
+}
+
+/** Those who were connected and read a channel of it. */
+const audienceOf = ({ clients, channels, recipient }: Call): Call["clients"] =>
+  clients.filter((client) =>
+    recipient === undefined
+      ? channels[0] === "fanwire-common" || client.channels.some((name) => channels.includes(name))
+      : client.clientId === recipient,
+  );
+
+/** Whether its recipient was connected, or not long ago. Of what happened in the same millisecond nobody knows what came first. */
+function existence(call: Call, { setting }: Facts): "certain" | "possible" | "none" {
+  const { at, instance, recipient } = call;
+  if (audienceOf(call).length > 0) return "certain";
+  const lingering = instance.visits.filter(
+    ({ plan, gone }) =>
+      plan.id === recipient && gone !== undefined && gone.at <= at && gone.at + setting.inboxLinger > at,
+  );
+  if (lingering.length === 0) return "none";
+  return lingering.some(({ registered }) => (registered?.at ?? at) < at) ? "certain" : "possible";
+}
+
+/** Whether somebody was not asking for anything at a time, or until then. */
+function isBlocked({ registered, gone, socket }: Visit, at: number): boolean {
+  if (!registered || registered.at > at || (gone && gone.at < at)) return false;
+  const { given = [], wanted = [], over } = socket ?? {};
+  const isStuck = given.some((chunk, index) => chunk.at < at && (wanted[index + 1] ?? Infinity) >= at);
+  return isStuck || given.length === 0 || over?.at === at;
+}
+
+/** Its report is about each of its clients once, and true. */
+function judgeReport(call: Call, isOnce: boolean, event: Told | undefined, facts: EngineFacts): string[] {
+  const { report, answer, instance } = call;
+  if (!event || !answer) return [];
+  if (!report) return ["its report never came"];
+  const { handed, failed, at } = report;
+  if (at > answer.at + facts.setting.timeout) return [`its report came at ${at}`];
+  const count = handed + failed.length;
+  // Of what is sent again it is about those who still wait for it.
+  if (isOnce ? count !== answer.clients : count > (answer.clients ?? 0))
+    return [`it is for ${answer.clients} clients, ${handed} of them handed and ${failed.length} failed`];
+  const members = new Map(instance.visits.map((visit) => [visit.registered?.info.connectionId, visit]));
+  const given = instance.visits.filter((visit) => (fateOf(visit, event, "handed", facts) ?? Infinity) <= at).length;
+  if (handed > given) return [`it was handed to ${handed} clients, and ${given} were given it`];
+  if (new Set(failed.map(({ connectionId }) => connectionId)).size < failed.length) return ["a client failed twice"];
+  if (!facts.isPrompt || !isOnce) return [];
+  const faults: string[] = [];
+  let settles = answer.at;
+  for (const { connectionId, clientId } of audienceOf(call)) {
+    const visit = members.get(connectionId);
+    if (!visit) continue;
+    const { reason = "handed" } = failed.find((failure) => failure.connectionId === connectionId) ?? {};
+    const fates = fatesOf(visit, event, call.at + facts.setting.timeout, facts);
+    const first = Math.min(...fates.map((fate) => fate.at));
+    settles = Math.max(settles, first);
+    if (!fates.some((fate) => fate.at === first && fate.reason === reason))
+      faults.push(
+        `the report says of ${clientId} ${reason}, of ${fates.map((fate) => `${fate.reason} at ${fate.at}`).join(", ")}`,
+      );
+  }
+  if (at !== settles && faults.length === 0) faults.push(`its report came at ${at}, and not at ${settles}`);
+  return faults;
+}
+
+type Fate = "handed" | FailureReason;
+
+/** What became of an event at a client, and when. */
+function fatesOf(
+  visit: Visit,
+  event: Told,
+  deadline: number,
+  facts: Facts,
+): { readonly reason: Fate; readonly at: number }[] {
+  const { gone, socket, leftAt } = visit;
+  const fates: { reason: Fate; at: number | undefined }[] = [
+    { reason: "late", at: deadline },
+    { reason: "handed", at: fateOf(visit, event, "handed", facts) },
+    { reason: "lost", at: fateOf(visit, event, "lost", facts) },
+  ];
+  // Who is given the rest before it ends is not given up before that.
+  if (gone?.reason === "closing") {
+    fates.push({ reason: "closing", at: socket?.over?.at }, { reason: "expired", at: visit.expiresAt });
+    if (leftAt !== undefined) fates.push({ reason: "client-left", at: leftAt });
+  } else if (gone) fates.push({ reason: gone.reason, at: gone.at });
+  return fates.flatMap(({ reason, at }) => (at === undefined ? [] : [{ reason, at }]));
+}
+
+/** When it was given to a client, or the client was told of what comes after it instead. */
+function fateOf({ socket }: Visit, { seq }: Told, fate: "handed" | "lost", { place }: Facts): number | undefined {
+  for (const { at, items } of socket?.given ?? []) {
+    const places = items.flatMap(({ id }) => (id === undefined ? [] : [place(id)]));
+    if (Math.max(0, ...places) < seq) continue;
+    const isThere = items.some((item) => item.type === "event" && place(item.id) === seq);
+    return isThere === (fate === "handed") ? at : undefined;
+  }
+  return undefined;
+}

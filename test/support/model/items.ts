@@ -1,0 +1,52 @@
+import { createParser } from "eventsource-parser";
+import type { GapData } from "../connection.ts";
+
+/** Something in a stream, as its client reads it. Only events and what moves the client's position have an id. */
+export type Item =
+  | { readonly type: "event"; readonly id: string; readonly data: string }
+  | ({ readonly type: "gap"; readonly id: string } & GapData)
+  | { readonly type: "ready" | "position"; readonly id: string | undefined }
+  | { readonly type: "end"; readonly id: undefined; readonly reason: string; readonly reconnect: boolean }
+  | { readonly type: "comment"; readonly id: undefined };
+
+/** Reads the bytes of one stream, in pieces of any size. */
+export class ItemReader {
+  #items: Item[] = [];
+  readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  readonly #parser = createParser({
+    onEvent: ({ event, id, data }) => {
+      this.#items.push(itemOf(event, id, data));
+    },
+    onComment: () => {
+      this.#items.push({ type: "comment", id: undefined });
+    },
+  });
+
+  /** What these bytes complete. */
+  read(bytes: Uint8Array): Item[] {
+    this.#parser.feed(this.#decoder.decode(bytes, { stream: true }));
+    const items = this.#items;
+    this.#items = [];
+    return items;
+  }
+}
+
+function itemOf(name: string | undefined, id: string | undefined, data: string): Item {
+  switch (name) {
+    case undefined:
+      return { type: "event", id: id ?? "", data };
+    case "fanwire-gap":
+      return { type: "gap", id: id ?? "", ...(JSON.parse(data) as GapData) };
+    case "fanwire-ready":
+      return { type: "ready", id };
+    case "fanwire-position":
+      return { type: "position", id };
+    case "fanwire-end":
+      return { type: "end", id: undefined, ...(JSON.parse(data) as { reason: string; reconnect: boolean }) };
+    default:
+      throw new Error(`reading: there is no event "${name}"`);
+  }
+}
+
+/** The name of an inbox where those of several recipients have to be told apart. */
+export const inboxName = (id: string): string => `fanwire-inbox:${id}`;
