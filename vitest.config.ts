@@ -25,6 +25,8 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   redis: { dir: "test/redis", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
   // One of the two does little but wait.
   patience: { dir: "test/patience", maxWorkers: 2, testTimeout: 300_000, hookTimeout: 60_000 },
+  // All platforms at once: much of it is waiting. Its tests have limits of their own, by how long they are to last.
+  soak: { dir: "test/soak", maxConcurrency: 16 },
   package: { dir: "test/package", testTimeout: 120_000, hookTimeout: 120_000 },
 };
 

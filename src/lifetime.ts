@@ -2,6 +2,15 @@ import type { Client } from "./client.ts";
 import { after } from "./runtime.ts";
 
 /**
+ * Rounds down, by a sixteenth at the most, to one of few durations: Node and Deno file timers by their duration, and keep the file of one
+ * that was cleared until it would have fired.
+ */
+function roundDown(ms: number): number {
+  const step = 2 ** Math.max(0, Math.floor(Math.log2(ms)) - 4);
+  return Math.floor(ms / step) * step;
+}
+
+/**
  * Ends a client when what it was granted expires, and has it told to come back (`retire`) at an age between half of `maxAge` and all of
  * it. What is answered cancels that.
  */
@@ -18,10 +27,10 @@ function limitLifetime(
     const time = Date.now();
     if (expiresAt <= time) client.expire();
     else if (oldAt <= time) retire();
-    // A timer may fire early by this clock, and takes no more than 24 days.
+    // A timer may fire early by this clock, takes no more than 24 days, and is rounded down.
     else cancel = wait();
   };
-  const wait = (): (() => void) => after(Math.max(1, Math.min(expiresAt, oldAt) - Date.now()), check, true);
+  const wait = (): (() => void) => after(roundDown(Math.max(1, Math.min(expiresAt, oldAt) - Date.now())), check, true);
   let cancel = wait();
   return () => cancel();
 }

@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Heartbeat } from "../../src/heartbeat.ts";
 import type { EventOverrides } from "../../src/index.ts";
 import { Pace } from "../../src/pace.ts";
@@ -236,5 +236,21 @@ test(
       heartbeat.add({ beat: 0, slot: 0 });
     });
     expect(sent[1]).toBe(added);
+  }),
+);
+
+test(
+  "maxAge: many clients make timers of few durations, of each of which Node and Deno keep something for as long",
+  scene(async (stage) => {
+    const timers = vi.spyOn(globalThis, "setTimeout");
+    try {
+      const broker = stage.broker({ maxAge: 600_000 });
+      for (let count = 0; count < 100; count++) await stage.join(broker);
+      const durations = timers.mock.calls.map(([, ms = 0]) => ms).filter((ms) => ms > 100_000);
+      expect(durations).toHaveLength(100);
+      expect(new Set(durations).size).toBeLessThan(25);
+    } finally {
+      timers.mockRestore();
+    }
   }),
 );

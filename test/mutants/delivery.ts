@@ -44,7 +44,7 @@ export const delivery: readonly Mutant[] = [
   },
   {
     name: "repeated-taken-for-handed",
-    file: "core.ts",
+    file: "report.ts",
     tests: "keys",
     find: "client.cursor >= seq",
     replace: "client.cursor > seq",

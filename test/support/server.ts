@@ -47,7 +47,9 @@ const AGENTS: Record<Platform, string> = {
 const bin = (name: string): string => new URL(`../../node_modules/.bin/${name}`, import.meta.url).pathname;
 const entry = (name: string): string => new URL(`../wire/servers/${name}.ts`, import.meta.url).pathname;
 
-async function command(platform: Platform, port: number): Promise<string[]> {
+/** At `inspectAt` workerd, which tells nothing about its heap, listens for a debugger. */
+async function command(platform: Platform, port: number, inspectAt?: number): Promise<string[]> {
+  const inspector = inspectAt === undefined ? [] : [`--inspector-addr=127.0.0.1:${inspectAt}`];
   switch (platform) {
     case "bun":
       return [bin("bun"), "run", entry("bun")];
@@ -68,13 +70,18 @@ async function command(platform: Platform, port: number): Promise<string[]> {
     case "node-srvx":
       return [bin("node"), "--expose-gc", entry(platform)];
     case "workerd":
-      return [bin("workerd"), "serve", await workerdConfig(entry("workerd"), port)];
+      return [bin("workerd"), "serve", ...inspector, await workerdConfig(entry("workerd"), port)];
     case "hub-bridge-wrangler":
     case "hub-direct-wrangler":
       return wranglerCommand(entry("hub"), port, { MODE: platform.split("-")[1] as string });
     case "hub-bridge":
     case "hub-direct":
-      return [bin("workerd"), "serve", await workerdConfig(entry("hub"), port, { MODE: platform.slice(4) })];
+      return [
+        bin("workerd"),
+        "serve",
+        ...inspector,
+        await workerdConfig(entry("hub"), port, { MODE: platform.slice(4) }),
+      ];
   }
 }
 
@@ -183,6 +190,7 @@ export interface State {
   readonly subscribing: number;
   readonly alive: number;
   readonly timers: number;
+  readonly resources: number;
   readonly heapUsed: number | null;
 }
 
@@ -253,9 +261,12 @@ process.on("exit", () => {
 });
 
 /** Starts a server of this platform and waits until it answers. At a port that is named it takes the place of one that is gone. */
-export async function startServer(platform: Platform, { at }: { readonly at?: number } = {}): Promise<Server> {
+export async function startServer(
+  platform: Platform,
+  { at, inspectAt }: { readonly at?: number; readonly inspectAt?: number } = {},
+): Promise<Server> {
   const port = at ?? (await freePort());
-  const [program = "", ...args] = await command(platform, port);
+  const [program = "", ...args] = await command(platform, port, inspectAt);
   const child = spawn(program, args, {
     env: { ...process.env, PORT: String(port), NO_COLOR: "1" },
     stdio: ["ignore", "pipe", "pipe"],
