@@ -221,7 +221,8 @@ class Simulation {
     const published = this.#world.told();
     for (const reader of this.#readers) {
       const last = published.findLast(({ channels }) => channels.some((name) => reader.channels.includes(name)));
-      const hasAll = (): boolean => reader.place >= (last?.seq ?? 0);
+      // Whoever asked for the earliest after it was published may find nothing kept.
+      const hasAll = (): boolean => Math.max(reader.place, reader.start) >= (last?.seq ?? 0);
       // Something may stand behind it at the same position.
       for (let round = 0, more = 3; round < PATIENCE && more > 0; round++) {
         await this.#look(reader, round);
