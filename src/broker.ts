@@ -58,8 +58,8 @@ export interface Broker {
   eventHandler(request: Request, overrides?: EventOverrides): Promise<Response>;
   /**
    * Answers GET and HEAD of a load balancer, at any path: 200 while the broker takes work and its engine can append, else 503 (`closed`,
-   * `engine-down`). Nobody is asked for a token, and nothing is told of the inside. A broker that is full is well. An engine that was
-   * not used before is opened.
+   * `engine-down`), whatever `errorHandler` says. Nobody is asked for a token, and nothing is told of the inside. A broker that is full is
+   * well. An engine that was not used before is opened.
    *
    * @example if (pathname === "/health") return broker.health(request);
    */

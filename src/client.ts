@@ -62,7 +62,7 @@ export interface Member extends Subscriber {
 
 /** What a client needs of the place it is registered at. */
 export interface ClientHome {
-  readonly fanout: Pick<Fanout, "join" | "wants" | "position"> & Partial<Pick<Fanout, "interrupt">>;
+  readonly fanout: Pick<Fanout, "join" | "wants" | "position"> & Partial<Pick<Fanout, "interrupt" | "isFetching">>;
   readonly heartbeat: { readonly tick: number };
   /** Blocked with something to receive. */
   readonly stalled: Pick<Stalls<Member>, "add" | "delete">;
@@ -192,7 +192,7 @@ export class Client implements Member, Pulse {
     }
     this.#enqueue(chunkOf(batch));
     this.told = this.beat;
-    if (this.reports?.size) for (const report of this.reports) if (!report.handed(this, batch)) break;
+    if (this.reports?.size) for (const report of this.reports) report.handed(this, batch);
     return true;
   }
 
@@ -213,7 +213,8 @@ export class Client implements Member, Pulse {
 
   /** Its time is over: it ends with a word if it can take that now, else it is cut off from what waits for it. */
   expire(pulling: boolean = this.live): void {
-    if (this.#state === "open" && pulling) void this.leave("expired", this.#home.farewell("expired", true), false);
+    if (this.#state === "open" && (pulling || this.#home.fanout.isFetching?.(this)))
+      void this.leave("expired", this.#home.farewell("expired", true), false);
     else this.end("expired", new Error("Stream ended: what its client was granted has expired."));
   }
 

@@ -112,13 +112,13 @@ export class Core implements ClientHome {
 
   /** At the first use and not before: a module's scope may do nothing on Workers. */
   open(): Session {
-    if (!this.session) {
-      this.session = this.settings.engine.open(this.fanout);
-      this.fanout.open(this.session);
-      this.recipients.open(this.session);
-      this.#prefix = randomName(8);
-    }
-    return this.session;
+    if (this.session) return this.session;
+    this.#prefix = randomName(8);
+    const session = this.settings.engine.open(this.fanout);
+    this.fanout.open(session);
+    this.recipients.open(session);
+    this.session = session;
+    return session;
   }
 
   get isClosed(): boolean {

@@ -11,6 +11,8 @@ const FEW = 8;
 export class Deadlines<T = true> {
   /** Told of every name with the time it is remembered until, epoch milliseconds. */
   onSet: ((name: string, until: number, value: T, owner: string) => void) | undefined;
+  /** Told of every name that is forgotten before its time, for want of room. */
+  onForget: ((name: string) => void) | undefined;
   readonly #most: number;
   readonly #kept = new Map<string, { readonly end: number; readonly value: T; readonly owner: string }>();
   /** The names of each owner, the one that was set longest ago first. */
@@ -49,13 +51,15 @@ export class Deadlines<T = true> {
     this.onSet?.(name, Date.now() + end - time, value, owner);
   }
 
-  /** Were it always the oldest of all that goes, one owner could have everybody else's forgotten. */
+  /** What is over goes first. Then, were it always the oldest of all, one owner could have everybody else's forgotten. */
   #makeRoom(): void {
-    if (this.#fullest ? this.#fullest.size <= this.#enough : this.#spared-- <= 0) this.#findFullest();
-    for (const name of this.#fullest ?? this.#kept.keys()) {
-      this.#forget(name);
-      break;
+    let [name = ""] = this.#kept.keys();
+    if (this.has(name)) {
+      if (this.#fullest ? this.#fullest.size <= this.#enough : this.#spared-- <= 0) this.#findFullest();
+      [name = name] = this.#fullest ?? [];
+      this.onForget?.(name);
     }
+    this.#forget(name);
   }
 
   #findFullest(): void {

@@ -7,16 +7,15 @@ import { answerMonitor } from "./monitor.ts";
  *
  * @throws {@link BrokerError} `closed`, `engine-down`
  */
-export function checkHealth(core: Pick<Core, "checkOpen" | "open">): void {
+export function checkHealth(core: Pick<Core, "checkOpen" | "open" | "background">): void {
   core.checkOpen();
   let state: "up" | "down" | undefined = "down";
-  let cause: unknown;
   try {
     ({ state } = core.open());
   } catch (error) {
-    cause = error;
+    void core.background("engine", error);
   }
-  if (state === "down") throw new BrokerError("engine-down", "Nothing can be published now.", { cause });
+  if (state === "down") throw new BrokerError("engine-down", "Nothing can be published now.");
 }
 
 /** Says that all is well if `check` does not throw. */

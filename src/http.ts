@@ -8,7 +8,7 @@ import { checkEventType, type EventInput } from "./event.ts";
 import type { Start } from "./landing.ts";
 import { inboxKey, keysOf, type NameRules, nonceOf } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
-import { asBrokerError, problem, withRetryAfter } from "./problem.ts";
+import { answerMethod, asBrokerError, problem, withRetryAfter } from "./problem.ts";
 import { randomName } from "./random.ts";
 import type { Published, PublishOptions } from "./report.ts";
 
@@ -288,13 +288,6 @@ function checkOverrides(overrides: Overrides, known: ReadonlySet<string>): void 
     if (value !== undefined && typeof value !== "function")
       throw new TypeError(`Handler refused: ${name} must be a function.`);
   }
-}
-
-/** Answers what is not for the handler. @throws {@link BrokerError} `method-not-allowed` */
-export function answerMethod(request: Request, allow: string): Response | undefined {
-  if (request.method === "OPTIONS") return new Response(null, { status: 204, headers: { allow } });
-  if (allow.split(", ").includes(request.method)) return undefined;
-  throw new BrokerError("method-not-allowed", `${quote(request.method)} is not answered here.`, { headers: { allow } });
 }
 
 /** A parameter that may be given once; empty counts as absent. */

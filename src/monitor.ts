@@ -1,5 +1,4 @@
-import { answerMethod } from "./http.ts";
-import { asBrokerError, problem, withRetryAfter } from "./problem.ts";
+import { answerMethod, asBrokerError, problem, withRetryAfter } from "./problem.ts";
 
 /** Milliseconds that a monitor is told to wait, though it has a rhythm of its own. */
 const SOON = 1_000;

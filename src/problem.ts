@@ -1,4 +1,4 @@
-import { BrokerError } from "./errors.ts";
+import { BrokerError, quote } from "./errors.ts";
 
 /** An error as RFC 9457 problem details. What is not a {@link BrokerError} says nothing of itself. */
 export function problem(error: BrokerError): Response {
@@ -21,4 +21,11 @@ export function withRetryAfter(error: BrokerError, retry: number): BrokerError {
   if (status !== 503 || "retry-after" in headers) return error;
   const seconds = Math.max(1, Math.ceil(retry / 1000));
   return new BrokerError(code, message, { cause, headers: { ...headers, "retry-after": String(seconds) } });
+}
+
+/** Answers what is not for the handler. @throws {@link BrokerError} `method-not-allowed` */
+export function answerMethod(request: Request, allow: string): Response | undefined {
+  if (request.method === "OPTIONS") return new Response(null, { status: 204, headers: { allow } });
+  if (allow.split(", ").includes(request.method)) return undefined;
+  throw new BrokerError("method-not-allowed", `${quote(request.method)} is not answered here.`, { headers: { allow } });
 }

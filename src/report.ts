@@ -8,7 +8,7 @@ import { after } from "./runtime.ts";
 export interface Published {
   /** Its position, as clients see it. */
   readonly id: string;
-  /** Clients of this process that it is for, at the time of the append. */
+  /** Clients of this process that it is for: at the time of the append, or without a report and with an engine that answers later when it has. */
   readonly clients: number;
 }
 
@@ -49,6 +49,8 @@ export class Report {
   readonly done: Promise<DeliveryReport>;
   /** How many clients it is about. */
   readonly clients: number;
+  /** Somebody is told of it. */
+  isWanted = false;
   readonly #seq: number;
   readonly #waiting: Set<Member>;
   readonly #failed: Failure[] = [];
@@ -72,16 +74,16 @@ export class Report {
     this.#settleIfDone();
   }
 
-  /** A client was handed a batch; whether that settles this event for it. */
-  handed(client: Member, batch: Batch): boolean {
-    if (batch.through < this.#seq) return false;
+  /** A client was handed a batch. */
+  handed(client: Member, batch: Batch): void {
+    if (batch.through < this.#seq) return;
     if (holdsEvent(batch, this.#seq)) {
-      this.#has(client);
+      this.#handed++;
+      this.#forget(client);
       this.#settleIfDone();
     } else {
       this.failed(client, "lost");
     }
-    return true;
   }
 
   failed(client: Member, reason: FailureReason): void {
@@ -93,11 +95,6 @@ export class Report {
   /** Gives up on all who are still waited for. */
   settle(reason: FailureReason): void {
     for (const client of this.#waiting) this.failed(client, reason);
-  }
-
-  #has(client: Member): void {
-    this.#handed++;
-    this.#forget(client);
   }
 
   #forget(client: Member): void {
@@ -123,8 +120,11 @@ interface Lane {
   /** In the order of their calls, which is that of their events. */
   readonly publishers: Publisher[];
   /** By position, of each event for these channels since then: whose it is nobody can tell before the engine has answered. */
-  readonly reports: Map<string, Report | undefined>;
+  readonly reports: Map<string, Report>;
 }
+
+/** Reports of a lane that may be other processes' events, beside one for each publisher. */
+const SPARE = 64;
 
 /**
  * Begins reports as events are appended. An engine may answer only later: by then an event may have been handed on, some that it was
@@ -152,7 +152,7 @@ export class Reports {
     publishers.push(publisher);
     return (id = "") => {
       const report = reports.get(id);
-      if (report) reports.set(id, undefined);
+      if (report) report.isWanted = true;
       publisher.id = id;
       while (publishers[0]?.id !== undefined) forget(reports, publishers.shift()?.id);
       if (publishers.length === 0) {
@@ -167,18 +167,24 @@ export class Reports {
   appended({ keys, seq }: Entry, fanout: Pick<Fanout, "log" | "clientsOf">): void {
     if (this.#lanes.size === 0) return;
     const lane = this.#lanes.get(nameOf(keys));
-    lane?.reports.set(fanout.log.id(seq), new Report(seq, fanout.clientsOf(keys), this.#timeout));
+    if (!lane) return;
+    const { publishers, reports } = lane;
+    reports.set(fanout.log.id(seq), new Report(seq, fanout.clientsOf(keys), this.#timeout));
+    for (const oldest of reports.keys()) {
+      if (reports.size > publishers.length + SPARE) forget(reports, oldest);
+      break;
+    }
   }
 }
 
 const nameOf = (keys: readonly string[]): string => keys.join("\n");
 
-/** Drops reports that nobody asks for any more: those up to a position, or all. */
-function forget(reports: Map<string, Report | undefined>, through?: string): void {
+/** Drops reports that nobody will ask for any more: those up to a position, or all. */
+function forget(reports: Map<string, Report>, through?: string): void {
   if (through !== undefined && !reports.has(through)) return;
   for (const [id, report] of reports) {
     reports.delete(id);
-    report?.settle("late");
+    if (!report.isWanted) report.settle("late");
     if (id === through) break;
   }
 }

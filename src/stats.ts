@@ -35,7 +35,7 @@ export interface BrokerStats {
   readonly disconnects: Readonly<Partial<Record<DisconnectReason, number>>>;
   /** Requests that were refused or failed, by code. */
   readonly failures: Readonly<Partial<Record<ErrorCode, number>>>;
-  /** Whether the engine can append; `idle` before the broker's first use. */
+  /** Whether the engine can append; `idle` before the broker's first use, and from `close()` on. */
   readonly engine: "idle" | "up" | "down";
   /** What this process holds of the log. */
   readonly log: { readonly events: number; readonly bytes: number; readonly channels: number };
@@ -59,7 +59,7 @@ export function statsOf(core: Core): BrokerStats {
     overruns: fanout.overruns,
     disconnects: { ...core.disconnects },
     failures: { ...core.failures },
-    engine: session ? (session.state ?? "up") : "idle",
+    engine: session && !core.isClosed ? (session.state ?? "up") : "idle",
     log: { events: log?.size ?? 0, bytes: log?.bytes ?? 0, channels: log?.channels ?? 0 },
   };
 }

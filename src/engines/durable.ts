@@ -35,8 +35,8 @@ const SCHEMA = `
 CREATE TABLE IF NOT EXISTS fanwire_meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fanwire_events (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, keys TEXT NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS fanwire_channels (key TEXT PRIMARY KEY, dropped INTEGER NOT NULL, forced INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS fanwire_marks (
-  kind TEXT NOT NULL, name TEXT NOT NULL, until INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, name)
+CREATE TABLE IF NOT EXISTS fanwire_names (
+  kind TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, until INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;`;
 
 /** Milliseconds between two looks for what is remembered no longer, at the least. */
@@ -110,11 +110,18 @@ export function durableEngine(
 
   function keep<T>(kind: string, deadlines: Deadlines<T>): void {
     const time = Date.now();
-    for (const { name, until, value } of run("SELECT name, until, value FROM fanwire_marks WHERE kind = ?", kind))
-      deadlines.set(name as string, (until as number) - time, ...(JSON.parse(value as string) as [T, string]));
-    deadlines.onSet = (name, until, ...value) =>
+    for (const row of run("SELECT * FROM fanwire_names WHERE kind = ? ORDER BY until", kind)) {
+      const { name, owner, until, value } = row as { name: string; owner: string; until: number; value: string };
+      deadlines.set(name, until - time, JSON.parse(value), owner);
+    }
+    deadlines.onForget = (name) =>
+      attempt(() => run("DELETE FROM fanwire_names WHERE kind = ? AND name = ?", kind, name));
+    deadlines.onSet = (name, until, value, owner) =>
       attempt(() => {
-        run("INSERT OR REPLACE INTO fanwire_marks VALUES (?, ?, ?, ?)", kind, name, until, JSON.stringify(value));
+        run(
+          "INSERT OR REPLACE INTO fanwire_names VALUES (?, ?, ?, ?, ?)",
+          ...[kind, name, owner, until, JSON.stringify(value)],
+        );
         engine.onKept?.(Math.max(until, Date.now() + TIDY));
       });
   }
@@ -176,7 +183,7 @@ export function durableEngine(
 
   const engine: DurableLog = {
     get isEmpty() {
-      return log?.size === 0 && run("SELECT 1 FROM fanwire_marks LIMIT 1").length === 0;
+      return log?.size === 0 && run("SELECT 1 FROM fanwire_names LIMIT 1").length === 0;
     },
     onKept: undefined,
     onError: undefined,
@@ -199,9 +206,9 @@ export function durableEngine(
       settle(opened);
       opened.expire(time);
       sweep(opened);
-      run("DELETE FROM fanwire_marks WHERE until <= ?", time);
+      run("DELETE FROM fanwire_names WHERE until <= ?", time);
       const { age } = bounds.retention;
-      const [mark] = run("SELECT MIN(until) AS until FROM fanwire_marks");
+      const [mark] = run("SELECT MIN(until) AS until FROM fanwire_names");
       const marked = typeof mark?.until === "number" ? Math.max(TIDY, mark.until - time) : Infinity;
       return Math.min(opened.size > 0 ? age / 2 : Infinity, marked);
     },

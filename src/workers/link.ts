@@ -99,7 +99,7 @@ export class Link implements Member {
   take(batch: Batch): boolean {
     this.#send(frameOf(batch, this.#sent), chunkOf(batch).length);
     this.#sent = batch.through;
-    if (this.reports?.size) for (const report of this.reports) if (!report.handed(this, batch)) break;
+    if (this.reports?.size) for (const report of this.reports) report.handed(this, batch);
     if (this.#unacknowledged < LIMIT && !this.#isOver) this.#home.fanout.wants(this);
     return true;
   }

@@ -35,15 +35,25 @@ test("deadlines: one that comes late is given room by who has the most", () => {
   expect([count("bob", 30), count("ada", 20), count("eve", MANY)]).toEqual([30, 20, 50]);
 });
 
-test("deadlines: a name that another one takes is the other one's, and what is over makes room for all", () => {
+test("deadlines: a name that another one takes is the other one's", () => {
   const deadlines = new Deadlines<string>(20);
   deadlines.set("shared", 60_000, "first", "ada");
   deadlines.set("shared", 60_000, "second", "eve");
   for (let index = 0; index < MANY; index++) deadlines.set(`${index}`, 60_000, "", "eve");
   expect(deadlines.get("shared")).toBeUndefined();
-  for (let index = 0; index < MANY; index++) deadlines.set(`over ${index}`, 0, "", "bob");
-  expect(deadlines.has("over 1")).toBe(false);
-  expect(deadlines.has(`${MANY - 1}`)).toBe(true);
+});
+
+test("deadlines: what is over goes before anything that is not, whoever has most of that", async () => {
+  const deadlines = new Deadlines(100);
+  for (let index = 0; index < 80; index++) deadlines.set(`over ${index}`, 1, true, `owner ${index}`);
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  const forgotten: string[] = [];
+  deadlines.onForget = (name) => forgotten.push(name);
+  for (let index = 0; index < 100; index++) deadlines.set(`${index}`, 60_000, true, "ada");
+  expect(forgotten).toEqual([]);
+  for (let index = 0; index < 100; index++) expect([index, deadlines.has(`${index}`)]).toEqual([index, true]);
+  deadlines.set("one more", 60_000, true, "eve");
+  expect(forgotten).toEqual(["0"]);
 });
 
 test("deadlines: what is over is looked for again and again", async () => {

@@ -109,9 +109,12 @@ test(
   "health: 503 while the engine is down or cannot be opened, and nothing is told of why",
   scene(async (stage) => {
     const made = breakable(stage);
-    const broker = stage.broker({ engine: made.engine });
+    const heard: unknown[] = [];
+    const broker = stage.broker({ engine: made.engine, onError: (event) => heard.push(event) });
     made.fault = new Error("inner text of the engine");
     await expectIll(await ask(broker), "engine-down");
+    // But to who keeps the broker.
+    expect(heard).toEqual([{ stage: "engine", error: made.fault }]);
     made.fault = undefined;
     made.state = "down";
     await expectIll(await ask(broker), "engine-down");

@@ -64,6 +64,24 @@ test(
 );
 
 test(
+  "a client whose grant expires while it waits for a page is told so",
+  replicas(
+    async (world) => {
+      const expiresAt = Date.now() + 10_000;
+      const broker = world.broker({ log: TINY, authorize: ({ channels }) => ({ channels, expiresAt }) });
+      const client = await world.join(broker);
+      await world.publish(broker, ["1", "2", "3", "4", "5", "6"]);
+      world.session().commands(false);
+      const end = client.untilControl("end");
+      await world.clock.pass(11_000);
+      expect(JSON.parse((await world.clock.until(end)).data)).toMatchObject({ reason: "expired" });
+      expect(await world.clock.until(client.ended())).toBe("closed");
+    },
+    { page: 2 },
+  ),
+);
+
+test(
   "a client that was given a page has nothing to take beyond it that is for others",
   replicas(
     async (world) => {

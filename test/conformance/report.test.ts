@@ -1,4 +1,8 @@
 import { expect, test } from "vitest";
+import type { Entry } from "../../src/channel.ts";
+import type { Member } from "../../src/client.ts";
+import type { Log } from "../../src/log.ts";
+import { Reports } from "../../src/report.ts";
 import { scene, turn, Witness } from "../support/scene.ts";
 import { slowEngine } from "../support/slow-engine.ts";
 
@@ -201,3 +205,55 @@ test(
     expect(last?.failed.map(({ clientId, reason }) => [clientId, reason])).toEqual([["first", "late"]]);
   }),
 );
+
+test(
+  "report: an older event's, asked for later, does not stand in the way of a newer one's",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
+    const client = await stage.join(broker);
+    await broker.broadcast("first".padEnd(40_000));
+    await broker.broadcast("second".padEnd(40_000), { key: "k" });
+    const third = await broker.broadcast("third".padEnd(40_000), { report: true });
+    const second = await broker.broadcast("second".padEnd(40_000), { key: "k", report: true });
+    for (let event = 0; event < 3; event++) await client.nextData();
+    expect(await Promise.all([second.report, third.report])).toEqual([
+      { handed: 1, failed: [] },
+      { handed: 1, failed: [] },
+    ]);
+  }),
+);
+
+test(
+  "report: two publishers of one key are told the same, whoever is answered first",
+  scene(async (stage) => {
+    const answers: (() => void)[] = [];
+    const wait = (): Promise<void> => new Promise((resolve) => answers.push(resolve));
+    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after") });
+    const client = await stage.join(broker);
+    const read = client.nextData();
+    const both = [1, 2].map(() => broker.broadcast("x", { key: "k", report: true }));
+    await read;
+    answers[1]?.();
+    await both[1];
+    answers[0]?.();
+    for (const { clients, report } of await Promise.all(both))
+      expect([clients, await report]).toEqual([1, { handed: 1, failed: [] }]);
+  }),
+);
+
+test("Reports: while an answer is waited for, what others publish is noted within a bound, and given up with it", async () => {
+  const reports = new Reports(60_000);
+  const client = { id: "one", connectionId: "1", cursor: 0 } as Member;
+  const clientsOf = (): Set<Member> => new Set([client]);
+  const log = { id: (seq: number) => `e-${seq}` } as Log;
+  const answered = reports.expect(["c:a"]);
+  for (let seq = 1; seq <= 1_000; seq++) {
+    reports.appended({ keys: ["c:a"], seq } as unknown as Entry, { log, clientsOf });
+    reports.appended({ keys: ["c:b"], seq } as unknown as Entry, { log, clientsOf });
+  }
+  expect(client.reports?.size).toBeLessThan(100);
+  const own = answered("e-1000");
+  expect(client.reports?.size).toBe(1);
+  own?.settle("late");
+  expect([own?.clients, (await own?.done)?.failed.length, client.reports?.size]).toEqual([1, 1, 0]);
+});

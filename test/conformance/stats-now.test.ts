@@ -121,7 +121,7 @@ test(
         };
       },
     };
-    const broker = stage.broker({ engine });
+    const broker = stage.broker({ engine, timeout: 50 });
     expect(broker.stats().engine).toBe("idle");
     await stage.join(broker);
     expect(broker.stats().engine).toBe("down");
@@ -129,6 +129,11 @@ test(
     expect(broker.stats().engine).toBe("up");
     state = "down";
     expect(broker.stats().engine).toBe("down");
+    // Nothing is wrong with what is not needed any more.
+    const closed = broker.close();
+    expect(broker.stats().engine).toBe("idle");
+    await closed;
+    expect(broker.stats().engine).toBe("idle");
   }),
 );
 

@@ -270,8 +270,8 @@ export const delivery: readonly Mutant[] = [
     name: "last-of-a-batch-not-handed",
     file: "report.ts",
     tests: "report",
-    find: "if (batch.through < this.#seq) return false;",
-    replace: "if (batch.through <= this.#seq) return false;",
+    find: "if (batch.through < this.#seq) return;",
+    replace: "if (batch.through <= this.#seq) return;",
     why: "What was handed is reported as late.",
   },
   {

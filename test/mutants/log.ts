@@ -126,8 +126,8 @@ export const log: readonly Mutant[] = [
     name: "oldest-of-anybody-forgotten",
     file: "deadlines.ts",
     tests: "deadlines",
-    find: "this.#fullest ?? this.#kept.keys()",
-    replace: "this.#kept.keys()",
+    find: "this.#fullest ?? []",
+    replace: "[]",
     why: "One client has everybody else's keys and inboxes forgotten.",
   },
   {

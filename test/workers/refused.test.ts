@@ -40,7 +40,7 @@ for (const mode of ["bridge", "direct"] as const)
     const { errors, gone, ...hooks } = heard();
     await room({ hub: { mode }, ...hooks }, async (room) => {
       const client = await room.join({ id: "ada" });
-      await refuse(room, /INTO fanwire_marks/);
+      await refuse(room, /INTO fanwire_names/);
       const { id } = await room.hub.broadcast("once", { key: "k" });
       expect((await room.hub.broadcast("once", { key: "k" })).id).toBe(id);
       await until("it is told", () => errors.length > 0);

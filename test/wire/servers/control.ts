@@ -97,7 +97,7 @@ export async function control(host: Host, stage: Stage, verb: string, wish: Reco
       /** Connections whose object is still in memory. */
       alive: stage.seen.filter((client) => client.deref()).length,
       timers: activeTimers(),
-      /** What Node knows to be open; the others tell nothing. */
+      /** What Node knows to be open; the others tell nothing, or that there is nothing. */
       resources: globalThis.process?.getActiveResourcesInfo?.().length ?? 0,
       heapUsed: host.heapUsed(),
     };
