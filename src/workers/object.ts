@@ -147,7 +147,7 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
 
 /** Takes away all that is the broker's; and if nothing is left that is the subclass's, the storage itself. */
 async function empty(storage: ObjectStorage): Promise<void> {
-  for (const table of ["meta", "events", "channels", "marks", "links"])
+  for (const table of ["meta", "events", "channels", "names", "links"])
     storage.sql.exec(`DROP TABLE IF EXISTS fanwire_${table}`);
   const [others] = storage.sql.exec(
     "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_cf\\_%' ESCAPE '\\' LIMIT 1",

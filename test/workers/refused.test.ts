@@ -36,7 +36,7 @@ function heard() {
 }
 
 for (const mode of ["bridge", "direct"] as const)
-  test(`${mode}: with a storage that takes no marks an event with a key is published, once, and who leaves is gone`, async () => {
+  test(`${mode}: with a storage that takes no names an event with a key is published, once, and who leaves is gone`, async () => {
     const { errors, gone, ...hooks } = heard();
     await room({ hub: { mode }, ...hooks }, async (room) => {
       const client = await room.join({ id: "ada" });

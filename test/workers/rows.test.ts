@@ -35,7 +35,7 @@ test(
     await room.join({ id: "ada" });
     await room.hub.broadcastTo("ada", "4");
     expect(await room.rows("events")).toBe(4);
-    expect([await room.rows("channels"), await room.rows("marks"), await room.rows("links")]).toEqual([0, 0, 0]);
+    expect([await room.rows("channels"), await room.rows("names"), await room.rows("links")]).toEqual([0, 0, 0]);
   }),
 );
 
@@ -192,7 +192,7 @@ test(
     const { id } = await room.hub.broadcast("1", { key: "k" });
     await client.untilData("1");
     await after(2 * MINUTE, () => room.alarm());
-    expect([await room.rows("events"), await room.rows("marks")]).toEqual([0, 1]);
+    expect([await room.rows("events"), await room.rows("names")]).toEqual([0, 1]);
     await client.leave();
     await room.gone();
     await after(3 * MINUTE, () => room.alarm());
