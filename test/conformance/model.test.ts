@@ -13,7 +13,7 @@ import { scene } from "../support/scene.ts";
 
 const KINDS: readonly (readonly [title: string, share: number, kinds: Kinds])[] = [
   ["one log: all that was promised holds, to the millisecond", 0.35, {}],
-  ["one log, overrun", 0.1, { overruns: true }],
+  ["one log, overrun by many events", 0.1, { overruns: true }],
   ["one log, overrun by large events", 0.05, { large: true, overruns: true }],
   ["one log, whose channels are forgotten", 0.05, { forgets: true }],
   ["an engine that is late, refuses, and loses answers", 0.1, { late: true, overruns: true }],
@@ -27,7 +27,9 @@ const KINDS: readonly (readonly [title: string, share: number, kinds: Kinds])[] 
 
 const part = inject("part");
 // A seed, and behind a colon the way from it to one history.
-const [, seed = "1", path] = /^(-?\d+)(?::(.+))?$/.exec(inject("seed")) ?? [];
+const [, seed, path] = /^(-?\d+)(?::(.+))?$/.exec(inject("seed") || "1") ?? [];
+if (seed === undefined)
+  throw new TypeError(`SEED is "${inject("seed")}", and should be a whole number, or what a failure printed.`);
 const total = Number(inject("histories") || { node: 10_000 }[part] || 1_000);
 
 let isCutShort = false;

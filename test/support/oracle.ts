@@ -128,8 +128,9 @@ function judgeRetention(published: readonly Told[], lineage: Lineage, bounds: Bo
     const keepers = bounds.isShared ? event.channels : names;
     const isKeptAt = (time: number): boolean => isKept(published, event, keepers, bounds, time);
     if (event.seq <= start && !isAsked) continue;
-    // It is lost when the last of these channels tells of it; what was asked for without a claim, when the reader came.
-    const told = names.flatMap((name) => seen.find((item) => covers(item, name, event.seq)) ?? []);
+    // It is lost when the last of these channels tells of it for the last time: who leaves after it was said in advance may be given it yet.
+    // What was asked for without a claim is lost when the reader came.
+    const told = names.flatMap((name) => seen.findLast((item) => covers(item, name, event.seq)) ?? []);
     if (told.length > 0 ? isKeptAt(Math.max(...told.map(({ at = Infinity }) => at))) : event.seq <= start)
       faults.push(`event ${event.seq} of ${names.join(", ")} was retained and did not come`);
   }

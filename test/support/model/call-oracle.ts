@@ -1,6 +1,6 @@
-import type { FailureReason } from "../../../src/index.ts";
 import type { Told } from "../oracle.ts";
 import type { Call } from "./publisher.ts";
+import { fateOf, judgeMembers, type Member, membersAtAnswer, membersAtAppend, waitersOf } from "./report-oracle.ts";
 import type { Visit } from "./visit.ts";
 import type { Facts } from "./visit-oracle.ts";
 
@@ -45,7 +45,7 @@ export function judgeCalls(calls: readonly Call[], facts: EngineFacts): string[]
 
 /** What was said to be published is there, where it was said to be; what was refused is not, and was refused for a reason. */
 function judgeAnswer(call: Call, calls: readonly Call[], there: readonly Told[], facts: EngineFacts): string[] {
-  const { answer, isLate, recipient, at, instance } = call;
+  const { answer, isLate, recipient, instance, asked } = call;
   if (!answer) return ["it was never answered"];
   if (answer.code !== undefined) {
     const others = calls.filter((other) => other !== call && other.data === call.data);
@@ -65,13 +65,27 @@ function judgeAnswer(call: Call, calls: readonly Call[], there: readonly Told[],
   if (String(event.channels) !== String(call.channels)) return [`it went to ${event.channels}`];
   if (facts.isHere && !facts.isKept && recipient !== undefined && existence(call, facts) === "none")
     return ["it was taken, and its client is unknown"];
-  if (!facts.isPrompt) return [];
-  const clients = audienceOf(call).length;
-  if (answer.clients !== clients) return [`it is said to be for ${answer.clients} clients, and is for ${clients}`];
-  const held = answer.at - at;
+  if (!facts.isHere || asked?.answeredAt === undefined) return [];
+  const fault = judgeClients(call, event, facts);
+  if (fault.length > 0) return fault;
+  const held = answer.at - asked.answeredAt;
   if (held > LONGEST_HOLD) return [`its publisher was held back for ${held} ms`];
   const isFast = instance.visits.every((visit) => !isBlocked(visit, answer.at));
   return held > 0 && isFast ? [`its publisher was held back for ${held} ms, and everybody reads`] : [];
+}
+
+/** How many clients it is said to be for. With a report that is counted when it is appended, and else when the engine answers. */
+function judgeClients(call: Call, event: Told, facts: EngineFacts): string[] {
+  const clients = call.answer?.clients ?? 0;
+  const { wantsReport, asked } = call;
+  const isAtAppend = wantsReport && !asked?.repeated;
+  const isIn = (members: readonly Member[]): boolean =>
+    clients >= members.filter(({ isSure }) => isSure).length && clients <= members.length;
+  const members = isAtAppend ? membersAtAppend(call, event, facts) : membersAtAnswer(call, facts);
+  if (isIn(members)) return [];
+  if (mayBeAppendedIn(call, event) && isIn(membersAtAppend(call, event, facts))) return [];
+  const sure = members.filter(({ isSure }) => isSure).length;
+  return [`it is said to be for ${clients} clients, and is for ${sure} to ${members.length}`];
 }
 
 /** Each event is appended once, unless its key was forgotten. */
@@ -114,68 +128,31 @@ function isBlocked({ registered, gone, socket }: Visit, at: number): boolean {
 
 /** Its report is about each of its clients once, and true. */
 function judgeReport(call: Call, isOnce: boolean, event: Told | undefined, facts: EngineFacts): string[] {
-  const { report, answer, instance } = call;
+  const { report, answer, instance, asked } = call;
   if (!event || !answer) return [];
   if (!report) return ["its report never came"];
   const { handed, failed, at } = report;
   if (at > answer.at + facts.setting.timeout) return [`its report came at ${at}`];
   const count = handed + failed.length;
   // Of what is sent again it is about those who still wait for it.
-  if (isOnce ? count !== answer.clients : count > (answer.clients ?? 0))
+  const isAboutAll = asked?.repeated === undefined ? isOnce : !asked.repeated;
+  if (isAboutAll ? count !== answer.clients : count > (answer.clients ?? 0))
     return [`it is for ${answer.clients} clients, ${handed} of them handed and ${failed.length} failed`];
-  const members = new Map(instance.visits.map((visit) => [visit.registered?.info.connectionId, visit]));
   const given = instance.visits.filter((visit) => (fateOf(visit, event, "handed", facts) ?? Infinity) <= at).length;
   if (handed > given) return [`it was handed to ${handed} clients, and ${given} were given it`];
   if (new Set(failed.map(({ connectionId }) => connectionId)).size < failed.length) return ["a client failed twice"];
-  if (!facts.isPrompt || !isOnce) return [];
-  const faults: string[] = [];
-  let settles = answer.at;
-  for (const { connectionId, clientId } of audienceOf(call)) {
-    const visit = members.get(connectionId);
-    if (!visit) continue;
-    const { reason = "handed" } = failed.find((failure) => failure.connectionId === connectionId) ?? {};
-    const fates = fatesOf(visit, event, call.at + facts.setting.timeout, facts);
-    const first = Math.min(...fates.map((fate) => fate.at));
-    settles = Math.max(settles, first);
-    if (!fates.some((fate) => fate.at === first && fate.reason === reason))
-      faults.push(
-        `the report says of ${clientId} ${reason}, of ${fates.map((fate) => `${fate.reason} at ${fate.at}`).join(", ")}`,
-      );
-  }
-  if (at !== settles && faults.length === 0) faults.push(`its report came at ${at}, and not at ${settles}`);
-  return faults;
+  if (!facts.isHere || asked?.answeredAt === undefined) return [];
+  const { timeout } = facts.setting;
+  const { answeredAt } = asked;
+  const atAppend = (): string[] =>
+    judgeMembers(report, answer.at, membersAtAppend(call, event, facts), event, (event.at ?? 0) + timeout, facts);
+  if (!asked.repeated) return atAppend();
+  const waiters = waitersOf(membersAtAnswer(call, facts), event, answeredAt, facts);
+  const faults = judgeMembers(report, answer.at, waiters, event, answeredAt + timeout, facts);
+  // It was appended when it was asked for already.
+  return mayBeAppendedIn(call, event) && atAppend().length === 0 ? [] : faults;
 }
 
-type Fate = "handed" | FailureReason;
-
-/** What became of an event at a client, and when. */
-function fatesOf(
-  visit: Visit,
-  event: Told,
-  deadline: number,
-  facts: Facts,
-): { readonly reason: Fate; readonly at: number }[] {
-  const { gone, socket, leftAt } = visit;
-  const fates: { reason: Fate; at: number | undefined }[] = [
-    { reason: "late", at: deadline },
-    { reason: "handed", at: fateOf(visit, event, "handed", facts) },
-    { reason: "lost", at: fateOf(visit, event, "lost", facts) },
-  ];
-  // Who is given the rest before it ends is not given up before that.
-  if (gone?.reason === "closing") {
-    fates.push({ reason: "closing", at: socket?.over?.at }, { reason: "expired", at: visit.expiresAt });
-    if (leftAt !== undefined) fates.push({ reason: "client-left", at: leftAt });
-  } else if (gone) fates.push({ reason: gone.reason, at: gone.at });
-  return fates.flatMap(({ reason, at }) => (at === undefined ? [] : [{ reason, at }]));
-}
-
-/** When it was given to a client, or the client was told of what comes after it instead. */
-function fateOf({ socket }: Visit, { seq }: Told, fate: "handed" | "lost", { place }: Facts): number | undefined {
-  for (const { at, items } of socket?.given ?? []) {
-    const places = items.flatMap(({ id }) => (id === undefined ? [] : [place(id)]));
-    if (Math.max(0, ...places) < seq) continue;
-    const isThere = items.some((item) => item.type === "event" && place(item.id) === seq);
-    return isThere === (fate === "handed") ? at : undefined;
-  }
-  return undefined;
-}
+/** An event that was there when this was asked for may have been appended by another call since. */
+const mayBeAppendedIn = ({ asked, at, wantsReport }: Call, event: Told): boolean =>
+  wantsReport && asked?.repeated === true && (event.at ?? 0) >= at;

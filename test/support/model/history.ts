@@ -65,8 +65,8 @@ export type Step =
       readonly report: boolean;
       readonly key: boolean;
     }
-  /** Publishes once more what was last published with a key. */
-  | { readonly do: "again"; readonly process: Process }
+  /** Publishes once more what was published with a key, the last such or one some before it. */
+  | { readonly do: "again"; readonly process: Process; readonly ago: number; readonly report: boolean }
   | {
       readonly do: "send";
       readonly process: Process;
@@ -173,7 +173,7 @@ const plans = ({ swallows }: Kinds): fc.Arbitrary<Plan> =>
   });
 
 function steps(kinds: Kinds): Weighted<Step>[] {
-  const { store, overruns, swallows } = kinds;
+  const { store, overruns, large, swallows } = kinds;
   const process = constantFrom(0 as const, 1 as const);
   const reader = nat({ max: READERS - 1 });
   const times = integer({ min: 1, max: overruns ? 12 : 3 });
@@ -187,7 +187,11 @@ function steps(kinds: Kinds): Weighted<Step>[] {
       weight: 10,
       arbitrary: record({ do: is("publish"), process, channels: subarray(NAMES), size, times, report, key: boolean() }),
     },
-    { weight: 1, arbitrary: record({ do: is("again"), process }) },
+    // Where a chunk ends, reports that were begun out of order are told apart.
+    {
+      weight: large ? 8 : 2,
+      arbitrary: record({ do: is("again"), process, ago: constantFrom(0, 0, 1, 3, 6), report }),
+    },
     { weight: 2, arbitrary: record({ do: is("send"), process, reader, times, report }) },
     { weight: 12, arbitrary: record({ do: is("read"), reader, bytes }) },
     {

@@ -13,9 +13,18 @@ export interface Line {
   delay(delays?: Partial<Delays>): void;
 }
 
+/** What became of a publication that an engine was asked for. */
+export interface Asked {
+  /** Nothing was appended, because it was before; undefined if it was refused. */
+  repeated?: boolean;
+  answeredAt?: number;
+}
+
 /** An engine that keeps its contract, notes what is appended to it, and may be late, refuse, and lose an answer. */
 export class LateEngine implements Engine {
   readonly appended: Appending[] = [];
+  /** Each publication, in the order of the calls. */
+  readonly asked: Asked[] = [];
   log: Log | undefined;
   /** That of each session, in the order in which they were opened. */
   readonly lines: Line[] = [];
@@ -34,7 +43,15 @@ export class LateEngine implements Engine {
     this.lines.push(line);
     return {
       ...session,
-      append: (keys, text, nonce) => line.append(() => this.#append(session, keys, text, nonce)),
+      append: (keys, text, nonce) => {
+        const asked: Asked = {};
+        this.asked.push(asked);
+        return line.append(asked, () => {
+          const appended = this.#append(session, keys, text, nonce);
+          asked.repeated = appended.repeated;
+          return appended;
+        });
+      },
       subscribe: () => line.later(),
     };
   }
@@ -63,7 +80,7 @@ class LateLine implements Line {
     this.#delays = delays;
   }
 
-  append(append: () => Appended): Appended | Promise<Appended> {
+  append(asked: Asked, append: () => Appended): Appended | Promise<Appended> {
     if (this.refusals > 0) {
       this.refusals--;
       throw new BrokerError("engine-down", "Refused: the engine is away.");
@@ -71,7 +88,10 @@ class LateLine implements Line {
     const { losesAnswer } = this;
     const { answers = 0, requests = 0, isLoose = false } = this.#delays;
     this.losesAnswer = false;
-    if (!this.#last && requests === 0 && answers === 0 && !losesAnswer) return append();
+    if (!this.#last && requests === 0 && answers === 0 && !losesAnswer) {
+      asked.answeredAt = this.#clock.time;
+      return append();
+    }
     const due = this.#clock.time + requests;
     const appended = (this.#last ?? Promise.resolve()).then(() => this.#until(due)).then(append);
     const last = appended.catch(() => undefined);
@@ -79,12 +99,14 @@ class LateLine implements Line {
     void last.then(() => {
       if (this.#last === last) this.#last = undefined;
     });
-    return this.#answer(appended, isLoose ? Math.floor(Math.random() * (answers + 1)) : answers, losesAnswer);
+    const lag = isLoose ? Math.floor(Math.random() * (answers + 1)) : answers;
+    return this.#answer(asked, appended, lag, losesAnswer);
   }
 
-  async #answer(appending: Promise<Appended>, lag: number, isLost: boolean): Promise<Appended> {
+  async #answer(asked: Asked, appending: Promise<Appended>, lag: number, isLost: boolean): Promise<Appended> {
     const appended = await appending;
     await this.#until(this.#clock.time + lag);
+    asked.answeredAt = this.#clock.time;
     if (isLost) throw new BrokerError("publish-outcome-unknown", "The answer was lost.");
     return appended;
   }

@@ -37,6 +37,7 @@ const OUTCOMES = [
   ),
   ...[...REASONS, "closing"].map((reason) => `a client is gone: ${reason}`),
   ...["handed", "late", "lost", ...REASONS].map((fate) => `a report says ${fate}`),
+  ...["a report on what is sent again says handed", "a client comes before a report is answered"],
   ...["closed", "errored", "left"].map((how) => `a stream is ${how}`),
   ...["a closing broker hands on the rest", "a closing broker cuts a client off"],
 ];
@@ -88,6 +89,11 @@ function addCall(call: Call, { calls, readers }: Happened, add: Add): void {
   );
   add(answer.id && answer.at > at && answer.at <= at + 50 && !call.isAgain, "a publisher is held back");
   add(report && report.handed > 0, "a report says handed");
+  add(report && report.handed > 0 && call.isAgain, "a report on what is sent again says handed");
+  add(
+    report && instance.visits.some(({ registered }) => registered && registered.at > at && registered.at < answer.at),
+    "a client comes before a report is answered",
+  );
   for (const { reason } of report?.failed ?? []) add(true, `a report says ${reason}`);
   if (recipient === undefined || answer.clients === undefined) return;
   add(answer.clients > 1, "a message goes to two connections");

@@ -3,6 +3,7 @@ import type { Clock } from "../clock.ts";
 import type { Step } from "./history.ts";
 import type { Instance } from "./instance.ts";
 import { inboxName } from "./items.ts";
+import type { Asked } from "./late-engine.ts";
 
 /** One call of `broadcast` or `broadcastTo`, and what came of it. */
 export interface Call {
@@ -18,6 +19,8 @@ export interface Call {
   readonly wantsReport: boolean;
   /** Who was connected. */
   readonly clients: readonly ClientInfo[];
+  /** What became of it at the engine, if it was asked and that is known. */
+  readonly asked: Asked | undefined;
   /** The broker was told to close before. */
   readonly isLate: boolean;
   answer?: { readonly at: number; readonly id?: string; readonly clients?: number; readonly code?: string };
@@ -28,17 +31,22 @@ export interface Call {
 const RETRY = 300;
 
 type Publish = Step & { readonly do: "publish" };
+type Again = Step & { readonly do: "again" };
 
 /** Who publishes, and remembers what was answered. */
 export class Publisher {
   readonly calls: Call[] = [];
   readonly #instance: (process: 0 | 1) => Instance;
+  readonly #asked: readonly Asked[];
   readonly #clock: Clock;
-  #keyed: Call | undefined;
+  /** What was published with a key. */
+  readonly #keyed: Call[] = [];
   #events = 0;
 
-  constructor(instance: (process: 0 | 1) => Instance, clock: Clock) {
+  /** `asked` is what the engine is asked for, as that grows. */
+  constructor(instance: (process: 0 | 1) => Instance, asked: readonly Asked[], clock: Clock) {
     this.#instance = instance;
+    this.#asked = asked;
     this.#clock = clock;
   }
 
@@ -46,16 +54,21 @@ export class Publisher {
     const data = `${this.#events++} ${"x".repeat(size)}`;
     const names = channels.length > 0 ? channels : ["fanwire-common"];
     const call = this.#call(process, names, data, key ? `key ${this.#events}` : undefined, undefined, false, report);
-    if (key) this.#keyed = call;
+    if (key) this.#keyed.push(call);
   }
 
   send(process: 0 | 1, id: string, report: boolean): void {
     this.#call(process, [inboxName(id)], `${this.#events++} for ${id}`, undefined, id, false, report);
   }
 
-  /** Once more what was last published with a key. */
-  again(process: 0 | 1, call: Call | undefined = this.#keyed): void {
-    if (call) this.#call(process, call.channels, call.data, call.key, undefined, true, false);
+  /** Once more what was published with a key, so many of those ago. */
+  again({ process, ago, report }: Omit<Again, "do">): void {
+    const call = this.#keyed.at(-1 - ago) ?? this.#keyed[0];
+    if (call) this.#again(process, call, report);
+  }
+
+  #again(process: 0 | 1, { channels, data, key }: Call, report: boolean): void {
+    this.#call(process, channels, data, key, undefined, true, report);
   }
 
   #call(
@@ -72,20 +85,23 @@ export class Publisher {
     const at = this.#clock.time;
     const clients = broker.clients();
     const isLate = instance.closing !== undefined;
-    const call: Call = { instance, at, channels, data, key, recipient, isAgain, wantsReport, clients, isLate };
-    this.calls.push(call);
+    const count = this.#asked.length;
     const options = { report: wantsReport, ...(key === undefined ? {} : { key }) };
     const channel = channels[0] === "fanwire-common" ? {} : { channel: channels };
     const published =
       recipient === undefined
         ? broker.broadcast(data, { ...channel, ...options })
         : broker.broadcastTo(recipient, data, options);
+    // The engine is asked in the call itself.
+    const asked = this.#asked[count];
+    const call: Call = { instance, at, channels, data, key, recipient, isAgain, wantsReport, clients, isLate, asked };
+    this.calls.push(call);
     published.then(
       (answer) => this.#answered(call, answer),
       (error: { readonly code?: string }) => {
         call.answer = { at: this.#clock.time, code: error.code ?? String(error) };
         if (error.code !== "publish-outcome-unknown" || key === undefined) return;
-        this.#clock.at(this.#clock.time + RETRY, () => this.again(process, call));
+        this.#clock.at(this.#clock.time + RETRY, () => this.#again(process, call, wantsReport));
       },
     );
     return call;

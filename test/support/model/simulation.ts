@@ -69,8 +69,8 @@ class Simulation {
     this.#clock = clock;
     this.#world = worldOf(stage, kinds, history.setting, clock);
     this.#open = [this.#start(0), this.#start(1)];
-    this.#publisher = new Publisher((process) => this.#open[process], clock);
     const world = this.#world;
+    this.#publisher = new Publisher((process) => this.#open[process], world.asked, clock);
     const around = {
       now: () => clock.time,
       place: (id: string) => world.place(id),
@@ -124,7 +124,7 @@ class Simulation {
         for (let time = 0; time < step.times; time++) this.#publisher.publish(step);
         break;
       case "again":
-        this.#publisher.again(step.process);
+        this.#publisher.again(step);
         break;
       case "send": {
         const { kind, id } = this.#reader(step.reader).plan;

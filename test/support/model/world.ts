@@ -7,7 +7,7 @@ import type { Told } from "../oracle.ts";
 import type { Scene } from "../scene.ts";
 import { COST, type Kinds, NAMES, type Setting, type Trouble } from "./history.ts";
 import { inboxName } from "./items.ts";
-import { LateEngine, type Line } from "./late-engine.ts";
+import { type Asked, LateEngine, type Line } from "./late-engine.ts";
 
 /** Positions of an epoch, at the most. */
 const EPOCH = 1_000_000;
@@ -16,6 +16,8 @@ const EPOCH = 1_000_000;
 export abstract class World {
   /** Everything that was ever appended, in order. */
   abstract readonly appended: readonly Appending[];
+  /** What publishers asked the engine for, in the order of their calls; nothing of a store. */
+  abstract readonly asked: readonly Asked[];
   /** The epochs that there were, in order. */
   abstract readonly epochs: readonly string[];
   abstract engine(process: number): Engine;
@@ -76,6 +78,10 @@ class MemoryWorld extends World {
     return this.#engine.appended;
   }
 
+  get asked(): readonly Asked[] {
+    return this.#engine.asked;
+  }
+
   get epochs(): readonly string[] {
     const { log } = this.#engine;
     return log ? [log.epoch] : [];
@@ -113,6 +119,7 @@ class MemoryWorld extends World {
 
 /** Processes that share a store, and reach it over connections that fail. */
 class StoreWorld extends World {
+  readonly asked: readonly Asked[] = [];
   readonly #store: MemoryStore;
   readonly #sessions: MemorySession[] = [];
   readonly #logBytes: number;
