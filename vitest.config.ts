@@ -2,8 +2,9 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { defineConfig, type ViteUserConfig } from "vitest/config";
 
-// Two files at a time, also where there are two cores, of which vitest would keep one for itself: much of a test is waiting.
-const conformance: ViteUserConfig["test"] = { dir: "test/conformance", maxWorkers: 2 };
+// Two files at a time, also where there are two cores, of which vitest would keep one for itself: much of a test is waiting. Those that take
+// a second or two by themselves have the time to do so beside something else.
+const conformance: ViteUserConfig["test"] = { dir: "test/conformance", maxWorkers: 2, testTimeout: 15_000 };
 
 /**
  * One configuration for every run; `--mode` says which. The first four run the same conformance files, each on its own

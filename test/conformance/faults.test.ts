@@ -40,7 +40,7 @@ test(
     const broker = stage.broker({ timeout: 60_000, tolerance: 1, onDisconnect: left.see });
     await stage.connect(broker, { id: "stuck" });
     const reading = await stage.join(broker, { id: "reading" });
-    for (let event = 0; event < 500; event++) {
+    for (let event = 0; event < 200; event++) {
       const next = reading.nextData();
       await broker.broadcast(String(event));
       expect((await next).data).toBe(String(event));
