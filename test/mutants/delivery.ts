@@ -157,7 +157,7 @@ export const delivery: readonly Mutant[] = [
   {
     name: "new-epoch-in-silence",
     file: "fanout.ts",
-    tests: "replica",
+    tests: "replica-epochs",
     find: "this.cutOff(subscriber);",
     replace: "",
     why: "Clients are not told that the log began anew, and what it lost.",
@@ -317,7 +317,7 @@ export const delivery: readonly Mutant[] = [
   {
     name: "position-to-who-waits-for-pages",
     file: "announcer.ts",
-    tests: "replica-away",
+    tests: "replica-pages",
     find: "if (!client.live) return HEARTBEAT;",
     replace: "",
     why: "A client that waits for the engine is put at the head and loses what it waits for.",

@@ -157,7 +157,7 @@ export const log: readonly Mutant[] = [
   {
     name: "each-reads-its-own-page",
     file: "pages.ts",
-    tests: "replica-away",
+    tests: "replica-pages",
     find: "const known = this.#pages.get(name);",
     replace: "const known = undefined;",
     why: "A thousand clients that come back ask the engine a thousand times for the same.",
@@ -206,7 +206,7 @@ export const log: readonly Mutant[] = [
   {
     name: "old-epoch-comes-back",
     file: "replica/replica.ts",
-    tests: "replica",
+    tests: "replica-epochs",
     find: "this.#past.add(old.epoch);",
     replace: "",
     why: "A message of an epoch that is over sends the process back to joining.",

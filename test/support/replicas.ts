@@ -6,6 +6,10 @@ import { MemoryStore } from "./memory-remote.ts";
 import type { MemorySession } from "./memory-session.ts";
 import { type Scene, type SceneBrokerOptions, scene, type Wish } from "./scene.ts";
 
+/** The data of events. */
+export const numbers = (from: number, to: number): string[] =>
+  Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
+
 /** A log so small that hardly an event stays in it. */
 export const TINY = { logBytes: 600 };
 
