@@ -17,7 +17,7 @@ import { formatPosition } from "./position.ts";
 import { randomName } from "./random.ts";
 import { Recipients } from "./recipients.ts";
 import type { Entered, Order, Presence } from "./remote.ts";
-import { type Published, type PublishOptions, Report, type Reported, Reports } from "./report.ts";
+import { type Published, type PublishOptions, type Reported, Reports } from "./report.ts";
 import { after, allowQuiet, now } from "./runtime.ts";
 import { departureOf, type Stalls, watch } from "./stalls.ts";
 
@@ -77,16 +77,16 @@ export class Core implements ClientHome {
     this.#capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
     this.gate = new Gate(settings.maxPending, settings.authorizeTimeout);
     this.recipients = new Recipients(settings);
-    this.#reports = new Reports(settings.timeout);
     this.fanout = new Fanout(
       {
-        appended: (entry) => this.#reports.appended(entry, this.fanout),
+        appended: (entry) => this.#reports.appended(entry),
         overran: () => void this.background("overrun", new Error(OVERRUN)),
         ordered: (order) => this.#obey(order),
         failed: (error) => this.#failed(error),
       },
       window,
     );
+    this.#reports = new Reports(this.fanout, settings.timeout);
     this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());
     this.announcer = new Announcer(settings, this.fanout, this.heartbeat);
     ({
@@ -272,33 +272,22 @@ export class Core implements ClientHome {
     const session = this.open();
     if (recipient !== undefined) this.recipients.check(recipient, this.fanout.countClients([inboxKey(recipient)]) > 0);
     const text = prepareEvent(event, this.settings);
-    const begun = report ? this.#reports.expect(keys) : undefined;
+    const answered = report ? this.#reports.expect(keys) : undefined;
     let position: Appended;
     try {
       const answer = session.append(keys, text, nonce, recipient);
       position = "seq" in answer ? answer : await track(this.#appends, answer);
     } catch (error) {
-      begun?.();
+      answered?.();
       throw error;
     }
-    const id = formatPosition(position.epoch, position.seq);
     if (!position.repeated) this.published++;
-    const told = begun?.(id);
-    const watch = told ?? (begun && this.#reportOn(keys, position));
-    const at = position.repeated ? told : watch;
-    const published = { id, clients: at?.clients ?? this.fanout.countClients(keys) };
+    const watch = answered?.(position);
+    const id = formatPosition(position.epoch, position.seq);
+    const published = { id, clients: watch?.clients ?? this.fanout.countClients(keys) };
     const ready = this.fanout.ready();
     if (ready !== undefined) await ready;
     return watch ? { ...published, report: watch.done } : published;
-  }
-
-  /** On an event that this process was not told of meanwhile: it was before, or is still to come. About those who do not have it yet. */
-  #reportOn(keys: readonly string[], { epoch, seq, repeated }: Appended): Report {
-    const isHere = epoch === this.fanout.log.epoch;
-    const report = new Report(isHere ? seq : Infinity, this.fanout.clientsOf(keys), this.settings.timeout);
-    // What was before the log began anew nobody is given any more.
-    if (!isHere) report.settle(repeated ? "lost" : "late");
-    return report;
   }
 
   listen(keys: readonly string[], start: Start, signal: AbortSignal | undefined): Listener {

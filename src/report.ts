@@ -1,6 +1,8 @@
 import type { Entry } from "./channel.ts";
 import type { DisconnectReason, Member } from "./client.ts";
+import type { Appended } from "./engine.ts";
 import type { Fanout } from "./fanout.ts";
+import { formatPosition } from "./position.ts";
 import { type Batch, holdsEvent } from "./reader.ts";
 import { after } from "./runtime.ts";
 
@@ -131,49 +133,55 @@ const SPARE = 64;
  * for may have left, and others come.
  */
 export class Reports {
+  readonly #fanout: Pick<Fanout, "log" | "clientsOf" | "countClients">;
   readonly #timeout: number;
   readonly #lanes = new Map<string, Lane>();
 
   /** Reports are over after `timeout` milliseconds. */
-  constructor(timeout: number) {
+  constructor(fanout: Pick<Fanout, "log" | "clientsOf" | "countClients">, timeout: number) {
+    this.#fanout = fanout;
     this.#timeout = timeout;
   }
 
-  /**
-   * Before a publisher asks the engine. What is returned has to be called with the answer, a position or nothing, and gives the report if
-   * the event was appended since.
-   */
-  expect(keys: readonly string[]): (id?: string) => Report | undefined {
+  /** Before a publisher asks the engine. What is returned has to be called once, with the answer if there is one, and gives the report. */
+  expect(keys: readonly string[]): (position?: Appended) => Pick<Report, "clients" | "done"> | undefined {
     const name = nameOf(keys);
     const lane: Lane = this.#lanes.get(name) ?? { publishers: [], reports: new Map() };
     const { publishers, reports } = lane;
     const publisher: Publisher = {};
     this.#lanes.set(name, lane);
     publishers.push(publisher);
-    return (id = "") => {
-      const report = reports.get(id);
+    return (position) => {
+      publisher.id = position ? formatPosition(position.epoch, position.seq) : "";
+      const report = reports.get(publisher.id);
       if (report) report.isWanted = true;
-      publisher.id = id;
       while (publishers[0]?.id !== undefined) forget(reports, publishers.shift()?.id);
       if (publishers.length === 0) {
         forget(reports);
         this.#lanes.delete(name);
       }
-      return report;
+      return report ?? (position && this.#late(keys, position));
     };
   }
 
   /** To be called before the event is handed to anybody. */
-  appended({ keys, seq }: Entry, fanout: Pick<Fanout, "log" | "clientsOf">): void {
-    if (this.#lanes.size === 0) return;
-    const lane = this.#lanes.get(nameOf(keys));
+  appended({ keys, seq }: Entry): void {
+    const lane = this.#lanes.size > 0 && this.#lanes.get(nameOf(keys));
     if (!lane) return;
     const { publishers, reports } = lane;
-    reports.set(fanout.log.id(seq), new Report(seq, fanout.clientsOf(keys), this.#timeout));
-    for (const oldest of reports.keys()) {
-      if (reports.size > publishers.length + SPARE) forget(reports, oldest);
-      break;
-    }
+    reports.set(this.#fanout.log.id(seq), new Report(seq, this.#fanout.clientsOf(keys), this.#timeout));
+    const [oldest] = reports.keys();
+    if (reports.size > publishers.length + SPARE) forget(reports, oldest);
+  }
+
+  /** On an event that this process was not told of meanwhile: it was before, or is still to come. About those who do not have it yet. */
+  #late(keys: readonly string[], { epoch, seq, repeated }: Appended): Pick<Report, "clients" | "done"> {
+    const fanout = this.#fanout;
+    const isHere = epoch === fanout.log.epoch;
+    const report = new Report(isHere ? seq : Infinity, fanout.clientsOf(keys), this.#timeout);
+    // What was before the log began anew nobody is given any more.
+    if (!isHere) report.settle(repeated ? "lost" : "late");
+    return repeated ? { clients: fanout.countClients(keys), done: report.done } : report;
   }
 }
 

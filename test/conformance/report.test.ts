@@ -242,18 +242,18 @@ test(
 );
 
 test("Reports: while an answer is waited for, what others publish is noted within a bound, and given up with it", async () => {
-  const reports = new Reports(60_000);
   const client = { id: "one", connectionId: "1", cursor: 0 } as Member;
   const clientsOf = (): Set<Member> => new Set([client]);
-  const log = { id: (seq: number) => `e-${seq}` } as Log;
+  const log = { epoch: "e", id: (seq: number) => `e-${seq}` } as Log;
+  const reports = new Reports({ log, clientsOf, countClients: () => 1 }, 60_000);
   const answered = reports.expect(["c:a"]);
   for (let seq = 1; seq <= 1_000; seq++) {
-    reports.appended({ keys: ["c:a"], seq } as unknown as Entry, { log, clientsOf });
-    reports.appended({ keys: ["c:b"], seq } as unknown as Entry, { log, clientsOf });
+    reports.appended({ keys: ["c:a"], seq } as unknown as Entry);
+    reports.appended({ keys: ["c:b"], seq } as unknown as Entry);
   }
   expect(client.reports?.size).toBeLessThan(100);
-  const own = answered("e-1000");
+  const own = answered({ epoch: "e", seq: 1_000, repeated: false });
   expect(client.reports?.size).toBe(1);
-  own?.settle("late");
+  for (const report of client.reports ?? []) report.settle("late");
   expect([own?.clients, (await own?.done)?.failed.length, client.reports?.size]).toEqual([1, 1, 0]);
 });
