@@ -1,4 +1,7 @@
 import { expect, test } from "vitest";
+import { Deadlines } from "../../src/deadlines.ts";
+import { durableEngine } from "../../src/engines/durable.ts";
+import type { Follower } from "../../src/log.ts";
 import { seqOf } from "../support/connection.ts";
 import { codeOf } from "../support/scene.ts";
 import { after, numbers, pause, type Room, room } from "./support/room.ts";
@@ -271,5 +274,29 @@ test(
     expect(events.map((data) => data.trim())).toEqual([...numbers(lost + 1, 300), "the end"]);
     await pause(0);
     expect(told(client)).toEqual(parts);
+  }),
+);
+
+test(
+  "what is forgotten for want of room leaves no row, and after a restart it is still the one with the most who loses names",
+  room({}, async (room) => {
+    await room.inside((_, { storage }) => {
+      const follower: Follower = { position: 0, appended: () => undefined, overrun: () => undefined };
+      const instance = (): Deadlines => {
+        const names = new Deadlines(20);
+        durableEngine(storage).open(follower).keep?.("lingering", names);
+        return names;
+      };
+      const rows = (): number =>
+        [...storage.sql.exec("SELECT name FROM fanwire_names WHERE kind = 'lingering'")].length;
+      const first = instance();
+      first.set("ada's", 60_000, true, "ada");
+      for (let index = 0; index < 100; index++) first.set(`${index}`, 60_000, true, "eve");
+      expect(rows()).toBe(20);
+      const second = instance();
+      expect([second.has("ada's"), second.has("99"), second.has("80")]).toEqual([true, true, false]);
+      for (let index = 100; index < 200; index++) second.set(`${index}`, 60_000, true, "eve");
+      expect([second.has("ada's"), second.has("199"), rows()]).toEqual([true, true, 20]);
+    });
   }),
 );
