@@ -14,8 +14,8 @@ export const answerMetrics = (
 function textOf(readings: readonly Reading[], stats: BrokerStats): string {
   let text = "";
   for (const reading of readings) {
-    const [ending, help, , label] = reading;
-    const name = `fanwire_${ending}`;
+    const { help, label } = reading;
+    const name = `fanwire_${reading.name}`;
     text += `# HELP ${name} ${help}\n# TYPE ${name} ${name.endsWith("_total") ? "counter" : "gauge"}\n`;
     for (const [value, count] of samplesOf(reading, stats))
       text += `${name}${label ? `{${label}="${value}"}` : ""} ${count}\n`;

@@ -159,7 +159,7 @@ function observe(source: Source, meter: Meter, own: Attributes): () => void {
   const tell: BatchObservableCallback = (result) => {
     const stats = observed.stats();
     for (const [instrument, reading] of instruments) {
-      const [, , , label] = reading;
+      const { label } = reading;
       for (const [value, count] of samplesOf(reading, stats))
         result.observe(instrument, count, label ? { ...own, [label]: value } : own);
     }
@@ -172,7 +172,7 @@ function observe(source: Source, meter: Meter, own: Attributes): () => void {
 }
 
 /** Under a name that exporters make the one for Prometheus of: `fanwire.log.size`, in bytes, is `fanwire_log_size_bytes`. */
-function make(meter: Meter, [ending, description]: Reading): Observable {
+function make(meter: Meter, { name: ending, help: description }: Reading): Observable {
   const name = `fanwire.${ending
     .replace(/_total$/, "")
     .replace(/_bytes$/, "")
