@@ -13,6 +13,7 @@ import { bind } from "./lifetime.ts";
 import { Listener, type ListenerHome } from "./listener.ts";
 import { inboxKey, keysOfClient, NameRules } from "./names.ts";
 import type { ErrorStage, Settings } from "./options.ts";
+import type { Rhythm } from "./pace.ts";
 import { formatPosition } from "./position.ts";
 import { randomName } from "./random.ts";
 import { Recipients } from "./recipients.ts";
@@ -70,8 +71,7 @@ export class Core implements ClientHome {
   /** Streams that were told to end and have not. */
   readonly #departures = new Set<Promise<unknown>>();
 
-  /** With `window` flushes are so many milliseconds apart, where the clock cannot be trusted to say how long one took. */
-  constructor(settings: Settings, window?: number) {
+  constructor(settings: Settings, rhythm?: Rhythm) {
     this.settings = settings;
     this.names = new NameRules(settings);
     this.#capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
@@ -84,7 +84,7 @@ export class Core implements ClientHome {
         ordered: (order) => this.#obey(order),
         failed: (error) => this.#failed(error),
       },
-      window,
+      rhythm,
     );
     this.#reports = new Reports(this.fanout, settings.timeout);
     this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());

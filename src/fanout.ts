@@ -3,7 +3,7 @@ import type { Member } from "./client.ts";
 import type { Session } from "./engine.ts";
 import { costOf, type Follower, type Log } from "./log.ts";
 import { Match, type Topic } from "./match.ts";
-import { Pace } from "./pace.ts";
+import { Pace, type Rhythm } from "./pace.ts";
 import type { PageHome, Pages } from "./pages.ts";
 import { type Batch, chunkOf, hasHole, hasNews, makeGap, type Reader, readBatch, type Stretch } from "./reader.ts";
 import type { Order } from "./remote.ts";
@@ -70,10 +70,9 @@ export class Fanout implements Follower, PageHome {
   /** Where the log need not hold everything that is kept. */
   #pages: Pages | undefined;
 
-  /** `window` is as of {@link Pace}. */
-  constructor(home: FanoutHome, window?: number) {
+  constructor(home: FanoutHome, rhythm?: Rhythm) {
     this.#home = home;
-    this.#pace = new Pace<Subscriber>(() => this.#flush(), window);
+    this.#pace = new Pace<Subscriber>(() => this.#flush(), rhythm);
   }
 
   open(session: Session): void {

@@ -4,10 +4,18 @@ import { after, nextTurn, now } from "./runtime.ts";
 const LONGEST_WINDOW = 8;
 /** How much longer than the last flush it gathers for. */
 const WINDOW_FACTOR = 2;
-/** The longest that a publisher is held back for those who read, in milliseconds. */
+/** The longest that a publisher is held back after a flush for those who read, in milliseconds. */
 const LONGEST_HOLD = 50;
 /** How many holds in a row one taker may draw out; a slow one costs the publisher no more than this. */
 const MOST_HOLDS = 8;
+
+/** Milliseconds, where the runtime's clock or what lies between the broker and its takers asks for others. */
+export interface Rhythm {
+  /** Between two flushes; nothing is measured. */
+  readonly window: number;
+  /** The longest that a publisher is held back after a flush. */
+  readonly hold: number;
+}
 
 /**
  * When to flush, and how far publishers may run ahead of the takers.
@@ -20,7 +28,7 @@ const MOST_HOLDS = 8;
  */
 export class Pace<Taker> {
   readonly #flush: () => void;
-  readonly #window: number | undefined;
+  readonly #rhythm: Rhythm | undefined;
   #since = 0;
   #requested = false;
   #measuring = false;
@@ -35,10 +43,9 @@ export class Pace<Taker> {
   #flushed = false;
   #cancelHold: (() => void) | undefined;
 
-  /** With `window` the time between two flushes is so many milliseconds, and nothing is measured. */
-  constructor(flush: () => void, window?: number) {
+  constructor(flush: () => void, rhythm?: Rhythm) {
     this.#flush = flush;
-    this.#window = window;
+    this.#rhythm = rhythm;
   }
 
   /** There is something to flush. */
@@ -70,7 +77,6 @@ export class Pace<Taker> {
     if (this.#since <= 1) return undefined;
     this.#flushed = false;
     this.request();
-    this.#cancelHold ??= after(LONGEST_HOLD, () => this.#giveUp());
     return (this.#held ??= new Promise((resolve) => {
       this.#letGo = resolve;
     }));
@@ -108,9 +114,10 @@ export class Pace<Taker> {
     this.#flush();
     this.#flushed = true;
     this.#releaseIfTaken();
+    if (this.#letGo) this.#cancelHold ??= after(this.#rhythm?.hold ?? LONGEST_HOLD, () => this.#holdIsOver());
     this.#measuring = true;
-    if (this.#window !== undefined) {
-      this.#cancelWindow = after(this.#window, () => this.#measured(0));
+    if (this.#rhythm) {
+      this.#cancelWindow = after(this.#rhythm.window, () => this.#measured(0));
       return;
     }
     nextTurn(() => {
@@ -123,6 +130,11 @@ export class Pace<Taker> {
     this.#measuring = false;
     this.#earliest = earliest;
     if (this.#requested) this.#schedule();
+  }
+
+  #holdIsOver(): void {
+    // A late timer comes before what the sockets have to say, which may be that all is taken.
+    this.#cancelHold = after(0, () => this.#giveUp());
   }
 
   #giveUp(): void {

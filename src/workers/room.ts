@@ -31,8 +31,11 @@ export interface ObjectOptions
   extends Omit<BrokerOptions, "engine" | Exclude<keyof HubOptions, Both>>,
     DurableEngineOptions {}
 
-/** Milliseconds between two flushes. The clock of a deployed Worker stands still while it works, so nothing can be measured. */
-const WINDOW = 16;
+/**
+ * The clock of a deployed Worker stands still while it works, so nothing can be measured. What is sent waits until the storage has what was
+ * written before it, and then for the way to a Worker that may be on another continent, and back.
+ */
+const RHYTHM = { window: 16, hold: 500 };
 /** Milliseconds after the last client left that an object looks whether there is anything to keep. */
 const LAST_LEFT = 60_000;
 /** What is noted while somebody is connected; later it is until when they may come back. */
@@ -81,7 +84,7 @@ export class Room implements LinkHome {
           return onDisconnect?.(event);
         },
       },
-      WINDOW,
+      RHYTHM,
     );
     this.broker = brokerOf(this.#core);
     const { log } = this.#core.open();

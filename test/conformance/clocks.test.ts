@@ -13,7 +13,7 @@ test(
   "Pace: with a window the first flush leaves at once, the next one waits for it, and close() waits for nothing",
   inside(async () => {
     let flushes = 0;
-    const pace = new Pace(() => flushes++, AN_AGE);
+    const pace = new Pace(() => flushes++, { window: AN_AGE, hold: AN_AGE });
     const turns = async (): Promise<number> => {
       for (let count = 0; count < 5; count++) await turn();
       return flushes;

@@ -135,6 +135,13 @@ test(
   }),
 );
 
+/** Keeps the process busy for some 50 ms; not by the clock, which stands still meanwhile on workerd. */
+function toil(): void {
+  let sum = 0;
+  for (let count = 0; count < 40_000_000; count++) sum = (sum * 31 + count) | 0;
+  expect(sum).toBeTypeOf("number");
+}
+
 /** A pace with a taker that is handed every flush. */
 function paced(takers: readonly string[]): Pace<string> {
   const pace: Pace<string> = new Pace(() => {
@@ -176,6 +183,25 @@ test(
     expect(await hold(stuck, () => undefined)).toBe("was held");
     expect(await hold(stuck, () => undefined)).toBe("was held");
     expect(await hold(stuck, () => undefined)).toBe("went on");
+  }),
+);
+
+test(
+  "Pace: where a busy process runs its timers late, a taker is judged after what came in meanwhile",
+  inside(async () => {
+    let flushes = 0;
+    const pace: Pace<string> = new Pace(
+      () => {
+        if (++flushes === 1) pace.handed("taker");
+        if (flushes !== 2) return;
+        setTimeout(toil, 5);
+        // Behind the timer of the hold, and due by then as well.
+        queueMicrotask(() => setTimeout(() => pace.moved("taker"), 20));
+      },
+      { window: 0, hold: 20 },
+    );
+    for (let round = 0; round < 3; round++) expect(await hold(pace, () => undefined)).toBe("was held");
+    expect(await hold(pace, () => undefined)).toBe("went on");
   }),
 );
 

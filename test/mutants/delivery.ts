@@ -254,9 +254,17 @@ export const delivery: readonly Mutant[] = [
     name: "hold-without-an-end",
     file: "pace.ts",
     tests: "regressions",
-    find: "this.#cancelHold ??= after(LONGEST_HOLD, () => this.#giveUp());",
+    find: "if (this.#letGo) this.#cancelHold ??= after(this.#rhythm?.hold ?? LONGEST_HOLD, () => this.#holdIsOver());",
     replace: "",
     why: "One client that stops to read stops the publisher.",
+  },
+  {
+    name: "judged-by-a-late-timer",
+    file: "pace.ts",
+    tests: "regressions",
+    find: "this.#cancelHold = after(0, () => this.#giveUp());",
+    replace: "this.#giveUp();",
+    why: "On a busy machine publishers run away from clients that read, and these lose events.",
   },
   {
     name: "report-settled-twice",

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { gapOf, isData, seqOf } from "../support/connection.ts";
 import { numbers, pause, type Room, room, take, until } from "./support/room.ts";
-import { passing } from "./support/sockets.ts";
+import { late, passing } from "./support/sockets.ts";
 import { publish, story } from "./support/story.ts";
 
 // A bridged client that does not read. The socket to its Worker never pushes back, so the object counts what it sends.
@@ -56,6 +56,19 @@ test(
     await publishing;
     await publish(room, ["end"]);
     expect(await story(client, "end")).toEqual([...data, "end"]);
+  }),
+);
+
+test(
+  "a loop of awaited publishing in the object waits for a client whose Worker is far away",
+  room({ logBytes: 1_600_000 }, async (room) => {
+    const client = await late(120, () => room.join());
+    const all = take(client, data.length);
+    await room.inside(async (object) => {
+      for (const each of data) await object.broadcast(each);
+    });
+    expect(await all).toEqual(data);
+    expect(await room.stub.stats()).toMatchObject({ gaps: 0, overruns: 0 });
   }),
 );
 
