@@ -11,6 +11,8 @@ import type { Entered, Page, Presence } from "./remote.ts";
  * An engine
  * - MUST give positions in one total order and MUST keep the order of the calls of one process;
  * - MUST call `follower.appended` for every event of a subscribed channel, in order, before the publisher is told;
+ * - MUST NOT let `log.head` pass an event of a subscribed channel that the follower was not told of, by `appended` or `missed`: readers are
+ *   taken to be where the head is;
  * - MUST NOT give a position of one epoch twice, and MUST begin a new epoch where it cannot prove that the log continues;
  * - MUST reject at once, and not retry, what it cannot append; a `BrokerError` is passed on to the publisher as it is;
  * - MAY forget what retention does not keep. What it forgets it MUST count in `Channel.dropped`.

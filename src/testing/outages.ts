@@ -110,6 +110,24 @@ export const outageCases: readonly EngineCase[] = [
   ),
 
   caseOf(
+    "feed/told-up-to-head",
+    "The head of a process's log MUST NOT pass an event of its channels that it was not told of.",
+    { needs: ["cutFeed"] },
+    async (stage) => {
+      const [a, b] = [await stage.probe(), await stage.probe("#a")];
+      const cut = stage.fault("cutFeed");
+      const sent: Sent[] = [];
+      for (const name of series("event ", 10)) {
+        await cut(1);
+        sent.push(await a.append(["#a"], name));
+        equal("events before its head that it was not told of", b.passed(sent), []);
+      }
+      await b.hears("event 10");
+      equal("what it was told of", b.has("#a"), series("event ", 10));
+    },
+  ),
+
+  caseOf(
     "feed/cut-while-busy",
     "An engine MUST NOT lose, double or reorder events when its feed is cut between them.",
     { needs: ["cutFeed"] },

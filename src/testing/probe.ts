@@ -158,6 +158,13 @@ export class Probe implements Follower {
     return came.sort((a, b) => a.seq - b.seq).map(dataOf);
   }
 
+  /** Those of these events, all of its channels, that the head of its log has passed and it was told nothing of. */
+  passed(sent: readonly Sent[]): Sent[] {
+    const isTold = ({ seq }: Sent): boolean =>
+      this.#told.some((told) => (isSeen(told) ? told.seq === seq : seq > told.after && seq <= told.through));
+    return sent.filter((event) => event.seq <= this.position && !isTold(event));
+  }
+
   /** Waits until it has an event with this data, and everything else that it was told of. */
   async hears(data: string): Promise<Seen> {
     const text = textOf(data);

@@ -32,6 +32,7 @@ test("the cases that are not run here are those of what an engine in this proces
     "outage/refused",
     "outage/healed",
     "feed/cut",
+    "feed/told-up-to-head",
     "feed/cut-while-busy",
     "feed/subscribed-while-cut",
     "feed/swallowed",

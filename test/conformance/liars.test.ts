@@ -22,6 +22,7 @@ const LIARS: readonly (readonly [lie: Lie, ...ids: string[]])[] = [
   ["forgets its subscriptions with its feed", "feed/cut", "feed/subscribed-while-cut"],
   ["stays with a feed that is dead", "feed/half-open"],
   ["says too late what was missed", "feed/swallowed"],
+  ["shows what it has not told", "feed/told-up-to-head"],
   ["acknowledges early", "order/told-first"],
   ["repeats an id", "positions/unique", "positions/increasing"],
   ["writes its epoch as it likes", "positions/wire"],

@@ -13,6 +13,7 @@ export type Lie =
   | "forgets its subscriptions with its feed"
   | "stays with a feed that is dead"
   | "says too late what was missed"
+  | "shows what it has not told"
   | "acknowledges early"
   | "repeats an id"
   | "writes its epoch as it likes"
@@ -73,6 +74,8 @@ export class Link implements Session {
   /** How often each channel is subscribed to, and from which position on. */
   readonly #keys = new Map<string, { count: number; from: number }>();
   #log: Log;
+  /** That of all, with the head where this process is. */
+  log: Log;
   /** Everything up to here was told. */
   #position: number;
   isClosed = false;
@@ -87,13 +90,10 @@ export class Link implements Session {
     this.#follower = follower;
     this.#index = index;
     this.#log = store.log;
+    this.log = this.#upToHere(store.log);
     this.#position = store.log.head;
     this.presences = store.presencesOf(this);
     this.#echo = setInterval(() => this.#look(), ECHO);
-  }
-
-  get log(): Log {
-    return this.#store.log;
   }
 
   get state(): "up" | "down" {
@@ -129,7 +129,7 @@ export class Link implements Session {
     if (this.#store.isAway) return;
     if (this.#isCut) {
       this.#isCut = false;
-      if (this.#lies("does not heal a feed that was cut")) this.#position = this.log.head;
+      if (this.#lies("does not heal a feed that was cut")) this.#position = this.#store.log.head;
     }
     if (this.#lies("stays with a feed that is dead") && this.swallows) return;
     if (this.#lies("acknowledges early")) return;
@@ -144,15 +144,27 @@ export class Link implements Session {
   #renew(): void {
     if (this.#log === this.#store.log) return;
     this.#log = this.#store.log;
+    this.log = this.#upToHere(this.#log);
     this.#position = 0;
     for (const key of this.#keys.values()) key.from = 0;
-    if (!this.#lies("says nothing of its new log")) this.#follower.began?.(this.#log);
+    if (!this.#lies("says nothing of its new log")) this.#follower.began?.(this.log);
+  }
+
+  #upToHere(log: Log): Log {
+    if (this.#lies("shows what it has not told")) return log;
+    return new Proxy(log, {
+      get: (_, name: keyof Log) => {
+        if (name === "head") return Math.min(this.#position, log.head);
+        const value: unknown = log[name];
+        return typeof value === "function" ? value.bind(log) : value;
+      },
+    });
   }
 
   /** Tells everything up to the head, in order; if it has to be read, no more than the event of the message that has come. */
   #catchUp(message?: Entry): void {
     if (this.isClosed && !this.#lies("tells one that has left")) return;
-    const { log } = this;
+    const { log } = this.#store;
     const entries: Entry[] = [];
     while (this.#position < log.head) {
       const entry = this.#next();
@@ -172,7 +184,7 @@ export class Link implements Session {
   #next(): Entry | undefined {
     let first: Entry | undefined;
     for (const [key, { from }] of this.#keys) {
-      const channel = this.log.peek(key);
+      const channel = this.#store.log.peek(key);
       const entry = channel?.at(channel.indexAfter(Math.max(this.#position, from)));
       if (entry && !(first && first.seq < entry.seq)) first = entry;
     }
@@ -246,11 +258,11 @@ export class Link implements Session {
   }
 
   #epoch(): string {
-    if (this.#lies("has an epoch for each process")) return `${this.log.epoch}${this.#index}`;
-    if (this.#lies("writes its epoch as it likes")) return `${this.log.epoch}_${this.#index}`;
+    if (this.#lies("has an epoch for each process")) return `${this.#store.log.epoch}${this.#index}`;
+    if (this.#lies("writes its epoch as it likes")) return `${this.#store.log.epoch}_${this.#index}`;
     if (this.#lies("has one epoch for all logs")) return "always";
     if (this.#lies("keeps its epoch")) return this.#store.firstEpoch;
-    return this.log.epoch;
+    return this.#store.log.epoch;
   }
 
   async subscribe(keys: readonly string[]): Promise<void> {
@@ -258,7 +270,7 @@ export class Link implements Session {
     if (this.#lies("answers a read from before the subscribe"))
       for (const key of keys) this.#pages.set(key, this.#page([key], 0));
     const take = (): void => {
-      const from = this.log.head;
+      const from = this.#store.log.head;
       // What it follows already has to have been told up to here, or it would be told of this channel what was before.
       this.#catchUp();
       for (const key of keys) {
@@ -283,7 +295,7 @@ export class Link implements Session {
   }
 
   #page(keys: readonly string[], after: number): Page {
-    return pageOf(this.log, keys, after);
+    return pageOf(this.#store.log, keys, after);
   }
 
   async read(keys: readonly string[], after: number): Promise<Page> {
@@ -300,7 +312,7 @@ export class Link implements Session {
       case "reads what is old":
         return { ...page, records: records.slice(0, -1) };
       case "says that a page reaches further":
-        return { ...page, through: this.log.head };
+        return { ...page, through: this.#store.log.head };
       case "reads an event once for each channel":
         return { ...page, records: records.flatMap((record) => record.keys.map(() => record)) };
       case "drops for all what one channel drops":
@@ -312,7 +324,9 @@ export class Link implements Session {
       case "is not sure of what it does not know":
         return {
           ...page,
-          dropped: dropped.map((seq, index) => (this.log.peek(keys[index] as string) ? seq : this.log.head)),
+          dropped: dropped.map((seq, index) =>
+            this.#store.log.peek(keys[index] as string) ? seq : this.#store.log.head,
+          ),
         };
       case "hides what was dropped":
         return { ...page, dropped: dropped.map(() => 0) };
