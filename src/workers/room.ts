@@ -35,7 +35,7 @@ export interface ObjectOptions
  * The clock of a deployed Worker stands still while it works, so nothing can be measured. What is sent waits until the storage has what was
  * written before it, and then for the way to a Worker that may be on another continent, and back.
  */
-const RHYTHM = { window: 16, hold: 500 };
+const RHYTHM = { window: 16, hold: 250 };
 /** Milliseconds after the last client left that an object looks whether there is anything to keep. */
 const LAST_LEFT = 60_000;
 /** What is noted while somebody is connected; later it is until when they may come back. */
