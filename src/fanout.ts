@@ -205,7 +205,7 @@ export class Fanout implements Follower, PageHome {
       const { cursor } = subscriber;
       const gap = { channels: [key], after, through: Math.min(through, cursor), seq: cursor };
       // What is after its cursor it is given yet, in order.
-      this.#owe(subscriber, cursor > after ? [...(subscriber.owed ?? []), makeGap(this.log, gap)] : undefined);
+      this.#owe(subscriber, gap.through > after ? [...(subscriber.owed ?? []), makeGap(this.log, gap)] : undefined);
     }
   }
 

@@ -67,7 +67,7 @@ export interface Follower {
   began?(log: Log): void;
   /**
    * Events of a channel did not come, though they should have: those after a position, up to another one that may be behind others that
-   * came. The log has counted them as dropped.
+   * came, and is not beyond the head: there nothing was handed on. The log has counted them as dropped, and those of the channel after the head.
    */
   missed?(key: string, after: number, through: number): void;
   /** Another process asks for something to be done with clients. */

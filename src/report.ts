@@ -29,7 +29,7 @@ export interface Reported extends Published {
   readonly report: Promise<DeliveryReport>;
 }
 
-/** Why an event did not reach a client: how it ended, `"late"` (it may still come from the log) or `"lost"` (a gap was told). */
+/** Why an event did not reach a client: how it ended, `"late"` (it may still come from the log) or `"lost"` (it cannot: a gap was told to who had a claim to it). */
 export type FailureReason = DisconnectReason | "late" | "lost";
 
 /** A client that an event was not handed to. */

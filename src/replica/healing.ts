@@ -151,6 +151,7 @@ export class Healing {
   #miss(key: string, channel: Channel, from: number, through: number): void {
     if (through <= channel.last) return;
     channel.begin(through);
-    this.#follower.missed?.(key, from, through);
+    // Beyond the head nobody was handed anything here: who is there already came with a position that was told elsewhere.
+    this.#follower.missed?.(key, from, Math.min(through, this.#log.head));
   }
 }

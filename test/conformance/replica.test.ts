@@ -70,6 +70,28 @@ test(
 );
 
 test(
+  "resume: from a position that this one has not come to yet, and it missed more than it can hold",
+  replicas(
+    async (world) => {
+      const errors = new Witness<unknown>();
+      const [here, there] = [world.broker(), world.broker({ log: TINY, onError: errors.see })];
+      await world.join(there, { id: "one", channel: "a" });
+      await world.publish(here, ["1"]);
+      world.session().swallows = Infinity;
+      const lastEventId = await world.publish(here, ["x".repeat(300), "3"]);
+
+      const client = await world.connect(there, { id: "one", channel: "a", lastEventId });
+      await world.publish(here, ["4"], "a");
+      await world.clock.pass(9_000);
+
+      expect(await world.readTo(client, "4")).toEqual(["4"]);
+      expect([client.control("gap"), errors.all.length]).toEqual([[], 1]);
+    },
+    { page: 1 },
+  ),
+);
+
+test(
   "from=earliest: everything that the store keeps",
   replicas(
     async (world) => {

@@ -228,6 +228,14 @@ export const log: readonly Mutant[] = [
     why: "What was missed, and later events were handed on before it, is lost without a gap.",
   },
   {
+    name: "missed-beyond-the-head",
+    file: "replica/healing.ts",
+    tests: "replica",
+    find: "this.#follower.missed?.(key, from, Math.min(through, this.#log.head));",
+    replace: "this.#follower.missed?.(key, from, through);",
+    why: "Who came with the position of another process is told of a gap in what it had there.",
+  },
+  {
     name: "dead-feed-believed",
     file: "replica/marks.ts",
     tests: "replica",
