@@ -32,7 +32,7 @@ export function judgeCalls(calls: readonly Call[], facts: EngineFacts): string[]
     if (wantsReport && answer?.id) {
       // Sent again when its key was forgotten, it is there twice.
       const event = there.find(({ seq }) => seq === facts.place(answer.id ?? ""));
-      faults.push(...judgeReport(call, isOnce, event, facts).map(name));
+      faults.push(...judgeReport(call, calls, isOnce, event, facts).map(name));
     }
     // What is sent more than once has the place of the first time.
     const [{ seq } = { seq: 0 }] = isOnce ? there : [];
@@ -66,7 +66,7 @@ function judgeAnswer(call: Call, calls: readonly Call[], there: readonly Told[],
   if (facts.isHere && !facts.isKept && recipient !== undefined && existence(call, facts) === "none")
     return ["it was taken, and its client is unknown"];
   if (!facts.isHere || asked?.answeredAt === undefined) return [];
-  const fault = judgeClients(call, event, facts);
+  const fault = judgeClients(call, event, calls, facts);
   if (fault.length > 0) return fault;
   const held = answer.at - asked.answeredAt;
   if (held > LONGEST_HOLD) return [`its publisher was held back for ${held} ms`];
@@ -75,7 +75,7 @@ function judgeAnswer(call: Call, calls: readonly Call[], there: readonly Told[],
 }
 
 /** How many clients it is said to be for. With a report that is counted when it is appended, and else when the engine answers. */
-function judgeClients(call: Call, event: Told, facts: EngineFacts): string[] {
+function judgeClients(call: Call, event: Told, calls: readonly Call[], facts: EngineFacts): string[] {
   const clients = call.answer?.clients ?? 0;
   const { wantsReport, asked } = call;
   const isAtAppend = wantsReport && !asked?.repeated;
@@ -83,7 +83,7 @@ function judgeClients(call: Call, event: Told, facts: EngineFacts): string[] {
     clients >= members.filter(({ isSure }) => isSure).length && clients <= members.length;
   const members = isAtAppend ? membersAtAppend(call, event, facts) : membersAtAnswer(call, facts);
   if (isIn(members)) return [];
-  if (mayBeAppendedIn(call, event) && isIn(membersAtAppend(call, event, facts))) return [];
+  if (mayBeReported(call, event, calls) && isIn(membersAtAppend(call, event, facts))) return [];
   const sure = members.filter(({ isSure }) => isSure).length;
   return [`it is said to be for ${clients} clients, and is for ${sure} to ${members.length}`];
 }
@@ -127,7 +127,13 @@ function isBlocked({ registered, gone, socket }: Visit, at: number): boolean {
 }
 
 /** Its report is about each of its clients once, and true. */
-function judgeReport(call: Call, isOnce: boolean, event: Told | undefined, facts: EngineFacts): string[] {
+function judgeReport(
+  call: Call,
+  calls: readonly Call[],
+  isOnce: boolean,
+  event: Told | undefined,
+  facts: EngineFacts,
+): string[] {
   const { report, answer, instance, asked } = call;
   if (!event || !answer) return [];
   if (!report) return ["its report never came"];
@@ -149,10 +155,18 @@ function judgeReport(call: Call, isOnce: boolean, event: Told | undefined, facts
   if (!asked.repeated) return atAppend();
   const waiters = waitersOf(membersAtAnswer(call, facts), event, answeredAt, facts);
   const faults = judgeMembers(report, answer.at, waiters, event, answeredAt + timeout, facts);
-  // It was appended when it was asked for already.
-  return mayBeAppendedIn(call, event) && atAppend().length === 0 ? [] : faults;
+  return mayBeReported(call, event, calls) && atAppend().length === 0 ? [] : faults;
 }
 
-/** An event that was there when this was asked for may have been appended by another call since. */
-const mayBeAppendedIn = ({ asked, at, wantsReport }: Call, event: Told): boolean =>
-  wantsReport && asked?.repeated === true && (event.at ?? 0) >= at;
+/** What was there when this was asked for may have a report by then: begun at its append for somebody who waits for an event of these channels. */
+const mayBeReported = (call: Call, event: Told, calls: readonly Call[]): boolean =>
+  call.wantsReport &&
+  call.asked?.repeated === true &&
+  calls.some(
+    ({ instance, channels, wantsReport, at, asked }) =>
+      wantsReport &&
+      instance === call.instance &&
+      String(channels) === String(call.channels) &&
+      at <= (event.at ?? 0) &&
+      (asked?.answeredAt ?? Infinity) >= (call.asked?.answeredAt ?? 0),
+  );

@@ -94,6 +94,11 @@ export function judgeMembers(
     failures.delete(connectionId);
     const fates = fatesOf(visit, event, deadline, facts);
     const first = Math.min(...fates.map((fate) => fate.at));
+    if (reason === "lost" && !knowsBeginning(visit, event)) {
+      // It began behind it, or was led past it without a word: it never had a claim to it.
+      due.most = Math.max(due.most, first);
+      continue;
+    }
     const isRight = fates.some((fate) => fate.at === first && fate.reason === reason);
     if (isRight || isAbout) due.most = Math.max(due.most, first);
     if (isAbout) due.least = Math.max(due.least, first);
