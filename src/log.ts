@@ -66,8 +66,8 @@ export interface Follower {
   /** The log is another one now: what was before has come to an end. Its channels that are subscribed to are in the new one. */
   began?(log: Log): void;
   /**
-   * Events of a channel did not come, though they should have: those after a position, up to another one that may be behind others that
-   * came, and is not beyond the head: there nothing was handed on. The log has counted them as dropped, and those of the channel after the head.
+   * Events of a channel did not come, though they should have; the log has counted them as dropped. Missing is what is after a position, up
+   * to another one, which may be behind others that came. It is not beyond the head: what comes there was handed to nobody yet.
    */
   missed?(key: string, after: number, through: number): void;
   /** Another process asks for something to be done with clients. */

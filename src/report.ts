@@ -29,7 +29,10 @@ export interface Reported extends Published {
   readonly report: Promise<DeliveryReport>;
 }
 
-/** Why an event did not reach a client: how it ended, `"late"` (it may still come from the log) or `"lost"` (it cannot: a gap was told to who had a claim to it). */
+/**
+ * Why an event did not reach a client: how it ended, `"late"` (it may still come from the log) or `"lost"` (it cannot, and if the client had a
+ * claim to it, a gap was told).
+ */
 export type FailureReason = DisconnectReason | "late" | "lost";
 
 /** A client that an event was not handed to. */

@@ -129,7 +129,7 @@ export class Healing {
       // One stretch: what is told of it must not be taken for all there is. What is behind the mark comes through the feed.
       const from = dropped > channel.last ? channel.last : late && late.first - 1;
       if (from !== undefined) this.#miss(key, channel, from, Math.min(Math.max(dropped, late?.last ?? 0), last));
-      if (isTooMuch) this.#miss(key, channel, through >= head ? Math.max(head, channel.last) : channel.last, last);
+      if (isTooMuch) this.#miss(key, channel, through >= head ? head : channel.last, last);
     }
     if (!isTooMuch) {
       const records = [...this.#records.values()].sort((a, b) => a.seq - b.seq);
@@ -151,7 +151,7 @@ export class Healing {
   #miss(key: string, channel: Channel, from: number, through: number): void {
     if (through <= channel.last) return;
     channel.begin(through);
-    // Beyond the head nobody was handed anything here: who is there already came with a position that was told elsewhere.
+    // Who is beyond the head came with a position that was told elsewhere.
     this.#follower.missed?.(key, from, Math.min(through, this.#log.head));
   }
 }

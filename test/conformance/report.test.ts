@@ -60,6 +60,20 @@ test(
 );
 
 test(
+  "report: an event that was dropped before is lost to who begins at the earliest, and no gap is told",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { logBytes: 5_000 }, timeout: Number.POSITIVE_INFINITY });
+    await broker.broadcast("first");
+    await broker.broadcast("x".repeat(5_000), { channel: "a", key: "k" });
+    const client = await stage.join(broker, { id: "one", channel: "a", query: { from: "earliest" } });
+    const { clients, report } = await broker.broadcast("x".repeat(5_000), { channel: "a", key: "k", report: true });
+    await client.untilData("first");
+    expect([clients, await report]).toMatchObject([1, { handed: 0, failed: [{ clientId: "one", reason: "lost" }] }]);
+    expect(client.control("gap")).toEqual([]);
+  }),
+);
+
+test(
   "report: a client that left failed with client-left",
   scene(async (stage) => {
     const broker = stage.broker();

@@ -74,6 +74,10 @@ const isResumed = ({ asked }: Visit): boolean => asked !== undefined && !asked.s
 const knowsBeginning = (visit: Visit, { seq }: Told): boolean =>
   isResumed(visit) || visit.plan.beginning === "live" || (visit.registered?.head ?? 0) < seq;
 
+/** Who asks for what is kept, when it may be that already less is, has no claim to an event that it was never given. */
+const hadNoClaim = (visit: Visit, event: Told, facts: Facts): boolean =>
+  visit.asked === undefined && !knowsBeginning(visit, event) && fateOf(visit, event, "handed", facts) === undefined;
+
 /** What is wrong with a report on an event, about members of it who had not had it at a time; nobody is waited for after the deadline. */
 export function judgeMembers(
   { handed, failed, at }: Report,
@@ -94,8 +98,8 @@ export function judgeMembers(
     failures.delete(connectionId);
     const fates = fatesOf(visit, event, deadline, facts);
     const first = Math.min(...fates.map((fate) => fate.at));
-    if (reason === "lost" && !knowsBeginning(visit, event)) {
-      // It began behind it, or was led past it without a word: it never had a claim to it.
+    // Led past it without a word, whenever that was.
+    if (reason === "lost" && hadNoClaim(visit, event, facts)) {
       due.most = Math.max(due.most, first);
       continue;
     }
