@@ -18,7 +18,7 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   deno: { ...conformance, pool: "forks" },
   workerd: conformance,
   // The same on workerd, with the log in SQLite, but for what has a log of its own.
-  durable: { ...conformance, exclude: ["**/liars.test.ts", "**/replica*.test.ts"] },
+  durable: { ...conformance, exclude: ["**/faulty-engines.test.ts", "**/shared-log/**"] },
   workers: { dir: "test/workers", maxWorkers: 1, testTimeout: 30_000, hookTimeout: 30_000 },
   wire: { dir: "test/wire", maxWorkers: 2, testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },
@@ -58,7 +58,7 @@ interface Main {
   readonly binding: string;
   readonly className: string;
 }
-const stage: Main = { file: "test/workers/stage.ts", binding: "STAGE", className: "Stage" };
+const stage: Main = { file: "test/workers/conformance-object.ts", binding: "STAGE", className: "Stage" };
 const mains: Record<string, Main> = {
   workerd: stage,
   durable: stage,

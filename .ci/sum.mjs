@@ -62,7 +62,7 @@ for (const folder of parts) {
   }
 
   for (const mode of modes) {
-    // A part of several runs (test/support/each.ts) leaves the exit code of each.
+    // A part of several runs (test/support/run-parts.ts) leaves the exit code of each.
     const own = join(dir, `${mode}.exit`);
     const one = count(dir, mode, existsSync(own) ? readFileSync(own, "utf8") : exit);
     show(name === mode ? name : `${name}:${mode}`, one, places(log, mode).join("; "));

@@ -2,12 +2,12 @@ import { type Context, type Env, type Handler, Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { cloneRawRequest } from "hono/request";
 import type { BlankEnv, BlankInput } from "hono/types";
-import type { Attempt, Verdict } from "./authorize.ts";
-import type { Broker } from "./broker.ts";
-import type { BrokerError } from "./errors.ts";
-import type { EventOverrides } from "./http.ts";
-import { problem } from "./problem.ts";
-import { onWorkers } from "./runtime.ts";
+import type { BrokerError } from "./base/errors.ts";
+import { onWorkers } from "./base/runtime.ts";
+import type { Broker } from "./broker/broker.ts";
+import type { Attempt, Verdict } from "./http/authorize.ts";
+import type { EventOverrides } from "./http/handler.ts";
+import { problem } from "./http/problem.ts";
 
 /** The broker, or on Workers the hub of its objects. */
 type Handlers = Pick<Broker, "clientHandler" | "eventHandler">;

@@ -7,10 +7,10 @@ import {
   type JWTVerifyGetKey,
   jwtVerify,
 } from "jose";
-import type { Attempt, Authorize, Grant, Verdict } from "./authorize.ts";
-import { bearerOf } from "./bearer.ts";
-import { checkNumbers, isPlain, overlay } from "./check.ts";
-import { BrokerError, unauthorized } from "./errors.ts";
+import { BrokerError, unauthorized } from "./base/errors.ts";
+import { checkNumbers, isPlain, overlay } from "./base/validate.ts";
+import type { Attempt, Authorize, Grant, Verdict } from "./http/authorize.ts";
+import { bearerOf } from "./http/bearer.ts";
 
 /** Where the keys come from: a secret that both sides have, or the issuer's public keys. */
 type Keys =

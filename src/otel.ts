@@ -13,15 +13,15 @@ import {
   trace,
   ValueType,
 } from "@opentelemetry/api";
-import type { BroadcastOptions, Broker, SendOptions } from "./broker.ts";
-import { checkNames } from "./check.ts";
-import { BrokerError } from "./errors.ts";
-import type { EventInput } from "./event.ts";
-import { COMMON, inboxKey, publicName } from "./names.ts";
-import { OF_FACE, READINGS, type Reading, samplesOf } from "./readings.ts";
-import type { Published } from "./report.ts";
-import { now } from "./runtime.ts";
-import type { BrokerStats } from "./stats.ts";
+import { BrokerError } from "./base/errors.ts";
+import { now } from "./base/runtime.ts";
+import { checkNames } from "./base/validate.ts";
+import type { BroadcastOptions, Broker, SendOptions } from "./broker/broker.ts";
+import type { Published } from "./delivery/delivery-report.ts";
+import { COMMON, inboxKey, publicName } from "./event/channel-key.ts";
+import type { EventInput } from "./event/event.ts";
+import { OF_FACE, READINGS, type Reading, samplesOf } from "./monitoring/metric-definitions.ts";
+import type { BrokerStats } from "./monitoring/stats.ts";
 import type { Hub } from "./workers/hub.ts";
 
 // Names are those of OpenTelemetry's conventions for messaging: https://opentelemetry.io/docs/specs/semconv/messaging/

@@ -1,9 +1,9 @@
-import { randomName } from "../random.ts";
-import { after, now } from "../runtime.ts";
-import type { Wrapped } from "./connection.ts";
-import { down, hadNoEffect, isReply, isScriptError, meansAway, unknown } from "./failure.ts";
-import { APPEND, MARK, READ, SURVEY } from "./log-scripts.ts";
-import { BARRED, DISCONNECT, ENTER, HELLO, LEAVE, LINGER, ORDERS, PART, RENEW } from "./presence-scripts.ts";
+import { randomName } from "../base/random.ts";
+import { after, now } from "../base/runtime.ts";
+import type { Wrapped } from "./clients/connection.ts";
+import { down, hadNoEffect, isReply, isScriptError, meansAway, unknown } from "./errors.ts";
+import { APPEND, MARK, READ, SURVEY } from "./scripts/log-scripts.ts";
+import { BARRED, DISCONNECT, ENTER, HELLO, LEAVE, LINGER, ORDERS, PART, RENEW } from "./scripts/presence-scripts.ts";
 
 export type ScriptName =
   | "append"

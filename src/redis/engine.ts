@@ -1,8 +1,8 @@
-import type { Engine } from "../engine.ts";
-import type { LogOptions } from "../log.ts";
-import { replicaEngine } from "../replica/replica.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { LogOptions } from "../log/log.ts";
+import { replicaEngine } from "../shared-log/shared-log-engine.ts";
 import { type RedisOptions, resolveRedisOptions } from "./options.ts";
-import { redisRemote } from "./remote.ts";
+import { redisRemote } from "./redis-log.ts";
 
 /** Options of {@link redisEngine}. */
 export interface RedisEngineOptions extends RedisOptions, Pick<LogOptions, "logBytes"> {}

@@ -1,7 +1,7 @@
-import { jitter } from "../random.ts";
-import { after } from "../runtime.ts";
-import type { FeedConnection, FeedEvents } from "./connection.ts";
-import { down } from "./failure.ts";
+import { jitter } from "../base/random.ts";
+import { after } from "../base/runtime.ts";
+import type { FeedConnection, FeedEvents } from "./clients/connection.ts";
+import { down } from "./errors.ts";
 
 /** The shortest and the longest pause before the feed is made again, milliseconds. */
 const LEAST_PAUSE = 50;

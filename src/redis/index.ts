@@ -1,6 +1,6 @@
-export type { BunClient } from "./bun.ts";
-export type { RedisClient, RedisSubscriber } from "./clients.ts";
+export type { BunClient } from "./clients/bun.ts";
+export type { RedisClient, RedisSubscriber } from "./clients/clients.ts";
+export type { IoredisClient } from "./clients/ioredis.ts";
+export type { NodeRedisClient } from "./clients/node-redis.ts";
 export type { RedisEngineOptions } from "./engine.ts";
 export { redisEngine } from "./engine.ts";
-export type { IoredisClient } from "./ioredis.ts";
-export type { NodeRedisClient } from "./node-redis.ts";

@@ -1,7 +1,7 @@
-import { checkNumbers, overlay } from "../check.ts";
-import type { Retention } from "../log.ts";
-import { type RedisClient, type RedisSubscriber, wrap } from "./clients.ts";
-import type { Wrapped } from "./connection.ts";
+import { checkNumbers, overlay } from "../base/validate.ts";
+import type { Retention } from "../log/log.ts";
+import { type RedisClient, type RedisSubscriber, wrap } from "./clients/clients.ts";
+import type { Wrapped } from "./clients/connection.ts";
 
 /** Options of a log in Redis. */
 export interface RedisOptions {

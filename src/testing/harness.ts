@@ -1,5 +1,5 @@
-import type { Engine } from "../engine.ts";
-import type { Retention } from "../log.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { Retention } from "../log/log.ts";
 
 /** How a namespace is to be set up. What is left out is the engine's own default. */
 export interface NamespaceOptions {

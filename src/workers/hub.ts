@@ -1,21 +1,21 @@
-import { type Admission, Gate } from "../authorize.ts";
-import { type Broker, sendersOf } from "../broker.ts";
-import { checkNames } from "../check.ts";
-import { BrokerError, type ErrorCode } from "../errors.ts";
-import { type EventInput, encode, formatEnd } from "../event.ts";
-import { answerHealth } from "../health.ts";
-import { type Behind, HttpFace } from "../http.ts";
-import type { Start } from "../landing.ts";
-import { answerMetrics } from "../metrics.ts";
-import { NameRules } from "../names.ts";
-import { type BrokerOptions, type ErrorStage, resolveOptions, type Settings } from "../options.ts";
-import { jitter } from "../random.ts";
-import { READINGS } from "../readings.ts";
-import type { DeliveryReport, Published, PublishOptions, Reported } from "../report.ts";
-import type { BrokerStats } from "../stats.ts";
-import { Bridge } from "./bridge.ts";
-import { errorOf, type Hello, type Refusal, VERSION } from "./frames.ts";
-import type { Socket, UpgradeResponse } from "./platform.ts";
+import { BrokerError, type ErrorCode } from "../base/errors.ts";
+import { jitter } from "../base/random.ts";
+import { checkNames } from "../base/validate.ts";
+import { type Broker, sendersOf } from "../broker/broker.ts";
+import { type BrokerOptions, type ErrorStage, resolveOptions, type Settings } from "../broker/options.ts";
+import type { DeliveryReport, Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
+import { NameRules } from "../event/channel-key.ts";
+import { type EventInput, encode, formatEnd } from "../event/event.ts";
+import { type Admission, Gate } from "../http/authorize.ts";
+import { type Behind, HttpFace } from "../http/handler.ts";
+import type { Start } from "../log/resume.ts";
+import { answerHealth } from "../monitoring/health.ts";
+import { READINGS } from "../monitoring/metric-definitions.ts";
+import { answerMetrics } from "../monitoring/prometheus.ts";
+import type { BrokerStats } from "../monitoring/stats.ts";
+import type { Socket, UpgradeResponse } from "./cloudflare.ts";
+import { errorOf, type Hello, type Refusal, VERSION } from "./protocol.ts";
+import { Bridge } from "./worker-stream.ts";
 
 /** What of the options of a broker concerns requests. */
 export const FACE_OPTIONS = [

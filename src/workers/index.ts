@@ -1,6 +1,6 @@
-export type { DurableEngineOptions } from "../engines/durable.ts";
-export { durableEngine } from "../engines/durable.ts";
+export { BrokerObject, brokerObject } from "./broker-object.ts";
 export type { Hub, HubOptions, ObjectNamespace, WorkerOptions } from "./hub.ts";
 export { hub, worker } from "./hub.ts";
-export { BrokerObject, brokerObject } from "./object.ts";
-export type { ObjectOptions } from "./room.ts";
+export type { ObjectOptions } from "./object-broker.ts";
+export type { DurableEngineOptions } from "./sqlite-engine.ts";
+export { durableEngine } from "./sqlite-engine.ts";

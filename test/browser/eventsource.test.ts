@@ -1,8 +1,8 @@
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startChromium } from "../support/chromium.ts";
-import { type Server, type Stage, startServer, withWrangler } from "../support/server.ts";
-import { Wire } from "../support/wire.ts";
+import { startChromium } from "../support/clients/chromium.ts";
+import { Wire } from "../support/clients/cuttable-proxy.ts";
+import { type Server, type Stage, startServer, withWrangler } from "../support/servers/server.ts";
 
 /** What a page saw of its EventSource, in order. */
 interface Seen {

@@ -2,8 +2,8 @@ import { createServer, type Server as HttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { startChromium } from "../support/chromium.ts";
-import { platforms, type Server, startServer } from "../support/server.ts";
+import { startChromium } from "../support/clients/chromium.ts";
+import { platforms, type Server, startServer } from "../support/servers/server.ts";
 
 // What only a browser decides: which page may read and send what, and when an EventSource comes back.
 

@@ -1,8 +1,8 @@
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { startChromium } from "../support/chromium.ts";
-import { honoExamples, type Running, startExample } from "../support/example.ts";
-import { Wire } from "../support/wire.ts";
+import { startChromium } from "../support/clients/chromium.ts";
+import { Wire } from "../support/clients/cuttable-proxy.ts";
+import { honoExamples, type Running, startExample } from "../support/servers/example.ts";
 
 describe.each(honoExamples)("the page of %s", (example) => {
   let browser: Browser;

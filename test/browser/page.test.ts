@@ -1,7 +1,7 @@
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { startChromium } from "../support/chromium.ts";
-import { examples, type Running, startExample } from "../support/example.ts";
+import { startChromium } from "../support/clients/chromium.ts";
+import { examples, type Running, startExample } from "../support/servers/example.ts";
 
 const SIZES = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 } };
 

@@ -63,7 +63,7 @@ test("README: every TypeScript snippet compiles against the built package", () =
     };
     writeFileSync(
       join(folder, "tsconfig.json"),
-      JSON.stringify({ compilerOptions, include: ["*.ts", `${root}src/workers/cloudflare.d.ts`] }),
+      JSON.stringify({ compilerOptions, include: ["*.ts", `${root}src/workers/cloudflare-workers.d.ts`] }),
     );
     const { stdout } = spawnSync(`${root}node_modules/.bin/tsc`, ["-p", folder], { encoding: "utf8" });
     expect(stdout).toBe("");

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { onWorkerd, platforms, type Server, startServer } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { onWorkerd, platforms, type Server, startServer } from "../support/servers/server.ts";
 
 const MIB = 1024 * 1024;
 const growth = (bytes: number): string => `${bytes < 0 ? "" : "+"}${(bytes / MIB).toFixed(0)} MiB`;

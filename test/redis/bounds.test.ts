@@ -2,7 +2,7 @@ import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { type Broker, createBroker } from "../../src/index.ts";
 import { type RedisEngineOptions, redisEngine } from "../../src/redis/index.ts";
-import { hasRedis, type RedisServer, startRedis } from "../support/redis.ts";
+import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { codeOf, Member } from "./support/member.ts";
 
 // What only shows where a bound is reached, is none, or is passed by two at a time.

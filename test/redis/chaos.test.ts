@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { hasRedis } from "../support/redis.ts";
+import { hasRedis } from "../support/servers/redis.ts";
 import { type Order, runChaos, summary } from "./chaos/chaos.ts";
 
 // Brokers on Bun, Deno and Node share one Redis, and all that can happen to it, to them and to their clients happens. Each run waits

@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { redisRemote } from "../../src/redis/remote.ts";
-import { anyRedis, hasRedis } from "../support/redis.ts";
+import { redisRemote } from "../../src/redis/redis-log.ts";
+import { anyRedis, hasRedis } from "../support/servers/redis.ts";
 
 const bin = (name: string): string => new URL(`../../node_modules/.bin/${name}`, import.meta.url).pathname;
 const file = (name: string): string => new URL(`servers/${name}.ts`, import.meta.url).pathname;

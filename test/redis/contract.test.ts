@@ -2,7 +2,7 @@ import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { redisEngine } from "../../src/redis/index.ts";
 import { brokerCases, type EngineHarness, engineCases, missing, type Namespace } from "../../src/testing/index.ts";
-import { hasRedis, type RedisServer, redisVersion, SwallowingProxy, startRedis } from "../support/redis.ts";
+import { hasRedis, type RedisServer, redisVersion, SwallowingProxy, startRedis } from "../support/servers/redis.ts";
 
 if (hasRedis) console.log(`redis on ${redisVersion}`);
 

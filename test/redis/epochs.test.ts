@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { Appended } from "../../src/engine.ts";
-import { hasRedis, type RedisServer, startRedis } from "../support/redis.ts";
+import type { Appended } from "../../src/engine/engine.ts";
+import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { codeOf, Member } from "./support/member.ts";
 
 describe.runIf(hasRedis)("redisRemote never hands out a position twice", () => {

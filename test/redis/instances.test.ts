@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { hasRedis, type RedisServer, startRedis } from "../support/redis.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { Instance, type Runtime } from "./chaos/instance.ts";
 
 // Bun with its own client of Redis, Deno with node-redis and Node with ioredis are one broker.

@@ -1,6 +1,6 @@
 import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { hasRedis, type RedisServer, SwallowingProxy, startRedis } from "../support/redis.ts";
+import { hasRedis, type RedisServer, SwallowingProxy, startRedis } from "../support/servers/redis.ts";
 import { codeOf, Member } from "./support/member.ts";
 
 describe.runIf(hasRedis)("redisRemote, when something fails", () => {

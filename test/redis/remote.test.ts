@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { hasRedis, type RedisServer, startRedis } from "../support/redis.ts";
+import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { codeOf, Member } from "./support/member.ts";
 
 describe.runIf(hasRedis)("redisRemote", () => {

@@ -4,9 +4,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { hasRedis, type RedisServer, startRedis } from "../support/redis.ts";
-import { freePort, listens } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
+import { freePort, listens } from "../support/servers/server.ts";
 
 // Two instances of the example on one Redis, as the user that the README has for it, behind nginx with the example's own configuration.
 

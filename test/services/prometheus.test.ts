@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { serve } from "@hono/node-server";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Broker, createBroker } from "../../src/index.ts";
-import { freePort, listens } from "../support/server.ts";
+import { freePort, listens } from "../support/servers/server.ts";
 
 // What we write for Prometheus, as its own programs read it: promtool, which also judges names, and a server that scrapes, with README's alerts.
 

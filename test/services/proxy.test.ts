@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createParser } from "eventsource-parser";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { freePort, listens, type Server, startServer } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { freePort, listens, type Server, startServer } from "../support/servers/server.ts";
 
 // The README's configurations, run by the proxies themselves.
 

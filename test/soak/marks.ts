@@ -1,5 +1,5 @@
 import { readdirSync } from "node:fs";
-import type { Server, Stage, State } from "../support/server.ts";
+import type { Server, Stage, State } from "../support/servers/server.ts";
 import type { Inspector } from "./inspector.ts";
 
 /** What a server has when all guests have gone and garbage was collected. */

@@ -1,5 +1,5 @@
 import type { Random } from "../redis/chaos/random.ts";
-import type { Stage } from "../support/server.ts";
+import type { Stage } from "../support/servers/server.ts";
 import type { Guest } from "./guests.ts";
 import { CHANNELS, SHARED_IDS, STEADY_IDS } from "./names.ts";
 import type { Tally } from "./tally.ts";

@@ -3,7 +3,7 @@
  *
  *     npm run soak -- [--minutes 3] [--only bun,workerd] [--seed 1]
  *
- * The platforms are those of test/support/server.ts. Exits 1 if anything leaked, was lost, or failed.
+ * The platforms are those of test/support/servers/server.ts. Exits 1 if anything leaked, was lost, or failed.
  */
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type Platform, platforms } from "../support/server.ts";
+import { type Platform, platforms } from "../support/servers/server.ts";
 import { growth, type Mark } from "./marks.ts";
 import { type Outcome, soak } from "./soak.ts";
 

@@ -1,5 +1,5 @@
 import { Random } from "../redis/chaos/random.ts";
-import { freePort, onWorkerd, type Platform, type Stage, startServer } from "../support/server.ts";
+import { freePort, onWorkerd, type Platform, type Stage, startServer } from "../support/servers/server.ts";
 import { Guests } from "./guests.ts";
 import { Inspector } from "./inspector.ts";
 import { type Mark, mark } from "./marks.ts";

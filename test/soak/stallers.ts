@@ -1,5 +1,5 @@
-import type { Stage } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import type { Stage } from "../support/servers/server.ts";
 import { FLOODED } from "./names.ts";
 import type { Tally } from "./tally.ts";
 

@@ -1,5 +1,5 @@
 import type { EventSourceMessage } from "eventsource-parser";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
 import type { Tally } from "./tally.ts";
 
 /**

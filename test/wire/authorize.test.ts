@@ -1,8 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Asked, PlainClient } from "../support/plain-client.ts";
-import { expectProblem } from "../support/problem.ts";
-import { isHub, onWorkerd, onWrangler, type Server, type Stage, startServer, withWrangler } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { type Asked, PlainClient } from "../support/clients/http-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { expectProblem } from "../support/http/problem.ts";
+import {
+  isHub,
+  onWorkerd,
+  onWrangler,
+  type Server,
+  type Stage,
+  startServer,
+  withWrangler,
+} from "../support/servers/server.ts";
 
 const as = (role: string): Record<string, string> => ({ authorization: `Bearer ${role}` });
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Server, startServer, withWrangler } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { type Server, startServer, withWrangler } from "../support/servers/server.ts";
 
 describe.each(withWrangler)("over sockets on %s", (platform) => {
   let server: Server;

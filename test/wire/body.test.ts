@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { exchange, PlainClient } from "../support/plain-client.ts";
-import { expectProblem } from "../support/problem.ts";
+import { exchange, PlainClient } from "../support/clients/http-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { expectProblem } from "../support/http/problem.ts";
 import {
   isHub,
   onWorkerd,
@@ -10,8 +11,7 @@ import {
   type State,
   startServer,
   withWrangler,
-} from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+} from "../support/servers/server.ts";
 
 const LIMIT = 65_536;
 const PUBLISHER = { authorization: "Bearer secret" };

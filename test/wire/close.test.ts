@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { platforms, type Server, startServer } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { platforms, type Server, startServer } from "../support/servers/server.ts";
 
 describe.each(platforms)("close() on %s", (platform) => {
   let server: Server;

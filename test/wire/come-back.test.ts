@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Answer, exchange, PlainClient } from "../support/plain-client.ts";
-import { expectProblem, expectToldToComeBack } from "../support/problem.ts";
-import { isHub, type Server, type Stage, startServer, withWrangler } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { type Answer, exchange, PlainClient } from "../support/clients/http-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { expectProblem, expectToldToComeBack } from "../support/http/problem.ts";
+import { isHub, type Server, type Stage, startServer, withWrangler } from "../support/servers/server.ts";
 
 // What cannot be answered now: 503 with a time for a program, and for an EventSource, which never comes back after a 503, a stream that
 // ends with the time to come back.

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Answer, Asked } from "../support/plain-client.ts";
-import { expectProblem } from "../support/problem.ts";
-import { platforms, type Server, type Stage, startServer } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import type { Answer, Asked } from "../support/clients/http-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { expectProblem } from "../support/http/problem.ts";
+import { platforms, type Server, type Stage, startServer } from "../support/servers/server.ts";
 
 const APP = "https://app.example";
 const ELSEWHERE = "https://evil.example";

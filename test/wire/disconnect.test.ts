@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { platforms, type Server, type Stage, startServer } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { platforms, type Server, type Stage, startServer } from "../support/servers/server.ts";
 
 // workerd notices a client that left only when it writes to it, so the heartbeat is what finds out.
 const OPTIONS = { heartbeat: 100 };

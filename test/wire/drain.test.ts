@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from "vitest";
-import { type Platform, type Server, Stage, startServer } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { type Platform, type Server, Stage, startServer } from "../support/servers/server.ts";
 
 // A deployment, as 1,000 browsers live through it: the process closes its broker over five seconds and ends, and another one takes
 // its address. The memory engine's log dies with the first, so what they are owed by the second is to be told.

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { afterEach, describe, expect, test } from "vitest";
-import { type Example, examples, honoExamples, type Running, startExample } from "../support/example.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { type Example, examples, honoExamples, type Running, startExample } from "../support/servers/example.ts";
 
 /** Nobody tells a Worker that its process is about to end; clients come back by themselves. */
 const lastWords = (name: Example): string[] => (name.startsWith("workers") ? [] : ["closing"]);

@@ -1,9 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Answer, Asked } from "../support/plain-client.ts";
-import { exchange, PlainClient } from "../support/plain-client.ts";
-import { expectProblem, expectToldToComeBack } from "../support/problem.ts";
-import { onWorkerd, onWrangler, type Server, type Stage, startServer, withWrangler } from "../support/server.ts";
-import type { SocketClient } from "../support/socket-client.ts";
+import type { Answer, Asked } from "../support/clients/http-client.ts";
+import { exchange, PlainClient } from "../support/clients/http-client.ts";
+import type { SocketClient } from "../support/clients/socket-client.ts";
+import { expectProblem, expectToldToComeBack } from "../support/http/problem.ts";
+import {
+  onWorkerd,
+  onWrangler,
+  type Server,
+  type Stage,
+  startServer,
+  withWrangler,
+} from "../support/servers/server.ts";
 
 // Every situation that the HTTP face has an answer for, over sockets: what comes is what a browser or a proxy would see.
 

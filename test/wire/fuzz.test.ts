@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { Bystander } from "../support/bystander.ts";
-import { expectClear, expectRefused, provoke, randomRequest, raw, within } from "../support/hostile.ts";
-import { FIELDS, LIES, MEGABYTE, METHODS, NEVER, NOISE, QUERIES, TARGETS } from "../support/malformed.ts";
-import { type Asked, PlainClient } from "../support/plain-client.ts";
-import { expectProblem } from "../support/problem.ts";
-import { type Accepted, eventsIn, type Posted, readersOf } from "../support/random-events.ts";
-import { platforms, type Server, type Stage, startServer } from "../support/server.ts";
+import { Bystander } from "../support/clients/bystander.ts";
+import { type Asked, PlainClient } from "../support/clients/http-client.ts";
+import { expectClear, expectRefused, provoke, randomRequest, raw, within } from "../support/http/hostile-requests.ts";
+import { FIELDS, LIES, MEGABYTE, METHODS, NEVER, NOISE, QUERIES, TARGETS } from "../support/http/malformed-requests.ts";
+import { expectProblem } from "../support/http/problem.ts";
+import { type Accepted, eventsIn, type Posted, readersOf } from "../support/oracle/random-events.ts";
+import { platforms, type Server, type Stage, startServer } from "../support/servers/server.ts";
 
 // Requests that no client should send, over sockets. Whatever they are, they are answered or their connection is closed, nothing breaks,
 // and a client that is connected throughout misses nothing.

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type HonoServer, honoPlatforms, startHonoServer } from "../support/hono-server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { type HonoServer, honoPlatforms, startHonoServer } from "../support/servers/hono-server.ts";
 
 describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
   let server: HonoServer;

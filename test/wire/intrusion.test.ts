@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectClear, provoke, raw } from "../support/hostile.ts";
-import { expectProblem } from "../support/problem.ts";
-import { platforms, type Server, startServer } from "../support/server.ts";
+import { expectClear, provoke, raw } from "../support/http/hostile-requests.ts";
+import { expectProblem } from "../support/http/problem.ts";
+import { platforms, type Server, startServer } from "../support/servers/server.ts";
 
 // Attempts to get past the broker by way of the server in front of it: what a target, a field or a name is to one of them and not to the other.
 

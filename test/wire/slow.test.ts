@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { isHub, platforms, type Server, type Stage, startServer } from "../support/server.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { isHub, platforms, type Server, type Stage, startServer } from "../support/servers/server.ts";
 
 const MIB = 1024 * 1024;
 /** What fills every buffer between the broker and a client that does not read, on every runtime. */

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Server, startServer } from "../support/server.ts";
+import { type Server, startServer } from "../support/servers/server.ts";
 
 // Its proxy notices that a client left a write later than workerd does, so the heartbeat after the next one finds out.
 describe.each(["hub-bridge-wrangler", "hub-direct-wrangler"] as const)("clients that leave, on %s", (platform) => {

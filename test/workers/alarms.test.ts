@@ -1,6 +1,6 @@
 import { expect, test, vi } from "vitest";
-import { kinds } from "../../src/workers/frames.ts";
 import { BrokerObject } from "../../src/workers/index.ts";
+import { kinds } from "../../src/workers/protocol.ts";
 import { numbers, pause, room, until } from "./support/room.ts";
 import { kindOf, passing } from "./support/sockets.ts";
 import { publish, story } from "./support/story.ts";

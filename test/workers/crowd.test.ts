@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isData } from "../support/connection.ts";
+import { isData } from "../support/clients/connection.ts";
 import { numbers, pause, room, until } from "./support/room.ts";
 import { publish, told } from "./support/story.ts";
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { seqOf } from "../support/connection.ts";
-import { codeOf } from "../support/scene.ts";
+import { seqOf } from "../support/clients/connection.ts";
+import { codeOf } from "../support/test-broker.ts";
 import { after, numbers, type Room, room } from "./support/room.ts";
 import { epochOf, publish, replay, story } from "./support/story.ts";
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { FOREIGN, kinds, VERSION, writeFrame, writeNote } from "../../src/workers/frames.ts";
-import { codeOf } from "../support/scene.ts";
+import { FOREIGN, kinds, VERSION, writeFrame, writeNote } from "../../src/workers/protocol.ts";
+import { codeOf } from "../support/test-broker.ts";
 import { numbers, pause, type Room, room, until } from "./support/room.ts";
 import { publish, story, told } from "./support/story.ts";
 

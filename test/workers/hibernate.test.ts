@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { codeOf } from "../support/scene.ts";
+import { codeOf } from "../support/test-broker.ts";
 import { after, numbers, pause, room, take, until } from "./support/room.ts";
 import { late } from "./support/sockets.ts";
 import { publish, story, told } from "./support/story.ts";

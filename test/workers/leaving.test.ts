@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import type { Connection } from "../support/connection.ts";
-import { codeOf } from "../support/scene.ts";
+import type { Connection } from "../support/clients/connection.ts";
+import { codeOf } from "../support/test-broker.ts";
 import { numbers, pause, type Room, room, until } from "./support/room.ts";
 import { passing } from "./support/sockets.ts";
 import { publish, story } from "./support/story.ts";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type Connection, gapOf, isData, seqOf } from "../support/connection.ts";
-import { judge, judgeAlarms, type Seen, type Told } from "../support/oracle.ts";
+import { type Connection, gapOf, isData, seqOf } from "../support/clients/connection.ts";
+import { judge, judgeAlarms, type Seen, type Told } from "../support/oracle/oracle.ts";
 import { pause, Room } from "./support/room.ts";
 
 // Random lives of an object: it is published to, hibernates, crashes, is woken by its alarm; readers stall, leave and come back. The oracle

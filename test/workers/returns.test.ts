@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { codeOf } from "../support/scene.ts";
+import { codeOf } from "../support/test-broker.ts";
 import { after, numbers, room } from "./support/room.ts";
 import { publish } from "./support/story.ts";
 

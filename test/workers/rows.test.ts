@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
-import { Deadlines } from "../../src/deadlines.ts";
-import { durableEngine } from "../../src/engines/durable.ts";
-import type { Follower } from "../../src/log.ts";
-import { seqOf } from "../support/connection.ts";
-import { codeOf } from "../support/scene.ts";
+import { Deadlines } from "../../src/base/expiring-map.ts";
+import type { Follower } from "../../src/log/log.ts";
+import { durableEngine } from "../../src/workers/sqlite-engine.ts";
+import { seqOf } from "../support/clients/connection.ts";
+import { codeOf } from "../support/test-broker.ts";
 import { after, numbers, pause, type Room, room } from "./support/room.ts";
 import { epochOf, publish, replay, story, told } from "./support/story.ts";
 

@@ -2,8 +2,8 @@ import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
 import type { EventInput } from "../../src/index.ts";
 import { type HubOptions, hub } from "../../src/workers/index.ts";
-import { Connection, seqOf } from "../support/connection.ts";
-import { clientRequest, codeOf, eventRequest, problemOf } from "../support/scene.ts";
+import { Connection, seqOf } from "../support/clients/connection.ts";
+import { clientRequest, codeOf, eventRequest, problemOf } from "../support/test-broker.ts";
 import { numbers, Room, room, until } from "./support/room.ts";
 import { epochOf, publish, story } from "./support/story.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { gapOf, isData, seqOf } from "../support/connection.ts";
+import { gapOf, isData, seqOf } from "../support/clients/connection.ts";
 import { numbers, pause, type Room, room, take, until } from "./support/room.ts";
 import { late, passing } from "./support/sockets.ts";
 import { publish, story } from "./support/story.ts";

@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import { instrument } from "../../src/otel.ts";
 import { hub } from "../../src/workers/index.ts";
-import { readExposition } from "../support/exposition.ts";
-import { problemOf } from "../support/scene.ts";
-import { pointsOf, Telemetry } from "../support/telemetry.ts";
+import { readExposition } from "../support/monitoring/prometheus-parser.ts";
+import { pointsOf, Telemetry } from "../support/monitoring/telemetry.ts";
+import { problemOf } from "../support/test-broker.ts";
 import { room } from "./support/room.ts";
 
 // What a hub tells a monitor: of its object, and what only the isolate knows is left out.

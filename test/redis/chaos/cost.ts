@@ -13,7 +13,7 @@ import { measure } from "../../bench/measure.ts";
 import { killAllAtExit } from "../../bench/processes.ts";
 import { startRedis } from "../../bench/redis.ts";
 import { median, table } from "../../bench/statistics.ts";
-import { SocketClient } from "../../support/socket-client.ts";
+import { SocketClient } from "../../support/clients/socket-client.ts";
 import { Instance } from "./instance.ts";
 
 const { values } = parseArgs({

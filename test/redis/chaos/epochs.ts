@@ -1,4 +1,4 @@
-import { parsePosition } from "../../../src/position.ts";
+import { parsePosition } from "../../../src/event/position.ts";
 
 /** The epochs that anybody saw, in the order of their appearance. */
 export class Epochs {

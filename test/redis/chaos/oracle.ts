@@ -1,4 +1,4 @@
-import { type Position, parsePosition } from "../../../src/position.ts";
+import { type Position, parsePosition } from "../../../src/event/position.ts";
 
 // What clients may expect of several broker processes on one store, said as simply as possible: the oracle knows what was published, what
 // was answered, and what each client saw over all of its connections; and nothing of how a log is kept. Retention covers every event.

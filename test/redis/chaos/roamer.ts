@@ -1,4 +1,4 @@
-import { SocketClient } from "../../support/socket-client.ts";
+import { SocketClient } from "../../support/clients/socket-client.ts";
 import type { Epochs } from "./epochs.ts";
 import type { Life, Sight } from "./oracle.ts";
 import { numberOf } from "./publisher.ts";

@@ -1,6 +1,6 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { type RedisServer, startRedis } from "../../support/redis.ts";
+import { type RedisServer, startRedis } from "../../support/servers/redis.ts";
 
 const running = new Set<RedisServer>();
 process.once("exit", () => {

@@ -3,7 +3,7 @@
  * a subscription was taken for confirmed before that came.
  */
 import { createServer, connect as dial } from "node:net";
-import { redisRemote } from "../../../src/redis/remote.ts";
+import { redisRemote } from "../../../src/redis/redis-log.ts";
 import { connect, until } from "./library.ts";
 
 const { port: target } = new URL(process.env.REDIS_URL ?? "");

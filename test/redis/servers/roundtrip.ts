@@ -2,7 +2,7 @@
  * One client library on the runtime that runs this file: LIBRARY (`ioredis`, `node-redis`, `bun`) and REDIS_URL from the environment. Does what an
  * engine does with a log, loses its connections on the way, and prints as JSON what it saw.
  */
-import { redisRemote } from "../../../src/redis/remote.ts";
+import { redisRemote } from "../../../src/redis/redis-log.ts";
 import { connect, until } from "./library.ts";
 
 const { PREFIX = "roundtrip" } = process.env;

@@ -1,7 +1,7 @@
 import { Redis } from "ioredis";
 import type { RedisOptions } from "../../../src/redis/options.ts";
-import { redisRemote } from "../../../src/redis/remote.ts";
-import type { Mark, Message, Order, RemoteSession } from "../../../src/remote.ts";
+import { redisRemote } from "../../../src/redis/redis-log.ts";
+import type { Mark, Message, Order, RemoteSession } from "../../../src/shared-log/shared-log.ts";
 
 /** One process's part in a shared log, and all that it was told. */
 export class Member {

@@ -1,4 +1,4 @@
-import type { Told } from "../oracle.ts";
+import type { Told } from "../oracle/oracle.ts";
 import type { Instance } from "./instance.ts";
 import type { Item } from "./items.ts";
 import type { Call } from "./publisher.ts";

@@ -1,4 +1,4 @@
-import type { Told } from "../oracle.ts";
+import type { Told } from "../oracle/oracle.ts";
 import type { Call } from "./publisher.ts";
 import { fateOf, judgeMembers, type Member, membersAtAnswer, membersAtAppend, waitersOf } from "./report-oracle.ts";
 import type { Visit } from "./visit.ts";

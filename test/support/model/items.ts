@@ -1,5 +1,5 @@
 import { createParser } from "eventsource-parser";
-import type { GapData } from "../connection.ts";
+import type { GapData } from "../clients/connection.ts";
 
 /** Something in a stream, as its client reads it. Only events and what moves the client's position have an id. */
 export type Item =

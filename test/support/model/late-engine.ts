@@ -1,8 +1,8 @@
 import type { Appended, Engine, Follower, Log, Session } from "../../../src/index.ts";
 import { BrokerError } from "../../../src/index.ts";
 import type { Clock } from "../clock.ts";
-import type { Appending } from "../memory-remote.ts";
-import type { Delays } from "../memory-session.ts";
+import type { Delays } from "../engines/memory-session.ts";
+import type { Appending } from "../engines/memory-shared-log.ts";
 
 /** What one process has of an engine, and what may happen to that. */
 export interface Line {

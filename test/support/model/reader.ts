@@ -1,5 +1,5 @@
 import type { Broker, Listened } from "../../../src/index.ts";
-import type { Lineage, Seen } from "../oracle.ts";
+import type { Lineage, Seen } from "../oracle/oracle.ts";
 import type { Drop, Plan } from "./history.ts";
 import { type Item, inboxName } from "./items.ts";
 import { channelsOf, type Visit } from "./visit.ts";

@@ -1,5 +1,5 @@
 import type { DeliveryReport, FailureReason } from "../../../src/index.ts";
-import type { Told } from "../oracle.ts";
+import type { Told } from "../oracle/oracle.ts";
 import type { Call } from "./publisher.ts";
 import type { Visit } from "./visit.ts";
 import type { Facts } from "./visit-oracle.ts";

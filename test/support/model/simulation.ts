@@ -1,8 +1,8 @@
 import { inject } from "vitest";
+import { seqOf } from "../clients/connection.ts";
 import { Clock } from "../clock.ts";
-import { seqOf } from "../connection.ts";
-import { judge, judgeAlarms } from "../oracle.ts";
-import type { Scene } from "../scene.ts";
+import { judge, judgeAlarms } from "../oracle/oracle.ts";
+import type { Scene } from "../test-broker.ts";
 import type { Happened } from "./account.ts";
 import { judgeCalls } from "./call-oracle.ts";
 import type { History, Kinds, Step } from "./history.ts";

@@ -1,4 +1,4 @@
-import type { Told } from "../oracle.ts";
+import type { Told } from "../oracle/oracle.ts";
 import type { Setting } from "./history.ts";
 import type { Instance } from "./instance.ts";
 import type { Over, VirtualSocket } from "./socket.ts";

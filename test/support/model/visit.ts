@@ -1,6 +1,6 @@
 import type { ClientInfo, DisconnectReason } from "../../../src/index.ts";
 import type { Clock } from "../clock.ts";
-import { clientRequest } from "../scene.ts";
+import { clientRequest } from "../test-broker.ts";
 import type { Drop, Plan } from "./history.ts";
 import type { Instance } from "./instance.ts";
 import { inboxName } from "./items.ts";

@@ -1,10 +1,10 @@
 import type { Engine, MemoryEngineOptions } from "../../../src/index.ts";
-import { replicaEngine } from "../../../src/replica/replica.ts";
+import { replicaEngine } from "../../../src/shared-log/shared-log-engine.ts";
 import type { Clock } from "../clock.ts";
-import { type Appending, MemoryStore } from "../memory-remote.ts";
-import type { MemorySession } from "../memory-session.ts";
-import type { Told } from "../oracle.ts";
-import type { Scene } from "../scene.ts";
+import type { MemorySession } from "../engines/memory-session.ts";
+import { type Appending, MemoryStore } from "../engines/memory-shared-log.ts";
+import type { Told } from "../oracle/oracle.ts";
+import type { Scene } from "../test-broker.ts";
 import { COST, type Kinds, NAMES, type Setting, type Trouble } from "./history.ts";
 import { inboxName } from "./items.ts";
 import { type Asked, LateEngine, type Line } from "./late-engine.ts";

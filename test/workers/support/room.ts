@@ -1,10 +1,10 @@
 import { abortAllDurableObjects, evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { BrokerStats, EventInput, Published } from "../../../src/index.ts";
+import type { ObjectContext } from "../../../src/workers/cloudflare.ts";
 import { type Hub, type HubOptions, hub, type ObjectOptions } from "../../../src/workers/index.ts";
-import type { ObjectContext } from "../../../src/workers/platform.ts";
-import { Connection } from "../../support/connection.ts";
-import { clientRequest, type Wish } from "../../support/scene.ts";
+import { Connection } from "../../support/clients/connection.ts";
+import { clientRequest, type Wish } from "../../support/test-broker.ts";
 import type { Hub as HubObject } from "../servers/main.ts";
 import { instancesOf, setOptions } from "./options.ts";
 

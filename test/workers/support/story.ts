@@ -1,6 +1,6 @@
 import type { Published } from "../../../src/index.ts";
-import { type Connection, gapOf, isData, seqOf } from "../../support/connection.ts";
-import type { Wish } from "../../support/scene.ts";
+import { type Connection, gapOf, isData, seqOf } from "../../support/clients/connection.ts";
+import type { Wish } from "../../support/test-broker.ts";
 import type { Room } from "./room.ts";
 
 /** What a client read, up to an event: the data of events, and gaps as `channel: (after, through]`. */

@@ -1,0 +1,65 @@
+import type { ErrorCode } from "../base/errors.ts";
+import type { Core } from "../broker/core.ts";
+import type { DisconnectReason } from "../delivery/stream-connection.ts";
+
+/**
+ * What a broker counts, for this process. `published`, `handed`, `bytes`, `replayed`, `gaps`, `overruns`, `disconnects` and `failures` are
+ * counters that begin at 0 with the broker; the others are what is now.
+ */
+export interface BrokerStats {
+  /** Connections. */
+  readonly clients: number;
+  /** Client ids that are connected. */
+  readonly recipients: number;
+  /** Connections that have something to receive and do not take it. */
+  readonly blocked: number;
+  /** Streams that were told to end and whose client has not read that yet. */
+  readonly departing: number;
+  /** Requests that wait for `authorize`. */
+  readonly pending: number;
+  /** Channels and inboxes that somebody reads. */
+  readonly channels: number;
+  /** Events published through this broker. */
+  readonly published: number;
+  /** Events handed to clients: given to the runtime, not received. */
+  readonly handed: number;
+  /** Bytes of the events and gaps handed to clients. */
+  readonly bytes: number;
+  /** Those of `handed` that came from the log, to clients that came back or were behind. */
+  readonly replayed: number;
+  /** Gaps told to clients. */
+  readonly gaps: number;
+  /** Times that a client was put at the head, because the log dropped more of what it had not read while it was catching up. */
+  readonly overruns: number;
+  /** Connections that ended, by reason. */
+  readonly disconnects: Readonly<Partial<Record<DisconnectReason, number>>>;
+  /** Requests that were refused or failed, by code. */
+  readonly failures: Readonly<Partial<Record<ErrorCode, number>>>;
+  /** Whether the engine can append; `idle` before the broker's first use, and from `close()` on. */
+  readonly engine: "idle" | "up" | "down";
+  /** What this process holds of the log. */
+  readonly log: { readonly events: number; readonly bytes: number; readonly channels: number };
+}
+
+export function statsOf(core: Core): BrokerStats {
+  const { fanout, session } = core;
+  const log = session?.log;
+  return {
+    clients: core.clients.size,
+    recipients: new Set(Array.from(core.clients, ({ id }) => id)).size,
+    blocked: core.stalled.size,
+    departing: core.departing.size,
+    pending: core.gate.pending,
+    channels: fanout.channels,
+    published: core.published,
+    handed: fanout.handed,
+    bytes: fanout.bytes,
+    replayed: fanout.replayed,
+    gaps: fanout.gaps,
+    overruns: fanout.overruns,
+    disconnects: { ...core.disconnects },
+    failures: { ...core.failures },
+    engine: session && !core.isClosed ? (session.state ?? "up") : "idle",
+    log: { events: log?.size ?? 0, bytes: log?.bytes ?? 0, channels: log?.channels ?? 0 },
+  };
+}

@@ -1,0 +1,15 @@
+import type { EngineCase } from "../harness.ts";
+import { orderCases } from "./order.ts";
+import { outageCases } from "./outages.ts";
+import { replayCases } from "./replay.ts";
+import { retentionCases } from "./retention.ts";
+import { sessionCases } from "./sessions.ts";
+
+/** What every engine has to do. */
+export const engineCases: readonly EngineCase[] = [
+  ...orderCases,
+  ...replayCases,
+  ...retentionCases,
+  ...sessionCases,
+  ...outageCases,
+];

@@ -1,0 +1,51 @@
+import { expect, test } from "vitest";
+import { Pace } from "../../../src/delivery/flush-scheduler.ts";
+import { Gate } from "../../../src/http/authorize.ts";
+import { never } from "../../support/http/entry-points.ts";
+import { clientRequest, codeOf, turn } from "../../support/test-broker.ts";
+import { inside } from "../../support/workerd.ts";
+
+// What holds where a clock or a timer cannot be trusted.
+
+const AN_AGE = 1_000_000;
+
+test(
+  "Pace: with a window the first flush leaves at once, the next one waits for it, and close() waits for nothing",
+  inside(async () => {
+    let flushes = 0;
+    const pace = new Pace(() => flushes++, { window: AN_AGE, hold: AN_AGE });
+    const turns = async (): Promise<number> => {
+      for (let count = 0; count < 5; count++) await turn();
+      return flushes;
+    };
+    pace.request();
+    expect(await turns()).toBe(1);
+    pace.request();
+    expect(await turns()).toBe(1);
+    pace.close();
+    expect(flushes).toBe(2);
+  }),
+);
+
+test(
+  "maxPending: a request whose code was ended before its deadline does not keep its place for ever",
+  inside(async () => {
+    const gate = new Gate(1, 1_000);
+    const wish = { context: undefined, action: "connect", channels: [], clientId: undefined } as const;
+    const { setTimeout: real } = globalThis;
+    // Its timer never fires, as on Workers when a request is ended.
+    Object.assign(globalThis, { setTimeout: () => 0 });
+    void gate.ask(never, { ...wish, request: clientRequest() });
+    Object.assign(globalThis, { setTimeout: real });
+    const ask = (): Promise<string> => codeOf(gate.ask(() => true, { ...wish, request: clientRequest() }));
+    expect([await ask(), gate.pending]).toEqual(["at-capacity", 1]);
+
+    const { now } = performance;
+    performance.now = () => now.call(performance) + 2_000;
+    try {
+      expect([await ask(), gate.pending]).toEqual(["none", 0]);
+    } finally {
+      performance.now = now;
+    }
+  }),
+);

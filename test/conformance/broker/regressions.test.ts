@@ -1,0 +1,282 @@
+import { expect, test, vi } from "vitest";
+import { Stalls } from "../../../src/base/timeout-queue.ts";
+import { Pace } from "../../../src/delivery/flush-scheduler.ts";
+import { Heartbeat } from "../../../src/delivery/heartbeat.ts";
+import type { EventOverrides } from "../../../src/index.ts";
+import { clientRequest, codeOf, eventRequest, scene, turn } from "../../support/test-broker.ts";
+import { inside } from "../../support/workerd.ts";
+
+// Faults that were in the code once, one test for each.
+
+test(
+  "overrides: what a router passes beside the request is not taken for them",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const eve = await stage.join(broker, { id: "eve" });
+    // As Bun's server is: a class of its own, with an id that is empty.
+    class Server {
+      readonly id = "";
+    }
+    expect(await codeOf(broker.eventHandler(eventRequest("secret", "?id=alice"), new Server()))).toBe("TypeError");
+    expect(await codeOf(broker.clientHandler(clientRequest({ id: "alice" }), new Server()))).toBe("TypeError");
+    await broker.broadcast("end");
+    expect((await eve.nextData()).data).toBe("end");
+  }),
+);
+
+test(
+  "overrides: an id or a list that is empty never means everybody",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    await stage.join(broker, { id: "eve" });
+    const answers: (readonly [EventOverrides, string])[] = [
+      [{ id: "" }, "bad-id"],
+      [{ channels: [] }, "bad-channel"],
+    ];
+    for (const [overrides, code] of answers) {
+      const response = await broker.eventHandler(eventRequest("secret", "?id=eve"), overrides);
+      expect([response.status, ((await response.json()) as { code: string }).code]).toEqual([400, code]);
+    }
+    expect(await codeOf(broker.broadcast("secret", { channel: [] }))).toBe("bad-channel");
+    expect(broker.stats().published).toBe(0);
+  }),
+);
+
+test(
+  "close: a client that is still reading its backlog misses nothing that another broker of the engine publishes",
+  scene(async (stage) => {
+    const engine = stage.engine();
+    const [closing, other] = [stage.broker({ engine }), stage.broker({ engine })];
+    const client = await stage.join(closing, { channel: "x" });
+    await closing.broadcast("common");
+    const closed = closing.close();
+    await turn();
+    await other.broadcast("one", { channel: "x" });
+    await other.broadcast("two", { channel: "x" });
+    const seen = [(await client.nextData()).data];
+    const id = client.lastEventId;
+    await client.leave();
+    await closed;
+    const back = await stage.join(other, { channel: "x", ...(id === undefined ? {} : { lastEventId: id }) });
+    await other.broadcast("end");
+    while (seen.at(-1) !== "end") seen.push((await back.nextData()).data);
+    expect(seen).toEqual(["common", "one", "two", "end"]);
+  }),
+);
+
+test(
+  "retention: what was published in one turn reaches those who read, however little of it is kept",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { retention: { events: 3 } } });
+    const client = await stage.join(broker);
+    for (let event = 0; event < 10; event++) void broker.broadcast(`${event}`);
+    for (let event = 0; event < 10; event++) expect((await client.nextData()).data).toBe(`${event}`);
+    expect(client.control("gap")).toEqual([]);
+    await broker.broadcast("one more");
+    expect(broker.stats().log.events).toBeLessThanOrEqual(4);
+  }),
+);
+
+test(
+  "maxChannels: channels that somebody only asks for do not push out the history of others",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { maxChannels: 10 } });
+    await broker.broadcast("kept", { channel: "news" });
+    const channel = Array.from({ length: 90 }, (_, index) => `asked ${index}`);
+    await (await stage.join(broker, { channel })).leave();
+    const late = await stage.join(broker, { channel: "news", query: { from: "earliest" } });
+    expect((await late.nextData()).data).toBe("kept");
+  }),
+);
+
+test(
+  "maxChannels: a channel whose last reader leaves keeps its history, though others were forgotten since",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { maxChannels: 4 } });
+    const reader = await stage.join(broker, { channel: "kept" });
+    await broker.broadcast("still here", { channel: "kept" });
+    await reader.nextData();
+    for (let channel = 0; channel < 10; channel++) await broker.broadcast("x", { channel: `other ${channel}` });
+    await reader.leave();
+    const late = await stage.join(broker, { channel: "kept", query: { from: "earliest" } });
+    expect((await late.nextData()).data).toBe("still here");
+  }),
+);
+
+test(
+  "listen: a loop whose body takes its time gets every event",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker);
+    const listener = broker.listen({ channel: "y" });
+    const publishing = (async () => {
+      for (let event = 0; event < 100; event++) {
+        await broker.broadcast(`${event}`, { channel: "y" });
+        await broker.broadcast("for everybody");
+        await client.nextData();
+      }
+    })();
+    for (let event = 0; event < 100; event++) {
+      expect((await listener.next()).value).toMatchObject({ type: "event", data: `${event}` });
+      await turn();
+    }
+    await publishing;
+  }),
+);
+
+test(
+  "report: many events at once are reported for many clients",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const clients = await Promise.all(Array.from({ length: 20 }, () => stage.join(broker)));
+    const reported = Array.from({ length: 300 }, () => broker.broadcast("x", { report: true }));
+    for (const client of clients) for (let event = 0; event < 300; event++) await client.nextData();
+    for (const { report } of await Promise.all(reported)) expect(await report).toEqual({ handed: 20, failed: [] });
+  }),
+);
+
+/** Keeps the process busy for some 50 ms; not by the clock, which stands still meanwhile on workerd. */
+function toil(): void {
+  let sum = 0;
+  for (let count = 0; count < 40_000_000; count++) sum = (sum * 31 + count) | 0;
+  expect(sum).toBeTypeOf("number");
+}
+
+/** A pace with a taker that is handed every flush. */
+function paced(takers: readonly string[]): Pace<string> {
+  const pace: Pace<string> = new Pace(() => {
+    for (const taker of takers) pace.handed(taker);
+  });
+  return pace;
+}
+
+/** Publishes too much at once, and tells whether the publisher may go on before `taken` is called. */
+async function hold(pace: Pace<string>, taken: () => void): Promise<"went on" | "was held"> {
+  pace.appended(2);
+  let free = false;
+  const ready = pace.ready()?.then(() => {
+    free = true;
+  });
+  for (let turns = 0; turns < 3; turns++) await turn();
+  const outcome = free ? "went on" : "was held";
+  taken();
+  await ready;
+  return outcome;
+}
+
+test(
+  "Pace: a publisher waits for those who take, and once only for one that does not",
+  inside(async () => {
+    const alone = paced([]);
+    expect(await hold(alone, () => undefined)).toBe("went on");
+
+    const healthy = paced(["healthy"]);
+    for (let round = 0; round < 3; round++)
+      expect(await hold(healthy, () => healthy.taken("healthy"))).toBe("was held");
+
+    // It is handed one flush and never comes back.
+    let first = true;
+    const stuck: Pace<string> = new Pace(() => {
+      if (first) stuck.handed("stuck");
+      first = false;
+    });
+    expect(await hold(stuck, () => undefined)).toBe("was held");
+    expect(await hold(stuck, () => undefined)).toBe("was held");
+    expect(await hold(stuck, () => undefined)).toBe("went on");
+  }),
+);
+
+test(
+  "Pace: where a busy process runs its timers late, a taker is judged after what came in meanwhile",
+  inside(async () => {
+    let flushes = 0;
+    const pace: Pace<string> = new Pace(
+      () => {
+        if (++flushes === 1) pace.handed("taker");
+        if (flushes !== 2) return;
+        setTimeout(toil, 5);
+        // Behind the timer of the hold, and due by then as well.
+        queueMicrotask(() => setTimeout(() => pace.moved("taker"), 20));
+      },
+      { window: 0, hold: 20 },
+    );
+    for (let round = 0; round < 3; round++) expect(await hold(pace, () => undefined)).toBe("was held");
+    expect(await hold(pace, () => undefined)).toBe("went on");
+  }),
+);
+
+test(
+  "Pace: one that is always behind is not waited for for ever",
+  inside(async () => {
+    let first = true;
+    const slow: Pace<string> = new Pace(() => {
+      if (first) slow.handed("slow");
+      first = false;
+    });
+    let held = 0;
+    while ((await hold(slow, () => slow.moved("slow"))) === "was held") held++;
+    expect(held).toBeGreaterThan(1);
+    expect(held).toBeLessThan(12);
+  }),
+);
+
+test(
+  "Stalls: each has its own time, also while others fail again and again",
+  inside(async () => {
+    const failed: string[] = [];
+    const names = new Map<object, string>();
+    let done: () => void = () => undefined;
+    const over = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    const stalls = new Stalls<{ due: number }>(60, (stuck) => {
+      const name = names.get(stuck) ?? "";
+      failed.push(name);
+      if (name === "again") stalls.add(stuck);
+      if (failed.length === 4) done();
+    });
+    const [again, once] = [{ due: 0 }, { due: 0 }];
+    names.set(again, "again").set(once, "once");
+    stalls.add(again);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    stalls.add(once);
+    await over;
+    stalls.clear();
+    // A timer armed for the one that failed again made the other one wait for as long.
+    expect(failed).toEqual(["again", "once", "again", "again"]);
+  }),
+);
+
+test(
+  "Heartbeat: one that is added during a turn is left for the next",
+  inside(async () => {
+    const added = { beat: 0, slot: 0 };
+    const sent: object[] = [];
+    await new Promise<void>((resolve) => {
+      const heartbeat = new Heartbeat<{ beat: number; slot: number }>(160, (idle) => {
+        sent.push(idle);
+        heartbeat.delete(idle);
+        if (sent.length === 1) heartbeat.add(added);
+        else resolve();
+      });
+      heartbeat.add({ beat: 0, slot: 0 });
+    });
+    expect(sent[1]).toBe(added);
+  }),
+);
+
+test(
+  "maxAge: many clients make timers of few durations, of each of which Node and Deno keep something for as long",
+  scene(async (stage) => {
+    const timers = vi.spyOn(globalThis, "setTimeout");
+    try {
+      const broker = stage.broker({ maxAge: 600_000 });
+      for (let count = 0; count < 100; count++) await stage.join(broker);
+      const durations = timers.mock.calls.map(([, ms = 0]) => ms).filter((ms) => ms > 100_000);
+      expect(durations).toHaveLength(100);
+      expect(new Set(durations).size).toBeLessThan(25);
+    } finally {
+      timers.mockRestore();
+    }
+  }),
+);

@@ -1,0 +1,223 @@
+import { expect, test } from "vitest";
+import { seqOf } from "../../support/clients/connection.ts";
+import { codeOf, eventRequest, scene } from "../../support/test-broker.ts";
+
+test(
+  "channels: a client gets what is broadcast to all, to its channels and to itself, and nothing else",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker, { id: "one", channel: ["a", "b"] });
+    await broker.broadcast("all");
+    await broker.broadcast("a", { channel: "a" });
+    await broker.broadcast("c", { channel: "c" });
+    await broker.broadcast("b and c", { channel: ["b", "c"] });
+    await stage.join(broker, { id: "two" });
+    await broker.broadcastTo("two", "for two");
+    await broker.broadcastTo("one", "for one");
+    await broker.broadcast("end");
+    await client.untilData("end");
+    expect(client.data).toEqual(["all", "a", "b and c", "for one", "end"]);
+  }),
+);
+
+test(
+  "positions: one total order over all channels, inboxes and the common one",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker, { id: "one", channel: ["a", "b"] });
+    const ids: string[] = [];
+    for (let round = 0; round < 20; round++) {
+      ids.push((await broker.broadcast("x", { channel: "b" })).id);
+      ids.push((await broker.broadcast("x", { channel: "a" })).id);
+      ids.push((await broker.broadcastTo("one", "x")).id);
+      ids.push((await broker.broadcast("x")).id);
+    }
+    const seen: (string | undefined)[] = [];
+    for (const _ of ids) seen.push((await client.nextData()).id);
+    expect(seen).toEqual(ids);
+    expect(ids.map(seqOf)).toEqual(ids.map((_, index) => index + 1));
+    expect(new Set(ids.map((id) => id.replace(/-\d+$/, ""))).size).toBe(1);
+    for (const id of ids) expect(id).toMatch(/^[A-Za-z0-9-]{1,64}$/);
+  }),
+);
+
+test(
+  "broadcast: events keep the order of the calls, awaited or not",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker, { id: "one", channel: "a" });
+    const results = [
+      broker.broadcast("1"),
+      broker.broadcastTo("one", "2"),
+      broker.broadcast("3", { channel: "a" }),
+      broker.broadcast("4"),
+    ];
+    await broker.broadcast("5");
+    await client.untilData("5");
+    expect(client.data).toEqual(["1", "2", "3", "4", "5"]);
+    expect((await Promise.all(results)).map(({ id }) => seqOf(id))).toEqual([1, 2, 3, 4]);
+  }),
+);
+
+test(
+  "broadcast: a client in several of the event's channels sees it once and is counted once",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker, { channel: ["a", "b", "c"] });
+    expect(await broker.broadcast("once", { channel: ["a", "b", "a", "d"] })).toMatchObject({ clients: 1 });
+    await broker.broadcast("end");
+    await client.untilData("end");
+    expect(client.data).toEqual(["once", "end"]);
+  }),
+);
+
+test(
+  "broadcast: `clients` counts the connections that the event is for",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    await stage.join(broker, { id: "one", channel: "a" });
+    await stage.join(broker, { id: "one", channel: ["a", "b"] });
+    await stage.join(broker, { id: "two" });
+    expect((await broker.broadcast("x")).clients).toBe(3);
+    expect((await broker.broadcast("x", { channel: "a" })).clients).toBe(2);
+    expect((await broker.broadcast("x", { channel: ["a", "b"] })).clients).toBe(2);
+    expect((await broker.broadcast("x", { channel: "none" })).clients).toBe(0);
+    expect((await broker.broadcastTo("one", "x")).clients).toBe(2);
+  }),
+);
+
+for (const name of ["@victim", "#a", "@", "#", "@@victim", "#@victim"]) {
+  test(
+    `inboxes: the channel name "${name}" addresses nothing but the channel of that name`,
+    scene(async (stage) => {
+      const broker = stage.broker();
+      const victim = await stage.join(broker, { id: "victim", channel: "a" });
+      const spy = await stage.join(broker, { id: "spy", channel: name });
+      await broker.broadcast("by channel", { channel: name });
+      await broker.broadcastTo("victim", "private");
+      await broker.broadcast("in a", { channel: "a" });
+      await broker.broadcast("end");
+      await victim.untilData("end");
+      await spy.untilData("end");
+      expect(victim.data).toEqual(["private", "in a", "end"]);
+      expect(spy.data).toEqual(["by channel", "end"]);
+    }),
+  );
+}
+
+test(
+  "inboxes: an id that looks like a key of another namespace addresses nobody else",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const odd = await stage.join(broker, { id: "#a" });
+    const common = await stage.join(broker, { id: "@x", channel: "a" });
+    await broker.broadcastTo("#a", "for #a");
+    await broker.broadcastTo("@x", "for @x");
+    await broker.broadcast("in a", { channel: "a" });
+    await broker.broadcast("end");
+    await odd.untilData("end");
+    await common.untilData("end");
+    expect(odd.data).toEqual(["for #a", "end"]);
+    expect(common.data).toEqual(["for @x", "in a", "end"]);
+  }),
+);
+
+test(
+  "ids: two connections may share one, and each receives",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const [left, right] = [await stage.join(broker, { id: "tab" }), await stage.join(broker, { id: "tab" })];
+    expect(await broker.broadcastTo("tab", "both")).toMatchObject({ clients: 2 });
+    expect((await left.nextData()).data).toBe("both");
+    expect((await right.nextData()).data).toBe("both");
+    expect(broker.stats()).toMatchObject({ clients: 2, recipients: 1 });
+    expect(new Set(broker.clients().map(({ connectionId }) => connectionId)).size).toBe(2);
+    await left.leave();
+    expect(await broker.broadcastTo("tab", "one")).toMatchObject({ clients: 1 });
+    expect((await right.nextData()).data).toBe("one");
+  }),
+);
+
+test(
+  "ids: those that the broker makes have at least 128 random bits and never repeat",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const ids: string[] = [];
+    for (let client = 0; client < 200; client++) ids.push((await stage.connect(broker)).clientId);
+    expect(new Set(ids).size).toBe(ids.length);
+    // Five bits a character: the alphabet of 32, and each place uses much of it.
+    for (const id of ids) expect(id).toMatch(/^[0-9a-v]{26,}$/);
+    for (let place = 0; place < 26; place++) expect(new Set(ids.map((id) => id[place])).size).toBeGreaterThan(20);
+  }),
+);
+
+test(
+  "inboxLinger: what is sent in a reconnect's pause is stored, told as clients: 0, and delivered on resume",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker, { id: "one" });
+    await broker.broadcast("seen");
+    await client.untilData("seen");
+    await client.leave();
+    expect(await broker.broadcastTo("one", "in the pause")).toMatchObject({ clients: 0 });
+    const byHttp = await broker.eventHandler(eventRequest("by HTTP too", "?id=one"));
+    expect([byHttp.status, await byHttp.json()]).toMatchObject([200, { clients: 0 }]);
+    const back = await stage.join(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
+    expect((await back.nextData()).data).toBe("in the pause");
+    expect((await back.nextData()).data).toBe("by HTTP too");
+    expect(back.control("gap")).toEqual([]);
+  }),
+);
+
+test(
+  "inboxLinger: 0 forgets a recipient with its last connection, and not before",
+  scene(async (stage) => {
+    const broker = stage.broker({ inboxLinger: 0 });
+    const [one, two] = [await stage.join(broker, { id: "tab" }), await stage.join(broker, { id: "tab" })];
+    await one.leave();
+    expect(await codeOf(broker.broadcastTo("tab", "x"))).toBe("none");
+    await two.leave();
+    expect(await codeOf(broker.broadcastTo("tab", "x"))).toBe("unknown-client");
+  }),
+);
+
+test(
+  "broadcastTo: an id that never connected is unknown-client, and stores nothing",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    expect(await codeOf(broker.broadcastTo("nobody", "x"))).toBe("unknown-client");
+    expect(broker.stats().log.events).toBe(0);
+  }),
+);
+
+test(
+  "bad-channel, bad-id: empty, too long, control characters, lone surrogates, the reserved prefix",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    for (const name of ["", "x".repeat(257), "a\nb", "a\0", "\x7f", "\uD800", "fanwire-common", "fanwire-"]) {
+      expect(await codeOf(broker.broadcast("x", { channel: name }))).toBe("bad-channel");
+      expect(await codeOf(broker.broadcast("x", { channel: ["fine", name] }))).toBe("bad-channel");
+    }
+    for (const id of ["", "x".repeat(257), "a\nb", "a\0", "\x7f", "\uD800"]) {
+      expect(await codeOf(broker.broadcastTo(id, "x"))).toBe("bad-id");
+    }
+    expect(await codeOf(broker.broadcast("x", { channel: "x".repeat(256) }))).toBe("none");
+    expect(await codeOf(broker.broadcast("x", { channel: 7 as unknown as string }))).toBe("TypeError");
+  }),
+);
+
+test(
+  "bad-channel: an empty list does not mean everybody, and more than 100 are too many",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const many = Array.from({ length: 101 }, (_, index) => `channel ${index}`);
+    for (const channel of [[], many]) {
+      expect(await codeOf(broker.broadcast("x", { channel }))).toBe("bad-channel");
+      expect(await codeOf((async () => broker.listen({ channel }))())).toBe("bad-channel");
+      const answer = await broker.eventHandler(eventRequest("x"), { channels: channel });
+      expect(answer.status).toBe(400);
+    }
+    expect(await codeOf(stage.connect(broker, { overrides: { channels: many } }))).not.toBe("none");
+    expect(broker.stats()).toMatchObject({ clients: 0, published: 0 });
+  }),
+);

@@ -1,0 +1,273 @@
+import { expect, test } from "vitest";
+import { Reports } from "../../../src/delivery/delivery-report.ts";
+import type { Member } from "../../../src/delivery/stream-connection.ts";
+import type { Entry } from "../../../src/log/channel-log.ts";
+import type { Log } from "../../../src/log/log.ts";
+import { slowEngine } from "../../support/engines/slow-engine.ts";
+import { scene, turn, Witness } from "../../support/test-broker.ts";
+
+// `broadcast(event, { report: true })`: what became of one event at each client.
+
+test(
+  "report: handed counts who was given the event, and it settles with the last of them",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
+    const clients = [await stage.join(broker), await stage.join(broker, { channel: "a" })];
+    const reads = clients.map((client) => client.nextData());
+    const { report, clients: count, id } = await broker.broadcast("one", { report: true });
+    expect(count).toBe(2);
+    expect(id).toMatch(/-1$/);
+    expect(await report).toEqual({ handed: 2, failed: [] });
+    await Promise.all(reads);
+  }),
+);
+
+test(
+  "report: of an event that is for nobody it is empty, at once",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
+    const { report } = await broker.broadcast("one", { channel: "none", report: true });
+    expect(await report).toEqual({ handed: 0, failed: [] });
+  }),
+);
+
+test(
+  "report: who has not taken the event within timeout is late, and may still get it",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: 30, tolerance: 1_000 });
+    const client = await stage.join(broker, { id: "one" });
+    const [info] = broker.clients();
+    const { report } = await broker.broadcast("one", { report: true });
+    expect(await report).toEqual({
+      handed: 0,
+      failed: [{ clientId: "one", connectionId: info?.connectionId, reason: "late" }],
+    });
+    expect((await client.nextData()).data).toBe("one");
+  }),
+);
+
+test(
+  "report: an event that the log dropped before the client took it is lost",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { logBytes: 5_000 } });
+    const client = await stage.join(broker, { id: "one" });
+    const { report } = await broker.broadcast("one", { report: true });
+    for (let event = 0; event < 20; event++) await broker.broadcast("x".repeat(500));
+    // It reads on, and what it is given first is a gap.
+    await client.untilControl("gap");
+    expect(await report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "lost" }] });
+  }),
+);
+
+test(
+  "report: an event that was dropped before is lost to who begins at the earliest, and no gap is told",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { logBytes: 5_000 }, timeout: Number.POSITIVE_INFINITY });
+    await broker.broadcast("first");
+    await broker.broadcast("x".repeat(5_000), { channel: "a", key: "k" });
+    const client = await stage.join(broker, { id: "one", channel: "a", query: { from: "earliest" } });
+    const { clients, report } = await broker.broadcast("x".repeat(5_000), { channel: "a", key: "k", report: true });
+    await client.untilData("first");
+    expect([clients, await report]).toMatchObject([1, { handed: 0, failed: [{ clientId: "one", reason: "lost" }] }]);
+    expect(client.control("gap")).toEqual([]);
+  }),
+);
+
+test(
+  "report: a client that left failed with client-left",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker, { id: "one" });
+    const { report } = await broker.broadcastTo("one", "x", { report: true });
+    await client.leave();
+    expect(await report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "client-left" }] });
+  }),
+);
+
+test(
+  "report: a client that was disconnected failed with disconnected",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    await stage.join(broker, { id: "one" });
+    const { report } = await broker.broadcast("x", { report: true });
+    await broker.disconnect("one");
+    expect(await report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "disconnected" }] });
+  }),
+);
+
+test(
+  "report: a client that timed out failed with timeout, or was late before",
+  scene(async (stage) => {
+    const gone = new Witness<unknown>();
+    const broker = stage.broker({ timeout: 40, tolerance: 1, onDisconnect: gone.see });
+    await stage.join(broker, { id: "one" });
+    await broker.broadcast("blocks");
+    const marker = await stage.join(broker, { id: "marker" });
+    const flushed = marker.nextData();
+    await broker.broadcastTo("marker", "flushed");
+    await flushed;
+    const { report } = await broker.broadcastTo("one", "x", { report: true });
+    const [failure] = (await report).failed;
+    expect(["timeout", "late"]).toContain(failure?.reason);
+    await gone.next();
+  }),
+);
+
+test(
+  "report: close() settles it, with closing for who did not take the event",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: 30 });
+    await stage.join(broker, { id: "stuck" });
+    const reading = await stage.join(broker, { id: "reading" });
+    const { report } = await broker.broadcast("x", { report: true });
+    const read = reading.ended();
+    await broker.close();
+    const { handed, failed } = await report;
+    expect(handed).toBe(1);
+    expect(failed).toMatchObject([{ clientId: "stuck" }]);
+    expect(["closing", "late"]).toContain(failed[0]?.reason);
+    expect(await read).toBe("closed");
+  }),
+);
+
+test(
+  "report: it is over the recipients at the append, not over who comes later",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
+    const first = await stage.join(broker, { id: "first" });
+    const { report } = await broker.broadcast("x", { report: true });
+    await stage.join(broker, { id: "second" });
+    await first.nextData();
+    expect(await report).toEqual({ handed: 1, failed: [] });
+  }),
+);
+
+test(
+  "report: an engine that answers after the event was handed on does not make it late",
+  scene(async (stage) => {
+    const wait = async (): Promise<void> => {
+      for (let turns = 0; turns < 5; turns++) await turn();
+    };
+    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after"), timeout: 500 });
+    const client = await stage.join(broker, { id: "one" });
+    const next = client.nextData();
+    const { report } = await broker.broadcast("x", { report: true });
+    await next;
+    expect(await report).toEqual({ handed: 1, failed: [] });
+  }),
+);
+
+/** An engine that appends at once and answers when told to. */
+function held(): { wait(): Promise<void>; answer(): void } {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  return { wait: () => promise, answer: resolve };
+}
+
+test(
+  "report: where the engine answers late, who came since the append is none of the recipients, and who left since is one",
+  scene(async (stage) => {
+    const { wait, answer } = held();
+    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after") });
+    const stays = await stage.join(broker, { id: "stays" });
+    const leaves = await stage.join(broker, { id: "leaves" });
+    const reported = broker.broadcast("x", { report: true });
+    const comes = await stage.join(broker, { id: "comes" });
+    await leaves.leave();
+    expect((await stays.nextData()).data).toBe("x");
+    answer();
+    const { report, clients } = await reported;
+    expect(clients).toBe(2);
+    expect(await report).toMatchObject({ handed: 1, failed: [{ clientId: "leaves", reason: "client-left" }] });
+    await comes.leave();
+  }),
+);
+
+test(
+  "report: what was told as a gap before the engine answered is lost",
+  scene(async (stage) => {
+    const { wait, answer } = held();
+    const engine = slowEngine(stage.engine({ logBytes: 5_000 }), wait, "after");
+    const broker = stage.broker({ engine });
+    const client = await stage.join(broker, { id: "one" });
+    const reported = broker.broadcast("x", { report: true });
+    const others = Array.from({ length: 20 }, () => broker.broadcast("y".repeat(500)));
+    await client.untilControl("gap");
+    answer();
+    expect(await (await reported).report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "lost" }] });
+    await Promise.all(others);
+  }),
+);
+
+test(
+  "report: each publisher is told of its own event, in whatever order the engine answers",
+  scene(async (stage) => {
+    const answers: (() => void)[] = [];
+    const wait = (): Promise<void> => new Promise((resolve) => answers.push(resolve));
+    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after"), timeout: 40, tolerance: 1_000 });
+    const first = await stage.join(broker, { id: "first" });
+    const one = broker.broadcast("one", { report: true });
+    expect((await first.nextData()).data).toBe("one");
+    await stage.join(broker, { id: "second" });
+    const two = broker.broadcast("two", { report: true });
+    const three = broker.broadcastTo("first", "three", { report: true });
+    for (const answer of answers.reverse()) answer();
+    const reports = (await Promise.all([one, two, three])).map(({ clients, report }) => ({ clients, report }));
+    expect(reports.map(({ clients }) => clients)).toEqual([1, 2, 1]);
+    const [first1, both, last] = await Promise.all(reports.map(({ report }) => report));
+    expect(first1).toEqual({ handed: 1, failed: [] });
+    expect(both?.failed.map(({ clientId }) => clientId).sort()).toEqual(["first", "second"]);
+    expect(last?.failed.map(({ clientId, reason }) => [clientId, reason])).toEqual([["first", "late"]]);
+  }),
+);
+
+test(
+  "report: an older event's, asked for later, does not stand in the way of a newer one's",
+  scene(async (stage) => {
+    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
+    const client = await stage.join(broker);
+    await broker.broadcast("first".padEnd(40_000));
+    await broker.broadcast("second".padEnd(40_000), { key: "k" });
+    const third = await broker.broadcast("third".padEnd(40_000), { report: true });
+    const second = await broker.broadcast("second".padEnd(40_000), { key: "k", report: true });
+    for (let event = 0; event < 3; event++) await client.nextData();
+    expect(await Promise.all([second.report, third.report])).toEqual([
+      { handed: 1, failed: [] },
+      { handed: 1, failed: [] },
+    ]);
+  }),
+);
+
+test(
+  "report: two publishers of one key are told the same, whoever is answered first",
+  scene(async (stage) => {
+    const answers: (() => void)[] = [];
+    const wait = (): Promise<void> => new Promise((resolve) => answers.push(resolve));
+    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after") });
+    const client = await stage.join(broker);
+    const read = client.nextData();
+    const both = [1, 2].map(() => broker.broadcast("x", { key: "k", report: true }));
+    await read;
+    answers[1]?.();
+    await both[1];
+    answers[0]?.();
+    for (const { clients, report } of await Promise.all(both))
+      expect([clients, await report]).toEqual([1, { handed: 1, failed: [] }]);
+  }),
+);
+
+test("Reports: while an answer is waited for, what others publish is noted within a bound, and given up with it", async () => {
+  const client = { id: "one", connectionId: "1", cursor: 0 } as Member;
+  const clientsOf = (): Set<Member> => new Set([client]);
+  const log = { epoch: "e", id: (seq: number) => `e-${seq}` } as Log;
+  const reports = new Reports({ log, clientsOf, countClients: () => 1 }, 60_000);
+  const answered = reports.expect(["c:a"]);
+  for (let seq = 1; seq <= 1_000; seq++) {
+    reports.appended({ keys: ["c:a"], seq } as unknown as Entry);
+    reports.appended({ keys: ["c:b"], seq } as unknown as Entry);
+  }
+  expect(client.reports?.size).toBeLessThan(100);
+  const own = answered({ epoch: "e", seq: 1_000, repeated: false });
+  expect(client.reports?.size).toBe(1);
+  for (const report of client.reports ?? []) report.settle("late");
+  expect([own?.clients, (await own?.done)?.failed.length, client.reports?.size]).toEqual([1, 1, 0]);
+});

@@ -1,0 +1,119 @@
+import { Hono } from "hono";
+import { expect, test } from "vitest";
+import { broadcast, sse } from "../../../src/hono.ts";
+import { BrokerError } from "../../../src/index.ts";
+import { type AppEnv, honoScene, post, shown, watched } from "../../support/hono-test-broker.ts";
+
+// `fanwire/hono`: errors, and who answers them.
+
+test(
+  "app.onError: gets an HTTPException whose cause is the BrokerError",
+  honoScene(async (stage) => {
+    const { app, errors } = watched();
+    const broker = stage.broker({ publishToken: "secret", maxBodyBytes: 10 });
+    app.route("/events", sse<AppEnv>(broker)).post("/publish", broadcast<AppEnv>(broker));
+    await app.request("/events/connect?channel=");
+    await app.request("/events/connect", { method: "PUT" });
+    await app.request("/events/broadcast", post("x"));
+    await app.request("/publish", post(""));
+    await app.request("/publish", post("12345678901"));
+    await app.request("/publish?id=nobody", post("x"));
+    expect(shown(errors)).toEqual([
+      [400, "bad-channel"],
+      [405, "method-not-allowed"],
+      [401, "unauthorized"],
+      [400, "no-event-data"],
+      [413, "body-too-large"],
+      [404, "unknown-client"],
+    ]);
+    for (const error of errors) {
+      expect(error.cause).toBeInstanceOf(BrokerError);
+      expect(error.message).toBe((error.cause as BrokerError).message);
+    }
+  }),
+);
+
+test(
+  "app.onError: what it answers is the answer",
+  honoScene(async (stage) => {
+    const app = new Hono()
+      .onError((error, c) => c.json({ mine: (error.cause as BrokerError).code }, 418))
+      .route("/events", sse(stage.broker()));
+    const answer = await app.request("/events/broadcast", post("x"));
+    expect([answer.status, await answer.json()]).toEqual([418, { mine: "publishing-closed" }]);
+  }),
+);
+
+test(
+  "app.onError: without one, problem details are answered, with their fields",
+  honoScene(async (stage) => {
+    const broker = stage.broker({ publishToken: "secret" });
+    const app = new Hono().route("/events", sse(broker));
+    const answer = await app.request("/events/broadcast", post("x"));
+    expect(Object.fromEntries(answer.headers)).toEqual({
+      "content-type": "application/problem+json",
+      "cache-control": "no-store",
+      "www-authenticate": "Bearer",
+    });
+    const plain = await broker.fetch(new Request("https://fanwire.test/broadcast", post("x")));
+    expect([answer.status, await answer.json()]).toEqual([plain.status, await plain.json()]);
+    await broker.close();
+    const closed = await app.request("/events/connect");
+    expect([closed.status, closed.headers.get("retry-after")]).toEqual([503, "2"]);
+  }),
+);
+
+test(
+  "app.onError: one of the sub-app itself comes first",
+  honoScene(async (stage) => {
+    const { app, errors } = watched();
+    const events = sse<AppEnv>(stage.broker()).onError((_error, c) => c.text("of the sub-app", 400));
+    const answer = await app.route("/events", events).request("/events/broadcast", post("x"));
+    expect([await answer.text(), errors]).toEqual(["of the sub-app", []]);
+  }),
+);
+
+test(
+  "errorHandler: the broker's own answers, and nothing is thrown",
+  honoScene(async (stage) => {
+    const { app, errors } = watched();
+    const broker = stage.broker({ errorHandler: ({ code, status }) => new Response(`own ${code}`, { status }) });
+    app.route("/events", sse<AppEnv>(broker));
+    const answer = await app.request("/events/broadcast", post("x"));
+    expect([answer.status, await answer.text(), errors]).toEqual([403, "own publishing-closed", []]);
+  }),
+);
+
+test(
+  "app.onError: is not bothered with who left, and nobody is registered",
+  honoScene(async (stage) => {
+    const { app, errors } = watched();
+    const broker = stage.broker();
+    const abort = new AbortController();
+    app.route(
+      "/events",
+      sse<AppEnv>(broker, {
+        authorize() {
+          abort.abort();
+          return true;
+        },
+      }),
+    );
+    const answer = await app.request("/events/connect", { signal: abort.signal });
+    expect([answer.status, errors, broker.stats().clients]).toEqual([499, [], 0]);
+  }),
+);
+
+test(
+  "app.onError: is not called for an EventSource that is told to come back later",
+  honoScene(async (stage) => {
+    const { app, errors } = watched();
+    const broker = stage.broker({ maxClients: 0 });
+    app.route("/events", sse<AppEnv>(broker));
+    const answer = await app.request("/events/connect", { headers: { accept: "text/event-stream" } });
+    expect([answer.status, errors]).toEqual([200, []]);
+    expect(await answer.text()).toContain("fanwire-end");
+    expect((await app.request("/events/connect")).status).toBe(503);
+    expect(shown(errors)).toEqual([[503, "at-capacity"]]);
+  }),
+);

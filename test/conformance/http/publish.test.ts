@@ -1,0 +1,253 @@
+import { expect, test } from "vitest";
+import { eventRequest, problemOf, scene } from "../../support/test-broker.ts";
+
+// `fetch` and `eventHandler`: publishing over HTTP.
+
+/** A body that comes in pieces and says nothing of its length. */
+function streamed(pieces: readonly string[]): RequestInit {
+  const rest = [...pieces];
+  const encoder = new TextEncoder();
+  const body = new ReadableStream<Uint8Array>({
+    pull(controller) {
+      const piece = rest.shift();
+      if (piece === undefined) controller.close();
+      else controller.enqueue(encoder.encode(piece));
+    },
+  });
+  return { body, duplex: "half" } as RequestInit;
+}
+
+const bearer = (token: string): RequestInit => ({ headers: { authorization: `Bearer ${token}` } });
+
+test(
+  "publishToken: without it fetch accepts no events and answers 403 publishing-closed, before it reads anything",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const answer = await broker.fetch(eventRequest("x", "/broadcast", bearer("guess")));
+    expect([answer.status, await problemOf(answer)]).toEqual([403, "publishing-closed"]);
+    expect(broker.stats().published).toBe(0);
+  }),
+);
+
+test(
+  "publishToken: 401 with www-authenticate without it or with another, 200 with it",
+  scene(async (stage) => {
+    const broker = stage.broker({ publishToken: "sécret token" });
+    const encoded = stage.broker({ publishToken: "secret" });
+    const wrong = ["", "Secret", "secre", "secrets", "secret secret", "s", "x".repeat(10_000)];
+    for (const token of wrong) {
+      const answer = await encoded.fetch(eventRequest("x", "/broadcast", bearer(token)));
+      expect([answer.status, await problemOf(answer)]).toEqual([401, "unauthorized"]);
+      expect(answer.headers.get("www-authenticate")).toBe("Bearer");
+    }
+    for (const authorization of ["Basic secret", "secret", "Bearersecret", "Digest Bearer secret"]) {
+      const answer = await encoded.fetch(eventRequest("x", "/broadcast", { headers: { authorization } }));
+      expect(answer.status).toBe(401);
+    }
+    expect((await encoded.fetch(eventRequest("x", "/broadcast"))).status).toBe(401);
+    expect((await broker.fetch(eventRequest("x", "/broadcast"))).status).toBe(401);
+    expect(encoded.stats().published).toBe(0);
+    for (const scheme of ["Bearer", "bearer", "BEARER"]) {
+      const headers = { authorization: `${scheme} secret` };
+      expect((await encoded.fetch(eventRequest("x", "/broadcast", { headers }))).status).toBe(200);
+    }
+    expect(encoded.stats().published).toBe(3);
+  }),
+);
+
+test(
+  "publishToken: an empty one is refused, it would let everybody publish",
+  scene(async (stage) => {
+    expect(() => stage.broker({ publishToken: "" })).toThrow(TypeError);
+  }),
+);
+
+test(
+  "eventHandler: needs no token, it is the application's own decision",
+  scene(async (stage) => {
+    const answer = await stage.broker().eventHandler(eventRequest("x"));
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get("content-type")).toContain("application/json");
+    expect(Object.keys((await answer.json()) as object).sort()).toEqual(["clients", "id"]);
+  }),
+);
+
+test(
+  "no event data: an empty body in every form is 400 with that text",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const requests = [
+      eventRequest(""),
+      eventRequest(null),
+      eventRequest(new Uint8Array()),
+      eventRequest(null, "", streamed([])),
+      eventRequest(null, "", streamed(["", ""])),
+    ];
+    for (const request of requests) {
+      const answer = await broker.eventHandler(request);
+      expect(answer.status).toBe(400);
+      expect(await answer.json()).toMatchObject({
+        code: "no-event-data",
+        status: 400,
+        detail: "no event data provided",
+      });
+    }
+  }),
+);
+
+test(
+  "maxBodyBytes: just so many bytes are taken, one more is 413",
+  scene(async (stage) => {
+    const broker = stage.broker({ maxBodyBytes: 100 });
+    expect((await broker.eventHandler(eventRequest("x".repeat(100)))).status).toBe(200);
+    expect((await broker.eventHandler(eventRequest("€".repeat(33)))).status).toBe(200);
+    for (const body of ["x".repeat(101), "€".repeat(34)]) {
+      const answer = await broker.eventHandler(eventRequest(body));
+      expect([answer.status, await problemOf(answer)]).toEqual([413, "body-too-large"]);
+    }
+  }),
+);
+
+test(
+  "maxBodyBytes: a streamed body is counted while it is read, and left at the first byte too many",
+  scene(async (stage) => {
+    const broker = stage.broker({ maxBodyBytes: 100 });
+    const endless = Array.from({ length: 10_000 }, () => "x".repeat(30));
+    const answer = await broker.eventHandler(eventRequest(null, "", streamed(endless)));
+    expect([answer.status, await problemOf(answer)]).toEqual([413, "body-too-large"]);
+    expect(broker.stats().published).toBe(0);
+  }),
+);
+
+test(
+  "maxBodyBytes: a content-length that lies changes nothing",
+  scene(async (stage) => {
+    const broker = stage.broker({ maxBodyBytes: 100 });
+    const lying = { headers: { "content-length": "5" } };
+    const endless = Array.from({ length: 10_000 }, () => "€".repeat(10));
+    for (const body of [["x".repeat(101)], ["€".repeat(34)], endless]) {
+      const large = await broker.eventHandler(eventRequest(null, "", { ...streamed(body), ...lying }));
+      expect(large.status).toBe(413);
+    }
+    const boasting = { headers: { "content-length": "99999999" } };
+    const small = await broker.eventHandler(eventRequest(null, "", { ...streamed(["small"]), ...boasting }));
+    expect(small.status).toBe(200);
+  }),
+);
+
+test(
+  "eventHandler: a character split over two pieces of the body arrives whole",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker);
+    const [first, ...rest] = new TextEncoder().encode("€uro");
+    const pieces = [new Uint8Array([first ?? 0]), new Uint8Array(rest)];
+    const body = new ReadableStream({
+      pull(controller) {
+        const piece = pieces.shift();
+        if (piece) controller.enqueue(piece);
+        else controller.close();
+      },
+    });
+    await broker.eventHandler(eventRequest(null, "", { body, duplex: "half" } as RequestInit));
+    expect((await client.nextData()).data).toBe("€uro");
+  }),
+);
+
+test(
+  "eventHandler: a body that breaks off publishes nothing",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    let pulls = 0;
+    const body = new ReadableStream({
+      pull(controller) {
+        if (pulls++ === 0) controller.enqueue(new TextEncoder().encode("half an ev"));
+        else controller.error(new Error("reset"));
+      },
+    });
+    const answer = await broker.eventHandler(eventRequest(null, "", { body, duplex: "half" } as RequestInit));
+    expect(answer.status).toBeGreaterThanOrEqual(400);
+    expect(broker.stats().published).toBe(0);
+  }),
+);
+
+test(
+  "maxEventBytes: an event that is too large by it is 413 event-too-large",
+  scene(async (stage) => {
+    const broker = stage.broker({ maxEventBytes: 100 });
+    const answer = await broker.eventHandler(eventRequest("x".repeat(200)));
+    expect([answer.status, await problemOf(answer)]).toEqual([413, "event-too-large"]);
+  }),
+);
+
+const bad: readonly (readonly [what: string, query: string, status: number, code: string])[] = [
+  ["a newline in the type", "?type=a%0Ab", 400, "bad-event-type"],
+  ["a carriage return in the type", "?type=a%0Db", 400, "bad-event-type"],
+  ["NUL in the type", "?type=a%00b", 400, "bad-event-type"],
+  ["a reserved type", "?type=fanwire-end", 400, "bad-event-type"],
+  ["two types", "?type=a&type=b", 400, "bad-event-type"],
+  ["a bad channel", "?channel=a%0Ab", 400, "bad-channel"],
+  ["an empty channel", "?channel=", 400, "bad-channel"],
+  ["a reserved channel", "?channel=fanwire-inbox", 400, "bad-channel"],
+  ["a bad id", "?id=a%0Ab", 400, "bad-id"],
+  ["two ids", "?id=a&id=b", 400, "bad-id"],
+  ["an id and a channel", "?id=a&channel=b", 400, "bad-request"],
+  ["an id that is not connected", "?id=nobody", 404, "unknown-client"],
+];
+for (const [what, query, status, code] of bad) {
+  test(
+    `eventHandler: ${what} is ${status} ${code}, and nothing is published`,
+    scene(async (stage) => {
+      const broker = stage.broker();
+      const answer = await broker.eventHandler(eventRequest("x", query));
+      expect([answer.status, await problemOf(answer)]).toEqual([status, code]);
+      expect(answer.headers.get("content-type")).toBe("application/problem+json");
+      expect(broker.stats().published).toBe(0);
+    }),
+  );
+}
+
+test(
+  "eventHandler: ?channel= is repeatable, and retry cannot be set",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const [a, b] = [await stage.join(broker, { channel: "a" }), await stage.join(broker, { channel: "b" })];
+    const answer = await broker.eventHandler(eventRequest("to both", "?channel=a&channel=b&retry=1"));
+    expect(await answer.json()).toMatchObject({ clients: 2 });
+    expect((await a.nextData()).data).toBe("to both");
+    expect((await b.nextData()).data).toBe("to both");
+    expect(a.retries).toHaveLength(1);
+  }),
+);
+
+test(
+  "overrides: id, channels and type of trusted code win over the query",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const one = await stage.join(broker, { id: "one", channel: "given" });
+    const two = await stage.join(broker, { id: "two", channel: "asked" });
+    await broker.eventHandler(eventRequest("1", "?id=two&type=asked"), { id: "one", type: "given" });
+    await broker.eventHandler(eventRequest("2", "?channel=asked"), { channels: "given" });
+    await broker.eventHandler(eventRequest("3", "?id=two"), { channels: ["given"] });
+    await broker.eventHandler(eventRequest("4", "?channel=asked"), { id: "one" });
+    await broker.broadcast("end");
+    await one.untilData("end");
+    await two.untilData("end");
+    expect(one.data).toEqual(["1", "2", "3", "4", "end"]);
+    expect(one.events.find(({ data }) => data === "1")?.event).toBe("given");
+    expect(two.data).toEqual(["end"]);
+  }),
+);
+
+test(
+  "fetch, eventHandler, clientHandler: work detached, concurrently",
+  scene(async (stage) => {
+    const { fetch, eventHandler } = stage.broker({ publishToken: "secret" });
+    const answers = await Promise.all([
+      fetch(eventRequest("1", "/broadcast", bearer("secret"))),
+      eventHandler(eventRequest("2")),
+      fetch(eventRequest("3", "/broadcast?type=t", bearer("secret"))),
+    ]);
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200]);
+  }),
+);

@@ -1,0 +1,234 @@
+import { expect, test } from "vitest";
+import type { Broker } from "../../../src/index.ts";
+import { gapOf, seqOf } from "../../support/clients/connection.ts";
+import { scene } from "../../support/test-broker.ts";
+
+// Where a cursor lands, and what `fanwire-ready` and the first gap say of it.
+
+/** Publishes 1, 2, 3 to everybody and gives the ids. */
+async function publishThree(broker: Broker): Promise<[string, string, string]> {
+  const ids: string[] = [];
+  for (const data of ["1", "2", "3"]) ids.push((await broker.broadcast(data)).id);
+  return ids as [string, string, string];
+}
+
+test(
+  "no Last-Event-ID: live from now, ready has the id of the head, a later event follows it",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const [, , head] = await publishThree(broker);
+    const client = await stage.connect(broker);
+    const ready = await client.next();
+    expect(ready).toMatchObject({ event: "fanwire-ready", id: head });
+    expect(JSON.parse(ready.data)).toEqual({ clientId: client.clientId, resumed: false });
+    await broker.broadcast("4");
+    expect(await client.next()).toMatchObject({ data: "4" });
+  }),
+);
+
+test(
+  "no Last-Event-ID: a client that drops right after ready comes back to what it missed",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const client = await stage.join(broker);
+    await client.leave();
+    await broker.broadcast("missed");
+    const back = await stage.join(broker, { lastEventId: client.lastEventId ?? "" });
+    expect((await back.next()).data).toBe("missed");
+  }),
+);
+
+test(
+  "Last-Event-ID of this log: after it, ready is resumed and has that id",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const [first] = await publishThree(broker);
+    const client = await stage.connect(broker, { lastEventId: first });
+    const ready = await client.next();
+    expect(ready).toMatchObject({ event: "fanwire-ready", id: first });
+    expect(JSON.parse(ready.data)).toMatchObject({ resumed: true });
+    expect([(await client.next()).data, (await client.next()).data]).toEqual(["2", "3"]);
+  }),
+);
+
+test(
+  "Last-Event-ID at the head: resumed, nothing is replayed",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const [, , head] = await publishThree(broker);
+    const client = await stage.connect(broker, { lastEventId: head });
+    expect(await client.next()).toMatchObject({ event: "fanwire-ready", id: head });
+    await broker.broadcast("4");
+    expect((await client.next()).data).toBe("4");
+  }),
+);
+
+test(
+  "Last-Event-ID that is empty counts as absent",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    await publishThree(broker);
+    const client = await stage.connect(broker, { lastEventId: "", query: { lastEventId: "" } });
+    expect(JSON.parse((await client.next()).data)).toMatchObject({ resumed: false });
+    await broker.broadcast("4");
+    expect((await client.next()).data).toBe("4");
+  }),
+);
+
+const foreign: readonly (readonly [what: string, id: (head: string) => string])[] = [
+  ["malformed", () => "garbage"],
+  ["a bare number", () => "3"],
+  ["of another epoch", (head) => head.replace(/^[^-]+/, "elsewhere")],
+  ["beyond the head", (head) => head.replace(/\d+$/, "4")],
+  ["far beyond the head", (head) => head.replace(/\d+$/, "9007199254740991")],
+  ["beyond safe integers", (head) => head.replace(/\d+$/, "9999999999999999")],
+  ["with a leading zero", (head) => head.replace(/-(\d+)$/, "-0$1")],
+  ["negative", (head) => head.replace(/-(\d+)$/, "--$1")],
+  ["with something behind it", (head) => `${head}x`],
+  ["longer than any id", () => `${"x".repeat(100)}-1`],
+  ["an id with markup", () => '"><script>'],
+];
+
+for (const [what, make] of foreign) {
+  test(
+    `Last-Event-ID ${what}: 200, a gap at once, then all that is retained; the foreign id is never echoed`,
+    scene(async (stage) => {
+      const broker = stage.broker();
+      const [first, , head] = await publishThree(broker);
+      const id = make(head);
+      const client = await stage.connect(broker, { id: "one", channel: "a", lastEventId: id });
+      expect(client.response.status).toBe(200);
+      const ready = await client.next();
+      expect(ready).toMatchObject({ event: "fanwire-ready", id: undefined });
+      expect(JSON.parse(ready.data)).toEqual({ clientId: "one", resumed: false });
+      const gap = await client.next();
+      const zero = first.replace(/1$/, "0");
+      expect(gap).toMatchObject({ event: "fanwire-gap", id: zero });
+      expect(gapOf(gap)).toEqual({ channels: ["fanwire-common", "fanwire-inbox", "a"], after: null, through: zero });
+      const replayed = [await client.next(), await client.next(), await client.next()];
+      expect(replayed.map(({ data }) => data)).toEqual(["1", "2", "3"]);
+      const raw = client.chunks.map((chunk) => new TextDecoder().decode(chunk)).join("");
+      if (what !== "a bare number") expect(raw).not.toContain(id);
+    }),
+  );
+}
+
+test(
+  "?lastEventId= counts where there is no header, and the header wins over it",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const [first, second] = await publishThree(broker);
+    const byQuery = await stage.join(broker, { query: { lastEventId: second } });
+    expect((await byQuery.next()).data).toBe("3");
+    const both = await stage.join(broker, { lastEventId: first, query: { lastEventId: second } });
+    expect((await both.next()).data).toBe("2");
+    const emptyHeader = await stage.join(broker, { lastEventId: "", query: { lastEventId: second } });
+    expect((await emptyHeader.next()).data).toBe("3");
+  }),
+);
+
+test(
+  "overrides: lastEventId and from of trusted code win over the request's",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const [first, second] = await publishThree(broker);
+    const client = await stage.join(broker, { lastEventId: first, overrides: { lastEventId: second } });
+    expect((await client.next()).data).toBe("3");
+    const earliest = await stage.join(broker, { overrides: { from: "earliest" } });
+    expect((await earliest.next()).data).toBe("1");
+  }),
+);
+
+test(
+  "?from=earliest: all that is retained, without a gap; an id wins over it",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { retention: { events: 2 } } });
+    const [, second, third] = await publishThree(broker);
+    const client = await stage.join(broker, { query: { from: "earliest" } });
+    expect([await client.next(), await client.next()]).toMatchObject([{ data: "2" }, { data: "3" }]);
+    expect(client.control("gap")).toEqual([]);
+    const resumed = await stage.join(broker, { lastEventId: second, query: { from: "earliest" } });
+    expect(await resumed.next()).toMatchObject({ data: "3", id: third });
+  }),
+);
+
+test(
+  "?from=earliest of several channels: each one's retained events, merged, without a gap",
+  scene(async (stage) => {
+    const broker = stage.broker({ log: { retention: { events: 1 } } });
+    await broker.broadcast("a1", { channel: "a" });
+    await broker.broadcast("b1", { channel: "b" });
+    await broker.broadcast("b2", { channel: "b" });
+    await broker.broadcast("b3", { channel: "b" });
+    await broker.broadcast("common");
+    const client = await stage.join(broker, { channel: ["a", "b"], query: { from: "earliest" } });
+    await client.untilData("common");
+    expect(client.data).toEqual(["a1", "b3", "common"]);
+    expect(client.control("gap")).toEqual([]);
+  }),
+);
+
+test(
+  "a foreign id with nothing retained: the gap stands at the head, and what comes next follows",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const { id: head } = await broker.broadcast("elsewhere", { channel: "b" });
+    const client = await stage.join(broker, { lastEventId: "garbage", channel: "a" });
+    const gap = await client.next();
+    expect(gap).toMatchObject({ event: "fanwire-gap", id: head });
+    await broker.broadcast("in a", { channel: "a" });
+    expect((await client.next()).data).toBe("in a");
+    const back = await stage.connect(broker, { lastEventId: head, channel: "a" });
+    expect(JSON.parse((await back.next()).data)).toMatchObject({ resumed: true });
+    expect((await back.next()).data).toBe("in a");
+  }),
+);
+
+test(
+  "announce: false sends no ready, and the gap all the same",
+  scene(async (stage) => {
+    const broker = stage.broker({ announce: false });
+    await publishThree(broker);
+    const live = await stage.connect(broker);
+    await broker.broadcast("4");
+    expect((await live.next()).data).toBe("4");
+    const foreignClient = await stage.connect(broker, { lastEventId: "garbage" });
+    expect((await foreignClient.next()).event).toBe("fanwire-gap");
+  }),
+);
+
+test(
+  "resume: a backlog of many chunks arrives in order, seamless with what is published meanwhile",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const { id } = await broker.broadcast("start");
+    for (let event = 0; event < 400; event++) await broker.broadcast(`${event} ${"x".repeat(1_000)}`);
+    const client = await stage.join(broker, { lastEventId: id });
+    for (let event = 400; event < 500; event++) {
+      expect(seqOf((await client.nextData()).id)).toBe(event - 400 + 2);
+      await broker.broadcast(`${event}`);
+    }
+    for (let event = 100; event < 500; event++) expect(Number.parseInt((await client.nextData()).data, 10)).toBe(event);
+    expect(client.control("gap")).toEqual([]);
+  }),
+);
+
+test(
+  "resume: what was published in the same turn, before the reconnect, is not skipped",
+  scene(async (stage) => {
+    const broker = stage.broker();
+    const other = await stage.join(broker, { id: "other" });
+    const { id } = await broker.broadcast("seen", { channel: "c" });
+    const flushed = other.nextData();
+    await broker.broadcastTo("other", "flush");
+    await flushed;
+    // A flush is pending for somebody else, and nobody has channel c.
+    void broker.broadcastTo("other", "pending");
+    void broker.broadcast("missed", { channel: "c" });
+    const back = await stage.join(broker, { channel: "c", lastEventId: id });
+    const next = back.nextData();
+    await other.nextData();
+    await broker.broadcast("later", { channel: "c" });
+    expect((await next).data).toBe("missed");
+  }),
+);
