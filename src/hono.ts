@@ -5,7 +5,7 @@ import type { BlankEnv, BlankInput } from "hono/types";
 import type { BrokerError } from "./base/errors.ts";
 import { onWorkers } from "./base/runtime.ts";
 import type { Broker } from "./broker/broker.ts";
-import type { Attempt, Verdict } from "./http/authorize.ts";
+import type { AccessRequest, AuthorizeResult } from "./http/authorize.ts";
 import type { EventOverrides } from "./http/handler.ts";
 import { problem } from "./http/problem.ts";
 
@@ -19,7 +19,7 @@ export interface HonoOptions<E extends Env = BlankEnv> {
    * `HTTPException` that it throws goes to `app.onError` as it is. Without it the broker's `authorize` decides, and without either
    * everybody whom the app's middleware lets through reads every channel, under whatever client id.
    */
-  readonly authorize?: (c: Context<E>, attempt: Attempt) => Verdict | Promise<Verdict>;
+  readonly authorize?: (c: Context<E>, attempt: AccessRequest) => AuthorizeResult | Promise<AuthorizeResult>;
 }
 
 /** A handler for `app.get`, `app.post` or `app.all`. */
@@ -84,7 +84,7 @@ function translate<E extends Env>(
     let failure: BrokerError | undefined;
     const ask =
       authorize &&
-      (async (attempt: Attempt): Promise<Verdict> => {
+      (async (attempt: AccessRequest): Promise<AuthorizeResult> => {
         try {
           return await authorize(c, attempt);
         } catch (error) {

@@ -8,9 +8,9 @@ import {
   jwtVerify,
 } from "jose";
 import { BrokerError, unauthorized } from "./base/errors.ts";
-import { checkNumbers, isPlain, overlay } from "./base/validate.ts";
-import type { Attempt, Authorize, Grant, Verdict } from "./http/authorize.ts";
-import { bearerOf } from "./http/bearer.ts";
+import { checkNumbers, isPlain, withDefaults } from "./base/validate.ts";
+import type { AccessRequest, Authorize, AuthorizeResult, Grant } from "./http/authorize.ts";
+import { bearerTokenOf } from "./http/bearer.ts";
 
 /** Where the keys come from: a secret that both sides have, or the issuer's public keys. */
 type Keys =
@@ -43,8 +43,8 @@ export type JwtOptions = Keys & {
    */
   readonly grant: (
     claims: JWTPayload,
-    attempt: Attempt,
-  ) => Exclude<Verdict, Response> | Promise<Exclude<Verdict, Response>>;
+    attempt: AccessRequest,
+  ) => Exclude<AuthorizeResult, Response> | Promise<Exclude<AuthorizeResult, Response>>;
 };
 
 /**
@@ -64,7 +64,7 @@ export type JwtOptions = Keys & {
  * @throws `TypeError` for a secret that is too short, and for algorithms that do not fit the kind of key.
  */
 export function jwt(options: JwtOptions): Authorize {
-  const { secret, jwks, algorithms, cookie, grant, ...claims } = overlay<JwtOptions>(
+  const { secret, jwks, algorithms, cookie, grant, ...claims } = withDefaults<JwtOptions>(
     "jwt()",
     "option",
     OPTIONS,
@@ -85,12 +85,12 @@ export function jwt(options: JwtOptions): Authorize {
     secret === undefined ? keySet(jwks) : typeof secret === "string" ? new TextEncoder().encode(secret) : secret;
 
   return async (attempt) => {
-    const token = bearerOf(attempt.request) ?? (cookie && cookieOf(attempt.request, cookie));
+    const token = bearerTokenOf(attempt.request) ?? (cookie && cookieOf(attempt.request, cookie));
     if (!token) throw unauthorized("Refused: present a token.");
     // The two signatures of jwtVerify do not take a key that may be either.
     const verified = typeof key === "function" ? jwtVerify(token, key, rules) : jwtVerify(token, key, rules);
     const { payload } = await verified.catch(refuse);
-    const verdict: Verdict = await grant(payload, attempt);
+    const verdict: AuthorizeResult = await grant(payload, attempt);
     // What is no grant is judged where all verdicts are.
     if (verdict !== true && !isPlain(verdict)) return verdict;
     const { channels, clientId } = attempt;

@@ -15,12 +15,12 @@ import {
 } from "@opentelemetry/api";
 import { BrokerError } from "./base/errors.ts";
 import { now } from "./base/runtime.ts";
-import { checkNames } from "./base/validate.ts";
+import { checkKnownKeys } from "./base/validate.ts";
 import type { BroadcastOptions, Broker, SendOptions } from "./broker/broker.ts";
 import type { Published } from "./delivery/delivery-report.ts";
 import { COMMON, inboxKey, publicName } from "./event/channel-key.ts";
 import type { EventInput } from "./event/event.ts";
-import { OF_FACE, READINGS, type Reading, samplesOf } from "./monitoring/metric-definitions.ts";
+import { BROKER_METRICS, HTTP_METRICS, type MetricDefinition, samplesOf } from "./monitoring/metric-definitions.ts";
 import type { BrokerStats } from "./monitoring/stats.ts";
 import type { Hub } from "./workers/hub.ts";
 
@@ -52,7 +52,7 @@ export interface InstrumentOptions {
  * @throws `TypeError` for what is no broker or no option.
  */
 export function instrument<B extends Broker | Hub>(broker: B, options: InstrumentOptions = {}): B {
-  checkNames("instrument()", "option", OPTIONS, options);
+  checkKnownKeys("instrument()", "option", OPTIONS, options);
   // From JavaScript anything may come.
   if (typeof (broker as Partial<Broker> | undefined)?.broadcastTo !== "function")
     throw new TypeError("instrument() refused: pass what createBroker() or hub() gives.");
@@ -155,7 +155,7 @@ type Source = { stats(): BrokerStats };
 /** Has a source looked at whenever metrics are collected. The answer has what it says now be its last, and lets go of it. */
 function observe(source: Source, meter: Meter, own: Attributes): () => void {
   let observed = source;
-  const instruments = new Map([...READINGS, ...OF_FACE].map((reading) => [make(meter, reading), reading]));
+  const instruments = new Map([...BROKER_METRICS, ...HTTP_METRICS].map((reading) => [make(meter, reading), reading]));
   const tell: BatchObservableCallback = (result) => {
     const stats = observed.stats();
     for (const [instrument, reading] of instruments) {
@@ -172,7 +172,7 @@ function observe(source: Source, meter: Meter, own: Attributes): () => void {
 }
 
 /** Under a name that exporters make the one for Prometheus of: `fanwire.log.size`, in bytes, is `fanwire_log_size_bytes`. */
-function make(meter: Meter, { name: ending, help: description }: Reading): Observable {
+function make(meter: Meter, { name: ending, help: description }: MetricDefinition): Observable {
   const name = `fanwire.${ending
     .replace(/_total$/, "")
     .replace(/_bytes$/, "")

@@ -8,7 +8,7 @@ const SWEEP = 1_000;
 const FEW = 8;
 
 /** Names that something is remembered of for a while. No timer: what is over goes when others come. */
-export class Deadlines<T = true> {
+export class ExpiringMap<T = true> {
   /** Told of every name with the time it is remembered until, epoch milliseconds. */
   onSet: ((name: string, until: number, value: T, owner: string) => void) | undefined;
   /** Told of every name that is forgotten before its time, for want of room. */

@@ -41,7 +41,7 @@ export const now = (): number => performance.now();
 const LONGEST_IDLE = 255;
 
 /** Tells a runtime that cuts idle connections for how many milliseconds this one may be quiet. Bun wants the very request that it passed. */
-export function allowQuiet(context: unknown, request: Request, ms: number): void {
+export function extendIdleTimeout(context: unknown, request: Request, ms: number): void {
   const server = context as { timeout?: (request: Request, seconds: number) => void } | null | undefined;
   if (typeof server?.timeout === "function") server.timeout(request, Math.min(LONGEST_IDLE, Math.ceil(ms / 1000)));
 }

@@ -1,4 +1,4 @@
-import type { Client, Member } from "../delivery/stream-connection.ts";
+import type { Connection, StreamConnection } from "../delivery/stream-connection.ts";
 import { after, now } from "./runtime.ts";
 
 /** How long a response may be on its way, at least, before the first of its stream is read. */
@@ -11,21 +11,23 @@ export const departureOf = (timeout: number): number => (timeout === Infinity ? 
 
 /** Who is watched: those who are blocked with something to receive, whose stream has not begun, and who have nothing but their end to receive. */
 export interface Watches {
-  readonly stalled: Stalls<Member>;
-  readonly starting: Stalls<Client>;
-  readonly departing: Stalls<Member>;
+  readonly stalled: TimeoutQueue<Connection>;
+  readonly starting: TimeoutQueue<StreamConnection>;
+  readonly closing: TimeoutQueue<Connection>;
 }
 
 export const watch = (timeout: number, tolerance: number): Watches => ({
-  stalled: new Stalls(timeout, (client) => client.fail(tolerance)),
-  starting: new Stalls(Math.max(LONGEST_START, timeout * Math.max(1, tolerance)), (client) => client.failStart()),
-  departing: new Stalls(departureOf(timeout), (client) =>
-    client.end("closing", new Error("Stream ended: its client did not read the end in time.")),
+  stalled: new TimeoutQueue(timeout, (client) => client.onTimeout(tolerance)),
+  starting: new TimeoutQueue(Math.max(LONGEST_START, timeout * Math.max(1, tolerance)), (client) =>
+    client.onNeverRead(),
+  ),
+  closing: new TimeoutQueue(departureOf(timeout), (client) =>
+    client.abort("closing", new Error("Stream ended: its client did not read the end in time.")),
   ),
 });
 
 /** Those who are blocked although there is something for them. One queue, because all of them have the same time. */
-export class Stalls<T> {
+export class TimeoutQueue<T> {
   /** When the time of each is over. */
   readonly #waiting = new Map<T, number>();
   readonly #timeout: number;

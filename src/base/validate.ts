@@ -24,15 +24,15 @@ export const isResponse = (value: unknown): value is Response =>
   value instanceof Response || Object.prototype.toString.call(value) === "[object Response]";
 
 /** @throws `TypeError` for what is no plain object, and for a name that is not known: mistaken, it would set nothing. */
-export function checkNames(where: string, kind: string, known: ReadonlySet<string>, values: unknown): void {
+export function checkKnownKeys(where: string, kind: string, known: ReadonlySet<string>, values: unknown): void {
   if (!isPlain(values)) throw new TypeError(`${where} refused: ${kind}s must be a plain object, such as { … }.`);
   for (const name of Object.keys(values))
     if (!known.has(name)) throw new TypeError(`${where} refused: there is no ${kind} "${name}".`);
 }
 
-/** Defaults, and over them what was set; `undefined` counts as not set. @throws as {@link checkNames} */
-export function overlay<T>(where: string, kind: string, defaults: object, values: unknown): T {
-  checkNames(where, kind, new Set(Object.keys(defaults)), values);
+/** Defaults, and over them what was set; `undefined` counts as not set. @throws as {@link checkKnownKeys} */
+export function withDefaults<T>(where: string, kind: string, defaults: object, values: unknown): T {
+  checkKnownKeys(where, kind, new Set(Object.keys(defaults)), values);
   const result: Record<string, unknown> = { ...defaults };
   for (const [name, value] of Object.entries(values as object)) if (value !== undefined) result[name] = value;
   return result as T;

@@ -1,14 +1,14 @@
-import { checkNames } from "../base/validate.ts";
+import { checkKnownKeys } from "../base/validate.ts";
 import type { Published, Reported } from "../delivery/delivery-report.ts";
 import type { Listened } from "../delivery/listener.ts";
 import type { ClientInfo } from "../delivery/stream-connection.ts";
 import { inboxKey, keysOf, nonceOf } from "../event/channel-key.ts";
 import type { EventInput } from "../event/event.ts";
-import { type Behind, type ClientOverrides, type EventOverrides, HttpFace } from "../http/handler.ts";
-import type { Start } from "../log/resume.ts";
-import { answerHealth, checkHealth } from "../monitoring/health.ts";
-import { OF_FACE, READINGS } from "../monitoring/metric-definitions.ts";
-import { answerMetrics } from "../monitoring/prometheus.ts";
+import { type BrokerBackend, type ClientOverrides, type EventOverrides, HttpHandler } from "../http/handler.ts";
+import type { StartOptions } from "../log/resume.ts";
+import { checkHealth, respondWithHealth } from "../monitoring/health.ts";
+import { BROKER_METRICS, HTTP_METRICS } from "../monitoring/metric-definitions.ts";
+import { respondWithMetrics } from "../monitoring/prometheus.ts";
 import { type BrokerStats, statsOf } from "../monitoring/stats.ts";
 import { Core } from "./core.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
@@ -31,7 +31,7 @@ export interface BroadcastOptions extends SendOptions {
 }
 
 /** Options of `listen`. */
-export interface ListenOptions extends Start {
+export interface ListenOptions extends StartOptions {
   /** A channel or several; without any it is what is broadcast to every client. */
   readonly channel?: string | readonly string[];
   /** Ends the listening. */
@@ -117,17 +117,17 @@ export const createBroker = (options: BrokerOptions = {}): Broker => brokerOf(ne
 
 /** A broker as its user sees it. */
 export function brokerOf(core: Core): Broker {
-  const http = new HttpFace(core);
+  const http = new HttpHandler(core);
   const { names } = core;
   return {
     fetch: (request, context) => http.fetch(request, context),
     clientHandler: (request, overrides = {}) => http.clientHandler(request, overrides),
     eventHandler: (request, overrides = {}) => http.eventHandler(request, overrides),
-    health: (request) => answerHealth(request, () => checkHealth(core)),
-    metrics: (request) => answerMetrics(request, [...READINGS, ...OF_FACE], () => statsOf(core)),
+    health: (request) => respondWithHealth(request, () => checkHealth(core)),
+    metrics: (request) => respondWithMetrics(request, [...BROKER_METRICS, ...HTTP_METRICS], () => statsOf(core)),
     ...sendersOf({ names, publish: (keys, event, options) => core.publish(keys, event, options) }),
     listen(options = {}) {
-      checkNames("listen()", "option", LISTEN_OPTIONS, options);
+      checkKnownKeys("listen()", "option", LISTEN_OPTIONS, options);
       const { channel, signal, ...start } = options;
       if (start.from !== undefined && start.from !== "earliest")
         throw new TypeError('listen() refused: from may be "earliest" and nothing else.');
@@ -152,7 +152,7 @@ export function brokerOf(core: Core): Broker {
 export function sendersOf({
   names,
   publish,
-}: Pick<Behind, "names" | "publish">): Pick<Broker, "broadcast" | "broadcastTo"> {
+}: Pick<BrokerBackend, "names" | "publish">): Pick<Broker, "broadcast" | "broadcastTo"> {
   async function send(
     keys: readonly string[],
     event: EventInput,
@@ -160,16 +160,16 @@ export function sendersOf({
     recipient?: string,
   ): Promise<Reported> {
     const nonce = key === undefined ? undefined : nonceOf("own", names.key(key));
-    return (await publish(keys, event, { report, nonce, recipient })) as Reported;
+    return (await publish(keys, event, { report, idempotencyKey: nonce, recipient })) as Reported;
   }
 
   async function broadcast(event: EventInput, options: BroadcastOptions = {}): Promise<Reported> {
-    checkNames("broadcast()", "option", BROADCAST_OPTIONS, options);
+    checkKnownKeys("broadcast()", "option", BROADCAST_OPTIONS, options);
     return send(keysOf(names.targets(options.channel)), event, options);
   }
 
   async function broadcastTo(clientId: string, event: EventInput, options: SendOptions = {}): Promise<Reported> {
-    checkNames("broadcastTo()", "option", SEND_OPTIONS, options);
+    checkKnownKeys("broadcastTo()", "option", SEND_OPTIONS, options);
     return send([inboxKey(names.clientId(clientId))], event, options, clientId);
   }
 

@@ -1,12 +1,12 @@
 import { BrokerError } from "../base/errors.ts";
-import type { Member } from "../delivery/stream-connection.ts";
+import type { Connection } from "../delivery/stream-connection.ts";
 import { duplicateId } from "./known-clients.ts";
 import type { Settings } from "./options.ts";
 
 type Bounds = Pick<Settings, "duplicateIds" | "maxClients" | "maxClientsPerId" | "maxClientsPerSubject">;
 
 /** Who there is room for. */
-export class Capacity {
+export class ConnectionLimits {
   readonly #bounds: Bounds;
   /** Connections, in all. */
   readonly #connections: () => number;
@@ -39,9 +39,9 @@ export class Capacity {
   makeRoom(
     clientId: string,
     subject: string | undefined,
-    sharing: ReadonlySet<Member>,
+    sharing: ReadonlySet<Connection>,
     since: number = Infinity,
-  ): readonly Member[] {
+  ): readonly Connection[] {
     const { duplicateIds, maxClientsPerId, maxClientsPerSubject } = this.#bounds;
     const same = [...sharing].filter(({ info }) => info.subject === subject);
     // One that comes back to its place does not take it from who has it since.

@@ -1,31 +1,31 @@
 import { BrokerError, type ErrorCode } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
-import { after, allowQuiet, now } from "../base/runtime.ts";
-import { departureOf, type Stalls, watch } from "../base/timeout-queue.ts";
+import { after, extendIdleTimeout, now } from "../base/runtime.ts";
+import { departureOf, type TimeoutQueue, watch } from "../base/timeout-queue.ts";
 import { checkNumbers } from "../base/validate.ts";
-import { bind } from "../delivery/connection-lifetime.ts";
-import { Announcer } from "../delivery/control-events.ts";
-import { type Published, type PublishOptions, type Reported, Reports } from "../delivery/delivery-report.ts";
+import { bindLifetime } from "../delivery/connection-lifetime.ts";
+import { ControlEvents } from "../delivery/control-events.ts";
+import { DeliveryReports, type Published, type PublishOptions, type Reported } from "../delivery/delivery-report.ts";
 import { Fanout } from "../delivery/fanout.ts";
-import type { Rhythm } from "../delivery/flush-scheduler.ts";
+import type { FlushTiming } from "../delivery/flush-scheduler.ts";
 import { Heartbeat } from "../delivery/heartbeat.ts";
-import { Listener, type ListenerHome } from "../delivery/listener.ts";
+import { Listener, type ListenerHost } from "../delivery/listener.ts";
 import {
-  Client,
-  type ClientHome,
   type ClientInfo,
+  type Connection,
+  type ConnectionHost,
   type DisconnectReason,
-  type Member,
+  StreamConnection,
 } from "../delivery/stream-connection.ts";
-import type { Appended, Session } from "../engine/engine.ts";
+import type { AppendResult, EngineSession } from "../engine/engine.ts";
 import { inboxKey, keysOfClient, NameRules } from "../event/channel-key.ts";
 import { type EventInput, prepareEvent } from "../event/event.ts";
 import { formatPosition } from "../event/position.ts";
-import { type Admission, Gate } from "../http/authorize.ts";
-import { landAt, type Start, type Surveyed, surveyElsewhere } from "../log/resume.ts";
-import type { Entered, Order, Presence } from "../shared-log/shared-log.ts";
-import { Capacity } from "./connection-limits.ts";
-import { Recipients } from "./known-clients.ts";
+import { AuthorizeQueue, type ResolvedGrant } from "../http/authorize.ts";
+import { type HistoryBounds, remoteHistoryBounds, resolveResumePoint, type StartOptions } from "../log/resume.ts";
+import type { PeerCommand, Presence, PresenceResult } from "../shared-log/shared-log.ts";
+import { ConnectionLimits } from "./connection-limits.ts";
+import { KnownClients } from "./known-clients.ts";
 import type { ErrorStage, Settings } from "./options.ts";
 
 const OVERRUN = "Publishing overran the log: more was published at once than logBytes holds.";
@@ -42,63 +42,63 @@ interface Arrival {
   readonly subject?: string | undefined;
   readonly clientId: string;
   readonly channels: readonly string[];
-  readonly start: Start;
+  readonly start: StartOptions;
   /** When it connected first (epoch milliseconds), if its stream goes on: it is told nothing but what it has missed. */
   readonly since?: number | undefined;
 }
 
 /** The broker without its HTTP face: who is connected, and how an event gets to them. */
-export class Core implements ClientHome {
+export class Core implements ConnectionHost {
   readonly settings: Settings;
   readonly fanout: Fanout;
-  readonly heartbeat: Heartbeat<Client>;
-  readonly announcer: Announcer;
-  readonly stalled: Stalls<Member>;
-  readonly starting: Stalls<Client>;
-  readonly departing: Stalls<Member>;
-  readonly clients: Set<Member> = new Set();
+  readonly heartbeat: Heartbeat<StreamConnection>;
+  readonly controlEvents: ControlEvents;
+  readonly stalled: TimeoutQueue<Connection>;
+  readonly starting: TimeoutQueue<StreamConnection>;
+  readonly closing: TimeoutQueue<Connection>;
+  readonly clients: Set<Connection> = new Set();
   readonly names: NameRules;
-  readonly gate: Gate;
-  readonly #capacity: Capacity;
-  readonly recipients: Recipients;
-  readonly #reports: Reports;
+  readonly authorizeQueue: AuthorizeQueue;
+  readonly #capacity: ConnectionLimits;
+  readonly knownClients: KnownClients;
+  readonly #reports: DeliveryReports;
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
   /** Requests that were not answered as they wished. */
   readonly failures: Partial<Record<ErrorCode, number>> = {};
   published = 0;
-  session: Session | undefined;
+  session: EngineSession | undefined;
   #connections = 0;
   #prefix = "";
   #closing: Promise<void> | undefined;
   /** What the engine was asked to append and has not answered. */
   readonly #appends = new Set<Promise<unknown>>();
   /** When each was made known to other processes, where those are. */
-  readonly #entered = new WeakMap<Member, number>();
+  readonly #entered = new WeakMap<Connection, number>();
   /** Streams that were told to end and have not. */
   readonly #departures = new Set<Promise<unknown>>();
 
-  constructor(settings: Settings, rhythm?: Rhythm) {
+  constructor(settings: Settings, rhythm?: FlushTiming) {
     this.settings = settings;
     this.names = new NameRules(settings);
-    this.#capacity = new Capacity(settings, () => this.clients.size + this.departing.size);
-    this.gate = new Gate(settings.maxPending, settings.authorizeTimeout);
-    this.recipients = new Recipients(settings);
+    this.#capacity = new ConnectionLimits(settings, () => this.clients.size + this.closing.size);
+    this.authorizeQueue = new AuthorizeQueue(settings.maxPending, settings.authorizeTimeout);
+    this.knownClients = new KnownClients(settings);
     this.fanout = new Fanout(
       {
-        appended: (entry) => this.#reports.appended(entry),
-        overran: () => void this.background("overrun", new Error(OVERRUN)),
-        ordered: (order) => this.#obey(order),
-        failed: (error) => this.#failed(error),
+        onAppended: (entry) => this.#reports.onAppended(entry),
+        onOverrun: () => void this.reportError("overrun", new Error(OVERRUN)),
+        onCommand: (order) => this.#obey(order),
+        onError: (error) => this.#failed(error),
       },
       rhythm,
     );
-    this.#reports = new Reports(this.fanout, settings.timeout);
-    this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.keepAlive());
-    this.announcer = new Announcer(settings, this.fanout, this.heartbeat);
+    this.#reports = new DeliveryReports(this.fanout, settings.timeout);
+    this.heartbeat = new Heartbeat(settings.heartbeat, (client) => client.sendHeartbeat());
+    this.controlEvents = new ControlEvents(settings, this.fanout, this.heartbeat);
     ({
       stalled: this.stalled,
       starting: this.starting,
-      departing: this.departing,
+      closing: this.closing,
     } = watch(settings.timeout, settings.tolerance));
   }
 
@@ -109,20 +109,20 @@ export class Core implements ClientHome {
   keepOpen(request: Request, context: unknown): void {
     const { heartbeat, timeout, tolerance } = this.settings;
     // Long enough for the broker's own rule to come first, and short enough that a dead socket is still closed.
-    allowQuiet(context, request, Math.max(3 * heartbeat, timeout * Math.max(1, tolerance) + heartbeat));
+    extendIdleTimeout(context, request, Math.max(3 * heartbeat, timeout * Math.max(1, tolerance) + heartbeat));
   }
 
   isBarred(clientId: string): boolean | Promise<boolean> {
-    return this.recipients.isBarredAnywhere(clientId);
+    return this.knownClients.isBarredAnywhere(clientId);
   }
 
   /** At the first use and not before: a module's scope may do nothing on Workers. */
-  open(): Session {
+  open(): EngineSession {
     if (this.session) return this.session;
     this.#prefix = randomName(8);
     const session = this.settings.engine.open(this.fanout);
     this.fanout.open(session);
-    this.recipients.open(session);
+    this.knownClients.open(session);
     this.session = session;
     return session;
   }
@@ -143,15 +143,15 @@ export class Core implements ClientHome {
    */
   async connect(
     request: Request,
-    { subject, channels, expiresAt }: Admission,
+    { subject, channels, expiresAt }: ResolvedGrant,
     clientId: string,
-    start: Start,
+    start: StartOptions,
     place: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined> {
     const { settings, heartbeat } = this;
     const client = await this.register({ request, subject, channels, clientId, start }, place, (info, keys) => {
-      const client = new Client(this, info, keys);
-      bind(client, request, expiresAt, settings.maxAge, () => this.#dismiss(client, "max-age", true));
+      const client = new StreamConnection(this, info, keys);
+      bindLifetime(client, request, expiresAt, settings.maxAge, () => this.#dismiss(client, "max-age", true));
       heartbeat.add(client);
       return client;
     });
@@ -163,34 +163,34 @@ export class Core implements ClientHome {
    *
    * @throws as {@link connect}
    */
-  async register<M extends Member>(
+  async register<M extends Connection>(
     { request, subject, channels, clientId, start, since }: Arrival,
     place: () => void,
     make: (info: ClientInfo, keys: readonly string[]) => M,
   ): Promise<M | undefined> {
-    const { settings, recipients } = this;
+    const { settings, knownClients } = this;
     const session = this.open();
     const keys = keysOfClient(clientId, channels);
     const presence = { clientId, subject };
-    let entered: Entered | undefined;
-    let survey: Surveyed | undefined;
+    let entered: PresenceResult | undefined;
+    let survey: HistoryBounds | undefined;
     const subscribed = session.subscribe?.(keys);
     // No turn is lost where there is nothing to wait for: what is published right after the call is for this client too.
     if (subscribed !== undefined) await subscribed;
     try {
-      const entering = recipients.enter(presence);
+      const entering = knownClients.enter(presence);
       if (entering !== undefined) entered = await entering;
-      const surveying = surveyElsewhere(session, keys, start, settings.maxReplay);
+      const surveying = remoteHistoryBounds(session, keys, start, settings.maxReplay);
       if (surveying !== undefined) survey = await surveying;
       this.checkOpen();
       if (request.signal.aborted) throw new BrokerError("client-left", "Connection refused: the client has left.");
       if (survey && survey.epoch !== session.log.epoch)
         throw new BrokerError("engine-down", "Connection refused: the log began anew meanwhile.");
-      if (entered === "barred" || recipients.isBarred(clientId)) {
+      if (entered === "barred" || knownClients.isBarred(clientId)) {
         this.#turnBack(keys, presence, entered);
         return undefined;
       }
-      const sharing = this.fanout.clientsOf([inboxKey(clientId)]);
+      const sharing = this.fanout.connectionsOf([inboxKey(clientId)]);
       for (const client of this.#capacity.makeRoom(clientId, subject, sharing, since))
         this.#dismiss(client, "replaced", false, NOT_SOON);
     } catch (error) {
@@ -207,21 +207,21 @@ export class Core implements ClientHome {
     });
     const client = make(info, keys);
     if (typeof entered === "number") this.#entered.set(client, entered);
-    const landing = landAt(session.log, client.channels, start, settings.maxReplay, survey);
-    client.startAt(landing, this.announcer.prelude(client, landing, since !== undefined));
+    const landing = resolveResumePoint(session.log, client.channels, start, settings.maxReplay, survey);
+    client.startAt(landing, this.controlEvents.opening(client, landing, since !== undefined));
     place();
     this.enroll(client);
     void this.#hook("on-connect", settings.onConnect, { client: info, request });
     return client;
   }
 
-  #turnBack(keys: readonly string[], presence: Presence, entered: Entered | undefined): void {
+  #turnBack(keys: readonly string[], presence: Presence, entered: PresenceResult | undefined): void {
     this.session?.unsubscribe?.(keys);
-    if (entered !== undefined && entered !== "barred") this.recipients.turnBack(presence);
+    if (entered !== undefined && entered !== "barred") this.knownClients.revoke(presence);
   }
 
   /** Counts a connection in, until it is over. */
-  enroll(client: Member): void {
+  enroll(client: Connection): void {
     const { subject } = client.info;
     const { release } = client;
     this.clients.add(client);
@@ -234,30 +234,30 @@ export class Core implements ClientHome {
 
   #failed(error: unknown): void {
     // That it is away `stats()` says, and the engine has said why; whatever is tried meanwhile says no more.
-    if (!(error instanceof BrokerError && error.code === "engine-down")) void this.background("engine", error);
+    if (!(error instanceof BrokerError && error.code === "engine-down")) void this.reportError("engine", error);
   }
 
   /** Ends a client with a word, without what it has not read. */
-  #dismiss(client: Member, reason: DisconnectReason, reconnect: boolean, retry?: number): void {
-    void track(this.#departures, client.leave(reason, this.announcer.farewell(reason, reconnect, retry), false));
+  #dismiss(client: Connection, reason: DisconnectReason, reconnect: boolean, retry?: number): void {
+    void track(this.#departures, client.close(reason, this.controlEvents.end(reason, reconnect, retry), false));
   }
 
-  pulseFor(client: Client): Uint8Array<ArrayBuffer> {
-    return this.announcer.pulse(client);
+  heartbeatFor(client: StreamConnection): Uint8Array<ArrayBuffer> {
+    return this.controlEvents.pulse(client);
   }
 
-  farewell(reason: DisconnectReason | ErrorCode, reconnect: boolean): Uint8Array<ArrayBuffer> {
-    return this.announcer.farewell(reason, reconnect);
+  endEvent(reason: DisconnectReason | ErrorCode, reconnect: boolean): Uint8Array<ArrayBuffer> {
+    return this.controlEvents.end(reason, reconnect);
   }
 
-  part(client: Member): void {
-    if (this.fanout.leave(client)) this.session?.unsubscribe?.(client.channels.map(({ key }) => key));
+  unsubscribe(client: Connection): void {
+    if (this.fanout.unsubscribe(client)) this.session?.unsubscribe?.(client.channels.map(({ key }) => key));
   }
 
-  retire(client: Member, reason: DisconnectReason): void {
+  remove(client: Connection, reason: DisconnectReason): void {
     this.clients.delete(client);
-    this.recipients.left({ clientId: client.id, subject: client.info.subject });
-    if (client instanceof Client) this.heartbeat.delete(client);
+    this.knownClients.removed({ clientId: client.id, subject: client.info.subject });
+    if (client instanceof StreamConnection) this.heartbeat.delete(client);
     this.stalled.delete(client);
     this.disconnects[reason] = (this.disconnects[reason] ?? 0) + 1;
     // Not from here: a flush may be going on, and what the hook does would come in between.
@@ -272,16 +272,17 @@ export class Core implements ClientHome {
   async publish(
     keys: readonly string[],
     event: EventInput,
-    { report, nonce, recipient }: PublishOptions = {},
+    { report, idempotencyKey, recipient }: PublishOptions = {},
   ): Promise<Published | Reported> {
     this.checkOpen();
     const session = this.open();
-    if (recipient !== undefined) this.recipients.check(recipient, this.fanout.countClients([inboxKey(recipient)]) > 0);
+    if (recipient !== undefined)
+      this.knownClients.check(recipient, this.fanout.countConnections([inboxKey(recipient)]) > 0);
     const text = prepareEvent(event, this.settings);
     const answered = report ? this.#reports.expect(keys) : undefined;
-    let position: Appended;
+    let position: AppendResult;
     try {
-      const answer = session.append(keys, text, nonce, recipient);
+      const answer = session.append(keys, text, idempotencyKey, recipient);
       position = "seq" in answer ? answer : await track(this.#appends, answer);
     } catch (error) {
       answered?.();
@@ -290,21 +291,21 @@ export class Core implements ClientHome {
     if (!position.repeated) this.published++;
     const watch = answered?.(position);
     const id = formatPosition(position.epoch, position.seq);
-    const published = { id, clients: watch?.clients ?? this.fanout.countClients(keys) };
+    const published = { id, clients: watch?.clients ?? this.fanout.countConnections(keys) };
     const ready = this.fanout.ready();
     if (ready !== undefined) await ready;
     return watch ? { ...published, report: watch.done } : published;
   }
 
-  listen(keys: readonly string[], start: Start, signal: AbortSignal | undefined): Listener {
+  listen(keys: readonly string[], start: StartOptions, signal: AbortSignal | undefined): Listener {
     this.checkOpen();
     const { fanout } = this;
     const session = this.open();
-    const home: ListenerHome = {
+    const home: ListenerHost = {
       fanout,
       session,
-      land: (joined, survey) => landAt(session.log, joined, start, {}, survey),
-      survey: () => surveyElsewhere(session, keys, start, {}),
+      resolveResumePoint: (joined, survey) => resolveResumePoint(session.log, joined, start, {}, survey),
+      historyBounds: () => remoteHistoryBounds(session, keys, start, {}),
       isClosed: () => this.isClosed,
     };
     return new Listener(home, keys, signal);
@@ -313,18 +314,18 @@ export class Core implements ClientHome {
   disconnect(id: string, barFor: number): number | Promise<number> {
     checkNumbers("disconnect()", { for: barFor }, 0);
     this.open();
-    this.recipients.bar(id, barFor);
-    const clients = this.fanout.clientsOf([inboxKey(id)]);
+    this.knownClients.bar(id, barFor);
+    const clients = this.fanout.connectionsOf([inboxKey(id)]);
     for (const client of clients) this.#dismiss(client, "disconnected", barFor <= 0);
-    const elsewhere = this.recipients.disconnect(id, barFor);
+    const elsewhere = this.knownClients.disconnect(id, barFor);
     return typeof elsewhere === "number" ? clients.size + elsewhere : elsewhere.then((others) => clients.size + others);
   }
 
   /** Does what another process asks for, to those who were there when it did. */
-  #obey({ do: what, clientId, subject, barFor, at = Infinity }: Order): void {
+  #obey({ type: what, clientId, subject, barFor, at = Infinity }: PeerCommand): void {
     const isOver = what === "disconnect";
-    if (isOver) this.recipients.bar(clientId, barFor);
-    for (const client of this.fanout.clientsOf([inboxKey(clientId)])) {
+    if (isOver) this.knownClients.bar(clientId, barFor);
+    for (const client of this.fanout.connectionsOf([inboxKey(clientId)])) {
       if ((this.#entered.get(client) ?? 0) > at) continue;
       if (isOver) this.#dismiss(client, "disconnected", barFor <= 0);
       else if (client.info.subject === subject) this.#dismiss(client, "replaced", false, NOT_SOON);
@@ -337,7 +338,7 @@ export class Core implements ClientHome {
   }
 
   async #close(over: number): Promise<void> {
-    // What the engine was asked before is handed on as well, or refused. At least a turn, so that `isClosed` holds from here on.
+    // What the engine was asked before is sent on as well, or refused. At least a turn, so that `isClosed` holds from here on.
     await new Promise<void>((resolve) => {
       const cancel = after(departureOf(this.settings.timeout), resolve);
       void Promise.allSettled(this.#appends).then(cancel).then(resolve);
@@ -351,21 +352,21 @@ export class Core implements ClientHome {
       const wait = began + (step * over) / steps - now();
       if (wait > 0) await new Promise<void>((resolve) => after(wait, resolve));
       for (let index = step; index < clients.length; index += steps) {
-        const client = clients[index] as Member;
-        void track(this.#departures, client.leave("closing", this.announcer.farewell("closing", true), true));
+        const client = clients[index] as Connection;
+        void track(this.#departures, client.close("closing", this.controlEvents.end("closing", true), true));
       }
     }
     await Promise.all(this.#departures);
-    this.gate.close();
+    this.authorizeQueue.close();
     this.stalled.clear();
     this.starting.clear();
-    this.departing.clear();
+    this.closing.clear();
     this.session?.close(this.settings.inboxLinger);
-    this.recipients.clear();
+    this.knownClients.clear();
   }
 
   /** Reports what nobody was there to receive. Never rejects. */
-  async background(stage: ErrorStage, error: unknown): Promise<void> {
+  async reportError(stage: ErrorStage, error: unknown): Promise<void> {
     // Not from here: an append or a flush may be going on.
     await undefined;
     try {
@@ -380,7 +381,7 @@ export class Core implements ClientHome {
     try {
       await hook?.(event);
     } catch (error) {
-      await this.background(stage, error);
+      await this.reportError(stage, error);
     }
   }
 }

@@ -1,28 +1,28 @@
 import { BrokerError, quote } from "../base/errors.ts";
-import { Deadlines } from "../base/expiring-map.ts";
+import { ExpiringMap } from "../base/expiring-map.ts";
 import { now } from "../base/runtime.ts";
-import type { Presences, Session } from "../engine/engine.ts";
-import type { Entered, Presence } from "../shared-log/shared-log.ts";
+import type { EngineSession, PresenceStore } from "../engine/engine.ts";
+import type { Presence, PresenceResult } from "../shared-log/shared-log.ts";
 import type { Settings } from "./options.ts";
 
 /** Which client ids there are, were not long ago, and are turned away. Where several processes share a log, they share this as well. */
-export class Recipients {
+export class KnownClients {
   /** Ids that are turned away. */
-  readonly #barred = new Deadlines();
+  readonly #barred = new ExpiringMap();
   /** Ids that had a client not long ago. */
-  readonly #lingering = new Deadlines();
+  readonly #lingering = new ExpiringMap();
   readonly #settings: Pick<Settings, "duplicateIds" | "inboxLinger">;
-  #shared: Presences | undefined;
+  #shared: PresenceStore | undefined;
   #expectedUntil = -Infinity;
 
   constructor(settings: Pick<Settings, "duplicateIds" | "inboxLinger">) {
     this.#settings = settings;
   }
 
-  open(session: Session): void {
-    session.keep?.("barred", this.#barred);
-    session.keep?.("lingering", this.#lingering);
-    this.#shared = session.presences;
+  open(session: EngineSession): void {
+    session.persistNames?.("barred", this.#barred);
+    session.persistNames?.("lingering", this.#lingering);
+    this.#shared = session.presence;
   }
 
   /** Whether this process knows that an id is turned away. */
@@ -49,7 +49,7 @@ export class Recipients {
    *
    * @throws {@link BrokerError} `duplicate-id`
    */
-  enter(presence: Presence): Promise<Exclude<Entered, "taken">> | undefined {
+  enter(presence: Presence): Promise<Exclude<PresenceResult, "taken">> | undefined {
     const { duplicateIds, inboxLinger } = this.#settings;
     return this.#shared?.enter(presence, duplicateIds, inboxLinger).then((entered) => {
       if (entered !== "taken") return entered;
@@ -58,11 +58,11 @@ export class Recipients {
   }
 
   /** One that had entered did not come in after all. */
-  turnBack(presence: Presence): void {
+  revoke(presence: Presence): void {
     this.#shared?.leave(presence, 0);
   }
 
-  left(presence: Presence): void {
+  removed(presence: Presence): void {
     this.#lingering.set(presence.clientId, this.#settings.inboxLinger, true, presence.subject);
     this.#shared?.leave(presence, this.#settings.inboxLinger);
   }

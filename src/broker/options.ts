@@ -1,5 +1,5 @@
 import type { BrokerError } from "../base/errors.ts";
-import { checkNumbers, overlay } from "../base/validate.ts";
+import { checkNumbers, withDefaults } from "../base/validate.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/stream-connection.ts";
 import type { Engine } from "../engine/engine.ts";
 import { memoryEngine } from "../engine/memory-engine.ts";
@@ -164,9 +164,9 @@ const PATHS = { connect: "/connect", broadcast: "/broadcast" };
 
 /** @throws `RangeError` for a number out of its range, `TypeError` for what is no option. */
 export function resolveOptions(options: BrokerOptions, where = "createBroker()"): Settings {
-  const given = overlay<Omit<Settings, "cors"> & BrokerOptions>(where, "option", DEFAULTS, options);
-  const maxReplay = overlay<Required<MaxReplay>>(where, "maxReplay option", MAX_REPLAY, given.maxReplay);
-  const paths = overlay<Settings["paths"]>(where, "path", PATHS, given.paths);
+  const given = withDefaults<Omit<Settings, "cors"> & BrokerOptions>(where, "option", DEFAULTS, options);
+  const maxReplay = withDefaults<Required<MaxReplay>>(where, "maxReplay option", MAX_REPLAY, given.maxReplay);
+  const paths = withDefaults<Settings["paths"]>(where, "path", PATHS, given.paths);
   const { tolerance, inboxLinger, timeout, heartbeat, retry, maxAge, maxEventBytes, maxBodyBytes } = given;
   const { maxClients, maxClientsPerSubject, maxClientsPerId, maxPending, maxNameLength } = given;
   const { maxChannelsPerClient, maxChannelsPerEvent, authorizeTimeout } = given;

@@ -1,5 +1,5 @@
 import { after } from "../base/runtime.ts";
-import type { Client } from "./stream-connection.ts";
+import type { StreamConnection } from "./stream-connection.ts";
 
 /**
  * Rounds down, by a sixteenth at the most, to one of few durations: Node and Deno file timers by their duration, and keep the file of one
@@ -14,7 +14,7 @@ function roundDown(ms: number): number {
  * Ends a client when what it was granted expires, and has it told to come back (`retire`) at an age between half of `maxAge` and all of
  * it. What is answered cancels that.
  */
-function limitLifetime(
+function scheduleEnd(
   client: { expiresAt: number; expire(): void },
   expiresAt: number,
   maxAge: number,
@@ -36,10 +36,16 @@ function limitLifetime(
 }
 
 /** Ties a client to its request and its time: it ends when the one is aborted or the other is over. */
-export function bind(client: Client, { signal }: Request, expiresAt: number, maxAge: number, retire: () => void): void {
-  const leave = (): void => client.end("client-left");
+export function bindLifetime(
+  client: StreamConnection,
+  { signal }: Request,
+  expiresAt: number,
+  maxAge: number,
+  retire: () => void,
+): void {
+  const leave = (): void => client.abort("client-left");
   signal.addEventListener("abort", leave, { once: true });
-  const cancel = limitLifetime(client, expiresAt, maxAge, retire);
+  const cancel = scheduleEnd(client, expiresAt, maxAge, retire);
   client.release = () => {
     signal.removeEventListener("abort", leave);
     cancel?.();

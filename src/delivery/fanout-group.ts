@@ -1,10 +1,10 @@
 import type { Batch } from "../log/batch.ts";
-import type { Channel } from "../log/channel-log.ts";
+import type { ChannelLog } from "../log/channel-log.ts";
 import type { Subscriber } from "./fanout.ts";
 
 /** The subscribers of one channel. */
-export interface Topic {
-  channel: Channel;
+export interface ChannelSubscribers {
+  channel: ChannelLog;
   readonly subscribers: Set<Subscriber>;
   /** How many of them are no clients. */
   listeners: number;
@@ -12,25 +12,25 @@ export interface Topic {
 }
 
 /**
- * The channels with news that a subscriber has, found by one step for each of them. Subscribers with the same match are handed
+ * The channels with news that a subscriber has, found by one step for each of them. Subscribers with the same match are sent
  * the same chunk, whatever other channels each of them has.
  */
-export class Match {
-  readonly channels: readonly Channel[];
+export class FanoutGroup {
+  readonly channels: readonly ChannelLog[];
   batch: Batch | undefined;
-  #topic: Topic | undefined;
-  #match: Match | undefined;
-  #others: Map<Topic, Match> | undefined;
+  #topic: ChannelSubscribers | undefined;
+  #match: FanoutGroup | undefined;
+  #others: Map<ChannelSubscribers, FanoutGroup> | undefined;
 
-  constructor(channels: readonly Channel[]) {
+  constructor(channels: readonly ChannelLog[]) {
     this.channels = channels;
   }
 
-  and(topic: Topic): Match {
+  with(topic: ChannelSubscribers): FanoutGroup {
     if (this.#topic === topic && this.#match) return this.#match;
     let match = this.#others?.get(topic);
     if (!match) {
-      match = new Match([...this.channels, topic.channel]);
+      match = new FanoutGroup([...this.channels, topic.channel]);
       (this.#others ??= new Map()).set(topic, match);
     }
     this.#topic = topic;

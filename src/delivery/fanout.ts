@@ -1,39 +1,48 @@
-import type { Session } from "../engine/engine.ts";
-import { type Batch, chunkOf, hasHole, hasNews, makeGap, type Reader, readBatch, type Stretch } from "../log/batch.ts";
-import type { Channel, Entry } from "../log/channel-log.ts";
-import { costOf, type Follower, type Log } from "../log/log.ts";
-import type { Order } from "../shared-log/shared-log.ts";
-import { Match, type Topic } from "./fanout-group.ts";
-import { Pace, type Rhythm } from "./flush-scheduler.ts";
-import type { PageHome, Pages } from "./history-loader.ts";
-import type { Member } from "./stream-connection.ts";
+import type { EngineSession } from "../engine/engine.ts";
+import {
+  type Batch,
+  chunkOf,
+  type HistoryRange,
+  hasMissing,
+  hasNews,
+  type LogReader,
+  makeGap,
+  readBatch,
+} from "../log/batch.ts";
+import type { ChannelLog, Entry } from "../log/channel-log.ts";
+import { type EngineListener, entryCost, type Log } from "../log/log.ts";
+import type { PeerCommand } from "../shared-log/shared-log.ts";
+import { type ChannelSubscribers, FanoutGroup } from "./fanout-group.ts";
+import { type FlushTiming, Pace } from "./flush-scheduler.ts";
+import type { HistoryLoader, HistoryLoaderHost } from "./history-loader.ts";
+import type { Connection } from "./stream-connection.ts";
 
-/** A reader that can be handed what is new. */
-export interface Subscriber extends Reader {
+/** A reader that can be sent what is new. */
+export interface Subscriber extends LogReader {
   /** The match it belongs to while a flush is being made. */
-  match: Match | undefined;
+  group: FanoutGroup | undefined;
   /** It wants more and has all there was at the last flush. */
   live: boolean;
   /** Takes a batch; `live` and `cursor` are set before. Whether it did. MUST NOT throw. */
-  take(batch: Batch): boolean;
+  receive(batch: Batch): boolean;
   /** There is more for it, but it does not want any now. */
-  waits?(): void;
+  onBlocked?(): void;
   /** It became live without having asked just now: what it waited for came from elsewhere. */
-  caughtUp?(): void;
+  onCaughtUp?(): void;
   /** What was appended before, and it has not, it will never have. */
-  cutOff?(): void;
+  onLogReplaced?(): void;
   /** Only of a subscriber that is no client: nothing will be appended any more. */
   finish?(): void;
 }
 
 /** Who hears of what comes from the engine, beside events. */
-export interface FanoutHome {
-  /** An event was appended, and has not been handed to anybody. */
-  appended(entry: Entry): void;
+export interface FanoutHost {
+  /** An event was appended, and has not been sent to anybody. */
+  onAppended(entry: Entry): void;
   /** Publishing overran the log. */
-  overran(): void;
-  ordered(order: Order): void;
-  failed(error: unknown): void;
+  onOverrun(): void;
+  onCommand(order: PeerCommand): void;
+  onError(error: unknown): void;
 }
 
 /** Bytes that a publisher may be ahead of those who read; an eighth of the log where that is less. */
@@ -42,191 +51,196 @@ const RUN_AHEAD = 1024 * 1024;
 const RECENT = 16;
 
 /** Hands what is appended to those who read it: once for each turn and match, and from the log to those who come late. */
-export class Fanout implements Follower, PageHome {
+export class Fanout implements EngineListener, HistoryLoaderHost {
   /** All up to here was offered to every subscriber. */
   position = 0;
   /** Subscribers read up to here: `position`, or where it will be after the flush that is going on. */
   #through = 0;
-  /** Events handed to clients. */
-  handed = 0;
-  /** Bytes handed to clients, of events and gaps. */
-  bytes = 0;
+  /** Events sent to clients. */
+  sentEvents = 0;
+  /** Bytes sent to clients, of events and gaps. */
+  sentBytes = 0;
   /** Those of them that came from the log, to clients that came back or were behind. */
-  replayed = 0;
+  replayedEvents = 0;
   /** Gaps told to clients. */
-  gaps = 0;
+  sentGaps = 0;
   /** Clients that were put at the head because they could not keep up. */
   overruns = 0;
   log!: Log;
   /** Those who wait for the engine before they can read anything. */
-  readonly parked: Set<Subscriber> = new Set();
-  readonly #topics = new Map<string, Topic>();
-  readonly #pending: Topic[] = [];
+  readonly waitingForEngine: Set<Subscriber> = new Set();
+  readonly #channels = new Map<string, ChannelSubscribers>();
+  readonly #pending: ChannelSubscribers[] = [];
   readonly #recent: Batch[] = [];
   readonly #pace: Pace<Subscriber>;
-  readonly #home: FanoutHome;
-  /** Something was dropped, or is not here, that was not handed on yet. */
-  #holed = false;
+  readonly #home: FanoutHost;
+  /** Something was dropped, or is not here, that was not sent on yet. */
+  #hasMissing = false;
   /** Where the log need not hold everything that is kept. */
-  #pages: Pages | undefined;
+  #pages: HistoryLoader | undefined;
 
-  constructor(home: FanoutHome, rhythm?: Rhythm) {
+  constructor(home: FanoutHost, rhythm?: FlushTiming) {
     this.#home = home;
     this.#pace = new Pace<Subscriber>(() => this.#flush(), rhythm);
   }
 
-  open(session: Session): void {
+  open(session: EngineSession): void {
     this.log = session.log;
     this.position = this.#through = this.log.head;
     this.#pages = session.pages?.(this);
   }
 
   /** The records of these keys, kept until `leave`. */
-  join(subscriber: Subscriber, keys: readonly string[]): Channel[] {
+  subscribe(subscriber: Subscriber, keys: readonly string[]): ChannelLog[] {
     return keys.map((key) => {
-      let topic = this.#topics.get(key);
+      let topic = this.#channels.get(key);
       if (!topic) {
         topic = { channel: this.log.pin(key), subscribers: new Set(), listeners: 0, pending: false };
-        this.#topics.set(key, topic);
+        this.#channels.set(key, topic);
       }
       topic.subscribers.add(subscriber);
       if (subscriber.finish) topic.listeners++;
       // What was appended while nobody read this channel, behind a flush that is still to come.
-      if (topic.channel.last > this.#through) this.#await(topic);
-      if (topic.channel.dropped > this.position) this.#holed = true;
+      if (topic.channel.last > this.#through) this.#markPending(topic);
+      if (topic.channel.droppedThrough > this.position) this.#hasMissing = true;
       return topic.channel;
     });
   }
 
   /** Gives the records back; whether it had any. */
-  leave(subscriber: Subscriber): boolean {
+  unsubscribe(subscriber: Subscriber): boolean {
     let left = false;
     for (const channel of subscriber.channels) {
-      const topic = this.#topics.get(channel.key);
+      const topic = this.#channels.get(channel.key);
       if (!topic?.subscribers.delete(subscriber)) continue;
       left = true;
       if (subscriber.finish) topic.listeners--;
       if (topic.subscribers.size > 0) continue;
-      this.#topics.delete(channel.key);
+      this.#channels.delete(channel.key);
       this.log.unpin(channel);
     }
     this.#pace.taken(subscriber);
-    this.#pages?.forget(subscriber);
+    this.#pages?.cancel(subscriber);
     return left;
   }
 
   /** Whether it wants more, and waits for what is kept elsewhere. */
-  isFetching(subscriber: Subscriber): boolean {
+  isLoadingHistory(subscriber: Subscriber): boolean {
     return this.#pages?.has(subscriber) ?? false;
   }
 
-  /** Who waits for what is kept elsewhere is handed something else first, and will want more after that. Whether it did wait. */
-  interrupt(subscriber: Subscriber): boolean {
-    const waited = this.isFetching(subscriber);
-    this.#pages?.forget(subscriber);
+  /** Who waits for what is kept elsewhere is sent something else first, and will want more after that. Whether it did wait. */
+  cancelHistory(subscriber: Subscriber): boolean {
+    const waited = this.isLoadingHistory(subscriber);
+    this.#pages?.cancel(subscriber);
     return waited;
   }
 
   /** The clients of these channels, each once. */
-  clientsOf(keys: readonly string[]): Set<Member> {
-    const clients = new Set<Member>();
+  connectionsOf(keys: readonly string[]): Set<Connection> {
+    const clients = new Set<Connection>();
     for (const key of keys) {
-      for (const subscriber of this.#topics.get(key)?.subscribers ?? NOBODY)
-        if (!subscriber.finish) clients.add(subscriber as Member);
+      for (const subscriber of this.#channels.get(key)?.subscribers ?? NOBODY)
+        if (!subscriber.finish) clients.add(subscriber as Connection);
     }
     return clients;
   }
 
-  countClients(keys: readonly string[]): number {
+  countConnections(keys: readonly string[]): number {
     const [key, ...others] = keys;
-    if (key === undefined || others.length > 0) return this.clientsOf(keys).size;
-    const topic = this.#topics.get(key);
+    if (key === undefined || others.length > 0) return this.connectionsOf(keys).size;
+    const topic = this.#channels.get(key);
     return topic ? topic.subscribers.size - topic.listeners : 0;
   }
 
   get channels(): number {
-    return this.#topics.size;
+    return this.#channels.size;
   }
 
-  appended(entry: Entry): void {
-    this.#home.appended(entry);
+  onAppended(entry: Entry): void {
+    this.#home.onAppended(entry);
     for (const key of entry.keys) {
-      const topic = this.#topics.get(key);
-      if (topic) this.#await(topic);
+      const topic = this.#channels.get(key);
+      if (topic) this.#markPending(topic);
     }
-    this.advanced(entry.seq);
+    this.onAdvanced(entry.seq);
     const { maxBytes } = this.log;
     this.#pace.appended(
-      Math.max(entry.bytes.length / Math.min(RUN_AHEAD, maxBytes / 8), costOf(entry) / (maxBytes / 8)),
+      Math.max(entry.bytes.length / Math.min(RUN_AHEAD, maxBytes / 8), entryCost(entry) / (maxBytes / 8)),
     );
   }
 
   /** What concerns nobody here needs no flush. */
-  advanced(head: number = this.log.head): void {
+  onAdvanced(head: number = this.log.head): void {
     if (this.#pending.length === 0 && this.position === this.#through) this.position = this.#through = head;
   }
 
-  overrun(): void {
-    if (this.#holed) return;
-    this.#holed = true;
+  onOverrun(): void {
+    if (this.#hasMissing) return;
+    this.#hasMissing = true;
     // What is kept elsewhere is not lost.
-    if (!this.#pages) this.#home.overran();
+    if (!this.#pages) this.#home.onOverrun();
   }
 
-  began(log: Log): void {
+  onLogReplaced(log: Log): void {
     this.log = log;
     this.position = this.#through = log.head;
     this.#pending.length = this.#recent.length = 0;
     this.#pages?.clear();
     const subscribers = new Set<Subscriber>();
-    for (const [key, topic] of this.#topics) {
+    for (const [key, topic] of this.#channels) {
       topic.channel = log.pin(key);
       topic.pending = false;
       for (const subscriber of topic.subscribers) subscribers.add(subscriber);
     }
     for (const subscriber of subscribers) {
-      subscriber.channels = subscriber.channels.map(({ key }) => (this.#topics.get(key) as Topic).channel);
-      this.cutOff(subscriber);
+      subscriber.channels = subscriber.channels.map(
+        ({ key }) => (this.#channels.get(key) as ChannelSubscribers).channel,
+      );
+      this.moveToNewLog(subscriber);
     }
   }
 
   /** A subscriber's cursor is of another log than this one, which it reads from its beginning. */
-  cutOff(subscriber: Subscriber): void {
+  moveToNewLog(subscriber: Subscriber): void {
     const keys = subscriber.channels.map(({ key }) => key);
     subscriber.cursor = subscriber.overrun = 0;
-    subscriber.holes = undefined;
-    subscriber.cutOff?.();
-    this.#owe(subscriber, [makeGap(this.log, { channels: keys, after: undefined, through: 0, seq: 0 })]);
+    subscriber.missingRanges = undefined;
+    subscriber.onLogReplaced?.();
+    this.#sendGaps(subscriber, [makeGap(this.log, { channels: keys, after: undefined, through: 0, seq: 0 })]);
   }
 
-  missed(key: string, after: number, through: number): void {
-    this.#holed = true;
-    for (const subscriber of this.#topics.get(key)?.subscribers ?? NOBODY) {
+  onMissed(key: string, after: number, through: number): void {
+    this.#hasMissing = true;
+    for (const subscriber of this.#channels.get(key)?.subscribers ?? NOBODY) {
       const { cursor } = subscriber;
       const gap = { channels: [key], after, through: Math.min(through, cursor), seq: cursor };
       // What is after its cursor it is given yet, in order.
-      this.#owe(subscriber, gap.through > after ? [...(subscriber.owed ?? []), makeGap(this.log, gap)] : undefined);
+      this.#sendGaps(
+        subscriber,
+        gap.through > after ? [...(subscriber.pendingGaps ?? []), makeGap(this.log, gap)] : undefined,
+      );
     }
   }
 
   /** A subscriber that was told all there was has something to hear of again. */
-  #owe(subscriber: Subscriber, gaps: Subscriber["owed"]): void {
-    if (gaps) subscriber.owed = gaps;
-    if (!subscriber.live && !this.isFetching(subscriber)) {
-      subscriber.waits?.();
+  #sendGaps(subscriber: Subscriber, gaps: Subscriber["pendingGaps"]): void {
+    if (gaps) subscriber.pendingGaps = gaps;
+    if (!subscriber.live && !this.isLoadingHistory(subscriber)) {
+      subscriber.onBlocked?.();
       return;
     }
     subscriber.live = false;
-    this.#pages?.forget(subscriber);
-    this.#wantsAgain(subscriber);
+    this.#pages?.cancel(subscriber);
+    this.#requestNextAgain(subscriber);
   }
 
-  ordered(order: Order): void {
-    this.#home.ordered(order);
+  onCommand(order: PeerCommand): void {
+    this.#home.onCommand(order);
   }
 
-  failed(error: unknown): void {
-    this.#home.failed(error);
+  onError(error: unknown): void {
+    this.#home.onError(error);
   }
 
   /** Resolves when the publisher may go on: at once, unless it is far ahead of those who read. */
@@ -237,12 +251,12 @@ export class Fanout implements Follower, PageHome {
   /** Hands on what is pending, lets publishers go and listeners end. Nothing is appended any more. */
   close(): void {
     this.#pace.close();
-    const finishing = new Set(this.parked);
-    for (const { subscribers } of this.#topics.values()) for (const each of subscribers) finishing.add(each);
+    const finishing = new Set(this.waitingForEngine);
+    for (const { subscribers } of this.#channels.values()) for (const each of subscribers) finishing.add(each);
     for (const subscriber of finishing) subscriber.finish?.();
   }
 
-  #await(topic: Topic): void {
+  #markPending(topic: ChannelSubscribers): void {
     this.#pace.request();
     if (topic.pending) return;
     topic.pending = true;
@@ -250,19 +264,19 @@ export class Fanout implements Follower, PageHome {
   }
 
   /** A subscriber wants more: gives it what it has not read, or else makes it live. */
-  wants(subscriber: Subscriber): void {
-    const { cursor, owed, channels } = subscriber;
-    if (owed) {
-      subscriber.owed = undefined;
-      this.#replay(subscriber, { items: owed, events: 0, through: cursor, more: false });
+  requestNext(subscriber: Subscriber): void {
+    const { cursor, pendingGaps, channels } = subscriber;
+    if (pendingGaps) {
+      subscriber.pendingGaps = undefined;
+      this.#replay(subscriber, { items: pendingGaps, events: 0, through: cursor, more: false });
       return;
     }
-    if (this.#pages && hasHole(channels, cursor)) {
+    if (this.#pages && hasMissing(channels, cursor)) {
       this.#pace.taken(subscriber);
-      this.#pages.want(subscriber);
+      this.#pages.request(subscriber);
       return;
     }
-    if (cursor < this.#through || this.#holed) {
+    if (cursor < this.#through || this.#hasMissing) {
       const batch = this.#share(readBatch(this.log, subscriber, this.#through));
       if (batch) {
         this.#replay(subscriber, batch);
@@ -276,51 +290,51 @@ export class Fanout implements Follower, PageHome {
 
   #replay(subscriber: Subscriber, batch: Batch): void {
     this.#pace.moved(subscriber);
-    if (this.#hand(subscriber, batch) && !subscriber.finish) this.replayed += batch.events;
+    if (this.#send(subscriber, batch) && !subscriber.finish) this.replayedEvents += batch.events;
   }
 
   /** It wanted more before, and still does. */
-  #wantsAgain(subscriber: Subscriber): void {
-    this.wants(subscriber);
-    if (subscriber.live) subscriber.caughtUp?.();
+  #requestNextAgain(subscriber: Subscriber): void {
+    this.requestNext(subscriber);
+    if (subscriber.live) subscriber.onCaughtUp?.();
   }
 
   /** Gives one that waited for it what was kept elsewhere. */
-  giveStretch(subscriber: Subscriber, stretch: Stretch): void {
+  deliverHistory(subscriber: Subscriber, stretch: HistoryRange): void {
     const batch = this.#share(readBatch(this.log, subscriber, this.#through, stretch));
     if (batch) {
       this.#replay(subscriber, batch);
     } else {
       subscriber.cursor = Math.max(subscriber.cursor, stretch.limit);
-      this.#wantsAgain(subscriber);
+      this.#requestNextAgain(subscriber);
     }
   }
 
   #flush(): void {
     const from = this.position;
     const through = this.log.head;
-    const nothing = new Match([]);
+    const nothing = new FanoutGroup([]);
     const concerned: Subscriber[] = [];
     this.#through = through;
     for (const topic of this.#pending.splice(0)) {
       topic.pending = false;
       for (const subscriber of topic.subscribers) {
-        if (!subscriber.match) concerned.push(subscriber);
-        subscriber.match = (subscriber.match ?? nothing).and(topic);
+        if (!subscriber.group) concerned.push(subscriber);
+        subscriber.group = (subscriber.group ?? nothing).with(topic);
       }
     }
     for (const subscriber of concerned) {
-      const match = subscriber.match as Match;
-      subscriber.match = undefined;
+      const match = subscriber.group as FanoutGroup;
+      subscriber.group = undefined;
       if (!subscriber.live) {
         // Who joined after it was appended has nothing to wait for.
-        if (hasNews(match.channels, subscriber.cursor) && !this.isFetching(subscriber)) subscriber.waits?.();
-      } else if (subscriber.cursor > from || (this.#holed && hasHole(match.channels, from))) {
+        if (hasNews(match.channels, subscriber.cursor) && !this.isLoadingHistory(subscriber)) subscriber.onBlocked?.();
+      } else if (subscriber.cursor > from || (this.#hasMissing && hasMissing(match.channels, from))) {
         // It joined after the last flush, or the log does not hold everything: its own way.
         if (subscriber.cursor < from) subscriber.cursor = from;
-        if (this.#pages && hasHole(subscriber.channels, subscriber.cursor)) {
+        if (this.#pages && hasMissing(subscriber.channels, subscriber.cursor)) {
           subscriber.live = false;
-          this.#pages.want(subscriber);
+          this.#pages.request(subscriber);
           continue;
         }
         const batch = this.#share(readBatch(this.log, subscriber, through));
@@ -328,33 +342,33 @@ export class Fanout implements Follower, PageHome {
       } else {
         match.batch ??= readBatch(
           this.log,
-          { channels: match.channels, cursor: from, holes: undefined, overrun: 0 },
+          { channels: match.channels, cursor: from, missingRanges: undefined, overrun: 0 },
           through,
         );
         if (match.batch) this.#flushTo(subscriber, match.batch);
       }
     }
     this.position = through;
-    this.#holed = false;
+    this.#hasMissing = false;
   }
 
   #flushTo(subscriber: Subscriber, batch: Batch): void {
-    this.#pace.handed(subscriber);
-    this.#hand(subscriber, batch);
+    this.#pace.sent(subscriber);
+    this.#send(subscriber, batch);
   }
 
-  #hand(subscriber: Subscriber, batch: Batch): boolean {
+  #send(subscriber: Subscriber, batch: Batch): boolean {
     subscriber.live = false;
     subscriber.cursor = batch.through;
-    if (!subscriber.take(batch)) return false;
+    if (!subscriber.receive(batch)) return false;
     if (!subscriber.finish) {
-      this.handed += batch.events;
-      this.bytes += chunkOf(batch).length;
-      this.gaps += batch.items.length - batch.events;
-      if (batch.skips) this.overruns++;
+      this.sentEvents += batch.events;
+      this.sentBytes += chunkOf(batch).length;
+      this.sentGaps += batch.items.length - batch.events;
+      if (batch.jumpsToHead) this.overruns++;
     }
     // What comes after a stretch need not concern it.
-    if (batch.more && !subscriber.live && hasNews(subscriber.channels, subscriber.cursor)) subscriber.waits?.();
+    if (batch.more && !subscriber.live && hasNews(subscriber.channels, subscriber.cursor)) subscriber.onBlocked?.();
     return true;
   }
 

@@ -10,7 +10,7 @@ const LONGEST_HOLD = 50;
 const MOST_HOLDS = 8;
 
 /** Milliseconds, where the runtime's clock or what lies between the broker and its takers asks for others. */
-export interface Rhythm {
+export interface FlushTiming {
   /** Between two flushes; nothing is measured. */
   readonly window: number;
   /** The longest that a publisher is held back after a flush. */
@@ -28,7 +28,7 @@ export interface Rhythm {
  */
 export class Pace<Taker> {
   readonly #flush: () => void;
-  readonly #rhythm: Rhythm | undefined;
+  readonly #rhythm: FlushTiming | undefined;
   #since = 0;
   #requested = false;
   #measuring = false;
@@ -43,7 +43,7 @@ export class Pace<Taker> {
   #flushed = false;
   #cancelHold: (() => void) | undefined;
 
-  constructor(flush: () => void, rhythm?: Rhythm) {
+  constructor(flush: () => void, rhythm?: FlushTiming) {
     this.#flush = flush;
     this.#rhythm = rhythm;
   }
@@ -83,7 +83,7 @@ export class Pace<Taker> {
   }
 
   /** A taker that had everything was given something in a flush. */
-  handed(taker: Taker): void {
+  sent(taker: Taker): void {
     if (this.#letGo) this.#behind.set(taker, { since: this.#hold, moved: this.#hold });
   }
 

@@ -1,15 +1,15 @@
 import { every } from "../base/runtime.ts";
 
 /** What is kept alive. */
-export interface Pulse {
+export interface HeartbeatTarget {
   /** The tick at which it was last given anything. */
-  beat: number;
+  lastSentTick: number;
   /** Its slot; kept here while it is watched. */
   slot: number;
 }
 
 /** One timer for all heartbeats. Who was given something meanwhile is only looked at again when it could be due. */
-export class Heartbeat<T extends Pulse> {
+export class Heartbeat<T extends HeartbeatTarget> {
   tick = 0;
   readonly #interval: number;
   readonly #send: (idle: T) => void;
@@ -26,7 +26,7 @@ export class Heartbeat<T extends Pulse> {
 
   add(pulse: T): void {
     if (this.#interval === Infinity) return;
-    pulse.beat = this.tick;
+    pulse.lastSentTick = this.tick;
     this.#file(pulse);
     this.#watched++;
     this.#stop ??= every(this.#interval / this.#slots.length, () => this.#turn());
@@ -45,7 +45,7 @@ export class Heartbeat<T extends Pulse> {
   }
 
   #file(pulse: T): void {
-    pulse.slot = pulse.beat % this.#slots.length;
+    pulse.slot = pulse.lastSentTick % this.#slots.length;
     this.#slots[pulse.slot]?.add(pulse);
   }
 
@@ -55,8 +55,8 @@ export class Heartbeat<T extends Pulse> {
     // A copy: who is filed or added meanwhile is not due.
     for (const pulse of [...slot]) {
       if (!slot.has(pulse)) continue;
-      if (this.tick - pulse.beat >= this.#slots.length) {
-        pulse.beat = this.tick;
+      if (this.tick - pulse.lastSentTick >= this.#slots.length) {
+        pulse.lastSentTick = this.tick;
         this.#send(pulse);
       } else {
         slot.delete(pulse);

@@ -1,10 +1,10 @@
 import { jitter } from "../base/random.ts";
 import { after } from "../base/runtime.ts";
 import { encode, formatId } from "../event/event.ts";
-import type { Reader, Stretch } from "../log/batch.ts";
-import { Channel, type Entry } from "../log/channel-log.ts";
+import type { HistoryRange, LogReader } from "../log/batch.ts";
+import { ChannelLog, type Entry } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
-import type { Page } from "../shared-log/shared-log.ts";
+import type { ReplayPage } from "../shared-log/shared-log.ts";
 
 /** Pages kept for those who are about to read the same. */
 const RECENT = 64;
@@ -14,58 +14,58 @@ const AT_ONCE = 8;
 const RETRY = 250;
 
 /** A stretch of channels that this process does not hold, as it was kept elsewhere. */
-interface Loaded {
-  readonly channels: ReadonlyMap<string, Channel>;
+interface LoadedPage {
+  readonly channels: ReadonlyMap<string, ChannelLog>;
   readonly through: number;
 }
 
 /** A page, and who waits for it. */
-interface Wanted {
+interface PageRequest {
   readonly name: string;
   readonly keys: readonly string[];
   readonly cursor: number;
-  readonly readers: Set<Reader>;
-  loaded: Loaded | undefined;
+  readonly readers: Set<LogReader>;
+  loaded: LoadedPage | undefined;
 }
 
 /** Who has readers that pages are read for. */
-export interface PageHome {
+export interface HistoryLoaderHost {
   readonly log: Log;
   /** Gives a reader that asked what there is for it. */
-  giveStretch(reader: Reader, stretch: Stretch): void;
-  failed(error: unknown): void;
+  deliverHistory(reader: LogReader, stretch: HistoryRange): void;
+  onError(error: unknown): void;
 }
 
 /**
  * What readers are given that are behind what this process holds. Each page is read once for all who want the same at a time; who waits
  * for one costs a place in a map, however long the store is away.
  */
-export class Pages {
-  readonly #read: (keys: readonly string[], after: number) => Promise<Page>;
-  readonly #home: PageHome;
-  readonly #waiting = new Map<Reader, Wanted>();
+export class HistoryLoader {
+  readonly #read: (keys: readonly string[], after: number) => Promise<ReplayPage>;
+  readonly #home: HistoryLoaderHost;
+  readonly #waiting = new Map<LogReader, PageRequest>();
   /** By what is read and from where; newest last. */
-  readonly #pages = new Map<string, Wanted>();
+  readonly #pages = new Map<string, PageRequest>();
   /** Those that are to be read when others have been. */
-  readonly #queue: Wanted[] = [];
+  readonly #queue: PageRequest[] = [];
   #loading = 0;
   #cancelRetry: (() => void) | undefined;
 
-  constructor(read: (keys: readonly string[], after: number) => Promise<Page>, home: PageHome) {
+  constructor(read: (keys: readonly string[], after: number) => Promise<ReplayPage>, home: HistoryLoaderHost) {
     this.#read = read;
     this.#home = home;
   }
 
-  has(reader: Reader): boolean {
+  has(reader: LogReader): boolean {
     return this.#waiting.has(reader);
   }
 
   /** Gives a reader what comes after its cursor, as soon as it is here: never from inside of this call. */
-  want(reader: Reader): void {
+  request(reader: LogReader): void {
     if (this.#waiting.has(reader)) return;
     const { cursor } = reader;
     // Only what is not here: who has the same common channel and an inbox of its own reads the same page.
-    const keys = reader.channels.filter(({ dropped }) => dropped > cursor).map(({ key }) => key);
+    const keys = reader.channels.filter(({ droppedThrough }) => droppedThrough > cursor).map(({ key }) => key);
     const name = `${cursor}\n${keys.join("\n")}`;
     const known = this.#pages.get(name);
     const wanted = known ?? { name, keys, cursor, readers: new Set(), loaded: undefined };
@@ -78,7 +78,7 @@ export class Pages {
   }
 
   /** It does not want it any more, or not now. */
-  forget(reader: Reader): void {
+  cancel(reader: LogReader): void {
     const wanted = this.#waiting.get(reader);
     if (!wanted) return;
     this.#waiting.delete(reader);
@@ -94,7 +94,7 @@ export class Pages {
     this.#queue.length = 0;
   }
 
-  #load(more: readonly Wanted[]): void {
+  #load(more: readonly PageRequest[]): void {
     this.#queue.push(...more);
     while (this.#loading < AT_ONCE) {
       const wanted = this.#queue.shift();
@@ -104,7 +104,7 @@ export class Pages {
     }
   }
 
-  async #loadOne(wanted: Wanted): Promise<void> {
+  async #loadOne(wanted: PageRequest): Promise<void> {
     const log = this.#home.log;
     const { name, keys, cursor } = wanted;
     this.#loading++;
@@ -123,7 +123,7 @@ export class Pages {
     } catch (error) {
       if (log !== this.#home.log) return;
       this.#pages.delete(name);
-      this.#home.failed(error);
+      this.#home.onError(error);
       if (this.#waiting.size > 0) this.#cancelRetry ??= after(RETRY + jitter(RETRY), () => this.#retry(), true);
     } finally {
       this.#loading--;
@@ -135,32 +135,32 @@ export class Pages {
   #retry(): void {
     this.#cancelRetry = undefined;
     const readers = [...this.#waiting].filter(([, wanted]) => this.#pages.get(wanted.name) !== wanted);
-    for (const [reader] of readers) this.forget(reader);
-    for (const [reader] of readers) this.want(reader);
+    for (const [reader] of readers) this.cancel(reader);
+    for (const [reader] of readers) this.request(reader);
   }
 
-  #give({ readers, loaded }: Wanted): void {
+  #give({ readers, loaded }: PageRequest): void {
     if (!loaded) return;
     const { channels, through } = loaded;
     // What is beyond the head comes from the log, in its turn.
     const limit = Math.min(through, this.#home.log.head);
     for (const reader of [...readers]) {
       if (!readers.has(reader)) continue;
-      this.forget(reader);
+      this.cancel(reader);
       const own = reader.channels.map((channel) => channels.get(channel.key) ?? channel);
       // Something is missing meanwhile that was here when this was asked for.
-      const isWhole = own.every((channel) => channel.dropped <= reader.cursor || channels.has(channel.key));
-      if (isWhole) this.#home.giveStretch(reader, { channels: own, limit });
-      else this.want(reader);
+      const isWhole = own.every((channel) => channel.droppedThrough <= reader.cursor || channels.has(channel.key));
+      if (isWhole) this.#home.deliverHistory(reader, { channels: own, limit });
+      else this.request(reader);
     }
   }
 }
 
-function loadedOf(log: Log, keys: readonly string[], { records, dropped, through }: Page): Loaded {
-  const channels = new Map(keys.map((key, index) => [key, new Channel(key, dropped[index] ?? 0)]));
+function loadedOf(log: Log, keys: readonly string[], { records, droppedThrough, through }: ReplayPage): LoadedPage {
+  const channels = new Map(keys.map((key, index) => [key, new ChannelLog(key, droppedThrough[index] ?? 0)]));
   for (const { seq, keys: all, text } of records) {
-    const entry: Entry = { seq, keys: all, at: 0, bytes: encode(formatId(log.id(seq)) + text), keepers: 0 };
-    for (const key of all) channels.get(key)?.keep(entry);
+    const entry: Entry = { seq, keys: all, at: 0, bytes: encode(formatId(log.id(seq)) + text), retainCount: 0 };
+    for (const key of all) channels.get(key)?.retain(entry);
   }
   return { channels, through };
 }

@@ -1,14 +1,14 @@
 import { after } from "../base/runtime.ts";
-import type { Session } from "../engine/engine.ts";
+import type { EngineSession } from "../engine/engine.ts";
 import { COMMON, publicName } from "../event/channel-key.ts";
 import { parseEvent } from "../event/event.ts";
 import type { Position } from "../event/position.ts";
-import { type Batch, type Item, isGap, type Reader } from "../log/batch.ts";
-import type { Channel } from "../log/channel-log.ts";
+import { type Batch, type Item, isGap, type LogReader } from "../log/batch.ts";
+import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
-import type { Landing, Surveyed } from "../log/resume.ts";
+import type { HistoryBounds, ResumePoint } from "../log/resume.ts";
 import type { Fanout, Subscriber } from "./fanout.ts";
-import type { Match } from "./fanout-group.ts";
+import type { FanoutGroup } from "./fanout-group.ts";
 
 /** An event, as it was published, with its position. */
 export interface ListenedEvent {
@@ -33,12 +33,12 @@ export interface ListenedGap {
 export type Listened = ListenedEvent | ListenedGap;
 
 /** What a listener needs of its broker. */
-export interface ListenerHome {
+export interface ListenerHost {
   readonly fanout: Fanout;
-  readonly session: Session;
+  readonly session: EngineSession;
   /** What is kept elsewhere for who starts as this listener does. */
-  survey(): Promise<Surveyed> | undefined;
-  land(channels: readonly Channel[], survey: Surveyed | undefined): Landing;
+  historyBounds(): Promise<HistoryBounds> | undefined;
+  resolveResumePoint(channels: readonly ChannelLog[], survey: HistoryBounds | undefined): ResumePoint;
   isClosed(): boolean;
 }
 
@@ -50,15 +50,15 @@ const RETRY = 250;
  * left behind costs nothing and holds nothing.
  */
 export class Listener implements Subscriber, AsyncIterableIterator<Listened, undefined> {
-  channels: readonly Channel[] = [];
+  channels: readonly ChannelLog[] = [];
   cursor = 0;
-  holes: Reader["holes"];
+  missingRanges: LogReader["missingRanges"];
   overrun = 0;
-  owed: Reader["owed"];
-  match: Match | undefined;
+  pendingGaps: LogReader["pendingGaps"];
+  group: FanoutGroup | undefined;
   live = false;
 
-  readonly #home: ListenerHome;
+  readonly #home: ListenerHost;
   readonly #keys: readonly string[];
   /** The log that its cursor is of; none before it has one. */
   #log: Log | undefined;
@@ -72,10 +72,10 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   #signal: AbortSignal | undefined;
   readonly #abort = (): void => this.end();
 
-  constructor(home: ListenerHome, keys: readonly string[], signal: AbortSignal | undefined) {
+  constructor(home: ListenerHost, keys: readonly string[], signal: AbortSignal | undefined) {
     this.#home = home;
     this.#keys = keys;
-    if (home.session.newest) this.#start();
+    if (home.session.head) this.#start();
     else this.#begin();
     if (signal?.aborted) this.end();
     else signal?.addEventListener("abort", this.#abort);
@@ -106,16 +106,16 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   }
 
   finish(): void {
-    this.#home.fanout.parked.delete(this);
+    this.#home.fanout.waitingForEngine.delete(this);
     this.#cancelRetry?.();
     this.#serve();
   }
 
-  cutOff(): void {
+  onLogReplaced(): void {
     this.#log = this.#home.fanout.log;
   }
 
-  take(batch: Batch): boolean {
+  receive(batch: Batch): boolean {
     for (const item of batch.items) this.#items.push(this.#show(item));
     this.#serve();
     return true;
@@ -124,8 +124,8 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   /** Where the log is at the call is asked at the call: where it is kept elsewhere, what this process has of it may be behind. */
   #start(): void {
     const { session, fanout } = this.#home;
-    fanout.parked.add(this);
-    if (session.newest) void this.#startAt(session.newest());
+    fanout.waitingForEngine.add(this);
+    if (session.head) void this.#startAt(session.head());
   }
 
   async #startAt(newest: Promise<Position>): Promise<void> {
@@ -134,7 +134,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
       const { epoch, seq } = await newest;
       await session.subscribe?.(this.#keys);
       try {
-        const survey = await this.#home.survey();
+        const survey = await this.#home.historyBounds();
         if (this.#ended) return;
         // Where no log was yet, it is at its beginning.
         if ((survey?.epoch || epoch || fanout.log.epoch) !== fanout.log.epoch)
@@ -143,7 +143,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
       } finally {
         session.unsubscribe?.(this.#keys);
       }
-      fanout.parked.delete(this);
+      fanout.waitingForEngine.delete(this);
       this.#serve();
     } catch (error) {
       this.#tryLater(error, () => this.#start());
@@ -153,20 +153,20 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   /** The engine refused something. */
   #tryLater(error: unknown, task: () => void): void {
     const { fanout, isClosed } = this.#home;
-    fanout.failed(error);
+    fanout.onError(error);
     if (this.#ended || isClosed()) this.finish();
     else this.#cancelRetry = after(RETRY, task, true);
   }
 
-  #begin(survey?: Surveyed, newest?: number): void {
-    const { fanout, land } = this.#home;
-    this.channels = fanout.join(this, this.#keys);
-    const { cursor, holes, gaps = [], isLive } = land(this.channels, survey);
-    fanout.leave(this);
+  #begin(survey?: HistoryBounds, newest?: number): void {
+    const { fanout, resolveResumePoint } = this.#home;
+    this.channels = fanout.subscribe(this, this.#keys);
+    const { cursor, missingRanges, gaps = [], isLive } = resolveResumePoint(this.channels, survey);
+    fanout.unsubscribe(this);
     this.channels = [];
     this.#log = fanout.log;
     this.cursor = isLive && newest !== undefined ? newest : cursor;
-    this.holes = holes;
+    this.missingRanges = missingRanges;
     this.#items.push(...gaps.map((gap) => this.#show(gap)));
   }
 
@@ -174,7 +174,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     if (this.#serving) return;
     this.#serving = true;
     while (this.#waiting.length > 0) {
-      if (this.#items.length === 0 && !this.#ended && this.#log && this.#join()) this.#home.fanout.wants(this);
+      if (this.#items.length === 0 && !this.#ended && this.#log && this.#join()) this.#home.fanout.requestNext(this);
       const item = this.#items.shift();
       if (!item && !this.#ended && !this.#home.isClosed()) break;
       if (!item) this.#ended = true;
@@ -195,7 +195,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
       this.#isSubscribed = subscribed === undefined;
       if (subscribed !== undefined) {
         this.#joining = true;
-        fanout.parked.add(this);
+        fanout.waitingForEngine.add(this);
         void subscribed.then(
           () => this.#joined(true),
           (error) => this.#joined(false, error),
@@ -203,9 +203,9 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
         return false;
       }
     }
-    this.channels = fanout.join(this, this.#keys);
+    this.channels = fanout.subscribe(this, this.#keys);
     // The log began anew while it read nothing.
-    if (this.#log && this.#log !== fanout.log) fanout.cutOff(this);
+    if (this.#log && this.#log !== fanout.log) fanout.moveToNewLog(this);
     return true;
   }
 
@@ -213,7 +213,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     this.#joining = false;
     this.#isSubscribed = isSubscribed;
     if (isSubscribed) {
-      this.#home.fanout.parked.delete(this);
+      this.#home.fanout.waitingForEngine.delete(this);
       this.#serve();
     } else {
       this.#tryLater(error, () => this.#serve());
@@ -223,7 +223,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   #leave(): void {
     const { fanout, session } = this.#home;
     this.live = false;
-    fanout.leave(this);
+    fanout.unsubscribe(this);
     this.channels = [];
     if (this.#isSubscribed) session.unsubscribe?.(this.#keys);
     this.#isSubscribed = false;

@@ -1,11 +1,11 @@
-import type { Stalls } from "../base/timeout-queue.ts";
-import { type Batch, chunkOf, hasNews, type Reader } from "../log/batch.ts";
-import type { Channel } from "../log/channel-log.ts";
-import type { Landing } from "../log/resume.ts";
-import type { FailureReason, Report } from "./delivery-report.ts";
+import type { TimeoutQueue } from "../base/timeout-queue.ts";
+import { type Batch, chunkOf, hasNews, type LogReader } from "../log/batch.ts";
+import type { ChannelLog } from "../log/channel-log.ts";
+import type { ResumePoint } from "../log/resume.ts";
+import type { FailureReason, ReportTracker } from "./delivery-report.ts";
 import type { Fanout, Subscriber } from "./fanout.ts";
-import type { Match } from "./fanout-group.ts";
-import type { Pulse } from "./heartbeat.ts";
+import type { FanoutGroup } from "./fanout-group.ts";
+import type { HeartbeatTarget } from "./heartbeat.ts";
 
 /**
  * Why a connection ended: the client left, it was blocked for `timeout` × `tolerance`, `disconnect()` named it, what it was granted
@@ -39,92 +39,93 @@ export interface ClientInfo {
 }
 
 /** A connection that is registered, whatever carries it. */
-export interface Member extends Subscriber {
+export interface Connection extends Subscriber {
   readonly id: string;
   readonly connectionId: string;
   readonly info: ClientInfo;
   /** What it was asked to report on and has not. */
-  reports: Set<Report> | undefined;
+  reports: Set<ReportTracker> | undefined;
   /** Undoes what outlives it, such as a listener on the request's signal. Called once, when it is over. */
   release: (() => void) | undefined;
   /** Where it starts, and what it is told first. What the log has for it already is waited for from here on. */
-  startAt(landing: Landing, prelude: Uint8Array<ArrayBuffer>): void;
+  startAt(landing: ResumePoint, prelude: Uint8Array<ArrayBuffer>): void;
   /** It was blocked for `timeout` once more. */
-  fail(tolerance: number): void;
+  onTimeout(tolerance: number): void;
   /**
    * Ends with a last word: at once if it can take that, else when it wants more, and by force when it did not in time.
    * With `drains` it is given what it has not read before. Resolves when it has ended.
    */
-  leave(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void>;
+  close(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void>;
   /** Ends without a word. With `error` what waits for it is dropped as well. */
-  end(reason: DisconnectReason, error?: Error): void;
+  abort(reason: DisconnectReason, error?: Error): void;
 }
 
 /** What a client needs of the place it is registered at. */
-export interface ClientHome {
-  readonly fanout: Pick<Fanout, "join" | "wants" | "position"> & Partial<Pick<Fanout, "interrupt" | "isFetching">>;
+export interface ConnectionHost {
+  readonly fanout: Pick<Fanout, "subscribe" | "requestNext" | "position"> &
+    Partial<Pick<Fanout, "cancelHistory" | "isLoadingHistory">>;
   readonly heartbeat: { readonly tick: number };
   /** Blocked with something to receive. */
-  readonly stalled: Pick<Stalls<Member>, "add" | "delete">;
+  readonly stalled: Pick<TimeoutQueue<Connection>, "add" | "delete">;
   /** Nobody has read their beginning yet. */
-  readonly starting: Pick<Stalls<Client>, "add" | "delete">;
+  readonly starting: Pick<TimeoutQueue<StreamConnection>, "add" | "delete">;
   /** Blocked, with nothing but their end to receive. */
-  readonly departing: Pick<Stalls<Member>, "add" | "delete">;
+  readonly closing: Pick<TimeoutQueue<Connection>, "add" | "delete">;
   /** What it is sent while it is idle. */
-  pulseFor(client: Client): Uint8Array;
+  heartbeatFor(client: StreamConnection): Uint8Array;
   /** The last chunk of its stream. */
-  farewell(reason: DisconnectReason, reconnect: boolean): Uint8Array<ArrayBuffer>;
+  endEvent(reason: DisconnectReason, reconnect: boolean): Uint8Array<ArrayBuffer>;
   /** It reads nothing any more; called again, it does nothing. */
-  part(client: Member): void;
+  unsubscribe(client: Connection): void;
   /** Called once, when it stops being a client. MUST NOT throw. */
-  retire(client: Member, reason: DisconnectReason): void;
+  remove(client: Connection, reason: DisconnectReason): void;
 }
 
 /**
  * One connection: a stream that is read by the runtime as the socket drains, and a cursor. It is also the stream's source, so the
  * stream calls `start`, `pull` and `cancel`. Its high-water mark is 0: a pull means that the runtime can take a chunk now.
  */
-export class Client implements Member, Pulse {
+export class StreamConnection implements Connection, HeartbeatTarget {
   readonly id: string;
   readonly info: ClientInfo;
-  channels: readonly Channel[];
+  channels: readonly ChannelLog[];
   cursor = 0;
-  holes: Reader["holes"];
+  missingRanges: LogReader["missingRanges"];
   overrun = 0;
-  owed: Reader["owed"];
-  match: Match | undefined;
+  pendingGaps: LogReader["pendingGaps"];
+  group: FanoutGroup | undefined;
   live = false;
-  beat = 0;
+  lastSentTick = 0;
   slot = 0;
   /** The beat at which it was last told a position that was the newest then. */
-  told: number = -Infinity;
+  lastPositionTick: number = -Infinity;
   /** Epoch milliseconds from which on it may read nothing any more. */
   expiresAt: number = Infinity;
   /** Times that it was blocked for `timeout` since it last took anything. */
   failures = 0;
-  reports: Set<Report> | undefined;
+  reports: Set<ReportTracker> | undefined;
   release: (() => void) | undefined;
 
-  readonly #home: ClientHome;
-  #state: "open" | "departing" | "ended" = "open";
+  readonly #home: ConnectionHost;
+  #state: "open" | "closing" | "ended" = "open";
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
-  #prelude: Uint8Array | undefined;
-  #farewell: Uint8Array<ArrayBuffer> | undefined;
-  #drains = false;
-  #left: (() => void) | undefined;
+  #opening: Uint8Array | undefined;
+  #endEvent: Uint8Array<ArrayBuffer> | undefined;
+  #drain = false;
+  #resolveClosed: (() => void) | undefined;
 
-  constructor(home: ClientHome, info: ClientInfo, keys: readonly string[]) {
+  constructor(home: ConnectionHost, info: ClientInfo, keys: readonly string[]) {
     this.#home = home;
     this.info = info;
     this.id = info.clientId;
-    this.channels = home.fanout.join(this, keys);
+    this.channels = home.fanout.subscribe(this, keys);
   }
 
-  startAt({ cursor, holes }: Landing, prelude: Uint8Array): void {
+  startAt({ cursor, missingRanges }: ResumePoint, prelude: Uint8Array): void {
     this.cursor = cursor;
-    this.holes = holes;
-    this.#prelude = prelude;
-    if (hasNews(this.channels, cursor)) this.waits();
+    this.missingRanges = missingRanges;
+    this.#opening = prelude;
+    if (hasNews(this.channels, cursor)) this.onBlocked();
   }
 
   get #isEnded(): boolean {
@@ -151,10 +152,10 @@ export class Client implements Member, Pulse {
       return;
     }
     this.#controller = controller;
-    if (this.#prelude) this.#enqueue(this.#prelude);
-    this.#prelude = undefined;
+    if (this.#opening) this.#enqueue(this.#opening);
+    this.#opening = undefined;
     this.#home.starting.add(this);
-    if (this.cursor >= this.#home.fanout.position) this.told = this.beat;
+    if (this.cursor >= this.#home.fanout.position) this.lastPositionTick = this.lastSentTick;
   }
 
   pull(): void {
@@ -166,24 +167,24 @@ export class Client implements Member, Pulse {
     this.failures = 0;
     this.#home.starting.delete(this);
     this.#home.stalled.delete(this);
-    if (this.#state === "open" || this.#drains) this.#home.fanout.wants(this);
-    this.caughtUp();
+    if (this.#state === "open" || this.#drain) this.#home.fanout.requestNext(this);
+    this.onCaughtUp();
   }
 
   /** Whoever leaves with everything goes when it has that. */
-  caughtUp(): void {
-    if (this.#state === "departing" && (this.live || !this.#drains)) this.#depart();
+  onCaughtUp(): void {
+    if (this.#state === "closing" && (this.live || !this.#drain)) this.#sendEnd();
   }
 
-  cutOff(): void {
+  onLogReplaced(): void {
     this.#failReports("lost");
   }
 
   cancel(): void {
-    this.end("client-left");
+    this.abort("client-left");
   }
 
-  take(batch: Batch): boolean {
+  receive(batch: Batch): boolean {
     if (this.#hasExpired) {
       // It was live until now, so it can take its last word.
       this.live = true;
@@ -191,67 +192,67 @@ export class Client implements Member, Pulse {
       return false;
     }
     this.#enqueue(chunkOf(batch));
-    this.told = this.beat;
-    if (this.reports?.size) for (const report of this.reports) report.handed(this, batch);
+    this.lastPositionTick = this.lastSentTick;
+    if (this.reports?.size) for (const report of this.reports) report.sentTo(this, batch);
     return true;
   }
 
-  waits(): void {
+  onBlocked(): void {
     if (this.#state === "open") this.#home.stalled.add(this);
   }
 
   /** Sends a heartbeat to a client that waits for news, or for what is kept elsewhere; one that is blocked has enough to read. */
-  keepAlive(): void {
-    const fetches = !this.live && this.#home.fanout.interrupt?.(this);
+  sendHeartbeat(): void {
+    const fetches = !this.live && this.#home.fanout.cancelHistory?.(this);
     if (!this.live && !fetches) return;
-    const pulse = this.#home.pulseFor(this);
+    const pulse = this.#home.heartbeatFor(this);
     this.live = false;
     this.#enqueue(pulse);
     // There is something for it, and whether it takes this shows whether it is there.
-    if (fetches) this.waits();
+    if (fetches) this.onBlocked();
   }
 
   /** Its time is over: it ends with a word if it can take that now, else it is cut off from what waits for it. */
   expire(pulling: boolean = this.live): void {
-    if (this.#state === "open" && (pulling || this.#home.fanout.isFetching?.(this)))
-      void this.leave("expired", this.#home.farewell("expired", true), false);
-    else this.end("expired", new Error("Stream ended: what its client was granted has expired."));
+    if (this.#state === "open" && (pulling || this.#home.fanout.isLoadingHistory?.(this)))
+      void this.close("expired", this.#home.endEvent("expired", true), false);
+    else this.abort("expired", new Error("Stream ended: what its client was granted has expired."));
   }
 
-  fail(tolerance: number): void {
+  onTimeout(tolerance: number): void {
     if (this.#state !== "open") return;
     if (++this.failures < tolerance) this.#home.stalled.add(this);
-    else this.end("timeout", new Error(`Client disconnected: it took nothing for ${this.failures} × timeout.`));
+    else this.abort("timeout", new Error(`Client disconnected: it took nothing for ${this.failures} × timeout.`));
   }
 
   /** Nobody read its beginning: the response was lost on its way, in a middleware that failed after it, say, and not even cancelled. */
-  failStart(): void {
+  onNeverRead(): void {
     if ((this.#controller?.desiredSize ?? 0) < 0)
-      this.end("timeout", new Error("Client disconnected: it never began."));
+      this.abort("timeout", new Error("Client disconnected: it never began."));
   }
 
-  leave(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void> {
+  close(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void> {
     if (this.#state !== "open") return Promise.resolve();
-    this.#state = "departing";
-    this.#farewell = farewell;
-    this.#drains = drains;
+    this.#state = "closing";
+    this.#endEvent = farewell;
+    this.#drain = drains;
     // It waits for what is fetched for it, so it can take its end instead.
-    if (!drains && this.#home.fanout.interrupt?.(this)) this.live = true;
-    this.#home.retire(this, reason);
+    if (!drains && this.#home.fanout.cancelHistory?.(this)) this.live = true;
+    this.#home.remove(this, reason);
     if (!drains) {
-      this.#home.part(this);
+      this.#home.unsubscribe(this);
       this.#failReports(reason);
     }
-    if (this.live) this.#depart();
-    if (this.#state !== "departing") return Promise.resolve();
-    this.#home.departing.add(this);
+    if (this.live) this.#sendEnd();
+    if (this.#state !== "closing") return Promise.resolve();
+    this.#home.closing.add(this);
     return new Promise((resolve) => {
-      this.#left = resolve;
+      this.#resolveClosed = resolve;
     });
   }
 
   /** Ends without a word. With `error` the stream is errored, which drops what the runtime holds of it in JavaScript. */
-  end(reason: DisconnectReason, error?: Error): void {
+  abort(reason: DisconnectReason, error?: Error): void {
     if (this.#isEnded) return;
     const registered = this.#state === "open";
     const controller = this.#finish();
@@ -262,12 +263,12 @@ export class Client implements Member, Pulse {
         // The runtime ended the stream first; there is nothing left to drop.
       }
     }
-    if (registered) this.#home.retire(this, reason);
+    if (registered) this.#home.remove(this, reason);
     this.#failReports(reason);
   }
 
-  #depart(): void {
-    const farewell = this.#farewell as Uint8Array;
+  #sendEnd(): void {
+    const farewell = this.#endEvent as Uint8Array;
     const controller = this.#finish();
     try {
       controller?.enqueue(farewell);
@@ -282,27 +283,27 @@ export class Client implements Member, Pulse {
     const controller = this.#controller;
     this.#state = "ended";
     this.live = false;
-    this.#controller = this.#farewell = undefined;
+    this.#controller = this.#endEvent = undefined;
     this.release?.();
     this.release = undefined;
     this.#home.starting.delete(this);
-    this.#home.departing.delete(this);
-    this.#home.part(this);
-    this.#left?.();
+    this.#home.closing.delete(this);
+    this.#home.unsubscribe(this);
+    this.#resolveClosed?.();
     return controller;
   }
 
   #failReports(reason: FailureReason): void {
-    if (this.reports) for (const report of this.reports) report.failed(this, reason);
+    if (this.reports) for (const report of this.reports) report.failedFor(this, reason);
   }
 
   #enqueue(chunk: Uint8Array): void {
-    this.beat = this.#home.heartbeat.tick;
+    this.lastSentTick = this.#home.heartbeat.tick;
     try {
       this.#controller?.enqueue(chunk);
     } catch {
       // How the runtime says that the stream was ended behind our back.
-      this.end("write-failed");
+      this.abort("write-failed");
     }
   }
 }

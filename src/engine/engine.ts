@@ -1,9 +1,9 @@
-import type { Deadlines } from "../base/expiring-map.ts";
-import type { PageHome, Pages } from "../delivery/history-loader.ts";
+import type { ExpiringMap } from "../base/expiring-map.ts";
+import type { HistoryLoader, HistoryLoaderHost } from "../delivery/history-loader.ts";
 import type { Position } from "../event/position.ts";
-import type { Follower, Log } from "../log/log.ts";
-import type { MaxReplay, Surveyed } from "../log/resume.ts";
-import type { Entered, Page, Presence } from "../shared-log/shared-log.ts";
+import type { EngineListener, Log } from "../log/log.ts";
+import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
+import type { Presence, PresenceResult, ReplayPage } from "../shared-log/shared-log.ts";
 
 /**
  * Where events get their position and are kept. One contract joins history and fan-out, so that there is no seam between them.
@@ -19,19 +19,19 @@ import type { Entered, Page, Presence } from "../shared-log/shared-log.ts";
  */
 export interface Engine {
   /** Joins a follower. Called at the broker's first use, never at module scope. Several followers may share one engine. */
-  open(follower: Follower): Session;
+  open(follower: EngineListener): EngineSession;
 }
 
 /** What became of an append: where the event is. */
-export interface Appended extends Position {
+export interface AppendResult extends Position {
   /** Nothing was appended: an event with this key was before, at this position. */
   readonly repeated: boolean;
 }
 
 /** The clients of all processes that share a log. All of it is a matter of leases: what is known of a process that died is over some time later. */
-export interface Presences {
+export interface PresenceStore {
   /** Makes a connection known, unless its id is barred or, with `"reject"`, taken by the same subject. With `"replace"` others are told to end theirs. Should this process die, it lingers. */
-  enter(presence: Presence, rule: "allow" | "reject" | "replace", linger: number): Promise<Entered>;
+  enter(presence: Presence, rule: "allow" | "reject" | "replace", linger: number): Promise<PresenceResult>;
   /** It is over; its id can be written to for `linger` milliseconds. */
   leave(presence: Presence, linger: number): void;
   isBarred(clientId: string): Promise<boolean>;
@@ -40,7 +40,7 @@ export interface Presences {
 }
 
 /** What one broker has of an engine. */
-export interface Session {
+export interface EngineSession {
   /** What this process holds of the log. */
   readonly log: Log;
   /** `down` while nothing can be appended. @default "up" */
@@ -52,7 +52,12 @@ export interface Session {
    * `publish-outcome-unknown` what may have been. An event for a `recipient` that is not known to `presences` MUST be refused with
    * `unknown-client`; where there are none, the broker has asked itself.
    */
-  append(keys: readonly string[], text: string, nonce?: string, recipient?: string): Appended | Promise<Appended>;
+  append(
+    keys: readonly string[],
+    text: string,
+    idempotencyKey?: string,
+    recipient?: string,
+  ): AppendResult | Promise<AppendResult>;
   /**
    * MUST NOT resolve before every later event of these channels is certain to come to `follower.appended`. Counted: each call is
    * taken back by one of `unsubscribe`, unless it rejects. Both are absent where every follower is told of every event.
@@ -64,20 +69,20 @@ export interface Session {
    * everything up to the page's end. Absent where `log` holds all that is kept. Where it does not, `Channel.dropped` counts what this process
    * does not hold as well.
    */
-  read?(keys: readonly string[], after: number): Promise<Page>;
+  read?(keys: readonly string[], after: number): Promise<ReplayPage>;
   /** Has pages read for a broker's clients. Present if `read` is. */
-  pages?(home: PageHome): Pages;
+  pages?(home: HistoryLoaderHost): HistoryLoader;
   /** What is kept of these channels, for who starts after a position. Present if `read` is. */
-  survey?(keys: readonly string[], from: number, max: MaxReplay): Promise<Surveyed>;
+  historyBounds?(keys: readonly string[], from: number, max: MaxReplay): Promise<HistoryBounds>;
   /** The position of the newest event of all. Present if `read` is. */
-  newest?(): Promise<Position>;
+  head?(): Promise<Position>;
   /** The clients of all processes. Absent where there is one. */
-  readonly presences?: Presences;
+  readonly presence?: PresenceStore;
   /**
    * Has the names that the broker remembers for a while outlive the process: it fills `deadlines` with what was remembered under `kind`, and
    * keeps what is added to it. Absent where nothing outlives the process.
    */
-  keep?(kind: "barred" | "lingering", deadlines: Deadlines): void;
+  persistNames?(kind: "barred" | "lingering", deadlines: ExpiringMap): void;
   /** Leaves the engine; nothing is called any more. What was entered lingers for so many milliseconds. */
   close(linger?: number): void;
 }

@@ -1,29 +1,29 @@
 import { BrokerError } from "../base/errors.ts";
-import type { Deadlines } from "../base/expiring-map.ts";
+import type { ExpiringMap } from "../base/expiring-map.ts";
 import { publisherOf } from "../event/channel-key.ts";
-import type { Appended } from "./engine.ts";
+import type { AppendResult } from "./engine.ts";
 
 /** The keys of events that were appended not long ago: where each event is, and what tells it from another. */
-export type Known = Deadlines<{ readonly seq: number; readonly print: string }>;
+export type SeenEvents = ExpiringMap<{ readonly seq: number; readonly print: string }>;
 
 /** Appends what was not appended under this key within `keyWindow` milliseconds. @throws {@link BrokerError} `key-reused` */
 export function appendOnce(
   epoch: string,
-  known: Known,
+  known: SeenEvents,
   keyWindow: number,
   keys: readonly string[],
   text: string,
-  nonce: string | undefined,
+  idempotencyKey: string | undefined,
   append: () => number,
-): Appended {
-  if (nonce === undefined) return { epoch, seq: append(), repeated: false };
+): AppendResult {
+  if (idempotencyKey === undefined) return { epoch, seq: append(), repeated: false };
   const print = fingerprint(`${[...keys].sort().join("\n")}\n${text}`);
-  const before = known.get(nonce);
+  const before = known.get(idempotencyKey);
   if (before && before.print !== print)
     throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
   if (before) return { epoch, seq: before.seq, repeated: true };
   const seq = append();
-  known.set(nonce, keyWindow, { seq, print }, publisherOf(nonce));
+  known.set(idempotencyKey, keyWindow, { seq, print }, publisherOf(idempotencyKey));
   return { epoch, seq, repeated: false };
 }
 

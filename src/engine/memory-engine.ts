@@ -1,11 +1,11 @@
 import { BrokerError } from "../base/errors.ts";
-import { Deadlines } from "../base/expiring-map.ts";
+import { ExpiringMap } from "../base/expiring-map.ts";
 import { randomName } from "../base/random.ts";
 import { onWorkers } from "../base/runtime.ts";
 import { checkNumbers } from "../base/validate.ts";
-import { type Follower, Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
-import type { Engine, Session } from "./engine.ts";
-import { appendOnce, type Known } from "./idempotency.ts";
+import { type EngineListener, Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import type { Engine, EngineSession } from "./engine.ts";
+import { appendOnce, type SeenEvents } from "./idempotency.ts";
 
 /** Options of {@link memoryEngine}. */
 export interface MemoryEngineOptions extends LogOptions {
@@ -36,18 +36,18 @@ export function memoryEngine({ durableObject, keyWindow = 300_000, ...rest }: Me
     );
   }
   let log: Log | undefined;
-  const known: Known = new Deadlines();
+  const known: SeenEvents = new ExpiringMap();
 
   return {
-    open(follower: Follower): Session {
+    open(follower: EngineListener): EngineSession {
       // Made here and not before: the module scope of Workers has no random numbers.
       const opened = (log ??= new Log(randomName(12), bounds));
-      opened.followers.add(follower);
+      opened.listeners.add(follower);
       return {
         log: opened,
         append: (keys, text, nonce) =>
           appendOnce(opened.epoch, known, keyWindow, keys, text, nonce, () => opened.append(keys, text).seq),
-        close: () => void opened.followers.delete(follower),
+        close: () => void opened.listeners.delete(follower),
       };
     },
   };

@@ -1,10 +1,10 @@
 import { BrokerError, type ErrorCode, quote, unauthorized } from "../base/errors.ts";
 import { after, now } from "../base/runtime.ts";
-import { overlay } from "../base/validate.ts";
+import { withDefaults } from "../base/validate.ts";
 import type { NameRules } from "../event/channel-key.ts";
 
 /** What a request asks for. Names are checked already, the body was not touched. */
-export interface Attempt {
+export interface AccessRequest {
   readonly request: Request;
   /** What the runtime passed beside the request, such as Bun's server or the bindings of Workers. */
   readonly context: unknown;
@@ -36,17 +36,17 @@ export interface Grant {
 }
 
 /** `true`: exactly what was asked for. `false`: 403. A `Response` is the answer itself. */
-export type Verdict = boolean | Grant | Response;
+export type AuthorizeResult = boolean | Grant | Response;
 
 /**
  * Decides who may read and publish what. It may throw a {@link BrokerError}, such as `unauthorized`, or `authorize-unavailable` where it cannot
  * tell now (who asked is told to come back). What else it throws, or an answer that is no verdict, is answered 500. That, and
  * `authorize-unavailable`, goes to `onError`.
  */
-export type Authorize = (attempt: Attempt) => Verdict | Promise<Verdict>;
+export type Authorize = (attempt: AccessRequest) => AuthorizeResult | Promise<AuthorizeResult>;
 
 /** What a request may have, names resolved. */
-export interface Admission {
+export interface ResolvedGrant {
   readonly subject?: string | undefined;
   readonly clientId: string | undefined;
   readonly channels: readonly string[];
@@ -57,7 +57,7 @@ export interface Admission {
 }
 
 /** Asks the application, so many at a time and each for so long. */
-export class Gate {
+export class AuthorizeQueue {
   readonly #most: number;
   readonly #deadline: number;
   /** How to give up each request that waits for an answer, and since when it does. */
@@ -75,7 +75,7 @@ export class Gate {
   }
 
   /** @throws {@link BrokerError} `at-capacity`, `authorize-timeout`, `client-left`, and what `authorize` throws. */
-  async ask(authorize: Authorize, wish: Omit<Attempt, "signal">): Promise<Verdict> {
+  async run(authorize: Authorize, wish: Omit<AccessRequest, "signal">): Promise<AuthorizeResult> {
     const { signal } = wish.request;
     if (this.#closed) throw new BrokerError("closed", "Refused: the broker is closed.");
     if (this.pending >= this.#most) this.#forget();
@@ -129,11 +129,11 @@ export class Gate {
  *
  * @throws {@link BrokerError} `forbidden`, or `unauthorized` if it is over already; `TypeError` for what is no verdict.
  */
-export function admit(
-  verdict: Exclude<Verdict, Response>,
-  { action, channels, clientId }: Pick<Attempt, "action" | "channels" | "clientId">,
+export function resolveGrant(
+  verdict: Exclude<AuthorizeResult, Response>,
+  { action, channels, clientId }: Pick<AccessRequest, "action" | "channels" | "clientId">,
   names: NameRules,
-): Admission {
+): ResolvedGrant {
   if (verdict === true) return { clientId, channels, expiresAt: Infinity };
   if (verdict === false) throw new BrokerError("forbidden", "Refused: this is not allowed.");
   const reads = action === "connect";
@@ -149,9 +149,14 @@ export function admit(
 }
 
 /** A grant, if it is one; `readsAll`: all of its channels are to be read by one client. */
-function checkGrant(grant: unknown, readsAll: boolean, names: NameRules): Admission {
+function checkGrant(grant: unknown, readsAll: boolean, names: NameRules): ResolvedGrant {
   try {
-    const { subject, clientId, channels, expiresAt } = overlay<Grant>("authorize()", "key of a grant", GRANT, grant);
+    const { subject, clientId, channels, expiresAt } = withDefaults<Grant>(
+      "authorize()",
+      "key of a grant",
+      GRANT,
+      grant,
+    );
     if (channels !== undefined && !Array.isArray(channels)) throw new TypeError("its channels are no list");
     const end = expiresAt instanceof Date ? expiresAt.getTime() : expiresAt === undefined ? Infinity : expiresAt;
     if (typeof end !== "number" || Number.isNaN(end)) throw new TypeError("its expiresAt is no time");

@@ -1,8 +1,8 @@
 import { unauthorized } from "../base/errors.ts";
-import type { Authorize, Verdict } from "./authorize.ts";
+import type { Authorize, AuthorizeResult } from "./authorize.ts";
 
 /** The token of `Authorization: Bearer …`. RFC 6750, section 2.1. */
-export const bearerOf = (request: Request): string | undefined =>
+export const bearerTokenOf = (request: Request): string | undefined =>
   /^Bearer +(\S.*)$/i.exec(request.headers.get("authorization") ?? "")?.[1];
 
 /** Compares in a time that depends on the presented token's length alone. */
@@ -15,8 +15,8 @@ function sameToken(presented: string, expected: string): boolean {
 }
 
 /** Whether a request presents one of these tokens. All are compared, so that the time does not tell which one it was. */
-export function presents(request: Request, tokens: readonly string[]): boolean {
-  const presented = bearerOf(request);
+export function presentsToken(request: Request, tokens: readonly string[]): boolean {
+  const presented = bearerTokenOf(request);
   return presented !== undefined && tokens.filter((token) => sameToken(presented, token)).length > 0;
 }
 
@@ -29,13 +29,13 @@ export function presents(request: Request, tokens: readonly string[]): boolean {
  */
 export function bearer(
   token: string | readonly string[] | undefined,
-  grant: Exclude<Verdict, Response> = true,
+  grant: Exclude<AuthorizeResult, Response> = true,
 ): Authorize {
   const tokens: readonly unknown[] = Array.isArray(token) ? token : [token];
   if (tokens.length === 0 || !tokens.every(isToken))
     throw new TypeError("bearer() refused: each token must be a string that is not empty.");
   return ({ request }) => {
-    if (!presents(request, tokens)) throw unauthorized("Refused: present a token as Authorization: Bearer.");
+    if (!presentsToken(request, tokens)) throw unauthorized("Refused: present a token as Authorization: Bearer.");
     return grant;
   };
 }

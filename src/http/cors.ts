@@ -1,4 +1,4 @@
-import { overlay } from "../base/validate.ts";
+import { withDefaults } from "../base/validate.ts";
 
 /** Which pages of other origins may use the broker. Off unless it is set: browsers then keep what is answered from them. */
 export interface CorsOptions {
@@ -21,7 +21,7 @@ export class Cors {
 
   /** @throws `TypeError` for what is no origin. */
   constructor(options: CorsOptions) {
-    const { origins, credentials, maxAge } = overlay<Required<CorsOptions>>(
+    const { origins, credentials, maxAge } = withDefaults<Required<CorsOptions>>(
       "createBroker()",
       "key of cors option",
       { origins: undefined, credentials: false, maxAge: 600 },
@@ -90,7 +90,7 @@ function isOrigin(origin: unknown): boolean {
  * Whether a page of another origin may have made a browser send this: it sends cookies and passwords by itself. Only `Sec-Fetch-Site` and
  * `Origin` can tell. `strict`: one with a cookie and neither of them is not trusted, and one that no page made is not what is expected.
  */
-export function isForged({ url, headers }: Request, cors: Cors | undefined, strict: boolean): boolean {
+export function isForgedRequest({ url, headers }: Request, cors: Cors | undefined, strict: boolean): boolean {
   const authorization = headers.get("authorization");
   if (/^Bearer /i.test(authorization ?? "") || !(authorization || headers.has("cookie"))) return false;
   const origin = headers.get("origin");

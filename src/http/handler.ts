@@ -1,15 +1,21 @@
 import { BrokerError, type ErrorCode, quote, unauthorized } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
-import { checkNames, isResponse } from "../base/validate.ts";
+import { checkKnownKeys, isResponse } from "../base/validate.ts";
 import type { ErrorStage, Settings } from "../broker/options.ts";
 import type { Published, PublishOptions } from "../delivery/delivery-report.ts";
 import { inboxKey, keysOf, type NameRules, nonceOf } from "../event/channel-key.ts";
 import { checkEventType, type EventInput } from "../event/event.ts";
-import type { Start } from "../log/resume.ts";
-import { type Admission, type Attempt, type Authorize, admit, type Gate } from "./authorize.ts";
-import { presents } from "./bearer.ts";
+import type { StartOptions } from "../log/resume.ts";
+import {
+  type AccessRequest,
+  type Authorize,
+  type AuthorizeQueue,
+  type ResolvedGrant,
+  resolveGrant,
+} from "./authorize.ts";
+import { presentsToken } from "./bearer.ts";
 import { readText } from "./body.ts";
-import { isForged } from "./cors.ts";
+import { isForgedRequest } from "./cors.ts";
 import { answerMethod, asBrokerError, problem, withRetryAfter } from "./problem.ts";
 
 /** What trusted code says about a request, whichever kind it is. */
@@ -46,13 +52,13 @@ export interface EventOverrides extends Overrides {
 const CLIENT_ID_LENGTH = 26;
 
 /** What the face has of the broker behind it, which need not be in this process. */
-export interface Behind {
+export interface BrokerBackend {
   readonly settings: Pick<
     Settings,
     "authorize" | "cors" | "errorHandler" | "maxBodyBytes" | "paths" | "publishToken" | "retry"
   >;
   readonly names: NameRules;
-  readonly gate: Gate;
+  readonly authorizeQueue: AuthorizeQueue;
   /** Requests that were not answered as they wished. */
   readonly failures: Partial<Record<ErrorCode, number>>;
   /** @throws {@link BrokerError} `closed` */
@@ -66,23 +72,23 @@ export interface Behind {
   /** The stream of a new client; `undefined` for one that is turned away. */
   connect(
     request: Request,
-    admission: Admission,
+    admission: ResolvedGrant,
     clientId: string,
-    start: Start,
+    start: StartOptions,
     place: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published>;
   /** The last chunk of a stream. */
-  farewell(reason: ErrorCode | "closing", reconnect: boolean): Uint8Array<ArrayBuffer>;
+  endEvent(reason: ErrorCode | "closing", reconnect: boolean): Uint8Array<ArrayBuffer>;
   /** Reports what nobody was there to receive. Never rejects. */
-  background(stage: ErrorStage, error: unknown): Promise<void>;
+  reportError(stage: ErrorStage, error: unknown): Promise<void>;
 }
 
 /** The broker's HTTP face: requests in, responses out, and errors in the form of the user's choice. */
-export class HttpFace {
-  readonly #core: Behind;
+export class HttpHandler {
+  readonly #core: BrokerBackend;
 
-  constructor(core: Behind) {
+  constructor(core: BrokerBackend) {
     this.#core = core;
   }
 
@@ -111,7 +117,7 @@ export class HttpFace {
     const core = this.#core;
     const { names } = core;
     const id = overrides.id ?? single(query, "id", "bad-id");
-    const attempt: Wish = {
+    const attempt: RequestedAccess = {
       action: "connect",
       channels: names.channels(overrides.channels ?? query.getAll("channel")),
       clientId: id === undefined ? undefined : names.clientId(id),
@@ -122,7 +128,8 @@ export class HttpFace {
     try {
       const authorize = overrides.authorize ?? core.settings.authorize;
       // A page of another site could take the place of its visitor's own tabs, though it is not let read.
-      if (authorize && isForged(request, core.settings.cors, false)) throw new BrokerError("cross-origin", FORGED);
+      if (authorize && isForgedRequest(request, core.settings.cors, false))
+        throw new BrokerError("cross-origin", FORGED);
       const admission = authorize ? await this.#ask(authorize, request, overrides, attempt) : { ...attempt, ...OPEN };
       if (isResponse(admission)) return admission;
       const clientId = admission.clientId ?? randomName(CLIENT_ID_LENGTH);
@@ -155,7 +162,7 @@ export class HttpFace {
     if (id !== undefined && channels !== undefined) {
       throw new BrokerError("bad-request", "Event refused: it is for one client or for channels, not both.");
     }
-    const attempt: Wish = {
+    const attempt: RequestedAccess = {
       action: "publish",
       channels: names.targets(channels),
       clientId: id === undefined ? undefined : names.clientId(id),
@@ -176,18 +183,22 @@ export class HttpFace {
     // A key holds for who presents it: nobody can take another one's and so have its event taken for a repeated one.
     const { subject = null, byToken = false } = admission;
     const nonce = key === undefined ? undefined : nonceOf(JSON.stringify([byToken, subject]), key);
-    const published = await core.publish(keys, event, { nonce, recipient: id });
+    const published = await core.publish(keys, event, { idempotencyKey: nonce, recipient: id });
     return Response.json(published, { headers: { "cache-control": "no-store" } });
   }
 
   /** Who may publish: who presents the token, and whom `authorize` lets. */
-  #mayPublish(request: Request, overrides: EventOverrides, attempt: Wish): Admission | Promise<Admission | Response> {
+  #mayPublish(
+    request: Request,
+    overrides: EventOverrides,
+    attempt: RequestedAccess,
+  ): ResolvedGrant | Promise<ResolvedGrant | Response> {
     const { settings } = this.#core;
     const { publishToken, cors } = settings;
     const authorize = overrides.authorize ?? settings.authorize;
-    if (isForged(request, cors, true)) throw new BrokerError("cross-origin", FORGED);
+    if (isForgedRequest(request, cors, true)) throw new BrokerError("cross-origin", FORGED);
     const guard = overrides.guarded ? publishToken : undefined;
-    if (guard !== undefined && presents(request, [guard])) return { ...attempt, ...OPEN, byToken: true };
+    if (guard !== undefined && presentsToken(request, [guard])) return { ...attempt, ...OPEN, byToken: true };
     if (authorize) return this.#ask(authorize, request, overrides, attempt);
     if (!overrides.guarded) return { ...attempt, ...OPEN };
     if (guard !== undefined) throw unauthorized("Event refused: present the publish token as Authorization: Bearer.");
@@ -201,15 +212,15 @@ export class HttpFace {
     authorize: Authorize,
     request: Request,
     { context }: Overrides,
-    attempt: Wish,
-  ): Promise<Admission | Response> {
+    attempt: RequestedAccess,
+  ): Promise<ResolvedGrant | Response> {
     const core = this.#core;
     try {
-      const verdict = await core.gate.ask(authorize, { request, context, ...attempt });
-      return isResponse(verdict) ? verdict : admit(verdict, attempt, core.names);
+      const verdict = await core.authorizeQueue.run(authorize, { request, context, ...attempt });
+      return isResponse(verdict) ? verdict : resolveGrant(verdict, attempt, core.names);
     } catch (error) {
       if (error instanceof BrokerError && error.code !== "authorize-unavailable") throw error;
-      void core.background("authorize", error);
+      void core.reportError("authorize", error);
       throw asBrokerError(error);
     }
   }
@@ -218,7 +229,7 @@ export class HttpFace {
     const core = this.#core;
     const { cors } = core.settings;
     const fail = (thrown: unknown): Promise<Response> => {
-      if (!(thrown instanceof BrokerError)) void core.background("request", thrown);
+      if (!(thrown instanceof BrokerError)) void core.reportError("request", thrown);
       return this.#answerError(request, overrides, withRetryAfter(asBrokerError(thrown), core.settings.retry));
     };
     let response: Response;
@@ -242,7 +253,7 @@ export class HttpFace {
     core.failures[code] = (core.failures[code] ?? 0) + 1;
     // EventSource never comes back after a 503. It is told to come back later, and nothing that it could take for a position.
     if (status === 503 && request.method === "GET" && request.headers.get("accept")?.includes("text/event-stream")) {
-      return new Response(core.farewell(code === "closed" ? "closing" : code, true), { headers: STREAM_HEADERS });
+      return new Response(core.endEvent(code === "closed" ? "closing" : code, true), { headers: STREAM_HEADERS });
     }
     const handler = core.settings.errorHandler ?? overrides.errorHandler;
     try {
@@ -250,7 +261,7 @@ export class HttpFace {
       if (isResponse(answer)) return answer;
       throw new TypeError("errorHandler() gave no Response.");
     } catch (failure) {
-      void core.background("error-handler", failure);
+      void core.reportError("error-handler", failure);
       return problem(error);
     }
   }
@@ -262,7 +273,7 @@ const FORGED =
 const turnAway = (): Response => new Response(null, { status: 204, headers: { "cache-control": "no-store" } });
 
 /** What a request asks for. */
-type Wish = Pick<Attempt, "action" | "channels" | "clientId">;
+type RequestedAccess = Pick<AccessRequest, "action" | "channels" | "clientId">;
 /** Everything that was asked for, for ever. */
 const OPEN = { expiresAt: Infinity };
 
@@ -281,7 +292,7 @@ const EVENT_OVERRIDES = new Set([...COMMON_OVERRIDES, "type", "key", "guarded"])
 
 /** A router that passes its server or context beside the request would have its properties taken for overrides. */
 function checkOverrides(overrides: Overrides, known: ReadonlySet<string>): void {
-  checkNames("Handler", "override", known, overrides);
+  checkKnownKeys("Handler", "override", known, overrides);
   for (const name of ["authorize", "errorHandler"] as const) {
     const value: unknown = overrides[name];
     // What is none must not stand for the option of that name and decide nothing.
@@ -297,7 +308,7 @@ function single(query: URLSearchParams, name: string, code: ErrorCode): string |
   return value || undefined;
 }
 
-function startOf(request: Request, query: URLSearchParams, overrides: ClientOverrides): Start {
+function startOf(request: Request, query: URLSearchParams, overrides: ClientOverrides): StartOptions {
   const from = overrides.from ?? single(query, "from", "bad-request");
   if (from !== undefined && from !== "earliest")
     throw new BrokerError("bad-request", `Request refused: from=${quote(from)} is not "earliest".`);

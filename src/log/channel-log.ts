@@ -7,11 +7,11 @@ export interface Entry {
   /** When it was appended, epoch milliseconds. */
   readonly at: number;
   /** How many of its channels keep it; it is in the log as long as one does. */
-  keepers: number;
+  retainCount: number;
 }
 
 /** Events in order of their position; what goes, goes mostly from the front. */
-class Run {
+class EntryQueue {
   #entries: (Entry | undefined)[] = [];
   #first = 0;
 
@@ -59,75 +59,75 @@ class Run {
 }
 
 /** The events of one channel that are still there, and how far back that is. */
-export class Channel {
+export class ChannelLog {
   readonly key: string;
   /** The last event of this channel, in the log or not. */
   last: number;
   /** The last event of this channel that is not in the log any more; 0 while all are. */
-  dropped: number;
+  droppedThrough: number;
   /** The last one of those that the log dropped for want of room, and not because they were old. */
-  forced = 0;
+  evictedThrough = 0;
   /** Bytes of the events that it keeps. */
   bytes = 0;
   /** How many need this record. It is not forgotten meanwhile. */
   pins = 0;
-  readonly #kept = new Run();
+  readonly #retained = new EntryQueue();
   /** Events that this channel does not keep and another one does. All are older than those it keeps. */
-  readonly #lent = new Run();
+  readonly #retainedElsewhere = new EntryQueue();
 
   constructor(key: string, dropped: number) {
     this.key = key;
-    this.last = this.dropped = dropped;
+    this.last = this.droppedThrough = dropped;
   }
 
   /** How many events it keeps. */
   get size(): number {
-    return this.#kept.length;
+    return this.#retained.length;
   }
 
   /** The oldest event that it keeps. */
   get oldest(): Entry | undefined {
-    return this.#kept.at(0);
+    return this.#retained.at(0);
   }
 
   /** The `index`-th oldest event that can be read, kept by this channel or by another. */
   at(index: number): Entry | undefined {
-    const lent = this.#lent.length;
-    return index < lent ? this.#lent.at(index) : this.#kept.at(index - lent);
+    const lent = this.#retainedElsewhere.length;
+    return index < lent ? this.#retainedElsewhere.at(index) : this.#retained.at(index - lent);
   }
 
   /** The index of the first event after `seq`. */
   indexAfter(seq: number): number {
-    const lent = this.#lent.indexAfter(seq);
-    return lent < this.#lent.length ? lent : lent + this.#kept.indexAfter(seq);
+    const lent = this.#retainedElsewhere.indexAfter(seq);
+    return lent < this.#retainedElsewhere.length ? lent : lent + this.#retained.indexAfter(seq);
   }
 
-  keep(entry: Entry): void {
-    this.#kept.push(entry);
+  retain(entry: Entry): void {
+    this.#retained.push(entry);
     this.last = entry.seq;
     this.bytes += entry.bytes.length;
-    entry.keepers++;
+    entry.retainCount++;
   }
 
   /** Stops to keep the oldest event. */
-  release(): Entry | undefined {
-    const entry = this.#kept.shift();
+  releaseOldest(): Entry | undefined {
+    const entry = this.#retained.shift();
     if (!entry) return undefined;
     this.bytes -= entry.bytes.length;
-    if (--entry.keepers > 0) this.#lent.push(entry);
+    if (--entry.retainCount > 0) this.#retainedElsewhere.push(entry);
     return entry;
   }
 
   /** Its events up to there are kept elsewhere, or nowhere; those after it will be kept here. */
-  begin(seq: number): void {
+  startAfter(seq: number): void {
     this.last = Math.max(this.last, seq);
-    this.dropped = Math.max(this.dropped, seq);
+    this.droppedThrough = Math.max(this.droppedThrough, seq);
   }
 
   /** An event of this channel left the log. */
-  lost(entry: Entry, forced: boolean): void {
-    this.#lent.delete(entry);
-    if (entry.seq > this.dropped) this.dropped = entry.seq;
-    if (forced && entry.seq > this.forced) this.forced = entry.seq;
+  entryRemoved(entry: Entry, forced: boolean): void {
+    this.#retainedElsewhere.delete(entry);
+    if (entry.seq > this.droppedThrough) this.droppedThrough = entry.seq;
+    if (forced && entry.seq > this.evictedThrough) this.evictedThrough = entry.seq;
   }
 }

@@ -4,7 +4,7 @@ import { answerMethod, asBrokerError, problem, withRetryAfter } from "../http/pr
 const SOON = 1_000;
 
 /** Answers a program that watches the broker. Nobody keeps what it is told. */
-export async function answerMonitor(
+export async function respondToMonitor(
   request: Request,
   type: string,
   look: () => string | Promise<string>,

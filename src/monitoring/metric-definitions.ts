@@ -3,7 +3,7 @@ import { DISCONNECT_REASONS } from "../delivery/stream-connection.ts";
 import type { BrokerStats } from "./stats.ts";
 
 /** One thing that `stats()` says, as those who collect such things know it. */
-export interface Reading {
+export interface MetricDefinition {
   /** As Prometheus knows it, without `fanwire_` before it. One that ends in `_total` only goes up. Never changed: dashboards and alerts are made of it. */
   readonly name: string;
   readonly help: string;
@@ -13,16 +13,16 @@ export interface Reading {
   readonly values?: readonly string[];
 }
 
-export const READINGS: readonly Reading[] = [
+export const BROKER_METRICS: readonly MetricDefinition[] = [
   { name: "clients", help: "Connections.", read: (stats) => stats.clients },
-  { name: "recipients", help: "Client ids that are connected.", read: (stats) => stats.recipients },
+  { name: "client_ids", help: "Client ids that are connected.", read: (stats) => stats.ids },
   { name: "blocked_clients", help: "Clients that do not take what is for them.", read: (stats) => stats.blocked },
-  { name: "departing_clients", help: "Clients that have not read their end yet.", read: (stats) => stats.departing },
+  { name: "closing_clients", help: "Clients that have not read their end yet.", read: (stats) => stats.closing },
   { name: "channels", help: "Channels and inboxes that are read.", read: (stats) => stats.channels },
   { name: "events_published_total", help: "Events published here.", read: (stats) => stats.published },
-  { name: "events_handed_total", help: "Events handed to clients.", read: (stats) => stats.handed },
-  { name: "events_replayed_total", help: "Events handed to clients from the log.", read: (stats) => stats.replayed },
-  { name: "handed_bytes_total", help: "Bytes of events and gaps handed to clients.", read: (stats) => stats.bytes },
+  { name: "events_sent_total", help: "Events sent to clients.", read: (stats) => stats.sent },
+  { name: "events_replayed_total", help: "Events sent to clients from the log.", read: (stats) => stats.replayed },
+  { name: "sent_bytes_total", help: "Bytes of events and gaps sent to clients.", read: (stats) => stats.bytes },
   { name: "gaps_total", help: "Gaps told to clients.", read: (stats) => stats.gaps },
   { name: "overruns_total", help: "Clients overrun by the log while catching up.", read: (stats) => stats.overruns },
   {
@@ -40,7 +40,7 @@ export const READINGS: readonly Reading[] = [
 ];
 
 /** Those of who answers requests, which need not be where the log is. */
-export const OF_FACE: readonly Reading[] = [
+export const HTTP_METRICS: readonly MetricDefinition[] = [
   { name: "pending_requests", help: "Requests that wait for authorize.", read: (stats) => stats.pending },
   {
     name: "failures_total",
@@ -55,7 +55,10 @@ export const OF_FACE: readonly Reading[] = [
  * The values of a reading, each with its label's. All are there from the start, because a series that begins with its first count hides that
  * one; and no others, so that nobody can make series.
  */
-export function samplesOf({ read, values }: Reading, stats: BrokerStats): readonly (readonly [string, number])[] {
+export function samplesOf(
+  { read, values }: MetricDefinition,
+  stats: BrokerStats,
+): readonly (readonly [string, number])[] {
   const found = read(stats);
   return typeof found === "number" ? [["", found]] : (values ?? []).map((value) => [value, found[value] ?? 0]);
 }

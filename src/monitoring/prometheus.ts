@@ -1,17 +1,17 @@
-import { answerMonitor } from "./endpoint.ts";
-import { type Reading, samplesOf } from "./metric-definitions.ts";
+import { respondToMonitor } from "./endpoint.ts";
+import { type MetricDefinition, samplesOf } from "./metric-definitions.ts";
 import type { BrokerStats } from "./stats.ts";
 
 /** Tells Prometheus what `look` sees. */
-export const answerMetrics = (
+export const respondWithMetrics = (
   request: Request,
-  readings: readonly Reading[],
+  readings: readonly MetricDefinition[],
   look: () => BrokerStats | Promise<BrokerStats>,
 ): Promise<Response> =>
-  answerMonitor(request, "text/plain; version=0.0.4; charset=utf-8", async () => textOf(readings, await look()));
+  respondToMonitor(request, "text/plain; version=0.0.4; charset=utf-8", async () => textOf(readings, await look()));
 
 /** In Prometheus' text format, version 0.0.4. No value of a label has a character that would have to be escaped. */
-function textOf(readings: readonly Reading[], stats: BrokerStats): string {
+function textOf(readings: readonly MetricDefinition[], stats: BrokerStats): string {
   let text = "";
   for (const reading of readings) {
     const { help, label } = reading;

@@ -3,29 +3,29 @@ import type { Core } from "../broker/core.ts";
 import type { DisconnectReason } from "../delivery/stream-connection.ts";
 
 /**
- * What a broker counts, for this process. `published`, `handed`, `bytes`, `replayed`, `gaps`, `overruns`, `disconnects` and `failures` are
+ * What a broker counts, for this process. `published`, `sent`, `bytes`, `replayed`, `gaps`, `overruns`, `disconnects` and `failures` are
  * counters that begin at 0 with the broker; the others are what is now.
  */
 export interface BrokerStats {
   /** Connections. */
   readonly clients: number;
   /** Client ids that are connected. */
-  readonly recipients: number;
+  readonly ids: number;
   /** Connections that have something to receive and do not take it. */
   readonly blocked: number;
   /** Streams that were told to end and whose client has not read that yet. */
-  readonly departing: number;
+  readonly closing: number;
   /** Requests that wait for `authorize`. */
   readonly pending: number;
   /** Channels and inboxes that somebody reads. */
   readonly channels: number;
   /** Events published through this broker. */
   readonly published: number;
-  /** Events handed to clients: given to the runtime, not received. */
-  readonly handed: number;
-  /** Bytes of the events and gaps handed to clients. */
+  /** Events sent to clients: given to the runtime, not received. */
+  readonly sent: number;
+  /** Bytes of the events and gaps sent to clients. */
   readonly bytes: number;
-  /** Those of `handed` that came from the log, to clients that came back or were behind. */
+  /** Those of `sent` that came from the log, to clients that came back or were behind. */
   readonly replayed: number;
   /** Gaps told to clients. */
   readonly gaps: number;
@@ -46,16 +46,16 @@ export function statsOf(core: Core): BrokerStats {
   const log = session?.log;
   return {
     clients: core.clients.size,
-    recipients: new Set(Array.from(core.clients, ({ id }) => id)).size,
+    ids: new Set(Array.from(core.clients, ({ id }) => id)).size,
     blocked: core.stalled.size,
-    departing: core.departing.size,
-    pending: core.gate.pending,
+    closing: core.closing.size,
+    pending: core.authorizeQueue.pending,
     channels: fanout.channels,
     published: core.published,
-    handed: fanout.handed,
-    bytes: fanout.bytes,
-    replayed: fanout.replayed,
-    gaps: fanout.gaps,
+    sent: fanout.sentEvents,
+    bytes: fanout.sentBytes,
+    replayed: fanout.replayedEvents,
+    gaps: fanout.sentGaps,
     overruns: fanout.overruns,
     disconnects: { ...core.disconnects },
     failures: { ...core.failures },

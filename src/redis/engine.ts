@@ -1,8 +1,8 @@
 import type { Engine } from "../engine/engine.ts";
 import type { LogOptions } from "../log/log.ts";
-import { replicaEngine } from "../shared-log/shared-log-engine.ts";
+import { sharedLogEngine } from "../shared-log/shared-log-engine.ts";
 import { type RedisOptions, resolveRedisOptions } from "./options.ts";
-import { redisRemote } from "./redis-log.ts";
+import { redisLog } from "./redis-log.ts";
 
 /** Options of {@link redisEngine}. */
 export interface RedisEngineOptions extends RedisOptions, Pick<LogOptions, "logBytes"> {}
@@ -22,5 +22,5 @@ export interface RedisEngineOptions extends RedisOptions, Pick<LogOptions, "logB
  */
 export function redisEngine({ logBytes, ...options }: RedisEngineOptions): Engine {
   const { retention, maxChannels } = resolveRedisOptions(options);
-  return replicaEngine(redisRemote(options), { logBytes, maxChannels, retention });
+  return sharedLogEngine(redisLog(options), { logBytes, maxChannels, retention });
 }

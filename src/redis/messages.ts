@@ -1,11 +1,11 @@
-import type { Mark, Message, Order } from "../shared-log/shared-log.ts";
+import type { Checkpoint, FeedEvent, PeerCommand } from "../shared-log/shared-log.ts";
 
 // What scripts send through the feed, and what they answer.
 
 /** An order, and the process that it comes from. */
 export interface Sent {
   readonly from: string;
-  readonly order: Order;
+  readonly order: PeerCommand;
   readonly id: string;
 }
 
@@ -27,7 +27,7 @@ function parseEpoch(epoch: string | undefined): string {
 }
 
 /** An event: epoch, position, number of keys, for each the position before and the key, and the text. @throws for what is none. */
-export function parseMessage(whole: string): Message {
+export function parseMessage(whole: string): FeedEvent {
   let at = 0;
   const line = (): string => {
     const end = whole.indexOf("\n", at);
@@ -52,8 +52,8 @@ export function parseOrder(whole: string): Sent {
   const [what, from = "", barFor, clientId = "", subject, id = "", ...more] = whole.split("\n");
   if ((what !== "!disconnect" && what !== "!replace") || clientId === "" || id === "" || more.length > 0)
     throw new Error("Redis message refused: it is no order.");
-  const order: Order = {
-    do: what === "!replace" ? "replace" : "disconnect",
+  const order: PeerCommand = {
+    type: what === "!replace" ? "replace" : "disconnect",
     clientId,
     subject: subject === "" ? undefined : subject,
     barFor: parseSeq(barFor),
@@ -67,7 +67,7 @@ interface Part {
   readonly token: number;
   readonly part: number;
   readonly parts: number;
-  readonly mark: Mark;
+  readonly mark: Checkpoint;
   readonly forgotten: number;
   /** The channels that an event was in since the first part, and where. */
   readonly changed: ReadonlyMap<string, number>;
@@ -105,7 +105,7 @@ export class Assembly {
    *
    * @throws for what is no part.
    */
-  take(whole: string, keysOf: (token: number) => readonly string[] | undefined): Mark | undefined {
+  take(whole: string, keysOf: (token: number) => readonly string[] | undefined): Checkpoint | undefined {
     const part = parsePart(whole);
     if (part.parts === 1) return part.mark;
     const before = part.part === 1 ? [] : (this.#parts.get(part.token) ?? []);

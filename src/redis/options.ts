@@ -1,4 +1,4 @@
-import { checkNumbers, overlay } from "../base/validate.ts";
+import { checkNumbers, withDefaults } from "../base/validate.ts";
 import type { Retention } from "../log/log.ts";
 import { type RedisClient, type RedisSubscriber, wrap } from "./clients/clients.ts";
 import type { Wrapped } from "./clients/connection.ts";
@@ -71,8 +71,8 @@ const REFUSED = /[{}\0-\x1f\x7f]/;
 
 /** @throws `TypeError` and `RangeError` for what no engine can be made with. */
 export function resolveRedisOptions(options: RedisOptions): RedisSettings {
-  const all = overlay<Required<RedisOptions>>(WHERE, "option", DEFAULTS, options);
-  const retention = overlay<RedisSettings["retention"]>(WHERE, "retention option", RETENTION, all.retention);
+  const all = withDefaults<Required<RedisOptions>>(WHERE, "option", DEFAULTS, options);
+  const retention = withDefaults<RedisSettings["retention"]>(WHERE, "retention option", RETENTION, all.retention);
   const { prefix, maxChannels = 0, keyWindow = 0, commandTimeout = 0, lease = 0, waitReplicas = 0 } = all;
   if (typeof prefix !== "string" || prefix === "" || prefix.length > 100 || REFUSED.test(prefix)) {
     throw new TypeError(

@@ -1,17 +1,17 @@
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
-import type { Appended } from "../engine/engine.ts";
+import type { AppendResult } from "../engine/engine.ts";
 import { fingerprint } from "../engine/idempotency.ts";
 import type { MaxReplay } from "../log/resume.ts";
 import type {
-  Entered,
-  Page,
   Presence,
-  Record,
-  Remote,
-  RemoteListener,
-  RemoteSession,
-  Survey,
+  PresenceResult,
+  ReplayPage,
+  SharedHistoryBounds,
+  SharedLog,
+  SharedLogListener,
+  SharedLogSession,
+  StoredEvent,
 } from "../shared-log/shared-log.ts";
 import { Commands } from "./commands.ts";
 import { down, unknown } from "./errors.ts";
@@ -34,17 +34,17 @@ const ORDERS = 2_000;
 /** A number as scripts take it; what has no bound is below 0. */
 const bound = (value: number): string => (value === Infinity ? "-1" : String(Math.ceil(value)));
 
-/** A log in Redis 7.0 or later, or Valkey, as {@link Remote}. @throws as {@link resolveRedisOptions} */
-export function redisRemote(options: RedisOptions): Remote {
+/** A log in Redis 7.0 or later, or Valkey, as {@link SharedLog}. @throws as {@link resolveRedisOptions} */
+export function redisLog(options: RedisOptions): SharedLog {
   const settings = resolveRedisOptions(options);
   return { open: (listener) => new RedisSession(settings, listener) };
 }
 
-class RedisSession implements RemoteSession {
+class RedisSession implements SharedLogSession {
   readonly lease: number;
 
   readonly #settings: RedisSettings;
-  readonly #listener: RemoteListener;
+  readonly #listener: SharedLogListener;
   readonly #commands: Commands;
   readonly #feed: Feed;
   readonly #process = randomName(16);
@@ -63,7 +63,7 @@ class RedisSession implements RemoteSession {
   /** The last event that came through this feed: one of several channels comes several times. */
   #last: Seen;
 
-  constructor(settings: RedisSettings, listener: RemoteListener) {
+  constructor(settings: RedisSettings, listener: SharedLogListener) {
     this.#settings = settings;
     this.#listener = listener;
     const { client, subscriber, base, commandTimeout, retention } = settings;
@@ -72,10 +72,10 @@ class RedisSession implements RemoteSession {
     this.lease = Math.ceil(settings.lease / 3);
     this.#commands = new Commands(client, base, commandTimeout, {
       commands: (isThere) => {
-        listener.commands(isThere);
+        listener.onCommands(isThere);
         if (isThere) void this.#askOrders();
       },
-      failed: (error) => listener.failed(error),
+      failed: (error) => listener.onError(error),
       hello: (next, before) => [...this.#alive(), before, next, base],
     });
     this.#feed = new Feed(
@@ -92,10 +92,10 @@ class RedisSession implements RemoteSession {
           this.#assembly = new Assembly();
           this.#asked.clear();
           if (isThere) this.#ordersSince ??= this.#lastOrder;
-          listener.feed(isThere);
+          listener.onFeed(isThere);
           if (isThere) void this.#askOrders();
         },
-        failed: (error) => listener.failed(error),
+        failed: (error) => listener.onError(error),
       },
     );
   }
@@ -106,7 +106,7 @@ class RedisSession implements RemoteSession {
     seen: Seen,
     nonce: string | undefined,
     recipient: string | undefined,
-  ): Promise<Appended> {
+  ): Promise<AppendResult> {
     const { base, keyWindow, maxChannels, waitReplicas, commandTimeout } = this.#settings;
     const print = nonce === undefined ? "" : fingerprint(`${[...keys].sort().join("\n")}\n${text}`);
     const commands = this.#commands;
@@ -149,7 +149,7 @@ class RedisSession implements RemoteSession {
     return this.#feed.unsubscribe(this.#channels(keys));
   }
 
-  async mark(token: number, keys: readonly string[], seen: Seen): Promise<void> {
+  async requestCheckpoint(token: number, keys: readonly string[], seen: Seen): Promise<void> {
     const parts = Math.max(1, Math.ceil(keys.length / KEYS_A_CALL));
     if (parts > 1) this.#asked.set(token, keys);
     try {
@@ -176,21 +176,26 @@ class RedisSession implements RemoteSession {
     throw down();
   }
 
-  async read(epoch: string, keys: readonly string[], after: number, bytes: number): Promise<Page> {
+  async read(epoch: string, keys: readonly string[], after: number, bytes: number): Promise<ReplayPage> {
     const args = [epoch, String(after), bound(Math.min(bytes, Number.MAX_SAFE_INTEGER)), ...this.#retention, ...keys];
     const answer = (await this.#commands.run("read", args)) as string[];
     const [current = "", through, dropped = ""] = answer;
-    if (through === undefined) return { epoch: current, records: [], through: 0, dropped: keys.map(() => 0) };
-    const records: Record[] = [];
+    if (through === undefined) return { epoch: current, records: [], through: 0, droppedThrough: keys.map(() => 0) };
+    const records: StoredEvent[] = [];
     for (let index = 3; index + 2 < answer.length; index += 3) {
       const [seq, names = "", text = ""] = answer.slice(index, index + 3);
       records.push({ seq: parseSeq(seq), keys: names.split("\n"), text });
     }
     const droppedOf = dropped === "" ? [] : dropped.split(" ").map(parseSeq);
-    return { epoch: current, records, through: parseSeq(through), dropped: droppedOf };
+    return { epoch: current, records, through: parseSeq(through), droppedThrough: droppedOf };
   }
 
-  async survey(epoch: string, keys: readonly string[], from: number, max: MaxReplay): Promise<Survey> {
+  async historyBounds(
+    epoch: string,
+    keys: readonly string[],
+    from: number,
+    max: MaxReplay,
+  ): Promise<SharedHistoryBounds> {
     const most = [bound(max.events ?? Infinity), bound(max.bytes ?? Infinity)];
     const args = [epoch, String(from), ...most, ...this.#retention, ...keys];
     const [current = "", head, floor, ...lines] = (await this.#commands.run("survey", args)) as string[];
@@ -209,7 +214,7 @@ class RedisSession implements RemoteSession {
     presences: readonly Presence[],
     rule: "allow" | "reject" | "replace",
     linger: number,
-  ): Promise<readonly Entered[]> {
+  ): Promise<readonly PresenceResult[]> {
     this.#linger = linger;
     const answers = this.#pages(presences).map((some) =>
       this.#commands.run("enter", [...this.#alive(), rule, this.#settings.base, ...some]),
@@ -286,7 +291,7 @@ class RedisSession implements RemoteSession {
     try {
       this.#take(channel.slice(this.#settings.base.length + 1), text);
     } catch (error) {
-      this.#listener.failed(error);
+      this.#listener.onError(error);
     }
   }
 
@@ -295,7 +300,7 @@ class RedisSession implements RemoteSession {
       const mark = this.#assembly.take(text, (token) => this.#asked.get(token));
       if (!mark) return;
       this.#asked.delete(mark.token);
-      this.#listener.marked(mark);
+      this.#listener.onCheckpoint(mark);
     } else if (channel === "inbox" && text.startsWith("!")) {
       this.#takeOrder(text);
     } else {
@@ -303,7 +308,7 @@ class RedisSession implements RemoteSession {
       const { epoch, seq } = message;
       if (this.#last?.epoch === epoch && seq <= this.#last.seq) return;
       this.#last = { epoch, seq };
-      this.#listener.message(message);
+      this.#listener.onEvent(message);
     }
   }
 
@@ -316,7 +321,7 @@ class RedisSession implements RemoteSession {
       if (this.#orders.size <= ORDERS) break;
       this.#orders.delete(oldest);
     }
-    if (from !== this.#process) this.#listener.ordered(order);
+    if (from !== this.#process) this.#listener.onCommand(order);
   }
 
   /** Carries out what it was not told while the feed was lost; of before its first one there is nothing. */

@@ -1,36 +1,42 @@
-import type { Channel } from "../log/channel-log.ts";
-import type { Follower, Log } from "../log/log.ts";
-import type { Followed } from "./channel-subscriptions.ts";
-import type { Mark, Page, Record } from "./shared-log.ts";
+import type { ChannelLog } from "../log/channel-log.ts";
+import type { EngineListener, Log } from "../log/log.ts";
+import type { ChannelSubscriptions } from "./channel-subscriptions.ts";
+import type { Checkpoint, ReplayPage, StoredEvent } from "./shared-log.ts";
 
 /** Channels that are read at once. */
 const GROUP = 256;
 
 /** A channel that is behind, and where it is to be. */
-interface Behind {
+interface LaggingChannel {
   readonly key: string;
-  readonly channel: Channel;
+  readonly channel: ChannelLog;
   readonly last: number;
   /** How far what it missed is not kept any more. */
   dropped: number;
-  /** The first event that it missed and that later ones of other channels were handed on before, and the last one. */
+  /** The first event that it missed and that later ones of other channels were sent on before, and the last one. */
   late: { readonly first: number; last: number } | undefined;
   /** It was read up to there. */
   through: number;
 }
 
 /** Puts what did not come through the feed into the log, up to a mark. */
-export class Healing {
+export class CatchUp {
   readonly #log: Log;
-  readonly #follower: Follower;
-  readonly #followed: Followed;
-  readonly #mark: Mark;
-  readonly #behind: Behind[] = [];
-  readonly #records = new Map<number, Record>();
+  readonly #follower: EngineListener;
+  readonly #followed: ChannelSubscriptions;
+  readonly #mark: Checkpoint;
+  readonly #behind: LaggingChannel[] = [];
+  readonly #records = new Map<number, StoredEvent>();
   #bytes = 0;
 
   /** `keys` are those that the mark was asked for with. */
-  constructor(log: Log, follower: Follower, followed: Followed, keys: readonly string[], mark: Mark) {
+  constructor(
+    log: Log,
+    follower: EngineListener,
+    followed: ChannelSubscriptions,
+    keys: readonly string[],
+    mark: Checkpoint,
+  ) {
     this.#log = log;
     this.#follower = follower;
     this.#followed = followed;
@@ -50,7 +56,7 @@ export class Healing {
 
   /** Reads and applies. `false` if it was not to be done: the log began anew, or it `isOver`. What `failed` is read again after it was told. */
   async run(
-    read: (keys: readonly string[], from: number) => Promise<Page>,
+    read: (keys: readonly string[], from: number) => Promise<ReplayPage>,
     isOver: () => boolean,
     failed: (error: unknown) => Promise<void>,
   ): Promise<boolean> {
@@ -82,8 +88,8 @@ export class Healing {
   }
 
   async #readGroup(
-    group: readonly Behind[],
-    read: (keys: readonly string[], from: number) => Promise<Page>,
+    group: readonly LaggingChannel[],
+    read: (keys: readonly string[], from: number) => Promise<ReplayPage>,
     isOver: () => boolean,
   ): Promise<void> {
     const keys = group.map(({ key }) => key);
@@ -95,7 +101,7 @@ export class Healing {
       if (page.epoch !== this.#log.epoch || page.through <= from) throw new Error("The log began anew.");
       from = page.through;
       for (const [index, behind] of group.entries()) {
-        const dropped = page.dropped[index] ?? 0;
+        const dropped = page.droppedThrough[index] ?? 0;
         behind.through = from;
         if (dropped > behind.channel.last) behind.dropped = Math.max(behind.dropped, dropped);
       }
@@ -105,7 +111,7 @@ export class Healing {
     }
   }
 
-  #take(record: Record, byKey: ReadonlyMap<string, Behind>): void {
+  #take(record: StoredEvent, byKey: ReadonlyMap<string, LaggingChannel>): void {
     const { seq, keys, text } = record;
     if (seq > this.#mark.head) return;
     for (const key of keys) {
@@ -134,12 +140,12 @@ export class Healing {
     if (!isTooMuch) {
       const records = [...this.#records.values()].sort((a, b) => a.seq - b.seq);
       for (const { seq, keys, text } of records) {
-        const channels: Channel[] = [];
+        const channels: ChannelLog[] = [];
         for (const key of keys) {
           const channel = this.#followed.channel(key);
           if (channel && channel.last < seq) channels.push(channel);
         }
-        if (channels.length > 0) log.add(seq, keys, channels, text);
+        if (channels.length > 0) log.appendAt(seq, keys, channels, text);
       }
     }
     // What was kept until just now, and is not any more.
@@ -148,10 +154,10 @@ export class Healing {
     log.advance(this.#mark.head);
   }
 
-  #miss(key: string, channel: Channel, from: number, through: number): void {
+  #miss(key: string, channel: ChannelLog, from: number, through: number): void {
     if (through <= channel.last) return;
-    channel.begin(through);
+    channel.startAfter(through);
     // Who is beyond the head came with a position that was told elsewhere.
-    this.#follower.missed?.(key, from, Math.min(through, this.#log.head));
+    this.#follower.onMissed?.(key, from, Math.min(through, this.#log.head));
   }
 }

@@ -1,19 +1,19 @@
 import { after, now } from "../base/runtime.ts";
-import type { Channel } from "../log/channel-log.ts";
+import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
-import type { Mark } from "./shared-log.ts";
+import type { Checkpoint } from "./shared-log.ts";
 
 /** Milliseconds that a channel is followed on after its last reader has left: most who leave come back. */
 const LINGER = 10_000;
 
 /** A channel that somebody reads, or read not long ago. */
-interface Follow {
+interface Subscription {
   readers: number;
   idleSince: number;
   /** Whether its messages are certain to come. */
   isSubscribed: boolean;
   /** Its record, complete from where it begins up to the head of the log, or to where the feed was lost. */
-  channel: Channel | undefined;
+  channel: ChannelLog | undefined;
   /** The last mark that this was compared with: nothing up to there is missing. */
   proved: number;
   /** Whether that is so up to now. */
@@ -31,8 +31,8 @@ interface Waiter {
 const isInbox = (key: string): boolean => key.startsWith("@");
 
 /** The channels that a process follows: each once, however many read it. */
-export class Followed {
-  readonly #follows = new Map<string, Follow>();
+export class ChannelSubscriptions {
+  readonly #follows = new Map<string, Subscription>();
   /** Those without a reader. */
   readonly #idle = new Set<string>();
   readonly #missing = new Set<string>();
@@ -60,7 +60,7 @@ export class Followed {
   }
 
   /** The record of a channel that has one. */
-  channel(key: string): Channel | undefined {
+  channel(key: string): ChannelLog | undefined {
     return this.#follows.get(key)?.channel;
   }
 
@@ -170,7 +170,7 @@ export class Followed {
   }
 
   /** These are complete up to the head: from where they are on, or from `last`, of those that have no record. */
-  join(keys: readonly string[], { head, last }: Mark): void {
+  join(keys: readonly string[], { head, last }: Checkpoint): void {
     for (const [index, key] of keys.entries()) {
       const follow = this.#follows.get(key);
       // It may be another one than when this was asked for.
@@ -211,13 +211,13 @@ export class Followed {
     for (const { waiters } of this.#follows.values()) for (const waiter of [...(waiters ?? [])]) waiter.reject(error);
   }
 
-  #begin(key: string, follow: Follow, last: number): void {
+  #begin(key: string, follow: Subscription, last: number): void {
     if (follow.channel) return;
     follow.channel = this.#log.pin(key);
-    follow.channel.begin(last);
+    follow.channel.startAfter(last);
   }
 
-  #drop(key: string, { channel }: Follow): void {
+  #drop(key: string, { channel }: Subscription): void {
     this.#follows.delete(key);
     this.#idle.delete(key);
     this.#missing.delete(key);

@@ -1,19 +1,19 @@
 import { every, now } from "../base/runtime.ts";
-import type { Presences } from "../engine/engine.ts";
-import type { Entered, Presence, RemoteSession } from "./shared-log.ts";
+import type { PresenceStore } from "../engine/engine.ts";
+import type { Presence, PresenceResult, SharedLogSession } from "./shared-log.ts";
 
-type Rule = Parameters<Presences["enter"]>[1];
+type Rule = Parameters<PresenceStore["enter"]>[1];
 
 /** Who wants to enter, and is told whether it did. */
 interface Entrance {
   readonly presence: Presence;
-  readonly resolve: (entered: Entered) => void;
+  readonly resolve: (entered: PresenceResult) => void;
   readonly reject: (error: unknown) => void;
 }
 
 /** The clients of this process, as the others know them. Those who come at the same time are entered together. */
-export class Roster implements Presences {
-  readonly #remote: RemoteSession;
+export class PresenceSync implements PresenceStore {
+  readonly #remote: SharedLogSession;
   readonly #failed: (error: unknown) => void;
   readonly #present = new Map<Presence, number>();
   readonly #keys = new Map<string, Presence>();
@@ -23,13 +23,13 @@ export class Roster implements Presences {
   #isEntering = false;
   readonly #stop: () => void;
 
-  constructor(remote: RemoteSession, failed: (error: unknown) => void) {
+  constructor(remote: SharedLogSession, failed: (error: unknown) => void) {
     this.#remote = remote;
     this.#failed = failed;
     this.#stop = every(remote.lease, () => void this.renew());
   }
 
-  enter(presence: Presence, rule: Rule, linger: number): Promise<Entered> {
+  enter(presence: Presence, rule: Rule, linger: number): Promise<PresenceResult> {
     return new Promise((resolve, reject) => {
       this.#entering.push({ presence, resolve, reject });
       if (!this.#isEntering) void this.#enter(rule, linger);

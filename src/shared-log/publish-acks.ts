@@ -5,14 +5,14 @@ import type { Position } from "../event/position.ts";
 const RETURN = 1_000;
 
 /** Publishers that wait for their events to come back through the feed. */
-export class Returns {
+export class PublishAcks {
   readonly #isBack: (position: Position) => boolean;
   readonly #tooLate: () => void;
   /** In the order of their positions, which is that of the answers. */
   readonly #waiting = new Map<() => void, Position>();
   #cancel: (() => void) | undefined;
 
-  /** `isBack` says whether an event was handed on, or nobody knows whether it will be; `tooLate` is told when one did not come in time. */
+  /** `isBack` says whether an event was sent on, or nobody knows whether it will be; `tooLate` is told when one did not come in time. */
   constructor(isBack: (position: Position) => boolean, tooLate: () => void) {
     this.#isBack = isBack;
     this.#tooLate = tooLate;

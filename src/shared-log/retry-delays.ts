@@ -4,7 +4,7 @@ import { after } from "../base/runtime.ts";
 const PAUSE = 250;
 
 /** Waiting until something is tried again, until there is nothing to try for any more. */
-export class Pauses {
+export class RetryDelays {
   readonly #ends = new Set<() => void>();
 
   wait(): Promise<void> {

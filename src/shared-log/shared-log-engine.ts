@@ -1,18 +1,25 @@
 import { BrokerError } from "../base/errors.ts";
 import { after, every } from "../base/runtime.ts";
-import { type PageHome, Pages } from "../delivery/history-loader.ts";
-import type { Appended, Engine, Session } from "../engine/engine.ts";
+import { HistoryLoader, type HistoryLoaderHost } from "../delivery/history-loader.ts";
+import type { AppendResult, Engine, EngineSession } from "../engine/engine.ts";
 import type { Position } from "../event/position.ts";
-import type { Channel } from "../log/channel-log.ts";
-import { type Follower, Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
-import type { MaxReplay, Surveyed } from "../log/resume.ts";
-import { Healing } from "./catch-up.ts";
-import { Followed } from "./channel-subscriptions.ts";
-import { type Asked, Marks } from "./checkpoints.ts";
-import { Roster } from "./presence-sync.ts";
-import { Returns } from "./publish-acks.ts";
-import { Pauses } from "./retry-delays.ts";
-import type { Mark, Message, Page, Remote, RemoteListener, RemoteSession } from "./shared-log.ts";
+import type { ChannelLog } from "../log/channel-log.ts";
+import { type EngineListener, Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
+import { CatchUp } from "./catch-up.ts";
+import { ChannelSubscriptions } from "./channel-subscriptions.ts";
+import { type Asked, Checkpoints } from "./checkpoints.ts";
+import { PresenceSync } from "./presence-sync.ts";
+import { PublishAcks } from "./publish-acks.ts";
+import { RetryDelays } from "./retry-delays.ts";
+import type {
+  Checkpoint,
+  FeedEvent,
+  ReplayPage,
+  SharedLog,
+  SharedLogListener,
+  SharedLogSession,
+} from "./shared-log.ts";
 
 /** Bytes of events in one page, about. */
 const PAGE = 48 * 1024;
@@ -26,9 +33,12 @@ const PAST = 100;
 const NOT_NOW = new Error("The store is away, or has begun anew.");
 
 /** An engine over a log that several processes share. `options` bound what one of them holds of it. */
-export function replicaEngine(remote: Remote, options: LogOptions = {}): Engine {
+export function sharedLogEngine(remote: SharedLog, options: LogOptions = {}): Engine {
   const bounds = resolveLogOptions("replicaEngine()", options);
-  return { open: (follower) => new Replica(remote, new Log("", bounds), follower, (epoch) => new Log(epoch, bounds)) };
+  return {
+    open: (follower) =>
+      new SharedLogEngineSession(remote, new Log("", bounds), follower, (epoch) => new Log(epoch, bounds)),
+  };
 }
 
 /**
@@ -36,18 +46,18 @@ export function replicaEngine(remote: Remote, options: LogOptions = {}): Engine 
  *
  * It does not trust the feed. Every event says which one was before it in its channel; every few seconds a mark comes through the feed that says
  * where each channel is. What is missing is read, once for all clients. What cannot be put in order any more, because later events of other
- * channels were handed on, is left to each reader: who is behind it reads it, who is past it is told.
+ * channels were sent on, is left to each reader: who is behind it reads it, who is past it is told.
  *
  * A feed that was lost, or that cannot be believed, is `joining`: nothing that comes is taken until a mark has come that says where all channels
  * are. Then it is `healing`: what was missed is read, and what comes meanwhile waits. Then it is `up`.
  */
-class Replica implements Session, RemoteListener {
-  readonly presences: Roster;
+class SharedLogEngineSession implements EngineSession, SharedLogListener {
+  readonly presence: PresenceSync;
   #log: Log;
   readonly #makeLog: (epoch: string) => Log;
-  readonly #follower: Follower;
-  readonly #remote: RemoteSession;
-  readonly #followed: Followed;
+  readonly #follower: EngineListener;
+  readonly #remote: SharedLogSession;
+  readonly #followed: ChannelSubscriptions;
   readonly #past = new Set<string>();
   #state: "lost" | "joining" | "healing" | "up" = "lost";
   #hasCommands = false;
@@ -55,25 +65,25 @@ class Replica implements Session, RemoteListener {
   #starting: Promise<void> | undefined;
   #started: (() => void) | undefined;
   #isClosed = false;
-  readonly #marks: Marks;
+  readonly #marks: Checkpoints;
   /** What came while something was being healed. */
-  #waiting: (Message | Mark)[] = [];
+  #waiting: (FeedEvent | Checkpoint)[] = [];
   #waitingBytes = 0;
   #isPumping = false;
   /** Counts how often it was begun to take nothing of the feed. */
   #round = 0;
-  readonly #returns: Returns;
-  readonly #pauses = new Pauses();
+  readonly #returns: PublishAcks;
+  readonly #pauses = new RetryDelays();
   /** The last position that this process knows of. */
   #seen: Position | undefined;
   readonly #stopEcho: () => void;
 
-  constructor(remote: Remote, log: Log, follower: Follower, makeLog: (epoch: string) => Log) {
+  constructor(remote: SharedLog, log: Log, follower: EngineListener, makeLog: (epoch: string) => Log) {
     this.#log = log;
     this.#makeLog = makeLog;
     this.#follower = follower;
-    log.followers.add(follower);
-    this.#followed = new Followed(log);
+    log.listeners.add(follower);
+    this.#followed = new ChannelSubscriptions(log);
     this.#starting = new Promise((resolve) => {
       const cancel = after(PATIENCE, resolve, true);
       this.#started = () => {
@@ -86,13 +96,13 @@ class Replica implements Session, RemoteListener {
       this.#starting = undefined;
     });
     this.#remote = remote.open(this);
-    this.#marks = new Marks(this.#remote, () => {
-      this.failed(new Error("Nothing comes through the feed; it is made anew."));
+    this.#marks = new Checkpoints(this.#remote, () => {
+      this.onError(new Error("Nothing comes through the feed; it is made anew."));
       this.#lose();
       this.#remote.renewFeed();
     });
-    this.presences = new Roster(this.#remote, (error) => this.failed(error));
-    this.#returns = new Returns(
+    this.presence = new PresenceSync(this.#remote, (error) => this.onError(error));
+    this.#returns = new PublishAcks(
       (position) => this.#isBack(position),
       () => void this.#echo(),
     );
@@ -107,7 +117,7 @@ class Replica implements Session, RemoteListener {
     return this.#state === "up" && this.#hasCommands ? "up" : "down";
   }
 
-  async append(keys: readonly string[], text: string, nonce?: string, recipient?: string): Promise<Appended> {
+  async append(keys: readonly string[], text: string, nonce?: string, recipient?: string): Promise<AppendResult> {
     // All that wait for this go on in their order.
     if (this.#starting !== undefined) await this.#starting;
     const appended = await this.#remote.append(keys, text, this.#seen, nonce, recipient);
@@ -136,29 +146,29 @@ class Replica implements Session, RemoteListener {
     this.#followed.remove(keys);
   }
 
-  async read(keys: readonly string[], from: number): Promise<Page> {
+  async read(keys: readonly string[], from: number): Promise<ReplayPage> {
     const { epoch } = this.#log;
     const page = await this.#remote.read(epoch, keys, from, PAGE);
     this.#suspect(epoch, page.epoch);
     return page;
   }
 
-  pages(home: PageHome): Pages {
-    return new Pages((keys, from) => this.read(keys, from), home);
+  pages(home: HistoryLoaderHost): HistoryLoader {
+    return new HistoryLoader((keys, from) => this.read(keys, from), home);
   }
 
-  async survey(keys: readonly string[], from: number, max: MaxReplay): Promise<Surveyed> {
+  async historyBounds(keys: readonly string[], from: number, max: MaxReplay): Promise<HistoryBounds> {
     const { epoch } = this.#log;
-    const survey = await this.#remote.survey(epoch, keys, from, max);
+    const survey = await this.#remote.historyBounds(epoch, keys, from, max);
     this.#suspect(epoch, survey.epoch);
     if (survey.epoch !== epoch) throw new BrokerError("engine-down", "Refused: the log began anew.");
     const channels = survey.channels.map((extent, index) => ({ key: keys[index] as string, ...extent }));
     return { ...survey, channels };
   }
 
-  async newest(): Promise<Position> {
+  async head(): Promise<Position> {
     if (this.#starting !== undefined) await this.#starting;
-    const { epoch, head } = await this.#remote.survey("", [], 0, {});
+    const { epoch, head } = await this.#remote.historyBounds("", [], 0, {});
     return { epoch, seq: head };
   }
 
@@ -169,13 +179,13 @@ class Replica implements Session, RemoteListener {
     this.#stopEcho();
     this.#lose();
     this.#pauses.end();
-    this.presences.close();
+    this.presence.close();
     this.#followed.fail(NOT_NOW);
-    this.#log.followers.delete(this.#follower);
+    this.#log.listeners.delete(this.#follower);
     this.#remote.close(linger);
   }
 
-  feed(isThere: boolean): void {
+  onFeed(isThere: boolean): void {
     if (this.#isClosed) return;
     this.#lose();
     if (!isThere) return;
@@ -183,25 +193,25 @@ class Replica implements Session, RemoteListener {
     this.#rejoin();
   }
 
-  commands(isThere: boolean): void {
+  onCommands(isThere: boolean): void {
     if (this.#isClosed) return;
     this.#hasCommands = isThere;
     if (!isThere) return;
     this.#started?.();
     // What the store had of this process may be lost.
-    void this.presences.renew();
+    void this.presence.renew();
     void this.#pump();
   }
 
-  ordered(order: Parameters<RemoteListener["ordered"]>[0]): void {
-    if (!this.#isClosed) this.#follower.ordered?.(order);
+  onCommand(order: Parameters<SharedLogListener["onCommand"]>[0]): void {
+    if (!this.#isClosed) this.#follower.onCommand?.(order);
   }
 
-  failed(error: unknown): void {
-    if (!this.#isClosed) this.#follower.failed?.(error);
+  onError(error: unknown): void {
+    if (!this.#isClosed) this.#follower.onError?.(error);
   }
 
-  message(message: Message): void {
+  onEvent(message: FeedEvent): void {
     const { epoch, seq, keys, text } = message;
     if (this.#state === "healing") {
       this.#keepWaiting(message, text.length);
@@ -210,7 +220,7 @@ class Replica implements Session, RemoteListener {
       if (!channels) {
         this.#rejoin();
       } else if (seq > this.#log.head) {
-        if (channels.length > 0) this.#log.add(seq, keys, channels, text);
+        if (channels.length > 0) this.#log.appendAt(seq, keys, channels, text);
         else this.#log.advance(seq);
         this.#see(message);
         this.#returns.release();
@@ -219,8 +229,8 @@ class Replica implements Session, RemoteListener {
   }
 
   /** The records of its channels, of those that are followed; `undefined` if something before it did not come. */
-  #continued({ seq, keys, previous }: Message): readonly Channel[] | undefined {
-    const channels: Channel[] = [];
+  #continued({ seq, keys, previous }: FeedEvent): readonly ChannelLog[] | undefined {
+    const channels: ChannelLog[] = [];
     for (const [index, key] of keys.entries()) {
       const channel = this.#followed.channel(key);
       if (!channel || channel.last >= seq) continue;
@@ -230,13 +240,13 @@ class Replica implements Session, RemoteListener {
     return channels;
   }
 
-  marked(mark: Mark): void {
+  onCheckpoint(mark: Checkpoint): void {
     const asked = this.#marks.came(mark);
     if (this.#state === "healing") this.#keepWaiting(mark, 0);
     else if (asked) this.#takeMark(mark, asked);
   }
 
-  #takeMark(mark: Mark, asked: Asked): void {
+  #takeMark(mark: Checkpoint, asked: Asked): void {
     const isCurrent = mark.epoch === this.#log.epoch;
     if (!asked.isAll && (this.#state !== "up" || !isCurrent)) {
       // It says nothing of what the channels are at that are followed.
@@ -246,7 +256,7 @@ class Replica implements Session, RemoteListener {
     }
     if (!isCurrent) this.#begin(mark, asked.keys);
     this.#see({ epoch: mark.epoch, seq: mark.head });
-    const healing = new Healing(this.#log, this.#follower, this.#followed, asked.keys, mark);
+    const healing = new CatchUp(this.#log, this.#follower, this.#followed, asked.keys, mark);
     if (healing.isDone) {
       this.#settle(mark, asked);
     } else {
@@ -255,14 +265,14 @@ class Replica implements Session, RemoteListener {
     }
   }
 
-  async #heal(healing: Healing, mark: Mark, asked: Asked): Promise<void> {
+  async #heal(healing: CatchUp, mark: Checkpoint, asked: Asked): Promise<void> {
     const round = this.#round;
     const isOver = (): boolean => round !== this.#round;
     const isHealed = await healing.run(
       (keys, from) => this.#remote.read(mark.epoch, keys, from, PAGE),
       isOver,
       (error) => {
-        this.failed(error);
+        this.onError(error);
         return this.#pauses.wait();
       },
     );
@@ -275,7 +285,7 @@ class Replica implements Session, RemoteListener {
   }
 
   /** Nothing up to a mark is missing. */
-  #settle(mark: Mark, asked: Asked): void {
+  #settle(mark: Checkpoint, asked: Asked): void {
     this.#state = "up";
     this.#log.advance(mark.head);
     this.#followed.join(asked.keys, mark);
@@ -284,14 +294,14 @@ class Replica implements Session, RemoteListener {
     const waiting = this.#waiting.splice(0);
     this.#waitingBytes = 0;
     for (const each of waiting) {
-      if ("token" in each) this.marked(each);
-      else this.message(each);
+      if ("token" in each) this.onCheckpoint(each);
+      else this.onEvent(each);
     }
     // Who came meanwhile.
     void this.#pump();
   }
 
-  #keepWaiting(what: Message | Mark, bytes: number): void {
+  #keepWaiting(what: FeedEvent | Checkpoint, bytes: number): void {
     this.#waiting.push(what);
     this.#waitingBytes += bytes + 256;
     // Who reads so slowly what was missed finds it kept elsewhere.
@@ -299,21 +309,21 @@ class Replica implements Session, RemoteListener {
   }
 
   /** The log goes on in another epoch. */
-  #begin({ epoch, head, last }: Mark, keys: readonly string[]): void {
+  #begin({ epoch, head, last }: Checkpoint, keys: readonly string[]): void {
     const old = this.#log;
     this.#past.add(old.epoch);
     for (const oldest of this.#past) {
       if (this.#past.size <= PAST) break;
       this.#past.delete(oldest);
     }
-    old.followers.delete(this.#follower);
+    old.listeners.delete(this.#follower);
     const log = this.#makeLog(epoch);
     log.head = head;
-    log.followers.add(this.#follower);
+    log.listeners.add(this.#follower);
     this.#log = log;
     this.#followed.move(log, keys, last);
     this.#seen = undefined;
-    this.#follower.began?.(log);
+    this.#follower.onLogReplaced?.(log);
   }
 
   /** Has marks come of all channels while it is joining, and then of those that are not joined: one after another. */
@@ -334,7 +344,7 @@ class Replica implements Session, RemoteListener {
       } catch (error) {
         this.#followed.unsubscribed(channels);
         if (round !== this.#round) continue;
-        this.failed(error);
+        this.onError(error);
         this.#followed.fail(error);
         await this.#pauses.wait();
       }
@@ -388,7 +398,7 @@ class Replica implements Session, RemoteListener {
     return this.#returns.wait(appended);
   }
 
-  /** Whether an event was handed on, or nobody knows whether it will be. */
+  /** Whether an event was sent on, or nobody knows whether it will be. */
   #isBack({ epoch, seq }: Position): boolean {
     if (this.#state === "lost" || this.#isClosed || this.#past.has(epoch)) return true;
     return epoch === this.#log.epoch && seq <= this.#log.head;

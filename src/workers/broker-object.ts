@@ -5,12 +5,12 @@ import type { Published, Reported } from "../delivery/delivery-report.ts";
 import type { Listened } from "../delivery/listener.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/stream-connection.ts";
 import type { EventInput } from "../event/event.ts";
-import { presents } from "../http/bearer.ts";
+import { presentsToken } from "../http/bearer.ts";
 import { problem } from "../http/problem.ts";
 import type { BrokerStats } from "../monitoring/stats.ts";
 import type { ObjectStorage, Socket } from "./cloudflare.ts";
-import type { Answer, Call } from "./hub.ts";
-import { type ObjectOptions, Room } from "./object-broker.ts";
+import type { ObjectAnswer, ObjectCall } from "./hub.ts";
+import { ObjectBroker, type ObjectOptions } from "./object-broker.ts";
 
 const REASONS = new Set<string>(["client-left", "timeout", "expired", "max-age", "write-failed", "disconnected"]);
 
@@ -25,15 +25,15 @@ const REASONS = new Set<string>(["client-left", "timeout", "expired", "max-age",
 export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   /** Read at the first use. */
   readonly options: ObjectOptions = {};
-  #room: Room | undefined;
+  #room: ObjectBroker | undefined;
   /** When an alarm is known to come. */
   #alarmAt = Infinity;
 
   /** `closing` is a socket whose close woke the object, and that is not among its sockets any more. */
-  #open(closing?: Socket): Room {
+  #open(closing?: Socket): ObjectBroker {
     // Asked with every event: nothing is made where an alarm comes early enough.
     const wakeAt = (time: number) => void (time < this.#alarmAt && this.#wakeAt(time));
-    return (this.#room ??= new Room(this.ctx, this.options, wakeAt, closing));
+    return (this.#room ??= new ObjectBroker(this.ctx, this.options, wakeAt, closing));
   }
 
   /** Publishes an event to every client of this object, or to channels. As of `createBroker`; a report is for callers inside, and of `hub()`. */
@@ -76,7 +76,7 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   }
 
   /** The Worker's calls. For `hub()` and nobody else. */
-  async serve(call: Call): Promise<Answer> {
+  async serve(call: ObjectCall): Promise<ObjectAnswer> {
     const room = this.#open();
     try {
       return { value: await room.serve(call) };
@@ -90,7 +90,7 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   /** The Worker's connections. It proves by the object's secret that it is no visitor's request that was passed on. */
   async fetch(request: Request): Promise<Response> {
     const room = this.#open();
-    if (!presents(request, [room.secret]))
+    if (!presentsToken(request, [room.secret]))
       return problem(unauthorized("This object answers no requests but those of fanwire's hub() and worker()."));
     if (request.headers.get("upgrade") === "websocket") return room.accept();
     const hello = await request.text();

@@ -2,15 +2,15 @@ import { BrokerError } from "../base/errors.ts";
 import { after } from "../base/runtime.ts";
 import type { Socket } from "./cloudflare.ts";
 import {
+  CLOSE_NORMAL,
+  CLOSE_PROTOCOL_ERROR,
   errorOf,
-  FOREIGN,
   type Frame,
   type Hello,
   kinds,
-  LEFT,
   type Refusal,
   readFrame,
-  readNote,
+  readJsonFrame,
   type Welcome,
   writeWorkerFrame,
 } from "./protocol.ts";
@@ -19,7 +19,7 @@ import {
 const LONGEST_WELCOME = 10_000;
 
 /** Closes a socket that may be closed already. */
-export function close(socket: Socket, code: number, reason: string): void {
+export function closeSocket(socket: Socket, code: number, reason: string): void {
   try {
     socket.close(code, reason);
   } catch {
@@ -42,7 +42,7 @@ async function within(ms: number, dialled: Promise<Socket>): Promise<Socket> {
     (socket) => {
       if (!isLate) return;
       socket.accept();
-      close(socket, LEFT, "closing");
+      closeSocket(socket, CLOSE_NORMAL, "closing");
     },
     () => undefined,
   );
@@ -50,14 +50,14 @@ async function within(ms: number, dialled: Promise<Socket>): Promise<Socket> {
 }
 
 /** A socket by which the client was let in, and what came by it since. */
-export interface Line {
+export interface DialedObject {
   readonly socket: Socket;
   readonly welcome: Welcome;
   readonly rest: readonly unknown[];
 }
 
 /** Dials and says hello. `undefined` if the client is turned away. @throws {@link BrokerError} */
-export async function call(dial: () => Promise<Socket>, hello: Hello): Promise<Line | undefined> {
+export async function dialObject(dial: () => Promise<Socket>, hello: Hello): Promise<DialedObject | undefined> {
   const socket = await within(LONGEST_WELCOME, dial());
   let received: unknown[] | undefined = [];
   const first = new Promise<Frame>((resolve, reject) => {
@@ -83,17 +83,17 @@ export async function call(dial: () => Promise<Socket>, hello: Hello): Promise<L
   try {
     frame = await first;
   } catch (error) {
-    close(socket, FOREIGN, "no welcome");
+    closeSocket(socket, CLOSE_PROTOCOL_ERROR, "no welcome");
     throw error;
   }
   if (frame.kind === kinds.refusal) {
-    close(socket, LEFT, "closing");
-    const refusal = readNote<Refusal>(frame);
+    closeSocket(socket, CLOSE_NORMAL, "closing");
+    const refusal = readJsonFrame<Refusal>(frame);
     if (refusal.code === undefined) return undefined;
     throw errorOf(refusal);
   }
   const rest = received.slice(1);
   // From here on somebody else listens.
   received = undefined;
-  return { socket, welcome: readNote<Welcome>(frame), rest };
+  return { socket, welcome: readJsonFrame<Welcome>(frame), rest };
 }

@@ -1,21 +1,21 @@
 import { BrokerError, type ErrorCode } from "../base/errors.ts";
 import { jitter } from "../base/random.ts";
-import { checkNames } from "../base/validate.ts";
+import { checkKnownKeys } from "../base/validate.ts";
 import { type Broker, sendersOf } from "../broker/broker.ts";
 import { type BrokerOptions, type ErrorStage, resolveOptions, type Settings } from "../broker/options.ts";
 import type { DeliveryReport, Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
 import { NameRules } from "../event/channel-key.ts";
 import { type EventInput, encode, formatEnd } from "../event/event.ts";
-import { type Admission, Gate } from "../http/authorize.ts";
-import { type Behind, HttpFace } from "../http/handler.ts";
-import type { Start } from "../log/resume.ts";
-import { answerHealth } from "../monitoring/health.ts";
-import { READINGS } from "../monitoring/metric-definitions.ts";
-import { answerMetrics } from "../monitoring/prometheus.ts";
+import { AuthorizeQueue, type ResolvedGrant } from "../http/authorize.ts";
+import { type BrokerBackend, HttpHandler } from "../http/handler.ts";
+import type { StartOptions } from "../log/resume.ts";
+import { respondWithHealth } from "../monitoring/health.ts";
+import { BROKER_METRICS } from "../monitoring/metric-definitions.ts";
+import { respondWithMetrics } from "../monitoring/prometheus.ts";
 import type { BrokerStats } from "../monitoring/stats.ts";
 import type { Socket, UpgradeResponse } from "./cloudflare.ts";
 import { errorOf, type Hello, type Refusal, VERSION } from "./protocol.ts";
-import { Bridge } from "./worker-stream.ts";
+import { WorkerStream } from "./worker-stream.ts";
 
 /** What of the options of a broker concerns requests. */
 export const FACE_OPTIONS = [
@@ -54,7 +54,7 @@ export interface HubOptions extends Pick<BrokerOptions, (typeof FACE_OPTIONS)[nu
 /** What can be called on an object; the call travels by RPC. */
 interface ObjectStub {
   fetch(url: string, init?: RequestInit): Promise<Response>;
-  serve(call: Call): Promise<Answer>;
+  serve(call: ObjectCall): Promise<ObjectAnswer>;
 }
 
 /** A namespace of objects that are {@link BrokerObject}s, as the Worker has it from its bindings. */
@@ -63,21 +63,21 @@ export interface ObjectNamespace {
 }
 
 /** What the Worker asks of the object. */
-export type Call =
-  | { readonly do: "secret" }
-  | { readonly do: "barred"; readonly clientId: string }
+export type ObjectCall =
+  | { readonly type: "secret" }
+  | { readonly type: "barred"; readonly clientId: string }
   | {
-      readonly do: "publish";
+      readonly type: "publish";
       readonly keys: readonly string[];
       readonly event: EventInput;
       readonly options: PublishOptions;
     }
-  | { readonly do: "disconnect"; readonly clientId: string; readonly barFor: number }
-  | { readonly do: "check" }
-  | { readonly do: "stats" };
+  | { readonly type: "disconnect"; readonly clientId: string; readonly barFor: number }
+  | { readonly type: "check" }
+  | { readonly type: "stats" };
 
 /** An error keeps its code only so: of a thrown one RPC passes on the message. */
-export type Answer =
+export type ObjectAnswer =
   | { readonly value: unknown }
   | { readonly refusal: Refusal }
   /** The caller's own: a `TypeError` or `RangeError`. */
@@ -110,7 +110,7 @@ const MOST_SECRETS = 10_000;
 interface Shared {
   readonly settings: Settings;
   readonly names: NameRules;
-  readonly gate: Gate;
+  readonly authorizeQueue: AuthorizeQueue;
   readonly failures: Partial<Record<ErrorCode, number>>;
   readonly namespace: ObjectNamespace;
   readonly mode: "bridge" | "direct";
@@ -130,7 +130,7 @@ interface Shared {
  */
 export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
   const where = "hub()";
-  checkNames(where, "option", OPTIONS, options);
+  checkKnownKeys(where, "option", OPTIONS, options);
   const { name = DEFAULT_NAME, mode = "bridge", ...face } = options;
   if (typeof (namespace as ObjectNamespace | undefined)?.getByName !== "function")
     throw new TypeError(
@@ -144,33 +144,33 @@ export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
   const shared: Shared = {
     settings,
     names: new NameRules(settings),
-    gate: new Gate(settings.maxPending, settings.authorizeTimeout),
+    authorizeQueue: new AuthorizeQueue(settings.maxPending, settings.authorizeTimeout),
     failures: {},
     namespace,
     mode,
     secrets: new Map(),
   };
 
-  const remoteFor = (request: Request): Remote =>
-    new Remote(shared, () => (typeof name === "function" ? name(request) : name));
-  const faceFor = (request: Request): HttpFace => new HttpFace(remoteFor(request));
-  const remote = (): Remote => {
+  const remoteFor = (request: Request): ObjectBackend =>
+    new ObjectBackend(shared, () => (typeof name === "function" ? name(request) : name));
+  const faceFor = (request: Request): HttpHandler => new HttpHandler(remoteFor(request));
+  const remote = (): ObjectBackend => {
     if (typeof name === "function")
       throw new TypeError("Which object is it for? Use hub(namespace, { name: … }), or call the object's stub.");
-    return new Remote(shared, () => name);
+    return new ObjectBackend(shared, () => name);
   };
   return {
     fetch: (request, context) => faceFor(request).fetch(request, context),
     clientHandler: (request, overrides = {}) => faceFor(request).clientHandler(request, overrides),
     eventHandler: (request, overrides = {}) => faceFor(request).eventHandler(request, overrides),
-    health: (request) => answerHealth(request, () => remoteFor(request).look({ do: "check" })),
-    metrics: (request) => answerMetrics(request, READINGS, () => remoteFor(request).look({ do: "stats" })),
+    health: (request) => respondWithHealth(request, () => remoteFor(request).look({ type: "check" })),
+    metrics: (request) => respondWithMetrics(request, BROKER_METRICS, () => remoteFor(request).look({ type: "stats" })),
     ...sendersOf({ names: shared.names, publish: async (keys, event, given) => remote().publish(keys, event, given) }),
     disconnect: async (clientId, { for: barFor = 0 } = {}) =>
-      remote().call({ do: "disconnect", clientId: shared.names.clientId(clientId), barFor }),
+      remote().call({ type: "disconnect", clientId: shared.names.clientId(clientId), barFor }),
     stats: async () => ({
-      ...(await remote().call<BrokerStats>({ do: "stats" })),
-      pending: shared.gate.pending,
+      ...(await remote().call<BrokerStats>({ type: "stats" })),
+      pending: shared.authorizeQueue.pending,
       failures: { ...shared.failures },
     }),
   };
@@ -185,10 +185,10 @@ const NO_ENGINE = {
 const isName = (name: unknown): name is string => typeof name === "string" && name !== "";
 
 /** The broker behind the face: an object, somewhere else. Made for each request, because no stub outlives one. */
-class Remote implements Behind {
+class ObjectBackend implements BrokerBackend {
   readonly settings: Settings;
   readonly names: NameRules;
-  readonly gate: Gate;
+  readonly authorizeQueue: AuthorizeQueue;
   readonly failures: Shared["failures"];
   readonly #shared: Shared;
   readonly #choose: () => string;
@@ -197,7 +197,7 @@ class Remote implements Behind {
     this.#shared = shared;
     this.settings = shared.settings;
     this.names = shared.names;
-    this.gate = shared.gate;
+    this.authorizeQueue = shared.authorizeQueue;
     this.failures = shared.failures;
     this.#choose = choose;
   }
@@ -223,35 +223,35 @@ class Remote implements Behind {
   }
 
   isBarred(clientId: string): Promise<boolean> {
-    return this.call({ do: "barred", clientId });
+    return this.call({ type: "barred", clientId });
   }
 
   /** As `call`, for who watches the object and is told nothing of the inside. */
-  async look<T>(call: Call): Promise<T> {
+  async look<T>(call: ObjectCall): Promise<T> {
     try {
       return await this.call(call);
     } catch (error) {
-      if (!(error instanceof BrokerError)) void this.background("request", error);
+      if (!(error instanceof BrokerError)) void this.reportError("request", error);
       throw error;
     }
   }
 
   async publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published> {
-    const { report, ...published } = await this.call<WithReport>({ do: "publish", keys, event, options });
+    const { report, ...published } = await this.call<WithReport>({ type: "publish", keys, event, options });
     if (!report) return published;
     // A report never rejects; of an object that is lost nobody knows whom it reached.
-    const reported: Reported = { ...published, report: report().catch(() => ({ handed: 0, failed: [] })) };
+    const reported: Reported = { ...published, report: report().catch(() => ({ sent: 0, failed: [] })) };
     return reported;
   }
 
   async connect(
     request: Request,
-    admission: Admission,
+    admission: ResolvedGrant,
     clientId: string,
-    start: Start,
+    start: StartOptions,
   ): Promise<ReadableStream<Uint8Array> | undefined> {
     const hello: Hello = { version: VERSION, kind: "hello", admission, clientId, start, url: request.url };
-    if (this.#shared.mode === "bridge") return Bridge.open(request, hello, () => this.#dial());
+    if (this.#shared.mode === "bridge") return WorkerStream.open(request, hello, () => this.#dial());
     const response = await this.#ask({
       method: "POST",
       body: JSON.stringify(hello),
@@ -263,16 +263,16 @@ class Remote implements Behind {
     throw errorOf(refusal);
   }
 
-  async call<T>(call: Call): Promise<T> {
+  async call<T>(call: ObjectCall): Promise<T> {
     const name = this.#name();
-    let answer: Answer;
+    let answer: ObjectAnswer;
     try {
       answer = await this.#stub(name).serve(call);
     } catch (cause) {
       if ((cause as Error | undefined)?.name === "DataCloneError")
         throw new TypeError(`The object cannot be told of it: ${String(cause)}`);
       // Of an overloaded object the platform says that it was not asked; and what publishes nothing can be asked again.
-      throw call.do !== "publish" || (cause as { overloaded?: boolean }).overloaded === true
+      throw call.type !== "publish" || (cause as { overloaded?: boolean }).overloaded === true
         ? new BrokerError("engine-down", "Refused: the object is not available.", { cause })
         : new BrokerError("publish-outcome-unknown", "The object was lost before it answered.", { cause });
     }
@@ -281,11 +281,11 @@ class Remote implements Behind {
     return answer.value as T;
   }
 
-  farewell(reason: string, reconnect: boolean): Uint8Array<ArrayBuffer> {
+  endEvent(reason: string, reconnect: boolean): Uint8Array<ArrayBuffer> {
     return encode(formatEnd(reason, reconnect, jitter(this.settings.retry)));
   }
 
-  async background(stage: ErrorStage, error: unknown): Promise<void> {
+  async reportError(stage: ErrorStage, error: unknown): Promise<void> {
     await undefined;
     try {
       await this.settings.onError?.({ error, stage });
@@ -311,7 +311,7 @@ class Remote implements Behind {
     const name = this.#name();
     const { secrets } = this.#shared;
     for (let isKnown = secrets.has(name); ; isKnown = false) {
-      const secret = isKnown ? secrets.get(name) : await this.call<string>({ do: "secret" });
+      const secret = isKnown ? secrets.get(name) : await this.call<string>({ type: "secret" });
       if (secrets.size >= MOST_SECRETS) secrets.clear();
       secrets.set(name, secret as string);
       let response: Response;

@@ -8,20 +8,20 @@ import type { ClientInfo, DisconnectReason } from "../delivery/stream-connection
 import { keysOfClient } from "../event/channel-key.ts";
 import { checkHealth } from "../monitoring/health.ts";
 import type { ObjectContext, Socket } from "./cloudflare.ts";
-import type { Call, HubOptions } from "./hub.ts";
-import { Link, type LinkHome } from "./object-connection.ts";
+import type { HubOptions, ObjectCall } from "./hub.ts";
+import { ObjectConnection, type ObjectConnectionHost } from "./object-connection.ts";
 import {
-  ECHO,
-  FOREIGN,
+  CLOSE_PROTOCOL_ERROR,
+  type ConnectionTiming,
   type Hello,
   kinds,
-  type Pacing,
+  PING,
   type Refusal,
   readWorkerFrame,
   refusalOf,
-  writeNote,
+  writeJsonFrame,
 } from "./protocol.ts";
-import { type DurableEngineOptions, type DurableLog, durableEngine } from "./sqlite-engine.ts";
+import { type DurableEngineOptions, durableEngine, type ObjectEngine } from "./sqlite-engine.ts";
 
 /** What of the Worker's options the object has as well. */
 type Both = "maxChannelsPerClient" | "maxChannelsPerEvent" | "maxNameLength" | "onError" | "retry";
@@ -49,16 +49,16 @@ interface Attachment {
 }
 
 /** What an object is once something uses it. */
-export class Room implements LinkHome {
+export class ObjectBroker implements ObjectConnectionHost {
   readonly broker: Broker;
   readonly secret: string;
   readonly #ctx: ObjectContext;
   readonly #core: Core;
-  readonly #engine: DurableLog;
-  readonly #links = new Map<string, Link>();
+  readonly #engine: ObjectEngine;
+  readonly #links = new Map<string, ObjectConnection>();
   #noted = 0;
   #pulsedAt = 0;
-  readonly pacing: Pacing;
+  readonly pacing: ConnectionTiming;
   readonly epoch: string;
 
   constructor(ctx: ObjectContext, options: ObjectOptions, wakeAt: (time: number) => void, closing?: Socket) {
@@ -103,32 +103,32 @@ export class Room implements LinkHome {
     return this.#core.fanout;
   }
 
-  get announcer(): Core["announcer"] {
-    return this.#core.announcer;
+  get announcer(): Core["controlEvents"] {
+    return this.#core.controlEvents;
   }
 
   get stalled(): Core["stalled"] {
     return this.#core.stalled;
   }
 
-  get departing(): Core["departing"] {
-    return this.#core.departing;
+  get closing(): Core["closing"] {
+    return this.#core.closing;
   }
 
-  part(link: Link): void {
-    this.#core.part(link);
+  unsubscribe(link: ObjectConnection): void {
+    this.#core.unsubscribe(link);
   }
 
-  retire(link: Link, reason: DisconnectReason): void {
-    this.#core.retire(link, reason);
+  remove(link: ObjectConnection, reason: DisconnectReason): void {
+    this.#core.remove(link, reason);
   }
 
   /** Nobody reads, and nothing is kept. */
   get isEmpty(): boolean {
-    const { fanout, recipients } = this.#core;
+    const { fanout, knownClients } = this.#core;
     return (
       fanout.channels === 0 &&
-      recipients.expectedFor <= 0 &&
+      knownClients.expectedFor <= 0 &&
       this.#engine.isEmpty &&
       this.#ctx.getWebSockets().length === 0
     );
@@ -141,19 +141,19 @@ export class Room implements LinkHome {
       this.#pulsedAt = time;
       for (const link of this.#links.values()) link.pulse();
     }
-    const expected = this.#core.recipients.expectedFor;
+    const expected = this.#core.knownClients.expectedFor;
     // Those who did not come back are not expected any more.
     if (expected <= 0 && this.#core.clients.size === 0) this.#note(0);
     return expected > 0 ? Math.min(next, Math.max(expected, LAST_LEFT)) : next;
   }
 
-  async serve(call: Call): Promise<unknown> {
+  async serve(call: ObjectCall): Promise<unknown> {
     const core = this.#core;
-    if (call.do === "secret") return this.secret;
-    if (call.do === "barred") return core.isBarred(call.clientId);
-    if (call.do === "disconnect") return { clients: await core.disconnect(call.clientId, call.barFor) };
-    if (call.do === "check") return checkHealth(core);
-    if (call.do === "stats") return this.broker.stats();
+    if (call.type === "secret") return this.secret;
+    if (call.type === "barred") return core.isBarred(call.clientId);
+    if (call.type === "disconnect") return { clients: await core.disconnect(call.clientId, call.barFor) };
+    if (call.type === "check") return checkHealth(core);
+    if (call.type === "stats") return this.broker.stats();
     const { report, ...published } = (await core.publish(call.keys, call.event, call.options)) as Reported;
     return report === undefined ? published : { ...published, report: () => report };
   }
@@ -161,7 +161,7 @@ export class Room implements LinkHome {
   /** One end of a socket for the Worker; the other one outlives this instance. */
   accept(): Response {
     const [theirs, ours] = Object.values(new WebSocketPair());
-    this.#ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair(...ECHO));
+    this.#ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair(...PING));
     this.#ctx.acceptWebSocket(ours as Socket);
     return new Response(null, { status: 101, webSocket: theirs } as ResponseInit);
   }
@@ -185,7 +185,7 @@ export class Room implements LinkHome {
   receive(socket: Socket, message: unknown): void {
     const frame = readWorkerFrame(message);
     const link = this.#linkOf(socket);
-    if (!frame || (frame.kind === "hello" && link)) socket.close(FOREIGN, "foreign frame");
+    if (!frame || (frame.kind === "hello" && link)) socket.close(CLOSE_PROTOCOL_ERROR, "foreign frame");
     else if (frame.kind === "hello") void this.#admit(socket, frame);
     // Of one that has ended there may be something on its way.
     else if (frame.kind === "ack") link?.acknowledged(frame);
@@ -193,10 +193,10 @@ export class Room implements LinkHome {
   }
 
   closed(socket: Socket, reason: DisconnectReason): void {
-    this.#linkOf(socket)?.lost(reason);
+    this.#linkOf(socket)?.onSocketClosed(reason);
   }
 
-  save(link: Link): void {
+  save(link: ObjectConnection): void {
     const { info, asked, asks, socket } = link;
     const attachment: Attachment = { info, asked, asks };
     try {
@@ -218,7 +218,7 @@ export class Room implements LinkHome {
     this.#links.set(info.connectionId, link);
   }
 
-  forget(link: Link): void {
+  forget(link: ObjectConnection): void {
     const { connectionId } = link.info;
     const { socket } = link;
     this.#links.delete(connectionId);
@@ -235,32 +235,32 @@ export class Room implements LinkHome {
   async #admit(socket: Socket, { admission, clientId, start, url, again }: Hello): Promise<void> {
     try {
       // The connection that it was is over, if that did not show yet.
-      if (again) this.#links.get(again.connectionId)?.lost("client-left");
+      if (again) this.#links.get(again.connectionId)?.onSocketClosed("client-left");
       const { subject, channels } = admission;
       const arrival = { request: new Request(url), subject, clientId, channels, start, since: again?.connectedAt };
       const link = await this.#letIn(clientId, (place) =>
-        this.#core.register(arrival, place, (info, keys) => new Link(this, socket, info, keys)),
+        this.#core.register(arrival, place, (info, keys) => new ObjectConnection(this, socket, info, keys)),
       );
-      if (!link) socket.send(writeNote(kinds.refusal, {}));
+      if (!link) socket.send(writeJsonFrame(kinds.refusal, {}));
     } catch (error) {
-      socket.send(writeNote(kinds.refusal, this.refuse(error)));
+      socket.send(writeJsonFrame(kinds.refusal, this.refuse(error)));
     }
   }
 
   /** Tells `onError` of what the storage refused. */
   report(error: unknown): void {
-    void this.#core.background("storage", error);
+    void this.#core.reportError("storage", error);
   }
 
   /** What is told of an error; of one that is not the broker's that is nothing, and `onError` hears of it. */
   refuse(error: unknown): Refusal {
-    if (!(error instanceof BrokerError)) void this.#core.background("request", error);
+    if (!(error instanceof BrokerError)) void this.#core.reportError("request", error);
     return refusalOf(error);
   }
 
   /** Lets one in if there is room; `undefined` for one that is turned away. */
   async #letIn<T>(clientId: string, enter: (place: () => void) => Promise<T | undefined>): Promise<T | undefined> {
-    if (this.#core.recipients.isBarred(clientId)) return undefined;
+    if (this.#core.knownClients.isBarred(clientId)) return undefined;
     const place = this.#core.reserve();
     if (!place) throw new BrokerError("at-capacity", "Connection refused: there are too many clients.");
     try {
@@ -270,7 +270,7 @@ export class Room implements LinkHome {
     }
   }
 
-  #linkOf(socket: Socket): Link | undefined {
+  #linkOf(socket: Socket): ObjectConnection | undefined {
     const { info, row } = (socket.deserializeAttachment() ?? {}) as Partial<Attachment> & { row?: string };
     return this.#links.get(info?.connectionId ?? row ?? "");
   }
@@ -307,7 +307,7 @@ export class Room implements LinkHome {
     const time = Date.now();
     const until = this.#noted === CONNECTED ? time + inboxLinger : this.#noted;
     this.#note(until > time ? until : 0);
-    if (until > time) this.#core.recipients.expectReturns(until - time);
+    if (until > time) this.#core.knownClients.expectReturns(until - time);
     this.#engine.onKept?.(Math.max(until, time + LAST_LEFT));
   }
 
@@ -322,12 +322,12 @@ export class Room implements LinkHome {
       const info = kept.info ?? rows.get(kept.row ?? "");
       if (!info) {
         // Else it has not said hello yet.
-        if (kept.row !== undefined) socket.close(FOREIGN, "nothing is known of it");
+        if (kept.row !== undefined) socket.close(CLOSE_PROTOCOL_ERROR, "nothing is known of it");
         continue;
       }
       rows.delete(kept.row ?? "");
-      const link = new Link(this, socket, info, keysOfClient(info.clientId, info.channels));
-      link.goOn(head, kept.asked ?? 0, kept.asks ?? 0);
+      const link = new ObjectConnection(this, socket, info, keysOfClient(info.clientId, info.channels));
+      link.restore(head, kept.asked ?? 0, kept.asks ?? 0);
       this.#links.set(info.connectionId, link);
       this.#core.enroll(link);
     }

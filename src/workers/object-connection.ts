@@ -1,14 +1,22 @@
-import type { Announcer } from "../delivery/control-events.ts";
-import type { FailureReason, Report } from "../delivery/delivery-report.ts";
+import type { ControlEvents } from "../delivery/control-events.ts";
+import type { FailureReason, ReportTracker } from "../delivery/delivery-report.ts";
 import type { Fanout } from "../delivery/fanout.ts";
-import type { Match } from "../delivery/fanout-group.ts";
-import type { ClientHome, ClientInfo, DisconnectReason, Member } from "../delivery/stream-connection.ts";
+import type { FanoutGroup } from "../delivery/fanout-group.ts";
+import type { ClientInfo, Connection, ConnectionHost, DisconnectReason } from "../delivery/stream-connection.ts";
 import { textDecoder } from "../event/event.ts";
-import { type Batch, chunkOf, type Reader } from "../log/batch.ts";
-import type { Channel } from "../log/channel-log.ts";
-import type { Landing } from "../log/resume.ts";
+import { type Batch, chunkOf, type LogReader } from "../log/batch.ts";
+import type { ChannelLog } from "../log/channel-log.ts";
+import type { ResumePoint } from "../log/resume.ts";
 import type { Socket } from "./cloudflare.ts";
-import { type Ack, kinds, LEFT, type Pacing, type Refill, writeFrame, writeNote } from "./protocol.ts";
+import {
+  type Ack,
+  CLOSE_NORMAL,
+  type ConnectionTiming,
+  kinds,
+  type Refill,
+  writeFrame,
+  writeJsonFrame,
+} from "./protocol.ts";
 
 /** What a frame costs beside its bytes, in the Worker's turn that it takes. */
 const FRAME_COST = 1024;
@@ -18,38 +26,38 @@ const ASK = 64 * 1024;
 const LIMIT = 256 * 1024;
 
 /** What a link needs of the object that it is registered at. */
-export interface LinkHome extends Pick<ClientHome, "stalled" | "departing" | "part" | "retire"> {
-  readonly fanout: ClientHome["fanout"] & Pick<Fanout, "log">;
-  readonly announcer: Pick<Announcer, "position">;
+export interface ObjectConnectionHost extends Pick<ConnectionHost, "stalled" | "closing" | "unsubscribe" | "remove"> {
+  readonly fanout: ConnectionHost["fanout"] & Pick<Fanout, "log">;
+  readonly announcer: Pick<ControlEvents, "position">;
   readonly epoch: string;
-  readonly pacing: Pacing;
+  readonly pacing: ConnectionTiming;
   /** Has what a link needs to be made again outlive this instance of the object. */
-  save(link: Link): void;
+  save(link: ObjectConnection): void;
   /** Its socket is closed. */
-  forget(link: Link): void;
+  forget(link: ObjectConnection): void;
 }
 
 /**
  * One client, as the object knows it: a socket to the Worker that holds the client's stream. How far the client is, the Worker knows; the
  * object knows what it has sent, and forgets even that when it hibernates.
  */
-export class Link implements Member {
+export class ObjectConnection implements Connection {
   readonly id: string;
   readonly info: ClientInfo;
-  readonly channels: readonly Channel[];
+  readonly channels: readonly ChannelLog[];
   readonly socket: Socket;
   cursor = 0;
-  holes: Reader["holes"];
+  missingRanges: LogReader["missingRanges"];
   overrun = 0;
-  match: Match | undefined;
+  group: FanoutGroup | undefined;
   live = false;
-  reports: Set<Report> | undefined;
+  reports: Set<ReportTracker> | undefined;
   release: (() => void) | undefined;
   /** So many bytes are to be acknowledged by an answer that has not come, and its number. */
   asked = 0;
   asks = 0;
 
-  readonly #home: LinkHome;
+  readonly #home: ObjectConnectionHost;
   /** Where the client is when it has everything that it was sent. */
   #sent = 0;
   /** What was sent since the last acknowledgement, and how much of it the next one stands for. */
@@ -61,34 +69,36 @@ export class Link implements Member {
   #isOver = false;
   #left: (() => void) | undefined;
 
-  constructor(home: LinkHome, socket: Socket, info: ClientInfo, keys: readonly string[]) {
+  constructor(home: ObjectConnectionHost, socket: Socket, info: ClientInfo, keys: readonly string[]) {
     this.#home = home;
     this.socket = socket;
     this.info = info;
     this.id = info.clientId;
-    this.channels = home.fanout.join(this, keys);
+    this.channels = home.fanout.subscribe(this, keys);
   }
 
   get connectionId(): string {
     return this.info.connectionId;
   }
 
-  startAt({ cursor, holes }: Landing, prelude: Uint8Array<ArrayBuffer>): void {
+  startAt({ cursor, missingRanges }: ResumePoint, prelude: Uint8Array<ArrayBuffer>): void {
     const { epoch, pacing } = this.#home;
     this.cursor = this.#sent = cursor;
-    this.holes = holes;
+    this.missingRanges = missingRanges;
     this.#home.save(this);
     const { connectionId } = this;
-    this.#send(writeNote(kinds.welcome, { connectionId, epoch, cursor, prelude: decoder.decode(prelude), pacing }));
-    this.#home.fanout.wants(this);
+    this.#send(
+      writeJsonFrame(kinds.welcome, { connectionId, epoch, cursor, prelude: decoder.decode(prelude), pacing }),
+    );
+    this.#home.fanout.requestNext(this);
   }
 
   /** Goes on after the object was gone: the client has what there was, or the Worker will say that it has not. */
-  goOn(head: number, asked: number, asks: number): void {
+  restore(head: number, asked: number, asks: number): void {
     this.cursor = head;
-    const { forgotten } = this.#home.fanout.log;
+    const { forgottenThrough } = this.#home.fanout.log;
     // Of a channel that was forgotten nobody knows what it had last.
-    const known = this.channels.filter(({ last, size }) => size > 0 || last > forgotten);
+    const known = this.channels.filter(({ last, size }) => size > 0 || last > forgottenThrough);
     this.#sent = Math.max(0, ...known.map(({ last }) => last));
     this.asked = this.#unacknowledged = asked;
     this.asks = asks;
@@ -96,15 +106,15 @@ export class Link implements Member {
     this.#isRestored = asked > 0;
   }
 
-  take(batch: Batch): boolean {
+  receive(batch: Batch): boolean {
     this.#send(frameOf(batch, this.#sent), chunkOf(batch).length);
     this.#sent = batch.through;
-    if (this.reports?.size) for (const report of this.reports) report.handed(this, batch);
-    if (this.#unacknowledged < LIMIT && !this.#isOver) this.#home.fanout.wants(this);
+    if (this.reports?.size) for (const report of this.reports) report.sentTo(this, batch);
+    if (this.#unacknowledged < LIMIT && !this.#isOver) this.#home.fanout.requestNext(this);
     return true;
   }
 
-  waits(): void {
+  onBlocked(): void {
     if (!this.#isOver) this.#home.stalled.add(this);
   }
 
@@ -138,51 +148,51 @@ export class Link implements Member {
 
   refill({ cursor }: Refill): void {
     this.cursor = this.#sent = cursor;
-    this.holes = undefined;
+    this.missingRanges = undefined;
     this.live = false;
     if (this.#unacknowledged < LIMIT) this.#goOn();
   }
 
   #goOn(): void {
-    if (!this.live) this.#home.fanout.wants(this);
+    if (!this.live) this.#home.fanout.requestNext(this);
     if (this.#farewell && this.live) this.#depart(true);
   }
 
-  fail(tolerance: number): void {
+  onTimeout(tolerance: number): void {
     if (this.#isOver) return;
     if (++this.#failures < tolerance) this.#home.stalled.add(this);
-    else this.end("timeout", new Error(`Client disconnected: it took nothing for ${this.#failures} × timeout.`));
+    else this.abort("timeout", new Error(`Client disconnected: it took nothing for ${this.#failures} × timeout.`));
   }
 
-  leave(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void> {
+  close(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void> {
     if (this.#isOver || this.#farewell) return Promise.resolve();
     this.#farewell = farewell;
     this.#reason = reason;
-    this.#home.retire(this, reason);
+    this.#home.remove(this, reason);
     if (!drains || this.live) {
       this.#depart(drains);
       return Promise.resolve();
     }
-    this.#home.departing.add(this);
+    this.#home.closing.add(this);
     return new Promise((resolve) => {
       this.#left = resolve;
     });
   }
 
-  end(reason: DisconnectReason, _error?: Error): void {
+  abort(reason: DisconnectReason, _error?: Error): void {
     if (this.#isOver) return;
-    this.#send(writeNote(kinds.farewell, { reason, drains: false }));
+    this.#send(writeJsonFrame(kinds.end, { reason, drains: false }));
     this.#finish(reason);
   }
 
   /** The Worker closed the socket. */
-  lost(reason: DisconnectReason): void {
+  onSocketClosed(reason: DisconnectReason): void {
     if (!this.#isOver) this.#finish(reason);
   }
 
   #depart(drains: boolean): void {
     const chunk = decoder.decode(this.#farewell);
-    this.#send(writeNote(kinds.farewell, { reason: this.#reason, chunk, drains }));
+    this.#send(writeJsonFrame(kinds.end, { reason: this.#reason, chunk, drains }));
     this.#finish(this.#reason);
   }
 
@@ -193,21 +203,21 @@ export class Link implements Member {
     this.release?.();
     this.release = undefined;
     this.#home.stalled.delete(this);
-    this.#home.departing.delete(this);
-    this.#home.part(this);
+    this.#home.closing.delete(this);
+    this.#home.unsubscribe(this);
     this.#home.forget(this);
     try {
-      this.socket.close(LEFT, reason);
+      this.socket.close(CLOSE_NORMAL, reason);
     } catch {
       // It is closed.
     }
-    if (registered) this.#home.retire(this, reason);
+    if (registered) this.#home.remove(this, reason);
     this.#failReports(reason);
     this.#left?.();
   }
 
   #failReports(reason: FailureReason): void {
-    if (this.reports) for (const report of this.reports) report.failed(this, reason);
+    if (this.reports) for (const report of this.reports) report.failedFor(this, reason);
   }
 
   #send(frame: Uint8Array<ArrayBuffer>, bytes = 0): void {

@@ -1,9 +1,9 @@
 import { BrokerError, type ErrorCode } from "../base/errors.ts";
 import type { DisconnectReason } from "../delivery/stream-connection.ts";
 import { encode, textDecoder } from "../event/event.ts";
-import type { Admission } from "../http/authorize.ts";
+import type { ResolvedGrant } from "../http/authorize.ts";
 import { asBrokerError } from "../http/problem.ts";
-import type { Start } from "../log/resume.ts";
+import type { StartOptions } from "../log/resume.ts";
 
 // What the Worker that holds a stream and the object that holds the log say to each other, over one WebSocket for each client. The
 // object's frames are binary: version, kind, two positions, and what belongs to the kind. The Worker's are JSON.
@@ -23,8 +23,8 @@ export const kinds = {
   welcome: 4,
   /** It is not: a {@link Refusal}. */
   refusal: 5,
-  /** The stream is over: a {@link Farewell}. */
-  farewell: 6,
+  /** The stream is over: a {@link EndNotice}. */
+  end: 6,
 } as const;
 
 /** One frame of the object. */
@@ -63,18 +63,18 @@ export function readFrame(data: unknown): Frame | undefined {
 }
 
 /** What a frame with no position carries. */
-export const writeNote = (kind: number, note: Welcome | Refusal | Farewell): Uint8Array<ArrayBuffer> =>
+export const writeJsonFrame = (kind: number, note: Welcome | Refusal | EndNotice): Uint8Array<ArrayBuffer> =>
   writeFrame({ kind, previous: 0, position: 0, payload: encode(JSON.stringify(note)) });
 
-export const readNote = <T>({ payload }: Frame): T => JSON.parse(decoder.decode(payload), revive);
+export const readJsonFrame = <T>({ payload }: Frame): T => JSON.parse(decoder.decode(payload), revive);
 
 /** What a client is admitted with, and where it wishes to start. */
 export interface Hello {
   readonly version: number;
   readonly kind: "hello";
-  readonly admission: Admission;
+  readonly admission: ResolvedGrant;
   readonly clientId: string;
-  readonly start: Start;
+  readonly start: StartOptions;
   /** The address that it asked for. */
   readonly url: string;
   /** Its connection, before the socket was lost. */
@@ -115,7 +115,7 @@ export function readWorkerFrame(data: unknown): WorkerFrame | undefined {
 export const writeWorkerFrame = (frame: WorkerFrame): string => JSON.stringify(frame);
 
 /** How the Worker is to keep a client: options of the broker, in milliseconds. */
-export interface Pacing {
+export interface ConnectionTiming {
   readonly heartbeat: number;
   readonly timeout: number;
   readonly tolerance: number;
@@ -132,7 +132,7 @@ export interface Welcome {
   readonly cursor: number;
   /** What its stream begins with. */
   readonly prelude: string;
-  readonly pacing: Pacing;
+  readonly pacing: ConnectionTiming;
 }
 
 /** Why a client is not let in; without a code it is to be stopped for good. */
@@ -150,7 +150,7 @@ export const refusalOf = (thrown: unknown): Refusal => {
 export const errorOf = ({ code = "internal", message = "", headers = {} }: Refusal): BrokerError =>
   new BrokerError(code, message, { headers });
 
-export interface Farewell {
+export interface EndNotice {
   readonly reason: DisconnectReason;
   /** The last chunk of its stream; without one the stream is cut off. */
   readonly chunk?: string;
@@ -159,12 +159,12 @@ export interface Farewell {
 }
 
 /** Asked and answered without waking the object, so that a socket which is dead shows. */
-export const ECHO: readonly [question: string, answer: string] = ["?", "!"];
+export const PING: readonly [question: string, answer: string] = ["?", "!"];
 
 /** How the Worker closes a socket: its reason is a reason why clients are disconnected. */
-export const LEFT = 4000;
+export const CLOSE_NORMAL = 4000;
 /** How either closes a socket on which it met what it does not understand. */
-export const FOREIGN = 4001;
+export const CLOSE_PROTOCOL_ERROR = 4001;
 
 /** JSON has no Infinity and writes null, which stands for nothing else here. */
 const revive = (_name: string, value: unknown): unknown => (value === null ? Infinity : value);

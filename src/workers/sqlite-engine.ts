@@ -1,12 +1,12 @@
 import { BrokerError } from "../base/errors.ts";
-import { Deadlines } from "../base/expiring-map.ts";
+import { ExpiringMap } from "../base/expiring-map.ts";
 import { randomName } from "../base/random.ts";
 import { checkNumbers } from "../base/validate.ts";
-import type { Engine, Session } from "../engine/engine.ts";
-import { appendOnce, type Known } from "../engine/idempotency.ts";
+import type { Engine, EngineSession } from "../engine/engine.ts";
+import { appendOnce, type SeenEvents } from "../engine/idempotency.ts";
 import { encode, textDecoder } from "../event/event.ts";
-import type { Channel } from "../log/channel-log.ts";
-import { type Follower, Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import type { ChannelLog } from "../log/channel-log.ts";
+import { type EngineListener, Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
 import type { ObjectStorage, Row } from "./cloudflare.ts";
 
 /** Options of {@link durableEngine}. */
@@ -20,7 +20,7 @@ export interface DurableEngineOptions extends LogOptions {
 }
 
 /** What of the storage and its clock the engine of an object needs from it. */
-export interface DurableLog extends Engine {
+export interface ObjectEngine extends Engine {
   /** Drops what is old, and rows with it. Milliseconds until there may be more to drop; `Infinity` if nothing is left that could be. */
   tidy(): number;
   /** Whether nothing is kept. */
@@ -54,17 +54,17 @@ const SWEEP = 64;
 export function durableEngine(
   storage: Pick<ObjectStorage, "sql">,
   { keyWindow = 300_000, ...rest }: DurableEngineOptions = {},
-): DurableLog {
+): ObjectEngine {
   const bounds = resolveLogOptions("durableEngine()", { ...rest, logBytes: rest.logBytes ?? 8 * 1024 * 1024 });
   checkNumbers("durableEngine()", { keyWindow }, 0);
   const run = (query: string, ...bindings: unknown[]): Row[] => [...storage.sql.exec(query, ...bindings)];
-  const known: Known = new Deadlines();
+  const known: SeenEvents = new ExpiringMap();
   /** Positions that the log dropped and that still have a row. */
   let lost: number[] = [];
   /** Channels of theirs, and those that the log forgot. */
   const touched = new Set<string>();
   /** Channels that were loaded, in the order of their use: none is forgotten before those who are connected have joined theirs. */
-  const recalled = new Map<string, Channel>();
+  const recalled = new Map<string, ChannelLog>();
   let log: Log | undefined;
 
   function load(): Log {
@@ -76,11 +76,11 @@ export function durableEngine(
       run("INSERT INTO fanwire_meta VALUES ('epoch', ?)", epoch);
     }
     const loaded = new Log(epoch, bounds);
-    loaded.forgotten = Number(meta.get("forgotten") ?? 0);
+    loaded.forgottenThrough = Number(meta.get("forgotten") ?? 0);
     for (const { key, dropped, forced } of storage.sql.exec("SELECT * FROM fanwire_channels")) {
       const channel = loaded.pin(key as string);
-      channel.dropped = channel.last = dropped as number;
-      channel.forced = forced as number;
+      channel.droppedThrough = channel.last = dropped as number;
+      channel.evictedThrough = forced as number;
       recalled.set(key as string, channel);
     }
     for (const { seq, at, keys, body } of storage.sql.exec("SELECT * FROM fanwire_events ORDER BY seq")) {
@@ -88,27 +88,27 @@ export function durableEngine(
       for (const key of names) {
         const channel = recalled.get(key) ?? loaded.pin(key);
         // Of what is not written down nothing was dropped since its first event.
-        if (!recalled.delete(key)) channel.dropped = Math.min(channel.dropped, (seq as number) - 1);
+        if (!recalled.delete(key)) channel.droppedThrough = Math.min(channel.droppedThrough, (seq as number) - 1);
         recalled.set(key, channel);
       }
       loaded.restore(seq as number, names, body as string, at as number);
     }
     // What another channel keeps may be older than what was dropped.
-    for (const channel of recalled.values()) channel.last = Math.max(channel.last, channel.dropped);
+    for (const channel of recalled.values()) channel.last = Math.max(channel.last, channel.droppedThrough);
     loaded.head = Math.max(loaded.head, Number(meta.get("head") ?? 0));
-    loaded.keeper = {
-      lost({ seq, keys }) {
+    loaded.storageListener = {
+      onEntryRemoved({ seq, keys }) {
         lost.push(seq);
         for (const key of keys) touched.add(key);
       },
-      forgot: (key) => void touched.add(key),
+      onChannelForgotten: (key) => void touched.add(key),
     };
     keep("key", known);
-    loaded.expire(Date.now());
+    loaded.applyRetention(Date.now());
     return loaded;
   }
 
-  function keep<T>(kind: string, deadlines: Deadlines<T>): void {
+  function keep<T>(kind: string, deadlines: ExpiringMap<T>): void {
     const time = Date.now();
     for (const row of run("SELECT * FROM fanwire_names WHERE kind = ? ORDER BY until", kind)) {
       const { name, owner, until, value } = row as { name: string; owner: string; until: number; value: string };
@@ -138,7 +138,7 @@ export function durableEngine(
   function settle(opened: Log): void {
     for (const [key, channel] of recalled) {
       opened.unpin(channel);
-      if (!opened.peek(key)) touched.add(key);
+      if (!opened.find(key)) touched.add(key);
     }
     recalled.clear();
   }
@@ -170,41 +170,50 @@ export function durableEngine(
     for (const [first, last] of stretches(lost))
       run("DELETE FROM fanwire_events WHERE seq BETWEEN ? AND ?", first, last);
     for (const key of touched) {
-      const channel = opened.peek(key);
+      const channel = opened.find(key);
       // Also if that is less than is known of the forgotten ones: what is not written down has dropped nothing.
       if (channel)
-        run("INSERT OR REPLACE INTO fanwire_channels VALUES (?, ?, ?)", key, channel.dropped, channel.forced);
+        run(
+          "INSERT OR REPLACE INTO fanwire_channels VALUES (?, ?, ?)",
+          key,
+          channel.droppedThrough,
+          channel.evictedThrough,
+        );
       else run("DELETE FROM fanwire_channels WHERE key = ?", key);
     }
-    run("INSERT OR REPLACE INTO fanwire_meta VALUES ('head', ?), ('forgotten', ?)", opened.head, opened.forgotten);
+    run(
+      "INSERT OR REPLACE INTO fanwire_meta VALUES ('head', ?), ('forgotten', ?)",
+      opened.head,
+      opened.forgottenThrough,
+    );
     lost = [];
     touched.clear();
   }
 
-  const engine: DurableLog = {
+  const engine: ObjectEngine = {
     get isEmpty() {
       return log?.size === 0 && run("SELECT 1 FROM fanwire_names LIMIT 1").length === 0;
     },
     onKept: undefined,
     onError: undefined,
-    open(follower: Follower): Session {
+    open(follower: EngineListener): EngineSession {
       const opened = (log ??= load());
-      opened.followers.add(follower);
+      opened.listeners.add(follower);
       return {
         log: opened,
         append(keys, text, nonce) {
           const body = wellFormed(text);
           return appendOnce(opened.epoch, known, keyWindow, keys, body, nonce, () => append(opened, keys, body));
         },
-        keep,
-        close: () => void opened.followers.delete(follower),
+        persistNames: keep,
+        close: () => void opened.listeners.delete(follower),
       };
     },
     tidy() {
       const opened = (log ??= load());
       const time = Date.now();
       settle(opened);
-      opened.expire(time);
+      opened.applyRetention(time);
       sweep(opened);
       run("DELETE FROM fanwire_names WHERE until <= ?", time);
       const { age } = bounds.retention;

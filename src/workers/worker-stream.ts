@@ -1,26 +1,31 @@
 import { BrokerError } from "../base/errors.ts";
 import { jitter } from "../base/random.ts";
 import { after, every } from "../base/runtime.ts";
-import { type Stalls, watch } from "../base/timeout-queue.ts";
+import { type TimeoutQueue, watch } from "../base/timeout-queue.ts";
 import { NOT_SOON } from "../broker/core.ts";
-import { bind } from "../delivery/connection-lifetime.ts";
+import { bindLifetime } from "../delivery/connection-lifetime.ts";
 import { Heartbeat } from "../delivery/heartbeat.ts";
-import { Client, type ClientHome, type DisconnectReason, type Member } from "../delivery/stream-connection.ts";
+import {
+  type Connection,
+  type ConnectionHost,
+  type DisconnectReason,
+  StreamConnection,
+} from "../delivery/stream-connection.ts";
 import { concat, encode, formatEnd, HEARTBEAT } from "../event/event.ts";
 import { formatPosition } from "../event/position.ts";
 import type { Socket } from "./cloudflare.ts";
-import { call, close, type Line } from "./dial.ts";
+import { closeSocket, type DialedObject, dialObject } from "./dial.ts";
 import {
-  ECHO,
-  type Farewell,
-  FOREIGN,
+  CLOSE_NORMAL,
+  CLOSE_PROTOCOL_ERROR,
+  type ConnectionTiming,
+  type EndNotice,
   type Frame,
   type Hello,
   kinds,
-  LEFT,
-  type Pacing,
+  PING,
   readFrame,
-  readNote,
+  readJsonFrame,
   type WorkerFrame,
   writeWorkerFrame,
 } from "./protocol.ts";
@@ -45,23 +50,23 @@ type Item = (Place & { readonly chunk: Uint8Array<ArrayBuffer> }) | number;
 
 /**
  * The Worker's end: it holds the client's stream and cursor, and a socket to the object, for which it dials again whenever that is lost. The
- * stream is a {@link Client} whose log is what comes by the socket.
+ * stream is a {@link StreamConnection} whose log is what comes by the socket.
  */
-export class Bridge implements ClientHome {
-  readonly fanout: ClientHome["fanout"] = {
-    join: () => [],
-    wants: () => this.#serve(),
+export class WorkerStream implements ConnectionHost {
+  readonly fanout: ConnectionHost["fanout"] = {
+    subscribe: () => [],
+    requestNext: () => this.#serve(),
     position: Infinity,
   };
-  readonly heartbeat: Heartbeat<Client>;
-  readonly stalled: Stalls<Member>;
-  readonly starting: Stalls<Client>;
-  readonly departing: Stalls<Member>;
+  readonly heartbeat: Heartbeat<StreamConnection>;
+  readonly stalled: TimeoutQueue<Connection>;
+  readonly starting: TimeoutQueue<StreamConnection>;
+  readonly closing: TimeoutQueue<Connection>;
 
   readonly #dial: () => Promise<Socket>;
   readonly #hello: Hello;
-  readonly #pacing: Pacing;
-  readonly #client: Client;
+  readonly #pacing: ConnectionTiming;
+  readonly #client: StreamConnection;
   #connectionId: string;
   /** What was received so far, and what of it was given to the client. */
   #received: Place;
@@ -90,16 +95,21 @@ export class Bridge implements ClientHome {
     hello: Hello,
     dial: () => Promise<Socket>,
   ): Promise<ReadableStream<Uint8Array> | undefined> {
-    const line = await call(dial, hello);
+    const line = await dialObject(dial, hello);
     if (!line) return undefined;
     if (request.signal.aborted) {
-      close(line.socket, LEFT, "client-left");
+      closeSocket(line.socket, CLOSE_NORMAL, "client-left");
       throw new BrokerError("client-left", "Connection refused: the client has left.");
     }
-    return new Bridge(request, hello, dial, line).#client.stream();
+    return new WorkerStream(request, hello, dial, line).#client.stream();
   }
 
-  private constructor(request: Request, hello: Hello, dial: () => Promise<Socket>, { socket, welcome, rest }: Line) {
+  private constructor(
+    request: Request,
+    hello: Hello,
+    dial: () => Promise<Socket>,
+    { socket, welcome, rest }: DialedObject,
+  ) {
     const { pacing, connectionId, epoch, cursor, prelude } = welcome;
     const { heartbeat, timeout, tolerance, maxAge } = pacing;
     this.#dial = dial;
@@ -108,23 +118,23 @@ export class Bridge implements ClientHome {
     this.#connectionId = connectionId;
     this.#received = this.#given = { epoch, cursor };
     // Two looks at each interval: a timer for each stream should have little to do.
-    this.heartbeat = new Heartbeat(heartbeat, (client) => client.keepAlive(), 2);
-    ({ stalled: this.stalled, starting: this.starting, departing: this.departing } = watch(timeout, tolerance));
+    this.heartbeat = new Heartbeat(heartbeat, (client) => client.sendHeartbeat(), 2);
+    ({ stalled: this.stalled, starting: this.starting, closing: this.closing } = watch(timeout, tolerance));
     const { admission, clientId } = hello;
     const { subject, channels, expiresAt } = admission;
-    const client = new Client(
+    const client = new StreamConnection(
       this,
       { clientId, connectionId, ...(subject === undefined ? {} : { subject }), channels, connectedAt: Date.now() },
       [],
     );
     this.#client = client;
-    client.startAt({ cursor, resumed: false, hasHole: false }, encode(prelude));
-    bind(client, request, expiresAt, maxAge, () => this.#dismiss("max-age", true));
+    client.startAt({ cursor, resumed: false, hasMissing: false }, encode(prelude));
+    bindLifetime(client, request, expiresAt, maxAge, () => this.#dismiss("max-age", true));
     this.heartbeat.add(client);
     this.#listen(socket, rest);
   }
 
-  pulseFor(): Uint8Array<ArrayBuffer> {
+  heartbeatFor(): Uint8Array<ArrayBuffer> {
     const pulse = this.#pulse;
     if (!pulse || Date.now() - this.#told < this.#pacing.quiet) return HEARTBEAT;
     this.#pulse = undefined;
@@ -132,11 +142,11 @@ export class Bridge implements ClientHome {
     return pulse;
   }
 
-  farewell(reason: string, reconnect: boolean): Uint8Array<ArrayBuffer> {
+  endEvent(reason: string, reconnect: boolean): Uint8Array<ArrayBuffer> {
     return encode(formatEnd(reason, reconnect, jitter(this.#pacing.retry)));
   }
 
-  part(): void {
+  unsubscribe(): void {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#queue = [];
@@ -146,21 +156,21 @@ export class Bridge implements ClientHome {
     this.#cancelDial?.();
   }
 
-  retire(_client: Member, reason: DisconnectReason): void {
+  remove(_client: Connection, reason: DisconnectReason): void {
     this.#isLeaving = true;
     this.#stopEcho?.();
     this.stalled.delete(this.#client);
-    this.#hangUp(LEFT, reason);
+    this.#hangUp(CLOSE_NORMAL, reason);
   }
 
   #dismiss(reason: DisconnectReason | "engine-down", reconnect: boolean): void {
     // What an object said is the client's reason as well; the word to its client is another matter.
     const why = reason === "engine-down" ? "closing" : reason;
-    void this.#client.leave(why, this.farewell(reason, reconnect), false);
+    void this.#client.close(why, this.endEvent(reason, reconnect), false);
   }
 
   #hangUp(code: number, reason: string): void {
-    if (this.#socket) close(this.#socket, code, reason);
+    if (this.#socket) closeSocket(this.#socket, code, reason);
     this.#socket = undefined;
   }
 
@@ -172,7 +182,7 @@ export class Bridge implements ClientHome {
     const isCurrent = (): boolean => socket === this.#socket;
     const lost = (): void => {
       if (isCurrent()) this.#redial();
-      close(socket, LEFT, "closing");
+      closeSocket(socket, CLOSE_NORMAL, "closing");
     };
     socket.addEventListener("message", ({ data }) => {
       if (isCurrent()) this.#receive(data);
@@ -181,18 +191,18 @@ export class Bridge implements ClientHome {
     socket.addEventListener("error", lost);
     this.#stopEcho = every(ECHO_INTERVAL, () => {
       if (!this.#isEchoed) {
-        this.#hangUp(LEFT, "write-failed");
+        this.#hangUp(CLOSE_NORMAL, "write-failed");
         this.#redial();
         return;
       }
       this.#isEchoed = false;
-      this.#say(ECHO[0]);
+      this.#say(PING[0]);
     });
     for (const data of rest) if (isCurrent()) this.#receive(data);
   }
 
   #receive(data: unknown): void {
-    if (data === ECHO[1]) {
+    if (data === PING[1]) {
       this.#isEchoed = true;
       return;
     }
@@ -202,11 +212,11 @@ export class Bridge implements ClientHome {
     } else if (frame?.kind === kinds.ask) {
       this.#queue.push(frame.position);
       if (this.#client.live) this.#serve();
-    } else if (frame?.kind === kinds.farewell) {
-      this.#end(readNote(frame));
+    } else if (frame?.kind === kinds.end) {
+      this.#end(readJsonFrame(frame));
     } else {
       // Of another version: the object, or this Worker, is about to be replaced.
-      this.#hangUp(FOREIGN, "foreign frame");
+      this.#hangUp(CLOSE_PROTOCOL_ERROR, "foreign frame");
       this.#redial();
     }
   }
@@ -227,7 +237,7 @@ export class Bridge implements ClientHome {
     this.#told = Date.now();
     this.#queue.push({ ...this.#received, chunk: payload });
     if (this.#client.live) this.#serve();
-    else this.#client.waits();
+    else this.#client.onBlocked();
   }
 
   /** Gives the client what waits for it. */
@@ -238,8 +248,8 @@ export class Bridge implements ClientHome {
       const chunks = this.#nextChunks();
       if (chunks.length > 0) {
         client.live = false;
-        client.take({ items: [], events: 0, through: this.#given.cursor, more: false, chunk: concat(chunks) });
-        if (this.#queue.some((item) => typeof item !== "number")) client.waits();
+        client.receive({ items: [], events: 0, through: this.#given.cursor, more: false, chunk: concat(chunks) });
+        if (this.#queue.some((item) => typeof item !== "number")) client.onBlocked();
         return;
       }
       this.#tell({ kind: "ack", number: this.#queue.shift() as number, cursor: this.#given.cursor });
@@ -260,9 +270,9 @@ export class Bridge implements ClientHome {
     return chunks;
   }
 
-  #end({ reason, chunk, drains }: Farewell): void {
-    if (chunk === undefined) this.#client.end(reason, new Error(`Stream ended by the broker: ${reason}.`));
-    else void this.#client.leave(reason, encode(chunk), drains);
+  #end({ reason, chunk, drains }: EndNotice): void {
+    if (chunk === undefined) this.#client.abort(reason, new Error(`Stream ended by the broker: ${reason}.`));
+    else void this.#client.close(reason, encode(chunk), drains);
   }
 
   #redial(): void {
@@ -284,20 +294,20 @@ export class Bridge implements ClientHome {
     this.#dials++;
     const start = { lastEventId: formatPosition(this.#given.epoch, this.#given.cursor) };
     const again = { connectionId: this.#connectionId, connectedAt: this.#client.info.connectedAt };
-    let line: Line | undefined;
+    let line: DialedObject | undefined;
     try {
-      line = await call(this.#dial, { ...this.#hello, start, again });
+      line = await dialObject(this.#dial, { ...this.#hello, start, again });
     } catch (error) {
       const isFinal = error instanceof BrokerError && error.code !== "engine-down" && error.code !== "closed";
       if (this.#isOver) return;
       if (isFinal && error.code === "duplicate-id")
-        void this.#client.leave("replaced", encode(formatEnd("replaced", false, NOT_SOON)), false);
-      else if (isFinal) void this.#client.leave("closing", this.farewell(error.code, true), false);
+        void this.#client.close("replaced", encode(formatEnd("replaced", false, NOT_SOON)), false);
+      else if (isFinal) void this.#client.close("closing", this.endEvent(error.code, true), false);
       else this.#redial();
       return;
     }
     if (!line || this.#isOver || this.#isLeaving) {
-      if (line) close(line.socket, LEFT, "client-left");
+      if (line) closeSocket(line.socket, CLOSE_NORMAL, "client-left");
       else this.#dismiss("disconnected", false);
       return;
     }

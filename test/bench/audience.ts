@@ -1,4 +1,4 @@
-/** Who reads what, and where events go. Found by its name, because processes and threads cannot be handed a function. */
+/** Who reads what, and where events go. Found by its name, because processes and threads cannot be sent a function. */
 export interface Audience {
   /** What the connection of this number asks for. */
   query(index: number): string;

@@ -40,15 +40,15 @@ export const delivery: readonly Mutant[] = [
     tests: "delivery/delivery-report",
     find: "this.#home.appended(entry);",
     replace: "",
-    why: "Who comes after an event counts as one that was handed it, and who leaves before the engine answers does not count.",
+    why: "Who comes after an event counts as one that was sent it, and who leaves before the engine answers does not count.",
   },
   {
-    name: "repeated-taken-for-handed",
+    name: "repeated-taken-for-sent",
     file: "delivery/delivery-report.ts",
     tests: "engine/idempotency",
     find: "client.cursor >= seq",
     replace: "client.cursor > seq",
-    why: "The report of a repeated event counts as handed what nobody knows to be.",
+    why: "The report of a repeated event counts as sent what nobody knows to be.",
   },
   {
     name: "turned-back-stays-subscribed",
@@ -99,12 +99,12 @@ export const delivery: readonly Mutant[] = [
     why: "A timer that is late lets a client read on after what it was granted has expired.",
   },
   {
-    name: "expiry-not-checked-when-handed",
+    name: "expiry-not-checked-when-sent",
     file: "delivery/stream-connection.ts",
     tests: "http/overrides",
     find: "take(batch: Batch): boolean {\n    if (this.#hasExpired) {",
     replace: "take(batch: Batch): boolean {\n    if (false) {",
-    why: "A timer that is late lets a live client be handed what it may not read any more.",
+    why: "A timer that is late lets a live client be sent what it may not read any more.",
   },
   {
     name: "heartbeat-to-the-blocked",
@@ -144,7 +144,7 @@ export const delivery: readonly Mutant[] = [
     tests: "shared-log/shared-log",
     find: "a.items.every((item, index) => item === b.items[index])",
     replace: "a.items[0] === b.items[0]",
-    why: "Who comes back is handed the events of another one's channels.",
+    why: "Who comes back is sent the events of another one's channels.",
   },
   {
     name: "held-from-ignored",
@@ -184,7 +184,7 @@ export const delivery: readonly Mutant[] = [
     tests: "delivery/channels",
     find: "if (this.#topic === topic && this.#match) return this.#match;",
     replace: "if (this.#match) return this.#match;",
-    why: "A client is handed the chunk of those who read other channels.",
+    why: "A client is sent the chunk of those who read other channels.",
   },
   {
     name: "gap-id-off-by-one",
@@ -275,12 +275,12 @@ export const delivery: readonly Mutant[] = [
     why: "A client that has an event is reported to have failed when it leaves.",
   },
   {
-    name: "last-of-a-batch-not-handed",
+    name: "last-of-a-batch-not-sent",
     file: "delivery/delivery-report.ts",
     tests: "delivery/delivery-report",
     find: "if (batch.through < this.#seq) return;",
     replace: "if (batch.through <= this.#seq) return;",
-    why: "What was handed is reported as late.",
+    why: "What was sent is reported as late.",
   },
   {
     name: "listener-keeps-the-process-alive",
@@ -296,7 +296,7 @@ export const delivery: readonly Mutant[] = [
     tests: "delivery/listen",
     find: "if (this.#waiting.length === 0) this.#leave();",
     replace: "",
-    why: "A listener that nobody asks for more is still subscribed, and holds what it was handed.",
+    why: "A listener that nobody asks for more is still subscribed, and holds what it was sent.",
   },
   {
     name: "ready-without-its-id",

@@ -19,7 +19,7 @@ export const log: readonly Mutant[] = [
     why: "Events are kept and replayed long after they were to be gone.",
   },
   {
-    name: "dropped-before-it-was-handed-on",
+    name: "dropped-before-it-was-sent-on",
     file: "log/log.ts",
     tests: "broker/regressions",
     find: "oldest && oldest.seq <= handedOn;",
@@ -225,7 +225,7 @@ export const log: readonly Mutant[] = [
     tests: "shared-log/shared-log",
     find: "behind.late ??= { first: seq, last: seq };\n        behind.late.last = seq;",
     replace: "continue;",
-    why: "What was missed, and later events were handed on before it, is lost without a gap.",
+    why: "What was missed, and later events were sent on before it, is lost without a gap.",
   },
   {
     name: "missed-beyond-the-head",

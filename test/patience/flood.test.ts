@@ -25,7 +25,7 @@ describe.each(platforms.filter((platform) => !others.includes(platform)))("flood
     await client.until(() => client.events.length >= 1_000_001 || client.control("gap").length > 0);
     expect(client.control("gap")).toEqual([]);
     expect(client.data.every((data, n) => Number.parseInt(data, 10) === n)).toBe(true);
-    expect((await stage.state()).stats).toMatchObject({ gaps: 0, handed: 1_000_000, disconnects: {} });
+    expect((await stage.state()).stats).toMatchObject({ gaps: 0, sent: 1_000_000, disconnects: {} });
     client.leave();
   });
 

@@ -18,7 +18,7 @@ test.skipIf(!hasRedis).for(orders)(
   async (order) => {
     const outcome = await runChaos(order);
     console.log(summary(order, outcome));
-    // An instance that finds a hole behind what it has handed on cannot know that a client got it at another one.
+    // An instance that finds a hole behind what it has sent on cannot know that a client got it at another one.
     const isKnown = (fault: string): boolean => order.family === "lossy" && fault.endsWith("it is a false alarm");
     expect(outcome.faults.filter((fault) => !isKnown(fault)).slice(0, 20)).toEqual([]);
     // A run in which nobody was struck, or nothing came, proves nothing.

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { redisRemote } from "../../src/redis/redis-log.ts";
+import { redisLog } from "../../src/redis/redis-log.ts";
 import { anyRedis, hasRedis } from "../support/servers/redis.ts";
 
 const bin = (name: string): string => new URL(`../../node_modules/.bin/${name}`, import.meta.url).pathname;
@@ -84,7 +84,7 @@ describe.runIf(hasRedis || process.env.REDIS_URL)("redisRemote through a client"
     const duplicate = (): undefined => undefined;
     const call = duplicate;
     for (const client of [undefined, {}, { duplicate, call, isCluster: true, status: "ready" }]) {
-      expect(() => redisRemote({ client: client as never, prefix: "p" })).toThrow(TypeError);
+      expect(() => redisLog({ client: client as never, prefix: "p" })).toThrow(TypeError);
     }
   });
 
@@ -92,10 +92,10 @@ describe.runIf(hasRedis || process.env.REDIS_URL)("redisRemote through a client"
     const never = (): never => expect.unreachable();
     const client = { send: never, close: never, duplicate: never, connected: false } as never;
     for (const prefix of [undefined, "", "a{b", "a}b", "a\nb", "x".repeat(101)])
-      expect(() => redisRemote({ client, prefix: prefix as never })).toThrow(TypeError);
-    expect(() => redisRemote({ client, prefix: "p", lease: 1 })).toThrow(RangeError);
-    expect(() => redisRemote({ client, prefix: "p", retention: { events: 0 } })).toThrow(RangeError);
-    expect(() => redisRemote({ client, prefix: "p", surplus: 1 } as never)).toThrow(TypeError);
-    expect(() => redisRemote({ client, prefix: "p" })).not.toThrow();
+      expect(() => redisLog({ client, prefix: prefix as never })).toThrow(TypeError);
+    expect(() => redisLog({ client, prefix: "p", lease: 1 })).toThrow(RangeError);
+    expect(() => redisLog({ client, prefix: "p", retention: { events: 0 } })).toThrow(RangeError);
+    expect(() => redisLog({ client, prefix: "p", surplus: 1 } as never)).toThrow(TypeError);
+    expect(() => redisLog({ client, prefix: "p" })).not.toThrow();
   });
 });

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { Appended } from "../../src/engine/engine.ts";
+import type { AppendResult } from "../../src/engine/engine.ts";
 import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { codeOf, Member } from "./support/member.ts";
 
@@ -32,8 +32,13 @@ describe.runIf(hasRedis)("redisRemote never hands out a position twice", () => {
     return member;
   }
 
-  /** Appends until it works, and remembers what was handed out. */
-  async function append(member: Member, keys: readonly string[], text: string, seen?: Appended): Promise<Appended> {
+  /** Appends until it works, and remembers what was sent out. */
+  async function append(
+    member: Member,
+    keys: readonly string[],
+    text: string,
+    seen?: AppendResult,
+  ): Promise<AppendResult> {
     for (;;) {
       await member.until(() => member.hasCommands);
       const given = member.session.append(keys, text, seen, undefined, undefined);
@@ -43,7 +48,7 @@ describe.runIf(hasRedis)("redisRemote never hands out a position twice", () => {
       }
       const appended = await given;
       const id = `${appended.epoch}-${appended.seq}`;
-      expect(handedOut.get(id), `${id} was handed out for another event`).toBeUndefined();
+      expect(handedOut.get(id), `${id} was sent out for another event`).toBeUndefined();
       handedOut.set(id, text);
       return appended;
     }
@@ -142,13 +147,15 @@ describe.runIf(hasRedis)("redisRemote never hands out a position twice", () => {
       evicted.add(kindOf(key));
       await server.cli("DEL", key);
       const { epoch } = await member.mark([], appended);
-      const { records, dropped } = await member.session.read(epoch, ["#a", "#b"], 0, 1_000_000);
+      const { records, droppedThrough } = await member.session.read(epoch, ["#a", "#b"], 0, 1_000_000);
       if (epoch !== appended.epoch) continue;
       // Every event of this epoch is there, or its channel says that it is not.
       for (const [id, text] of handedOut) {
         const [of, seq] = id.split("-");
         if (of !== epoch || records.some((record) => record.text === text)) continue;
-        expect(dropped[text.startsWith("a") ? 0 : 1], `${text} after ${key}`).toBeGreaterThanOrEqual(Number(seq));
+        expect(droppedThrough[text.startsWith("a") ? 0 : 1], `${text} after ${key}`).toBeGreaterThanOrEqual(
+          Number(seq),
+        );
       }
     }
     expect([...evicted].sort()).toEqual([

@@ -64,7 +64,7 @@ describe.runIf(hasRedis)("redisRemote", () => {
     const seqs: number[] = [];
     for (let at = 0; at < 40; ) {
       const page = await member.session.read(epoch, ["#a", "#b"], at, 200);
-      expect(page.dropped).toEqual([0, 0]);
+      expect(page.droppedThrough).toEqual([0, 0]);
       expect(page.through).toBeGreaterThan(at);
       for (const { seq, text } of page.records) {
         expect(text).toBe(`text ${seq}`);
@@ -93,7 +93,7 @@ describe.runIf(hasRedis)("redisRemote", () => {
     const page = await member.session.read(epoch, ["#a", "#b", "#none"], 0, 1000);
     expect(page).toMatchObject({ through: 6, dropped: [2, 0, 0] });
     expect(page.records.map(({ seq }) => seq)).toEqual([3, 4, 5, 6]);
-    expect(await member.session.survey(epoch, ["#a", "#b", "#none"], 3, {})).toEqual({
+    expect(await member.session.historyBounds(epoch, ["#a", "#b", "#none"], 3, {})).toEqual({
       epoch,
       head: 6,
       floor: 0,
@@ -134,7 +134,7 @@ describe.runIf(hasRedis)("redisRemote", () => {
     await member.append(["#c"], "3");
     const mark = await member.mark(["#a", "#b", "#c", "#new"]);
     expect(mark.last).toEqual([1, 2, 3, 1]);
-    expect((await member.session.read(mark.epoch, ["#a", "#new", "#b"], 0, 1000)).dropped).toEqual([1, 1, 0]);
+    expect((await member.session.read(mark.epoch, ["#a", "#new", "#b"], 0, 1000)).droppedThrough).toEqual([1, 1, 0]);
     expect(await server.cli("EXISTS", `{test}:${mark.epoch}:s:#a`)).toBe(0);
   });
 
@@ -144,7 +144,7 @@ describe.runIf(hasRedis)("redisRemote", () => {
     await member.append(["#a", "#b"], "x".repeat(10));
     const { epoch } = await member.mark();
     const floor = async (max: object): Promise<number> =>
-      (await member.session.survey(epoch, ["#a", "#b"], 0, max)).floor;
+      (await member.session.historyBounds(epoch, ["#a", "#b"], 0, max)).floor;
     expect(await floor({ events: 5 })).toBe(26);
     expect(await floor({ events: 0 })).toBe(31);
     expect(await floor({ events: 31 })).toBe(0);

@@ -42,8 +42,8 @@ test.concurrent.for(platforms.filter(isWanted))(
       ).toBeLessThan(HANDLES);
     for (const { gone, kept, state } of marks) {
       expect(kept).toBeLessThanOrEqual(gone * (1 - COLLECTED));
-      const { blocked, departing, pending, channels, log } = state.stats;
-      expect({ blocked, departing, pending }).toEqual({ blocked: 0, departing: 0, pending: 0 });
+      const { blocked, closing, pending, channels, log } = state.stats;
+      expect({ blocked, closing, pending }).toEqual({ blocked: 0, closing: 0, pending: 0 });
       expect(channels).toBe(marks[0]?.state.stats.channels);
       expect(log.bytes).toBeLessThanOrEqual(bounds.logBytes);
       expect(log.channels).toBeLessThanOrEqual(bounds.channels);

@@ -90,8 +90,8 @@ async function live(
     await Promise.all([churned, stallAgainAndAgain(stage, tally, end)]);
     // While something is published: workerd finds out who has gone when it writes.
     await until(tally, "guests that have gone are connected", async () => {
-      const { clients, departing } = (await stage.state()).stats;
-      return clients === steady.length && departing === 0;
+      const { clients, closing } = (await stage.state()).stats;
+      return clients === steady.length && closing === 0;
     });
     await publisher.stop();
     await until(tally, "somebody misses the last events", () => steady.every((visitor) => hasAll(visitor, publisher)));

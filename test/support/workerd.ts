@@ -10,7 +10,7 @@ interface CloudflareWorkers {
 
 /**
  * Makes `fn` a test body that runs where a broker would: on workerd inside a Durable Object made for this one run (and
- * handed its `ctx`), elsewhere as it is (and handed `undefined`).
+ * sent its `ctx`), elsewhere as it is (and sent `undefined`).
  */
 export function inside(fn: (durableObject: unknown) => Promise<void>): () => Promise<void> {
   if (runtime !== "workerd") return () => fn(undefined);

@@ -251,7 +251,7 @@ describe.each(withWrangler)("authorize on %s", (platform) => {
       await stage.until(({ stats, ended }) => stats.blocked === 1 || ended.length === 1);
       const { ended, stats } = await stage.until(({ stats }) => stats.clients === 0);
       expect(ended).toEqual([{ clientId: "stuck", reason: "expired" }]);
-      expect(stats).toMatchObject({ blocked: 0, departing: 0, recipients: 0, channels: 0 });
+      expect(stats).toMatchObject({ blocked: 0, closing: 0, ids: 0, channels: 0 });
       // What it reads now is what was in flight, and no end that it could take for a polite one.
       stuck.resume();
       await stuck.end();

@@ -36,7 +36,7 @@ describe.each(platforms)("close() on %s", (platform) => {
     expect(new Set(clients.map((client) => client.retry)).size).toBeGreaterThan(1);
     // Nothing more comes after close() has resolved: no wait here.
     const { stats, ended, timers: left } = await stage.state();
-    expect(stats).toMatchObject({ clients: 0, recipients: 0, blocked: 0, departing: 0, channels: 0 });
+    expect(stats).toMatchObject({ clients: 0, ids: 0, blocked: 0, closing: 0, channels: 0 });
     expect(ended).toHaveLength(21);
     expect(new Set(ended.map(({ reason }) => reason))).toEqual(new Set(["closing"]));
     expect(left).toBeLessThanOrEqual(timers);

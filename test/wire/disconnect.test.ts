@@ -18,7 +18,7 @@ describe.each(platforms)("clients that leave, on %s", (platform) => {
       ({ stats, alive, timers }) => stats.clients === 0 && alive === 0 && timers <= idleTimers,
       true,
     );
-    expect(state.stats).toMatchObject({ clients: 0, recipients: 0, blocked: 0, departing: 0, channels: 0 });
+    expect(state.stats).toMatchObject({ clients: 0, ids: 0, blocked: 0, closing: 0, channels: 0 });
     expect(state.ended).toHaveLength(connections);
     expect(new Set(state.ended.map(({ reason }) => reason))).toEqual(new Set(["client-left"]));
     expect(state.errors).toEqual([]);

@@ -235,7 +235,7 @@ describe.each(withWrangler)("the HTTP face on %s", (platform) => {
     stuck.stall();
     await stage.until(({ stats }) => stats.blocked === 1);
     const newer = await stage.join("?id=same");
-    const { stats } = await stage.until(({ stats: now }) => now.departing === 0);
+    const { stats } = await stage.until(({ stats: now }) => now.closing === 0);
     expect(stats).toMatchObject({ clients: 1, blocked: 0, disconnects: { replaced: 1 } });
     newer.leave();
     stuck.reset();

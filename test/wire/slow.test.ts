@@ -117,8 +117,8 @@ describe.each(platforms)("slow clients on %s", (platform) => {
     const stage = await server.stage({ timeout: 500, tolerance: 100 });
     const healthy = await new SocketClient(server.url + stage.path("connect?id=healthy")).ready();
     const stuck = await blocked(stage, "?id=stuck");
-    const report = await stage.tell<{ handed: number; failed: { clientId: string; reason: string }[] }>("report");
-    expect(report).toMatchObject({ handed: 1, failed: [{ clientId: "stuck", reason: "late" }] });
+    const report = await stage.tell<{ sent: number; failed: { clientId: string; reason: string }[] }>("report");
+    expect(report).toMatchObject({ sent: 1, failed: [{ clientId: "stuck", reason: "late" }] });
     healthy.leave();
     stuck.reset();
   });

@@ -15,7 +15,7 @@ describe.each(["hub-bridge-wrangler", "hub-direct-wrangler"] as const)("clients 
     expect((await stage.state()).stats.clients).toBe(10);
     for (const client of clients) how === "FIN" ? client.leave() : client.reset();
     const { ended, stats } = await stage.until(({ stats }) => stats.clients === 0);
-    expect(stats).toMatchObject({ recipients: 0, blocked: 0, departing: 0, channels: 0 });
+    expect(stats).toMatchObject({ ids: 0, blocked: 0, closing: 0, channels: 0 });
     expect(ended.map(({ reason }) => reason)).toEqual(Array.from({ length: 10 }, () => "client-left"));
   });
 });

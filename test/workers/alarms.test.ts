@@ -38,7 +38,7 @@ test(
     await passing(count, async () => {
       for (const data of numbers(1, 20)) {
         await publish(room, [data], "busy");
-        // The alarm is for what was handed on already.
+        // The alarm is for what was sent on already.
         await pause(20);
         await room.inside((object) => object.alarm());
       }

@@ -16,7 +16,7 @@ test(
     for (let batch = 0; batch < CLIENTS / 100; batch++)
       clients.push(...(await Promise.all(numbers(1, 100).map((id) => room.join({ id: `${batch} ${id}` })))));
     const before = await room.stub.stats();
-    expect(before).toMatchObject({ clients: CLIENTS, recipients: CLIENTS, handed: 0 });
+    expect(before).toMatchObject({ clients: CLIENTS, recipients: CLIENTS, sent: 0 });
     const data = numbers(1, EVENTS, "event ");
     const reading = Promise.all(clients.map((client) => client.untilData(data.at(-1) ?? "")));
     await room.inside(async (object) => {
@@ -25,7 +25,7 @@ test(
     await reading;
     for (const client of clients) expect(client.events.filter(isData).map((event) => event.data)).toEqual(data);
     const after = await room.stub.stats();
-    expect(after).toMatchObject({ clients: CLIENTS, handed: EVENTS * CLIENTS, gaps: 0, overruns: 0, disconnects: {} });
+    expect(after).toMatchObject({ clients: CLIENTS, sent: EVENTS * CLIENTS, gaps: 0, overruns: 0, disconnects: {} });
     await until("nobody is behind", async () => (await room.stub.stats()).blocked === 0);
 
     // All of them over hibernation, and over a crash.

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { FOREIGN, kinds, VERSION, writeFrame, writeNote } from "../../src/workers/protocol.ts";
+import { CLOSE_PROTOCOL_ERROR, kinds, VERSION, writeFrame, writeJsonFrame } from "../../src/workers/protocol.ts";
 import { codeOf } from "../support/test-broker.ts";
 import { numbers, pause, type Room, room, until } from "./support/room.ts";
 import { publish, story, told } from "./support/story.ts";
@@ -63,7 +63,7 @@ for (const [what, frame] of STRANGE) {
       const before = await room.stub.stats();
       const early = await dial(room);
       early.socket.send(frame);
-      expect(await early.closed).toBe(FOREIGN);
+      expect(await early.closed).toBe(CLOSE_PROTOCOL_ERROR);
       expect(await room.stub.stats()).toEqual(before);
 
       const late = await dial(room);
@@ -72,8 +72,8 @@ for (const [what, frame] of STRANGE) {
       expect((await room.stub.stats()).clients).toBe(2);
       await room.evict();
       late.socket.send(frame);
-      expect(await late.closed).toBe(FOREIGN);
-      late.socket.close(FOREIGN);
+      expect(await late.closed).toBe(CLOSE_PROTOCOL_ERROR);
+      late.socket.close(CLOSE_PROTOCOL_ERROR);
       await until("it is gone", async () => (await room.stub.stats()).clients === 1);
       await publish(room, ["end"], "a");
       expect(await story(client, "end")).toEqual(["end"]);
@@ -103,7 +103,7 @@ test(
       line.socket.send(hello());
       await until("it is welcome", () => line.received.length > 0);
       line.socket.send(frame);
-      expect(await Promise.race([line.closed, pause(500).then(() => frame)])).toBe(FOREIGN);
+      expect(await Promise.race([line.closed, pause(500).then(() => frame)])).toBe(CLOSE_PROTOCOL_ERROR);
     }
   }),
 );
@@ -153,7 +153,7 @@ test(
   "a welcome in the middle of a stream has the Worker dial again",
   room({}, async (room) => {
     const client = await room.join();
-    await forge(room, writeNote(kinds.refusal, {}));
+    await forge(room, writeJsonFrame(kinds.refusal, {}));
     await publish(room, ["1"]);
     expect(await story(client, "1")).toEqual(["1"]);
   }),

@@ -138,7 +138,7 @@ test(
     const first = await room.join({ id: "first" });
     await room.evict();
     const second = await room.join({ id: "second" });
-    expect(await room.stub.stats()).toMatchObject({ clients: 2, recipients: 2 });
+    expect(await room.stub.stats()).toMatchObject({ clients: 2, ids: 2 });
     await room.evict();
     await publish(room, ["both"]);
     for (const client of [first, second]) expect(await story(client, "both")).toEqual(["both"]);
@@ -146,7 +146,7 @@ test(
 );
 
 test(
-  "an event that was not handed on yet when the instance went is not lost",
+  "an event that was not sent on yet when the instance went is not lost",
   room({}, async (room) => {
     const client = await room.join();
     for (let round = 1; round <= 10; round++) {

@@ -59,7 +59,7 @@ test("with a storage that deletes nothing events are published, and rows go once
   await room({ retention: { events: 1 }, ...hooks }, async (room) => {
     const client = await room.join();
     const again = await refuse(room, /DELETE|INTO fanwire_(channels|meta)/);
-    // What was not handed on is not dropped.
+    // What was not sent on is not dropped.
     const data = numbers(1, 75);
     await publish(room, data);
     expect(await story(client, "75")).toEqual(data);

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { Deadlines } from "../../src/base/expiring-map.ts";
-import type { Follower } from "../../src/log/log.ts";
+import { ExpiringMap } from "../../src/base/expiring-map.ts";
+import type { EngineListener } from "../../src/log/log.ts";
 import { durableEngine } from "../../src/workers/sqlite-engine.ts";
 import { seqOf } from "../support/clients/connection.ts";
 import { codeOf } from "../support/test-broker.ts";
@@ -149,7 +149,7 @@ test(
     const [id = ""] = await publish(room, ["1"], "a");
     await client.leave();
     await room.gone();
-    // What was not handed on is not dropped.
+    // What was not sent on is not dropped.
     await pause(100);
     await room.alarm();
     expect((await room.tables()).length, "something is kept").toBeGreaterThan(0);
@@ -281,10 +281,10 @@ test(
   "what is forgotten for want of room leaves no row, and after a restart it is still the one with the most who loses names",
   room({}, async (room) => {
     await room.inside((_, { storage }) => {
-      const follower: Follower = { position: 0, appended: () => undefined, overrun: () => undefined };
-      const instance = (): Deadlines => {
-        const names = new Deadlines(20);
-        durableEngine(storage).open(follower).keep?.("lingering", names);
+      const follower: EngineListener = { position: 0, onAppended: () => undefined, onOverrun: () => undefined };
+      const instance = (): ExpiringMap => {
+        const names = new ExpiringMap(20);
+        durableEngine(storage).open(follower).persistNames?.("lingering", names);
         return names;
       };
       const rows = (): number =>

@@ -25,7 +25,7 @@ test(
     expect(await ada.nextData()).toEqual({ id: all.id, event: "greeting", data: '{"hello":"all"}' });
     expect(await story(ada, "to a")).toEqual(['{"hello":"all"}', "to a"]);
     expect(await story(bob, "to bob")).toEqual(['{"hello":"all"}', "to bob"]);
-    expect(await stats()).toMatchObject({ clients: 2, published: 3, handed: 4, engine: "up", log: { events: 3 } });
+    expect(await stats()).toMatchObject({ clients: 2, published: 3, sent: 4, engine: "up", log: { events: 3 } });
   }),
 );
 
@@ -34,11 +34,11 @@ test(
   room({}, async (room) => {
     await Promise.all([room.join({ id: "ada" }), room.join({ id: "ada" }), room.join({ id: "bob" })]);
     const { report, ...published } = await room.hub.broadcast("x", { report: true });
-    expect([published.clients, await report]).toEqual([3, { handed: 3, failed: [] }]);
+    expect([published.clients, await report]).toEqual([3, { sent: 3, failed: [] }]);
     const { report: toAda } = await room.hub.broadcastTo("ada", "x", { report: true });
-    expect(await toAda).toEqual({ handed: 2, failed: [] });
+    expect(await toAda).toEqual({ sent: 2, failed: [] });
     const { report: toNobody } = await room.hub.broadcast("x", { channel: "empty", report: true });
-    expect(await toNobody).toEqual({ handed: 0, failed: [] });
+    expect(await toNobody).toEqual({ sent: 0, failed: [] });
     expect(await room.hub.broadcast("x")).not.toHaveProperty("report");
   }),
 );
@@ -54,10 +54,10 @@ test(
     const { report } = await room.hub.broadcast("late", { report: true });
     await room.abort();
     const settled = await report.then(
-      ({ handed, failed }) => ({ handed, failed: failed.length }),
+      ({ sent, failed }) => ({ sent, failed: failed.length }),
       (error: unknown) => String(error),
     );
-    expect(settled).toEqual({ handed: 0, failed: expect.any(Number) });
+    expect(settled).toEqual({ sent: 0, failed: expect.any(Number) });
     await client.leave();
   }),
 );
@@ -148,7 +148,7 @@ test(
     });
     expect(heard).toMatchObject({
       value: { type: "event", data: "for a" },
-      report: { handed: 1, failed: [] },
+      report: { sent: 1, failed: [] },
       clients: ["ada"],
     });
     expect(await story(client, "for one")).toEqual(["for all", "for a", "for one"]);

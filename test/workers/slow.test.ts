@@ -10,7 +10,7 @@ const KIB = 1024;
 const LARGE = 32 * KIB * KIB;
 const data = numbers(1, 300).map((number) => number.padEnd(20_000));
 
-/** Bytes that were handed to one client, if all others were handed every event. */
+/** Bytes that were sent to one client, if all others were sent every event. */
 async function inFlight(room: Room, others: number): Promise<number> {
   const { bytes, published, log } = await room.stub.stats();
   const each = log.bytes / log.events - 256;
@@ -175,7 +175,7 @@ test(
 );
 
 test(
-  "a report of a bridged client says that it was handed, or failed, and why",
+  "a report of a bridged client says that it was sent, or failed, and why",
   room({ timeout: 300, tolerance: 1 }, async (room) => {
     const slow = await room.join({ id: "slow" });
     const quick = await room.join({ id: "quick" });
@@ -184,8 +184,8 @@ test(
     await all;
     const { report } = await room.hub.broadcast("end", { report: true });
     void quick.untilData("end");
-    const { handed, failed } = await report;
-    expect([handed, failed.map(({ clientId }) => clientId)]).toEqual([1, ["slow"]]);
+    const { sent, failed } = await report;
+    expect([sent, failed.map(({ clientId }) => clientId)]).toEqual([1, ["slow"]]);
     expect(["late", "timeout"]).toContain(failed[0]?.reason);
     expect(await slow.ended()).toBe("errored");
   }),

@@ -25,7 +25,7 @@ test(
     await until("all have it", () => clients.every(({ data }) => data.length === 49));
     await settled(none + 2 * 10);
     const { report } = await room.hub.broadcast("reported", { report: true });
-    expect((await report).handed).toBe(10);
+    expect((await report).sent).toBe(10);
     await settled(none + 2 * 10);
     for (const client of clients) await client.leave();
     await room.gone();

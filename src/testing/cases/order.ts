@@ -87,7 +87,7 @@ export const orderCases: readonly EngineCase[] = [
         const id = formatPosition(epoch, seq);
         for (const probe of [a, b]) {
           const seen = await probe.hears(data);
-          equal("an event as it was handed on", [seen.id, seen.seq, seen.text], [id, seq, text]);
+          equal("an event as it was sent on", [seen.id, seen.seq, seen.text], [id, seq, text]);
           equal("its channels", [...seen.keys].sort(), ["#a", "#b"]);
         }
         const [record] = (await b.read(["#b"], seq - 1)).records;

@@ -39,7 +39,7 @@ export const retentionCases: readonly EngineCase[] = [
       const sent = await append(a, series("event ", 10), ["#a"]);
       await settles(stage, b, sent, "#a", 4);
       const last = sent.at(5)?.seq;
-      equal("how far it was dropped", (await b.read(["#a"], 0)).dropped, [last]);
+      equal("how far it was dropped", (await b.read(["#a"], 0)).droppedThrough, [last]);
     },
   ),
 
@@ -69,11 +69,11 @@ export const retentionCases: readonly EngineCase[] = [
       };
       await until(stage.patience, "the events to read", "to be none", async () => (await look()) === 0);
       const { seq } = (await append(a, ["young"], ["#a"]))[0] as Sent;
-      const { records, dropped } = await b.read(["#a"], seq - 1);
+      const { records, droppedThrough } = await b.read(["#a"], seq - 1);
       // It may be too old by now, where the machine is slow.
       equal(
         "whether a new event is either there or said to be lost",
-        records.length > 0 !== (dropped[0] ?? 0) >= seq,
+        records.length > 0 !== (droppedThrough[0] ?? 0) >= seq,
         true,
       );
     },
@@ -116,8 +116,8 @@ export const retentionCases: readonly EngineCase[] = [
         for (const { seq } of [{ seq: 0 }, ...sent]) judge(await b.read(keys, seq), sent, keys, seq, kept);
       }
       const busy = sent.filter(({ keys }) => keys[0] === "#busy");
-      const { dropped } = await b.read(["#quiet", "#busy"], 0);
-      equal("how far each was dropped", dropped, [0, busy.at(-4)?.seq]);
+      const { droppedThrough } = await b.read(["#quiet", "#busy"], 0);
+      equal("how far each was dropped", droppedThrough, [0, busy.at(-4)?.seq]);
     },
   ),
 
@@ -136,8 +136,8 @@ export const retentionCases: readonly EngineCase[] = [
         async () => (await b.read(["#a"], 0)).records.length === 0,
       );
       for (const { seq } of [{ seq: 0 }, ...sent]) {
-        const { dropped } = await b.read(["#a"], seq);
-        equal(`whether events are lost after ${seq}`, (dropped[0] ?? 0) > seq, seq < last);
+        const { droppedThrough } = await b.read(["#a"], seq);
+        equal(`whether events are lost after ${seq}`, (droppedThrough[0] ?? 0) > seq, seq < last);
       }
     },
   ),

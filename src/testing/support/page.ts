@@ -1,7 +1,7 @@
 import { textDecoder } from "../../event/event.ts";
-import type { Channel, Entry } from "../../log/channel-log.ts";
+import type { ChannelLog, Entry } from "../../log/channel-log.ts";
 import type { Log } from "../../log/log.ts";
-import type { Page, Record } from "../../shared-log/shared-log.ts";
+import type { ReplayPage, StoredEvent } from "../../shared-log/shared-log.ts";
 import { check, equal } from "./expectation.ts";
 
 const decoder = textDecoder();
@@ -17,14 +17,14 @@ export function unpack({ bytes }: Pick<Entry, "bytes">): { readonly id: string |
 const PAGE = 65_536;
 
 /** A page of a log that is all in this process. */
-export function pageOf(log: Log, keys: readonly string[], after: number): Page {
+export function pageOf(log: Log, keys: readonly string[], after: number): ReplayPage {
   const time = Date.now();
-  const channels = keys.map((key) => log.peek(key));
+  const channels = keys.map((key) => log.find(key));
   for (const channel of channels) if (channel) log.trim(channel, time);
   const lanes = channels
-    .filter((channel): channel is Channel => channel !== undefined)
+    .filter((channel): channel is ChannelLog => channel !== undefined)
     .map((channel) => ({ channel, index: channel.indexAfter(after) }));
-  const records: Record[] = [];
+  const records: StoredEvent[] = [];
   let through = log.head;
   for (let room = PAGE; ; ) {
     let first: Entry | undefined;
@@ -42,7 +42,12 @@ export function pageOf(log: Log, keys: readonly string[], after: number): Page {
     for (const lane of lanes) if (lane.channel.at(lane.index) === first) lane.index++;
     records.push({ seq: first.seq, keys: first.keys, text: unpack(first).text });
   }
-  return { epoch: log.epoch, records, through, dropped: channels.map((channel) => channel?.dropped ?? log.forgotten) };
+  return {
+    epoch: log.epoch,
+    records,
+    through,
+    droppedThrough: channels.map((channel) => channel?.droppedThrough ?? log.forgottenThrough),
+  };
 }
 
 /** An event that was appended, and where it is. */
@@ -61,7 +66,7 @@ export type Kept = number | ((key: string) => number);
  * channels, and what is missing said for each channel, no more than is past the newest `kept`.
  */
 export function judge(
-  page: Page,
+  page: ReplayPage,
   sent: readonly Sent[],
   keys: readonly string[],
   after: number,
@@ -88,9 +93,9 @@ export function judge(
     equal(`${where}: text of ${seq}`, text, event.text);
     equal(`${where}: channels of ${seq}`, [...names].sort(), [...event.keys].sort());
   }
-  equal(`${where}: how many channels it answers for`, page.dropped.length, keys.length);
+  equal(`${where}: how many channels it answers for`, page.droppedThrough.length, keys.length);
   keys.forEach((key, index) => {
-    const dropped = page.dropped[index] as number;
+    const dropped = page.droppedThrough[index] as number;
     const mine = sent.filter((event) => event.keys.includes(key));
     const lost = mine.filter((event) => event.seq > after && event.seq <= page.through && !got.has(event.seq)).at(-1);
     const most = typeof kept === "number" ? kept : kept(key);

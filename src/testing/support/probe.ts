@@ -1,7 +1,7 @@
-import type { Appended, Engine, Session } from "../../engine/engine.ts";
+import type { AppendResult, Engine, EngineSession } from "../../engine/engine.ts";
 import type { Entry } from "../../log/channel-log.ts";
-import type { Follower, Log } from "../../log/log.ts";
-import type { Page } from "../../shared-log/shared-log.ts";
+import type { EngineListener, Log } from "../../log/log.ts";
+import type { ReplayPage } from "../../shared-log/shared-log.ts";
 import { check, equal, inTime, persist, until } from "./expectation.ts";
 import { pageOf, type Sent, unpack } from "./page.ts";
 
@@ -21,7 +21,7 @@ interface Stretch {
 }
 
 /** What an append came to. */
-export interface Answer extends Appended, Sent {}
+export interface Answer extends AppendResult, Sent {}
 
 /** The text of an event with this data. */
 const textOf = (data: string): string => `data: ${data}\n\n`;
@@ -31,14 +31,14 @@ export const dataOf = ({ text }: Pick<Sent, "text">): string => text.slice("data
 const isSeen = (told: Seen | Stretch): told is Seen => "text" in told;
 
 /** A process: it follows the log as a broker does, writes down what it is told, reads what it is told that it missed, and appends. */
-export class Probe implements Follower {
+export class Probe implements EngineListener {
   /** Everything it was told, as it came. */
   readonly #told: (Seen | Stretch)[] = [];
   /** What it read of what it had missed. */
   readonly #read: Seen[] = [];
   readonly #keys = new Set<string>();
   readonly #patience: number;
-  readonly #session: Session;
+  readonly #session: EngineSession;
   #log: Log | undefined;
   #reading = 0;
   #failure: unknown;
@@ -54,23 +54,23 @@ export class Probe implements Follower {
     return this.#log?.head ?? 0;
   }
 
-  appended(entry: Entry): void {
+  onAppended(entry: Entry): void {
     this.#told.push({ seq: entry.seq, keys: entry.keys, ...unpack(entry) });
   }
 
-  overrun(): void {
+  onOverrun(): void {
     this.#failure ??= new Error("A follower that hands on at once: expected never to be overrun, saw that it was.");
   }
 
-  began(log: Log): void {
+  onLogReplaced(log: Log): void {
     this.#log = log;
     for (const key of this.#keys) {
-      const dropped = log.peek(key)?.dropped ?? log.forgotten;
-      if (dropped > 0) this.missed(key, 0, dropped);
+      const dropped = log.find(key)?.droppedThrough ?? log.forgottenThrough;
+      if (dropped > 0) this.onMissed(key, 0, dropped);
     }
   }
 
-  missed(key: string, after: number, through: number): void {
+  onMissed(key: string, after: number, through: number): void {
     this.#told.push({ missed: key, after, through });
     void this.#make(key, after, through);
   }
@@ -131,7 +131,7 @@ export class Probe implements Follower {
   }
 
   /** What the log has of these channels after a position. */
-  async read(keys: readonly string[], after: number): Promise<Page> {
+  async read(keys: readonly string[], after: number): Promise<ReplayPage> {
     const session = this.#session;
     if (!session.read) return pageOf(session.log, keys, after);
     return inTime(this.#patience, `reading ${JSON.stringify(keys)}`, session.read(keys, after));

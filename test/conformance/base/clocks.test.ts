@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Pace } from "../../../src/delivery/flush-scheduler.ts";
-import { Gate } from "../../../src/http/authorize.ts";
+import { AuthorizeQueue } from "../../../src/http/authorize.ts";
 import { never } from "../../support/http/entry-points.ts";
 import { clientRequest, codeOf, turn } from "../../support/test-broker.ts";
 import { inside } from "../../support/workerd.ts";
@@ -30,14 +30,14 @@ test(
 test(
   "maxPending: a request whose code was ended before its deadline does not keep its place for ever",
   inside(async () => {
-    const gate = new Gate(1, 1_000);
+    const gate = new AuthorizeQueue(1, 1_000);
     const wish = { context: undefined, action: "connect", channels: [], clientId: undefined } as const;
     const { setTimeout: real } = globalThis;
     // Its timer never fires, as on Workers when a request is ended.
     Object.assign(globalThis, { setTimeout: () => 0 });
-    void gate.ask(never, { ...wish, request: clientRequest() });
+    void gate.run(never, { ...wish, request: clientRequest() });
     Object.assign(globalThis, { setTimeout: real });
-    const ask = (): Promise<string> => codeOf(gate.ask(() => true, { ...wish, request: clientRequest() }));
+    const ask = (): Promise<string> => codeOf(gate.run(() => true, { ...wish, request: clientRequest() }));
     expect([await ask(), gate.pending]).toEqual(["at-capacity", 1]);
 
     const { now } = performance;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { Deadlines } from "../../../src/base/expiring-map.ts";
-import { appendOnce, type Known } from "../../../src/engine/idempotency.ts";
+import { ExpiringMap } from "../../../src/base/expiring-map.ts";
+import { appendOnce, type SeenEvents } from "../../../src/engine/idempotency.ts";
 import { nonceOf } from "../../../src/event/channel-key.ts";
 
 // What is remembered for a while, and how much of it: nobody has another one's forgotten.
@@ -8,7 +8,7 @@ import { nonceOf } from "../../../src/event/channel-key.ts";
 const MANY = 1_000;
 
 test("deadlines: who has names without end loses the oldest of them, and nobody else any", () => {
-  const deadlines = new Deadlines(100);
+  const deadlines = new ExpiringMap(100);
   for (const name of ["ada's", "also ada's"]) deadlines.set(name, 60_000, true, "ada");
   deadlines.set("nobody's", 60_000, true);
   for (let index = 0; index < MANY; index++) deadlines.set(`eve ${index}`, 60_000, true, "eve");
@@ -19,14 +19,14 @@ test("deadlines: who has names without end loses the oldest of them, and nobody 
 });
 
 test("deadlines: where all of them have one name, the oldest are forgotten", () => {
-  const deadlines = new Deadlines(100);
+  const deadlines = new ExpiringMap(100);
   for (let index = 0; index < MANY; index++) deadlines.set(`${index}`, 60_000, true, `owner ${index}`);
   const kept = Array.from({ length: MANY }, (_, index) => index).filter((index) => deadlines.has(`${index}`));
   expect(kept).toEqual(Array.from({ length: 100 }, (_, index) => MANY - 100 + index));
 });
 
 test("deadlines: one that comes late is given room by who has the most", () => {
-  const deadlines = new Deadlines(100);
+  const deadlines = new ExpiringMap(100);
   for (let index = 0; index < 30; index++) deadlines.set(`bob ${index}`, 60_000, true, "bob");
   for (let index = 0; index < MANY; index++) deadlines.set(`eve ${index}`, 60_000, true, "eve");
   for (let index = 0; index < 20; index++) deadlines.set(`ada ${index}`, 60_000, true, "ada");
@@ -36,7 +36,7 @@ test("deadlines: one that comes late is given room by who has the most", () => {
 });
 
 test("deadlines: a name that another one takes is the other one's", () => {
-  const deadlines = new Deadlines<string>(20);
+  const deadlines = new ExpiringMap<string>(20);
   deadlines.set("shared", 60_000, "first", "ada");
   deadlines.set("shared", 60_000, "second", "eve");
   for (let index = 0; index < MANY; index++) deadlines.set(`${index}`, 60_000, "", "eve");
@@ -44,7 +44,7 @@ test("deadlines: a name that another one takes is the other one's", () => {
 });
 
 test("deadlines: what is over goes before anything that is not, whoever has most of that", async () => {
-  const deadlines = new Deadlines(100);
+  const deadlines = new ExpiringMap(100);
   for (let index = 0; index < 80; index++) deadlines.set(`over ${index}`, 1, true, `owner ${index}`);
   await new Promise((resolve) => setTimeout(resolve, 5));
   const forgotten: string[] = [];
@@ -57,7 +57,7 @@ test("deadlines: what is over goes before anything that is not, whoever has most
 });
 
 test("deadlines: what is over is looked for again and again", async () => {
-  const deadlines = new Deadlines(4 * MANY);
+  const deadlines = new ExpiringMap(4 * MANY);
   deadlines.set("oldest", 60_000, true);
   for (let turn = 0; turn < 12; turn++) {
     for (let index = 0; index < MANY; index++) deadlines.set(`${turn} ${index}`, 1, true);
@@ -68,7 +68,7 @@ test("deadlines: what is over is looked for again and again", async () => {
 });
 
 test("keys: one publisher's do not have another one's forgotten, and what is sent again is still known", () => {
-  const known: Known = new Deadlines(100);
+  const known: SeenEvents = new ExpiringMap(100);
   let head = 0;
   const publish = (publisher: string, key: string): number =>
     appendOnce("e", known, 60_000, ["c:a"], "data: x\n\n", nonceOf(publisher, key), () => ++head).seq;

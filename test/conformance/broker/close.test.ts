@@ -18,7 +18,7 @@ async function farewell(client: Connection): Promise<unknown> {
 }
 
 const nothingLeft = (broker: Broker): void =>
-  expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, blocked: 0, departing: 0, channels: 0 });
+  expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, blocked: 0, closing: 0, channels: 0 });
 
 test(
   "close: hands on what is pending, ends each stream with fanwire-end and retry, and nothing is left",
@@ -80,7 +80,7 @@ test(
     const broker = stage.broker({ timeout: 30 });
     const never = await stage.connect(broker, { id: "never" });
     await broker.disconnect("never");
-    expect(broker.stats()).toMatchObject({ clients: 0, departing: 1 });
+    expect(broker.stats()).toMatchObject({ clients: 0, closing: 1 });
     await broker.close();
     nothingLeft(broker);
     expect(await never.ended()).toBe("errored");
@@ -232,7 +232,7 @@ test(
 );
 
 test(
-  "close: an event whose append is pending is either refused or handed on",
+  "close: an event whose append is pending is either refused or sent on",
   scene(async (stage) => {
     const broker = stage.broker({ engine: slowEngine(stage.engine(), turn), timeout: 1_000 });
     const client = await stage.join(broker);

@@ -70,7 +70,7 @@ test(
       ]);
     }
     expect(connected).toEqual([]);
-    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, channels: 0, failures: { "at-capacity": 107 } });
+    expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, channels: 0, failures: { "at-capacity": 107 } });
   }),
 );
 
@@ -178,7 +178,7 @@ const ways: readonly Way[] = [
     async go(stage, broker) {
       await stage.join(broker, ann());
       await broker.disconnect("one");
-      while (broker.stats().departing > 0) await turn();
+      while (broker.stats().closing > 0) await turn();
     },
   },
   {
@@ -234,7 +234,7 @@ for (const { how, options, go } of ways) {
           await expectFull(broker, ann());
           await next.leave();
         }
-        expect(broker.stats()).toMatchObject({ clients: 0, departing: 0, pending: 0 });
+        expect(broker.stats()).toMatchObject({ clients: 0, closing: 0, pending: 0 });
       }),
     );
   }
@@ -246,7 +246,7 @@ test(
     const broker = stage.broker({ maxClients: 1, maxClientsPerId: 1 });
     const client = await stage.join(broker, { id: "one" });
     await broker.disconnect("one");
-    expect(broker.stats()).toMatchObject({ clients: 0, departing: 1 });
+    expect(broker.stats()).toMatchObject({ clients: 0, closing: 1 });
     await expectFull(broker, { id: "two" });
     expect(await client.ended()).toBe("closed");
     await stage.join(broker, { id: "two" });
@@ -316,7 +316,7 @@ test(
     await expectFull(broker, as("ann"));
     for (let client = 0; client < 100; client++) await stage.join(broker, { id: "one" });
     await expectFull(broker, { id: "one" });
-    expect(broker.stats()).toMatchObject({ clients: 200, recipients: 101 });
+    expect(broker.stats()).toMatchObject({ clients: 200, ids: 101 });
   }),
 );
 

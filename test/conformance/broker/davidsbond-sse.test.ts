@@ -153,8 +153,8 @@ test(
     const { clients, report } = await broker.broadcast("one", { report: true });
     expect(clients).toBe(2);
     expect((await next).data).toBe("one");
-    const { handed, failed } = await report;
-    expect(handed).toBe(1);
+    const { sent, failed } = await report;
+    expect(sent).toBe(1);
     expect(failed.map(({ clientId }) => clientId)).toEqual(["stuck"]);
     expect(failed[0]?.connectionId).toBeTypeOf("string");
   }),

@@ -66,7 +66,7 @@ test(
         await stage.join(broker, tab("ben")),
         await stage.join(broker, tab()),
       ];
-      expect(broker.stats()).toMatchObject({ clients: 4, recipients: 1 });
+      expect(broker.stats()).toMatchObject({ clients: 4, ids: 1 });
       expect(await broker.broadcastTo("tab", "each")).toMatchObject({ clients: 4 });
       for (const client of clients) expect((await client.nextData()).data).toBe("each");
     }
@@ -84,7 +84,7 @@ test(
     await expectReceives(broker, first);
     expect(broker.stats()).toMatchObject({
       clients: 1,
-      departing: 0,
+      closing: 0,
       failures: { "duplicate-id": 2 },
       disconnects: {},
     });
@@ -117,7 +117,7 @@ test(
     for (const duplicateIds of ["reject", "replace"] as const) {
       const broker = stage.broker({ duplicateIds });
       for (let client = 0; client < 5; client++) await stage.join(broker);
-      expect(broker.stats()).toMatchObject({ clients: 5, recipients: 5 });
+      expect(broker.stats()).toMatchObject({ clients: 5, ids: 5 });
     }
   }),
 );
@@ -129,7 +129,7 @@ test(
       const broker = stage.broker({ duplicateIds: "reject", engine });
       const answers = await Promise.all(Array.from({ length: 5 }, () => broker.clientHandler(clientRequest(tab()))));
       expect(answers.map(({ status }) => status).sort()).toEqual([200, 409, 409, 409, 409]);
-      expect(broker.stats()).toMatchObject({ clients: 1, recipients: 1, channels: 2 });
+      expect(broker.stats()).toMatchObject({ clients: 1, ids: 1, channels: 2 });
       for (const { body } of answers) await body?.cancel();
       expect(broker.stats()).toMatchObject({ clients: 0, channels: 0 });
     }
@@ -150,7 +150,7 @@ test(
     expect(fresh.retries[0]).toBeLessThanOrEqual(1_500);
     await expectReceives(broker, fresh);
     expect(old.data).toEqual([]);
-    expect(broker.stats()).toMatchObject({ clients: 1, recipients: 1, departing: 0, disconnects: { replaced: 1 } });
+    expect(broker.stats()).toMatchObject({ clients: 1, ids: 1, closing: 0, disconnects: { replaced: 1 } });
     expect(broker.clients().map(({ connectionId }) => connectionId)).not.toContain(info?.connectionId);
   }),
 );
@@ -171,7 +171,7 @@ test(
     }
     await turn();
     expect(left.all.map(({ reason }) => reason)).toEqual(["replaced", "replaced"]);
-    expect(broker.stats()).toMatchObject({ clients: 1, recipients: 1, departing: 0, channels: 2 });
+    expect(broker.stats()).toMatchObject({ clients: 1, ids: 1, closing: 0, channels: 2 });
     await expectReceives(broker, fresh);
   }),
 );
@@ -185,12 +185,12 @@ test(
     await old.untilData("read");
     for (const data of ["missed 1", "missed 2"]) await broker.broadcastTo("tab", data);
     const fresh = await stage.join(broker, tab("", { lastEventId: old.lastEventId ?? "" }));
-    expect(broker.stats()).toMatchObject({ clients: 1, departing: 1 });
+    expect(broker.stats()).toMatchObject({ clients: 1, closing: 1 });
     await expectReplaced(old);
     expect(old.data).toEqual(["read"]);
     expect([(await fresh.nextData()).data, (await fresh.nextData()).data]).toEqual(["missed 1", "missed 2"]);
     expect(fresh.control("gap")).toEqual([]);
-    expect(broker.stats()).toMatchObject({ clients: 1, departing: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 1, closing: 0 });
   }),
 );
 
@@ -201,11 +201,11 @@ test(
     const old = await stage.join(broker, tab());
     await broker.broadcast("unread");
     const fresh = await stage.join(broker, tab());
-    expect(broker.stats()).toMatchObject({ clients: 1, departing: 1 });
-    while (broker.stats().departing > 0) await turn();
+    expect(broker.stats()).toMatchObject({ clients: 1, closing: 1 });
+    while (broker.stats().closing > 0) await turn();
     expect(await old.ended()).toBe("errored");
     await expectReceives(broker, fresh);
-    expect(broker.stats()).toMatchObject({ clients: 1, departing: 0, channels: 2 });
+    expect(broker.stats()).toMatchObject({ clients: 1, closing: 0, channels: 2 });
   }),
 );
 
@@ -216,13 +216,13 @@ test(
     const others = [await stage.join(broker, tab("ann")), await stage.join(broker, tab("ben"))];
     const answers = await Promise.all(Array.from({ length: 4 }, () => broker.clientHandler(clientRequest(tab("ann")))));
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200]);
-    expect(broker.stats()).toMatchObject({ clients: 2, recipients: 1, disconnects: { replaced: 4 } });
+    expect(broker.stats()).toMatchObject({ clients: 2, ids: 1, disconnects: { replaced: 4 } });
     await expectReplaced(others[0] as Connection);
     // The last one is it.
     for (const { body } of answers.slice(0, 3))
       expect(await new Response(body).text()).toContain('"reason":"replaced"');
     await answers[3]?.body?.cancel();
-    expect(broker.stats()).toMatchObject({ clients: 1, departing: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 1, closing: 0 });
     await expectReceives(broker, others[1] as Connection);
   }),
 );
@@ -238,12 +238,12 @@ for (const [duplicateIds, allowed] of [
       const ann = await stage.join(broker, tab("ann"));
       const ben = await stage.join(broker, tab("ben"));
       const nobody = await stage.join(broker, tab());
-      expect(broker.stats()).toMatchObject({ clients: 3, recipients: 1 });
+      expect(broker.stats()).toMatchObject({ clients: 3, ids: 1 });
       if (allowed === 200) await stage.join(broker, tab("ben"));
       else expect(await refusal(broker, tab("ben"))).toEqual(allowed);
       if (allowed === 200) await stage.join(broker, tab());
       else expect(await refusal(broker, tab())).toEqual(allowed);
-      expect(broker.stats()).toMatchObject({ clients: 3, recipients: 1 });
+      expect(broker.stats()).toMatchObject({ clients: 3, ids: 1 });
       // Another id of the same subject is another client.
       await stage.join(broker, tab("ann", { id: "other" }));
       await expectReceives(broker, ann);
@@ -267,7 +267,7 @@ test(
     expect((await broker.clientHandler(clientRequest(tab(), AbortSignal.abort()))).status).toBe(499);
     expect(await refusal(broker, tab("", { query: { from: "nowhere" } }))).toEqual([400, "bad-request"]);
     await expectReceives(broker, client);
-    expect(broker.stats()).toMatchObject({ clients: 1, departing: 0, disconnects: {} });
+    expect(broker.stats()).toMatchObject({ clients: 1, closing: 0, disconnects: {} });
   }),
 );
 
@@ -302,7 +302,7 @@ for (const bound of ["maxClientsPerId", "maxClientsPerSubject"]) {
       );
       expect(await (await broker.clientHandler(clientRequest(other))).text()).toContain('"reason":"at-capacity"');
       await expectReceives(broker, client);
-      expect(broker.stats()).toMatchObject({ clients: 1, departing: 0, failures: { "at-capacity": 1 } });
+      expect(broker.stats()).toMatchObject({ clients: 1, closing: 0, failures: { "at-capacity": 1 } });
     }),
   );
 }

@@ -13,7 +13,7 @@ test(
     await broker.broadcast("one");
     expect((await left.next()).reason).toBe("timeout");
     expect(await stuck.ended()).toBe("errored");
-    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, disconnects: { timeout: 1 } });
+    expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, disconnects: { timeout: 1 } });
   }),
 );
 

@@ -69,7 +69,7 @@ test(
     const client = await stage.connect(broker, { id: "unwanted" });
     expect(await client.ended()).toBe("closed");
     expect(client.control("end")).toHaveLength(1);
-    expect(broker.stats()).toMatchObject({ clients: 0, departing: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, closing: 0 });
   }),
 );
 
@@ -84,7 +84,7 @@ test(
     });
     const answer = await broker.clientHandler(clientRequest({}, abort.signal));
     expect(left).toEqual(["client-left"]);
-    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, channels: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, channels: 0 });
     const reader = answer.body?.getReader();
     // It must not hang: a stream that nothing will ever be written to has ended or failed.
     for (let end = !reader; !end; ) end = (await reader?.read().catch(() => ({ done: true })))?.done ?? true;

@@ -1,5 +1,5 @@
 import { expect, test, vi } from "vitest";
-import { Stalls } from "../../../src/base/timeout-queue.ts";
+import { TimeoutQueue } from "../../../src/base/timeout-queue.ts";
 import { Pace } from "../../../src/delivery/flush-scheduler.ts";
 import { Heartbeat } from "../../../src/delivery/heartbeat.ts";
 import type { EventOverrides } from "../../../src/index.ts";
@@ -131,7 +131,7 @@ test(
     const clients = await Promise.all(Array.from({ length: 20 }, () => stage.join(broker)));
     const reported = Array.from({ length: 300 }, () => broker.broadcast("x", { report: true }));
     for (const client of clients) for (let event = 0; event < 300; event++) await client.nextData();
-    for (const { report } of await Promise.all(reported)) expect(await report).toEqual({ handed: 20, failed: [] });
+    for (const { report } of await Promise.all(reported)) expect(await report).toEqual({ sent: 20, failed: [] });
   }),
 );
 
@@ -142,10 +142,10 @@ function toil(): void {
   expect(sum).toBeTypeOf("number");
 }
 
-/** A pace with a taker that is handed every flush. */
+/** A pace with a taker that is sent every flush. */
 function paced(takers: readonly string[]): Pace<string> {
   const pace: Pace<string> = new Pace(() => {
-    for (const taker of takers) pace.handed(taker);
+    for (const taker of takers) pace.sent(taker);
   });
   return pace;
 }
@@ -174,10 +174,10 @@ test(
     for (let round = 0; round < 3; round++)
       expect(await hold(healthy, () => healthy.taken("healthy"))).toBe("was held");
 
-    // It is handed one flush and never comes back.
+    // It is sent one flush and never comes back.
     let first = true;
     const stuck: Pace<string> = new Pace(() => {
-      if (first) stuck.handed("stuck");
+      if (first) stuck.sent("stuck");
       first = false;
     });
     expect(await hold(stuck, () => undefined)).toBe("was held");
@@ -192,7 +192,7 @@ test(
     let flushes = 0;
     const pace: Pace<string> = new Pace(
       () => {
-        if (++flushes === 1) pace.handed("taker");
+        if (++flushes === 1) pace.sent("taker");
         if (flushes !== 2) return;
         setTimeout(toil, 5);
         // Behind the timer of the hold, and due by then as well.
@@ -210,7 +210,7 @@ test(
   inside(async () => {
     let first = true;
     const slow: Pace<string> = new Pace(() => {
-      if (first) slow.handed("slow");
+      if (first) slow.sent("slow");
       first = false;
     });
     let held = 0;
@@ -229,7 +229,7 @@ test(
     const over = new Promise<void>((resolve) => {
       done = resolve;
     });
-    const stalls = new Stalls<{ due: number }>(60, (stuck) => {
+    const stalls = new TimeoutQueue<{ due: number }>(60, (stuck) => {
       const name = names.get(stuck) ?? "";
       failed.push(name);
       if (name === "again") stalls.add(stuck);
@@ -250,16 +250,16 @@ test(
 test(
   "Heartbeat: one that is added during a turn is left for the next",
   inside(async () => {
-    const added = { beat: 0, slot: 0 };
+    const added = { lastSentTick: 0, slot: 0 };
     const sent: object[] = [];
     await new Promise<void>((resolve) => {
-      const heartbeat = new Heartbeat<{ beat: number; slot: number }>(160, (idle) => {
+      const heartbeat = new Heartbeat<{ lastSentTick: number; slot: number }>(160, (idle) => {
         sent.push(idle);
         heartbeat.delete(idle);
         if (sent.length === 1) heartbeat.add(added);
         else resolve();
       });
-      heartbeat.add({ beat: 0, slot: 0 });
+      heartbeat.add({ lastSentTick: 0, slot: 0 });
     });
     expect(sent[1]).toBe(added);
   }),

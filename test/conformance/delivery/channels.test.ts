@@ -130,7 +130,7 @@ test(
     expect(await broker.broadcastTo("tab", "both")).toMatchObject({ clients: 2 });
     expect((await left.nextData()).data).toBe("both");
     expect((await right.nextData()).data).toBe("both");
-    expect(broker.stats()).toMatchObject({ clients: 2, recipients: 1 });
+    expect(broker.stats()).toMatchObject({ clients: 2, ids: 1 });
     expect(new Set(broker.clients().map(({ connectionId }) => connectionId)).size).toBe(2);
     await left.leave();
     expect(await broker.broadcastTo("tab", "one")).toMatchObject({ clients: 1 });

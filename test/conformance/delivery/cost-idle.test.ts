@@ -1,5 +1,5 @@
 import { expect, test, vi } from "vitest";
-import { Client } from "../../../src/delivery/stream-connection.ts";
+import { StreamConnection } from "../../../src/delivery/stream-connection.ts";
 import { crowd } from "../../support/clients/many-clients.ts";
 import { countsOf, meter, watchFields } from "../../support/monitoring/cost-meter.ts";
 import { scene, turn } from "../../support/test-broker.ts";
@@ -9,10 +9,10 @@ import { scene, turn } from "../../support/test-broker.ts";
 test(
   "economy: what is published costs nothing for who does not read it, not even a look",
   scene(async (stage) => {
-    const made = vi.spyOn(Client.prototype, "startAt");
+    const made = vi.spyOn(StreamConnection.prototype, "startAt");
     const broker = stage.broker({ heartbeat: Number.POSITIVE_INFINITY });
     const all = await crowd(stage, broker, 1_000, (index) => ({ channel: ["shared", `own ${index}`] }));
-    const clients = [...made.mock.contexts] as Client[];
+    const clients = [...made.mock.contexts] as StreamConnection[];
     made.mockRestore();
     expect(clients).toHaveLength(1_000);
     const reads = all.map((client) => client.read());

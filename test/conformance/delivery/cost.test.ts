@@ -1,5 +1,5 @@
 import { expect, test, vi } from "vitest";
-import { Client } from "../../../src/delivery/stream-connection.ts";
+import { StreamConnection } from "../../../src/delivery/stream-connection.ts";
 import { Connection } from "../../support/clients/connection.ts";
 import { crowd, untilBlocked, wanting } from "../../support/clients/many-clients.ts";
 import { countsOf, meter, promiseCounter } from "../../support/monitoring/cost-meter.ts";
@@ -25,8 +25,8 @@ test(
       await done;
     });
     expect(countsOf(cost)).toEqual({ encodes: 1, joins: 0, chunks: 1, enqueues: 100 });
-    // All of them were handed it as they waited.
-    expect(broker.stats()).toMatchObject({ handed: 100, replayed: 0 });
+    // All of them were sent it as they waited.
+    expect(broker.stats()).toMatchObject({ sent: 100, replayed: 0 });
   }),
 );
 
@@ -40,7 +40,7 @@ test(
       await done;
     });
     expect(countsOf(cost)).toEqual({ encodes: 20, joins: 1, chunks: 1, enqueues: 100 });
-    expect(broker.stats()).toMatchObject({ handed: 2_000, replayed: 0 });
+    expect(broker.stats()).toMatchObject({ sent: 2_000, replayed: 0 });
   }),
 );
 
@@ -56,7 +56,7 @@ test(
     // 64 KiB hold 6 of them, so it is 6, 6, 6 and 2.
     expect(countsOf(cost)).toEqual({ encodes: 20, joins: 4, chunks: 4, enqueues: 400 });
     // The first six from the flush, and what was left when each came for more.
-    expect(broker.stats()).toMatchObject({ handed: 2_000, replayed: 1_400 });
+    expect(broker.stats()).toMatchObject({ sent: 2_000, replayed: 1_400 });
   }),
 );
 
@@ -231,16 +231,19 @@ test(
 test(
   "economy: a client takes its chunk at once, and its pull gives the stream nothing to wait for",
   scene(async (stage) => {
-    const { take } = Client.prototype;
+    const { receive } = StreamConnection.prototype;
     const enqueue = vi.spyOn(ReadableStreamDefaultController.prototype, "enqueue");
     const taken: (readonly [result: boolean, enqueues: number])[] = [];
-    const taking = vi.spyOn(Client.prototype, "take").mockImplementation(function (this: Client, batch) {
+    const taking = vi.spyOn(StreamConnection.prototype, "receive").mockImplementation(function (
+      this: StreamConnection,
+      batch,
+    ) {
       const before = enqueue.mock.calls.length;
-      const result = take.call(this, batch);
+      const result = receive.call(this, batch);
       taken.push([result, enqueue.mock.calls.length - before]);
       return result;
     });
-    const pull = vi.spyOn(Client.prototype, "pull");
+    const pull = vi.spyOn(StreamConnection.prototype, "pull");
     try {
       const broker = stage.broker();
       const [live, blocked] = [await crowd(stage, broker, 100), await crowd(stage, broker, 10)];
@@ -271,7 +274,7 @@ async function bareClient(pull: (controller: ReadableStreamDefaultController<Uin
 }
 
 test(
-  "economy: an event that is handed to a client makes no promise beyond the stream's own",
+  "economy: an event that is sent to a client makes no promise beyond the stream's own",
   scene(async (stage) => {
     const promisesOf = await promiseCounter();
     // Bun 1.4, Deno 2.9 and workerd have the hook, and never call it. There the test before this one has to do.
@@ -301,9 +304,9 @@ test(
           }),
         );
         expect(promisesOf(runAll)).toBe(0);
-        expect(broker.stats()).toMatchObject({ handed: 2 * count, blocked: count });
+        expect(broker.stats()).toMatchObject({ sent: 2 * count, blocked: count });
         const catchingUp = promisesOf(() => blocked.map((client) => client.read()));
-        expect(broker.stats()).toMatchObject({ handed: 4 * count, blocked: 0 });
+        expect(broker.stats()).toMatchObject({ sent: 4 * count, blocked: 0 });
         expect(catchingUp).toBe(count * promisesOf(() => given.read()));
       }
       // To publish makes some, however many clients there are.

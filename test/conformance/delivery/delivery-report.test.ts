@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { Reports } from "../../../src/delivery/delivery-report.ts";
-import type { Member } from "../../../src/delivery/stream-connection.ts";
+import { DeliveryReports } from "../../../src/delivery/delivery-report.ts";
+import type { Connection } from "../../../src/delivery/stream-connection.ts";
 import type { Entry } from "../../../src/log/channel-log.ts";
 import type { Log } from "../../../src/log/log.ts";
 import { slowEngine } from "../../support/engines/slow-engine.ts";
@@ -9,7 +9,7 @@ import { scene, turn, Witness } from "../../support/test-broker.ts";
 // `broadcast(event, { report: true })`: what became of one event at each client.
 
 test(
-  "report: handed counts who was given the event, and it settles with the last of them",
+  "report: sent counts who was given the event, and it settles with the last of them",
   scene(async (stage) => {
     const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
     const clients = [await stage.join(broker), await stage.join(broker, { channel: "a" })];
@@ -17,7 +17,7 @@ test(
     const { report, clients: count, id } = await broker.broadcast("one", { report: true });
     expect(count).toBe(2);
     expect(id).toMatch(/-1$/);
-    expect(await report).toEqual({ handed: 2, failed: [] });
+    expect(await report).toEqual({ sent: 2, failed: [] });
     await Promise.all(reads);
   }),
 );
@@ -27,7 +27,7 @@ test(
   scene(async (stage) => {
     const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
     const { report } = await broker.broadcast("one", { channel: "none", report: true });
-    expect(await report).toEqual({ handed: 0, failed: [] });
+    expect(await report).toEqual({ sent: 0, failed: [] });
   }),
 );
 
@@ -39,7 +39,7 @@ test(
     const [info] = broker.clients();
     const { report } = await broker.broadcast("one", { report: true });
     expect(await report).toEqual({
-      handed: 0,
+      sent: 0,
       failed: [{ clientId: "one", connectionId: info?.connectionId, reason: "late" }],
     });
     expect((await client.nextData()).data).toBe("one");
@@ -55,7 +55,7 @@ test(
     for (let event = 0; event < 20; event++) await broker.broadcast("x".repeat(500));
     // It reads on, and what it is given first is a gap.
     await client.untilControl("gap");
-    expect(await report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "lost" }] });
+    expect(await report).toMatchObject({ sent: 0, failed: [{ clientId: "one", reason: "lost" }] });
   }),
 );
 
@@ -68,7 +68,7 @@ test(
     const client = await stage.join(broker, { id: "one", channel: "a", query: { from: "earliest" } });
     const { clients, report } = await broker.broadcast("x".repeat(5_000), { channel: "a", key: "k", report: true });
     await client.untilData("first");
-    expect([clients, await report]).toMatchObject([1, { handed: 0, failed: [{ clientId: "one", reason: "lost" }] }]);
+    expect([clients, await report]).toMatchObject([1, { sent: 0, failed: [{ clientId: "one", reason: "lost" }] }]);
     expect(client.control("gap")).toEqual([]);
   }),
 );
@@ -80,7 +80,7 @@ test(
     const client = await stage.join(broker, { id: "one" });
     const { report } = await broker.broadcastTo("one", "x", { report: true });
     await client.leave();
-    expect(await report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "client-left" }] });
+    expect(await report).toMatchObject({ sent: 0, failed: [{ clientId: "one", reason: "client-left" }] });
   }),
 );
 
@@ -91,7 +91,7 @@ test(
     await stage.join(broker, { id: "one" });
     const { report } = await broker.broadcast("x", { report: true });
     await broker.disconnect("one");
-    expect(await report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "disconnected" }] });
+    expect(await report).toMatchObject({ sent: 0, failed: [{ clientId: "one", reason: "disconnected" }] });
   }),
 );
 
@@ -122,8 +122,8 @@ test(
     const { report } = await broker.broadcast("x", { report: true });
     const read = reading.ended();
     await broker.close();
-    const { handed, failed } = await report;
-    expect(handed).toBe(1);
+    const { sent, failed } = await report;
+    expect(sent).toBe(1);
     expect(failed).toMatchObject([{ clientId: "stuck" }]);
     expect(["closing", "late"]).toContain(failed[0]?.reason);
     expect(await read).toBe("closed");
@@ -138,12 +138,12 @@ test(
     const { report } = await broker.broadcast("x", { report: true });
     await stage.join(broker, { id: "second" });
     await first.nextData();
-    expect(await report).toEqual({ handed: 1, failed: [] });
+    expect(await report).toEqual({ sent: 1, failed: [] });
   }),
 );
 
 test(
-  "report: an engine that answers after the event was handed on does not make it late",
+  "report: an engine that answers after the event was sent on does not make it late",
   scene(async (stage) => {
     const wait = async (): Promise<void> => {
       for (let turns = 0; turns < 5; turns++) await turn();
@@ -153,7 +153,7 @@ test(
     const next = client.nextData();
     const { report } = await broker.broadcast("x", { report: true });
     await next;
-    expect(await report).toEqual({ handed: 1, failed: [] });
+    expect(await report).toEqual({ sent: 1, failed: [] });
   }),
 );
 
@@ -177,7 +177,7 @@ test(
     answer();
     const { report, clients } = await reported;
     expect(clients).toBe(2);
-    expect(await report).toMatchObject({ handed: 1, failed: [{ clientId: "leaves", reason: "client-left" }] });
+    expect(await report).toMatchObject({ sent: 1, failed: [{ clientId: "leaves", reason: "client-left" }] });
     await comes.leave();
   }),
 );
@@ -193,7 +193,7 @@ test(
     const others = Array.from({ length: 20 }, () => broker.broadcast("y".repeat(500)));
     await client.untilControl("gap");
     answer();
-    expect(await (await reported).report).toMatchObject({ handed: 0, failed: [{ clientId: "one", reason: "lost" }] });
+    expect(await (await reported).report).toMatchObject({ sent: 0, failed: [{ clientId: "one", reason: "lost" }] });
     await Promise.all(others);
   }),
 );
@@ -214,7 +214,7 @@ test(
     const reports = (await Promise.all([one, two, three])).map(({ clients, report }) => ({ clients, report }));
     expect(reports.map(({ clients }) => clients)).toEqual([1, 2, 1]);
     const [first1, both, last] = await Promise.all(reports.map(({ report }) => report));
-    expect(first1).toEqual({ handed: 1, failed: [] });
+    expect(first1).toEqual({ sent: 1, failed: [] });
     expect(both?.failed.map(({ clientId }) => clientId).sort()).toEqual(["first", "second"]);
     expect(last?.failed.map(({ clientId, reason }) => [clientId, reason])).toEqual([["first", "late"]]);
   }),
@@ -231,8 +231,8 @@ test(
     const second = await broker.broadcast("second".padEnd(40_000), { key: "k", report: true });
     for (let event = 0; event < 3; event++) await client.nextData();
     expect(await Promise.all([second.report, third.report])).toEqual([
-      { handed: 1, failed: [] },
-      { handed: 1, failed: [] },
+      { sent: 1, failed: [] },
+      { sent: 1, failed: [] },
     ]);
   }),
 );
@@ -251,19 +251,19 @@ test(
     await both[1];
     answers[0]?.();
     for (const { clients, report } of await Promise.all(both))
-      expect([clients, await report]).toEqual([1, { handed: 1, failed: [] }]);
+      expect([clients, await report]).toEqual([1, { sent: 1, failed: [] }]);
   }),
 );
 
 test("Reports: while an answer is waited for, what others publish is noted within a bound, and given up with it", async () => {
-  const client = { id: "one", connectionId: "1", cursor: 0 } as Member;
-  const clientsOf = (): Set<Member> => new Set([client]);
+  const client = { id: "one", connectionId: "1", cursor: 0 } as Connection;
+  const connectionsOf = (): Set<Connection> => new Set([client]);
   const log = { epoch: "e", id: (seq: number) => `e-${seq}` } as Log;
-  const reports = new Reports({ log, clientsOf, countClients: () => 1 }, 60_000);
+  const reports = new DeliveryReports({ log, connectionsOf, countConnections: () => 1 }, 60_000);
   const answered = reports.expect(["c:a"]);
   for (let seq = 1; seq <= 1_000; seq++) {
-    reports.appended({ keys: ["c:a"], seq } as unknown as Entry);
-    reports.appended({ keys: ["c:b"], seq } as unknown as Entry);
+    reports.onAppended({ keys: ["c:a"], seq } as unknown as Entry);
+    reports.onAppended({ keys: ["c:b"], seq } as unknown as Entry);
   }
   expect(client.reports?.size).toBeLessThan(100);
   const own = answered({ epoch: "e", seq: 1_000, repeated: false });

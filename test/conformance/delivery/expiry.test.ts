@@ -47,7 +47,7 @@ for (const [form, soon] of [
     expect(end.id).toBeUndefined();
     expect(await client.ended()).toBe("closed");
     expect((await left.next()).reason).toBe("expired");
-    expect(broker.stats()).toMatchObject({ clients: 0, channels: 0, departing: 0, disconnects: { expired: 1 } });
+    expect(broker.stats()).toMatchObject({ clients: 0, channels: 0, closing: 0, disconnects: { expired: 1 } });
   });
 }
 
@@ -58,10 +58,10 @@ reading("expiresAt: errors a stream that is not read, and gives it nothing more"
   await broker.broadcast("waits in the log");
   expect((await left.next()).reason).toBe("expired");
   // It is not waited for until it reads.
-  expect(broker.stats()).toMatchObject({ clients: 0, channels: 0, departing: 0, blocked: 0 });
+  expect(broker.stats()).toMatchObject({ clients: 0, channels: 0, closing: 0, blocked: 0 });
   expect(await client.ended()).toBe("errored");
   expect(client.data).toEqual([]);
-  expect(broker.stats().handed).toBe(0);
+  expect(broker.stats().sent).toBe(0);
 });
 
 reading("expiresAt: is looked at whenever a client asks for more", async ({ stage, enter }) => {
@@ -90,8 +90,8 @@ reading(
     await later(2 * HOUR, () => client.ended());
     await closed;
     expect(client.data).toEqual([]);
-    // Nothing was handed to it, so nothing is counted.
-    expect(broker.stats()).toMatchObject({ clients: 0, departing: 0, handed: 0 });
+    // Nothing was sent to it, so nothing is counted.
+    expect(broker.stats()).toMatchObject({ clients: 0, closing: 0, sent: 0 });
   },
 );
 
@@ -114,7 +114,7 @@ reading("expiresAt: that passes while the engine subscribes lets nothing out", a
     return entered;
   });
   expect(client.data).toEqual([]);
-  expect(broker.stats()).toMatchObject({ clients: 0, handed: 0 });
+  expect(broker.stats()).toMatchObject({ clients: 0, sent: 0 });
 });
 
 reading("expiresAt: in years is no reason to end now", async ({ stage, enter }) => {

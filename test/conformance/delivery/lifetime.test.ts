@@ -67,7 +67,7 @@ test(
     expect(Math.max(...retries)).toBeLessThanOrEqual(15_000);
     expect(new Set(retries).size).toBeGreaterThan(20);
     expect(new Set(left.all.map(({ reason }) => reason))).toEqual(new Set(["max-age"]));
-    expect(broker.stats()).toMatchObject({ clients: 0, departing: 0, channels: 0, disconnects: { "max-age": 40 } });
+    expect(broker.stats()).toMatchObject({ clients: 0, closing: 0, channels: 0, disconnects: { "max-age": 40 } });
   }),
 );
 
@@ -172,11 +172,11 @@ test(
     const client = await stage.join(broker, { id: "one" });
     for (const data of ["1", "2"]) await broker.broadcast(data);
     expect((await left.next()).reason).toBe("max-age");
-    expect(broker.stats()).toMatchObject({ clients: 0, blocked: 0, departing: 1, channels: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, blocked: 0, closing: 1, channels: 0 });
     await broker.broadcastTo("one", "3");
     expect(await client.ended()).toBe("closed");
     expect([client.data, endOf(client)]).toEqual([[], { reason: "max-age", reconnect: true }]);
-    expect(broker.stats().departing).toBe(0);
+    expect(broker.stats().closing).toBe(0);
     const back = await stage.connect(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
     await back.untilData("3");
     expect([back.data, back.control("gap")]).toEqual([["1", "2", "3"], []]);
@@ -190,10 +190,10 @@ test(
     const client = await stage.join(broker);
     await broker.broadcast("unread");
     while (broker.stats().clients > 0) await turn();
-    expect(broker.stats()).toMatchObject({ departing: 1 });
-    while (broker.stats().departing > 0) await turn();
+    expect(broker.stats()).toMatchObject({ closing: 1 });
+    while (broker.stats().closing > 0) await turn();
     expect(await client.ended()).toBe("errored");
-    expect(broker.stats()).toMatchObject({ clients: 0, departing: 0, disconnects: { "max-age": 1 } });
+    expect(broker.stats()).toMatchObject({ clients: 0, closing: 0, disconnects: { "max-age": 1 } });
   }),
 );
 
@@ -335,6 +335,6 @@ test(
     }
     for (const wrong of [-1, Number.NaN, "5", null])
       expect(await codeOf(broker.disconnect("ben", { for: wrong as number }))).toBe("RangeError");
-    expect(broker.stats()).toMatchObject({ clients: 0, departing: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, closing: 0 });
   }),
 );

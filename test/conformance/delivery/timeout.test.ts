@@ -22,7 +22,7 @@ test(
     expect(stuck.data).toEqual([]);
     expect(broker.stats()).toMatchObject({
       clients: 0,
-      recipients: 0,
+      ids: 0,
       blocked: 0,
       channels: 0,
       disconnects: { timeout: 1 },

@@ -147,7 +147,7 @@ test(
     const answer = await connecting;
     expect(answer.status).not.toBe(200);
     expect(registered).toEqual([]);
-    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, channels: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, channels: 0 });
     expect(engine.calls).toEqual(["open", "subscribe", "unsubscribe"]);
   }),
 );

@@ -318,15 +318,15 @@ test(
     const first = await broker.broadcast("x", options);
     const pending = await broker.broadcast("x", options);
     expect((await client.nextData()).data).toBe("x");
-    expect(await first.report).toEqual({ handed: 1, failed: [] });
-    expect(await pending.report).toEqual({ handed: 1, failed: [] });
+    expect(await first.report).toEqual({ sent: 1, failed: [] });
+    expect(await pending.report).toEqual({ sent: 1, failed: [] });
     const again = await broker.broadcast("x", options);
     expect(again).toMatchObject({ id: first.id, clients: 1 });
     // Whoever has it had it before, or came too late for it: that cannot be told any more.
-    expect(await again.report).toEqual({ handed: 0, failed: [] });
+    expect(await again.report).toEqual({ sent: 0, failed: [] });
     await client.leave();
     const nobody = await broker.broadcast("x", options);
-    expect([nobody.clients, await nobody.report]).toEqual([0, { handed: 0, failed: [] }]);
+    expect([nobody.clients, await nobody.report]).toEqual([0, { sent: 0, failed: [] }]);
     for (const data of ["later", "and later"]) await broker.broadcast(data);
     const late = await stage.join(broker, { id: "two" });
     const gone = await broker.broadcast("x", options);

@@ -2,7 +2,7 @@ import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { expect, test } from "vitest";
 import { broadcast, connect, sse } from "../../../src/hono.ts";
-import type { Attempt, Broker, ErrorStage } from "../../../src/index.ts";
+import type { AccessRequest, Broker, ErrorStage } from "../../../src/index.ts";
 import { type AppEnv, honoScene, post, shown, watched } from "../../support/hono-test-broker.ts";
 import { problemOf } from "../../support/test-broker.ts";
 
@@ -92,7 +92,7 @@ test(
 test(
   "authorize: is asked with the attempt, the body unread, and has the bindings as context",
   honoScene(async (stage) => {
-    const attempts: Attempt[] = [];
+    const attempts: AccessRequest[] = [];
     const env = { SECRET: "s" };
     const app = new Hono<AppEnv>().route(
       "/events",

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Attempt, Authorize, EventOverrides, Verdict } from "../../../src/index.ts";
+import type { AccessRequest, Authorize, AuthorizeResult, EventOverrides } from "../../../src/index.ts";
 import {
   deferred,
   expectUntouched,
@@ -12,7 +12,7 @@ import { clientRequest, eventRequest, problemOf, scene, turn } from "../../suppo
 
 // What a verdict of `authorize` allows a publisher; what it is asked, and when.
 
-const publishGrants: readonly (readonly [verdict: Verdict, query: string, status: number])[] = [
+const publishGrants: readonly (readonly [verdict: AuthorizeResult, query: string, status: number])[] = [
   [true, "", 200],
   [true, "?channel=a&channel=b", 200],
   [true, "?id=one", 200],
@@ -141,7 +141,7 @@ test(
   scene(async (stage) => {
     const asked: string[] = [];
     const say =
-      (who: string, verdict: Verdict): Authorize =>
+      (who: string, verdict: AuthorizeResult): Authorize =>
       () => {
         asked.push(who);
         return verdict;
@@ -189,7 +189,7 @@ for (const authorize of [false, null, 0, "", true, "yes", {}]) {
 // What it is asked, and when.
 
 reading("Attempt: has the very request, the context, and what is asked for", async ({ stage, door }) => {
-  const attempts: Attempt[] = [];
+  const attempts: AccessRequest[] = [];
   const broker = stage.broker({
     authorize: (attempt) => {
       attempts.push(attempt);
@@ -212,7 +212,7 @@ reading("Attempt: has the very request, the context, and what is asked for", asy
 });
 
 publishing("Attempt: has the very request, the context, and what is asked for", async (stage, door) => {
-  const attempts: Attempt[] = [];
+  const attempts: AccessRequest[] = [];
   const broker = stage.broker({
     authorize: (attempt) => {
       attempts.push(attempt);
@@ -236,7 +236,7 @@ publishing("Attempt: has the very request, the context, and what is asked for", 
 test(
   "Attempt: has what trusted code says instead of the query",
   scene(async (stage) => {
-    const attempts: Attempt[] = [];
+    const attempts: AccessRequest[] = [];
     const authorize: Authorize = (attempt) => {
       attempts.push(attempt);
       return false;
@@ -334,7 +334,7 @@ reading("HEAD: is authorised as GET is, and registers nobody", async ({ stage, d
 });
 
 reading("HEAD: takes no place from a client that comes meanwhile, and needs none", async ({ stage, door, enter }) => {
-  const verdict = deferred<Verdict>();
+  const verdict = deferred<AuthorizeResult>();
   const broker = stage.broker({ maxClients: 1, authorize: () => verdict.promise });
   const head = (): Promise<Response> => door(broker, new Request(clientRequest(), { method: "HEAD" }));
   const early = head();

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type Authorize, BrokerError, type ClientInfo, type Verdict } from "../../../src/index.ts";
+import { type Authorize, type AuthorizeResult, BrokerError, type ClientInfo } from "../../../src/index.ts";
 import { Connection } from "../../support/clients/connection.ts";
 import {
   ANY,
@@ -17,7 +17,7 @@ import { clientRequest, eventRequest, problemOf, scene, turn, Witness } from "..
 // How long `authorize` may take, and how many may wait for it.
 
 reading("authorizeTimeout: is 503 authorize-timeout, and the late answer registers nobody", async ({ stage, door }) => {
-  const verdict = deferred<Verdict>();
+  const verdict = deferred<AuthorizeResult>();
   const signals: AbortSignal[] = [];
   const connected: unknown[] = [];
   const broker = stage.broker({
@@ -62,7 +62,7 @@ reading("authorizeTimeout: an EventSource is told when to come back, without an 
 publishing(
   "authorizeTimeout: is 503 authorize-timeout, and nothing is read or published, not even late",
   async (stage, door) => {
-    const verdict = deferred<Verdict>();
+    const verdict = deferred<AuthorizeResult>();
     const signals: AbortSignal[] = [];
     const broker = stage.broker({
       authorizeTimeout: 5,
@@ -88,7 +88,7 @@ publishing(
 );
 
 reading("authorizeTimeout: what rejects after it is no unhandled rejection", async ({ stage, door }) => {
-  const verdict = deferred<Verdict>();
+  const verdict = deferred<AuthorizeResult>();
   const broker = stage.broker({ authorizeTimeout: 5, authorize: () => verdict.promise });
   expect((await door(broker, clientRequest({ headers: ANY }))).status).toBe(503);
   // A rejection that nobody handles fails the run.
@@ -118,7 +118,7 @@ reading(
   "a client that leaves while authorize is asked is never registered, and its place is free",
   async ({ stage, door, enter }) => {
     const asked = new Witness<AbortSignal>();
-    const verdict = deferred<Verdict>();
+    const verdict = deferred<AuthorizeResult>();
     const connected: ClientInfo[] = [];
     const broker = stage.broker({
       maxClients: 1,
@@ -141,13 +141,13 @@ reading(
     verdict.resolve(true);
     await turn();
     expect(connected).toMatchObject([{ clientId: "stays" }]);
-    expect(broker.stats()).toMatchObject({ clients: 1, recipients: 1, pending: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 1, ids: 1, pending: 0 });
   },
 );
 
 publishing("a publisher that leaves while authorize is asked publishes nothing", async (stage, door) => {
   const asked = new Witness<AbortSignal>();
-  const verdict = deferred<Verdict>();
+  const verdict = deferred<AuthorizeResult>();
   const broker = stage.broker({
     authorize: ({ signal }) => {
       asked.see(signal);
@@ -180,7 +180,7 @@ reading("a client that leaves at any moment of the answer is not kept", async ({
     const answer = await door(broker, clientRequest({}, abort.signal));
     await turn();
     expect([steps, abort.signal.aborted]).toEqual([steps, true]);
-    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, channels: 0, departing: 0, pending: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, channels: 0, closing: 0, pending: 0 });
     await answer.body?.cancel().catch(() => undefined);
   }
 });
@@ -214,7 +214,7 @@ for (const [when, abortsBefore] of [
 reading(
   "close: who waits for authorize meanwhile is told to come back, and is not registered",
   async ({ stage, door }) => {
-    const verdict = deferred<Verdict>();
+    const verdict = deferred<AuthorizeResult>();
     const broker = stage.broker({ authorize: () => verdict.promise });
     const answering = [door(broker, clientRequest()), door(broker, clientRequest({ headers: ANY }))];
     const closed = broker.close();
@@ -234,7 +234,7 @@ reading(
 test(
   "maxPending: just so many are asked at a time, one more is at-capacity and authorize does not hear of it",
   scene(async (stage) => {
-    const verdict = deferred<Verdict>();
+    const verdict = deferred<AuthorizeResult>();
     let asked = 0;
     const broker = stage.broker({
       maxPending: 3,
@@ -266,7 +266,7 @@ test(
 );
 
 reading("maxClients: exactly so many that come at once get in, one more does not", async ({ stage, door }) => {
-  const verdict = deferred<Verdict>();
+  const verdict = deferred<AuthorizeResult>();
   const broker = stage.broker({ maxClients: 3, authorize: () => verdict.promise });
   const coming = [1, 2, 3, 4].map(() => door(broker, clientRequest({ headers: ANY })));
   // The fourth is one too many although nobody is registered yet; it is said only to who may come in.
@@ -307,7 +307,7 @@ reading("maxClients: however a request ends, it gives its place back", async ({ 
     response: [200, () => new Response("no stream")],
     grant: [403, () => ({ clientId: "another" })],
     expired: [401, () => ({ clientId: "expired", expiresAt: 0 })],
-    wrong: [500, () => null as unknown as Verdict],
+    wrong: [500, () => null as unknown as AuthorizeResult],
     rejects: [500, () => Promise.reject(new Error("broken"))],
     refuses: [401, () => Promise.reject(new BrokerError("unauthorized", "no"))],
     timeout: [503, never],

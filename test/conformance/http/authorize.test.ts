@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
 import {
   type Authorize,
+  type AuthorizeResult,
   type Broker,
   BrokerError,
   type ClientInfo,
   type ErrorCode,
-  type Verdict,
 } from "../../../src/index.ts";
 import { Connection } from "../../support/clients/connection.ts";
 import {
@@ -27,13 +27,13 @@ import { clientRequest, eventRequest, scene, turn, Witness } from "../../support
 for (const [how, give] of [
   [
     "at once",
-    (verdict: Verdict): Authorize =>
+    (verdict: AuthorizeResult): Authorize =>
       () =>
         verdict,
   ],
   [
     "later",
-    (verdict: Verdict): Authorize =>
+    (verdict: AuthorizeResult): Authorize =>
       () =>
         turn().then(() => verdict),
   ],
@@ -154,18 +154,21 @@ reading(
   },
 );
 
-const idGrants: readonly (readonly [verdict: Verdict, asked: string | undefined, got: string | RegExp | undefined])[] =
-  [
-    [{ clientId: "one" }, undefined, "one"],
-    [{ clientId: "one" }, "one", "one"],
-    [{ clientId: "one" }, "two", undefined],
-    [{ clientId: "one" }, "One", undefined],
-    [{}, "one", undefined],
-    [{ clientId: undefined }, "one", undefined],
-    [{}, undefined, /^[0-9a-v]{26}$/],
-    [true, "one", "one"],
-    [true, undefined, /^[0-9a-v]{26}$/],
-  ];
+const idGrants: readonly (readonly [
+  verdict: AuthorizeResult,
+  asked: string | undefined,
+  got: string | RegExp | undefined,
+])[] = [
+  [{ clientId: "one" }, undefined, "one"],
+  [{ clientId: "one" }, "one", "one"],
+  [{ clientId: "one" }, "two", undefined],
+  [{ clientId: "one" }, "One", undefined],
+  [{}, "one", undefined],
+  [{ clientId: undefined }, "one", undefined],
+  [{}, undefined, /^[0-9a-v]{26}$/],
+  [true, "one", "one"],
+  [true, undefined, /^[0-9a-v]{26}$/],
+];
 reading("Grant.clientId: is the only id that a client may have", async ({ stage, door, enter }) => {
   for (const [verdict, id, got] of idGrants) {
     const broker = stage.broker({ authorize: () => verdict });
@@ -268,7 +271,7 @@ for (const [what, verdict] of wrongVerdicts) {
       ];
       for (const ask of asks) {
         const errors = new Witness<Reported>();
-        const broker = stage.broker({ authorize: async () => verdict as Verdict, onError: errors.see });
+        const broker = stage.broker({ authorize: async () => verdict as AuthorizeResult, onError: errors.see });
         expect(await problem(await ask(broker))).toEqual([500, "internal"]);
         expect(await errors.next()).toMatchObject({ stage: "authorize" });
         expectUntouched(broker);

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Attempt, Broker, CorsOptions } from "../../../src/index.ts";
+import type { AccessRequest, Broker, CorsOptions } from "../../../src/index.ts";
 import { APP, EVIL, get, type Headers, options } from "../../support/http/origins.ts";
 import { corsFieldsOf, kinds, look, varyOf } from "../../support/http/responses.ts";
 import { scene } from "../../support/test-broker.ts";
@@ -188,7 +188,7 @@ test(
 test(
   "cors: a preflight is answered with the methods and headers of its path, and authorize is not asked",
   scene(async (stage) => {
-    const asked: Attempt[] = [];
+    const asked: AccessRequest[] = [];
     const broker = stage.broker({
       cors: { origins: [APP], credentials: true, maxAge: 5 },
       authorize: (attempt) => {

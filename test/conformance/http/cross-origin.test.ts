@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Attempt } from "../../../src/index.ts";
+import type { AccessRequest } from "../../../src/index.ts";
 import { APP, EVIL, type Headers, post } from "../../support/http/origins.ts";
 import { corsFieldsOf } from "../../support/http/responses.ts";
 import { eventRequest, problemOf, scene } from "../../support/test-broker.ts";
@@ -64,8 +64,8 @@ for (const [what, passes, headers] of attempts) {
   test(
     `eventHandler, fetch: an event with ${what} is ${passes ? "accepted" : "403 cross-origin, and authorize is not asked"}`,
     scene(async (stage) => {
-      const asked: Attempt[] = [];
-      const authorize = (attempt: Attempt): boolean => {
+      const asked: AccessRequest[] = [];
+      const authorize = (attempt: AccessRequest): boolean => {
         asked.push(attempt);
         return true;
       };

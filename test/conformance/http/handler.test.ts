@@ -115,7 +115,7 @@ test(
       expect([answer.status, answer.body]).toEqual([200, null]);
       expect(answer.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
     }
-    expect(broker.stats()).toMatchObject({ clients: 1, recipients: 1 });
+    expect(broker.stats()).toMatchObject({ clients: 1, ids: 1 });
     expect(registered).toHaveLength(1);
     await broker.broadcastTo("one", "still here");
     expect((await client.nextData()).data).toBe("still here");
@@ -175,7 +175,7 @@ test(
     const answer = await broker.clientHandler(clientRequest({}, AbortSignal.abort()));
     expect(answer.status).not.toBe(200);
     expect(registered).toEqual([]);
-    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, channels: 0, disconnects: {} });
+    expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, channels: 0, disconnects: {} });
   }),
 );
 
@@ -189,7 +189,7 @@ test(
     await client.leave();
     await broker.broadcast("nobody");
     expect(left).toEqual(["client-left"]);
-    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, channels: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, channels: 0 });
   }),
 );
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type Attempt, type Broker, bearer } from "../../../src/index.ts";
+import { type AccessRequest, type Broker, bearer } from "../../../src/index.ts";
 import { ANY, HOUR, later, never, problem, publishing, reading } from "../../support/http/entry-points.ts";
 import { kinds } from "../../support/http/responses.ts";
 import { clientRequest, eventRequest, problemOf, scene, turn } from "../../support/test-broker.ts";
@@ -158,7 +158,7 @@ test("bearer: what is read of two tokens does not depend on where they differ, n
       return charCodeAt.call(this, index);
     };
     try {
-      await Promise.resolve({ request } as Attempt)
+      await Promise.resolve({ request } as AccessRequest)
         .then(authorize)
         .catch(() => undefined);
     } finally {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Attempt, Authorize } from "../../../src/index.ts";
+import type { AccessRequest, Authorize } from "../../../src/index.ts";
 import { type Connection, gapOf } from "../../support/clients/connection.ts";
 import { problem, publishing, reading } from "../../support/http/entry-points.ts";
 import {
@@ -90,7 +90,7 @@ const UNHEARD = [
 const unheard = Object.fromEntries(UNHEARD.map((name) => [name, "victim"]));
 
 publishing("the query: no other parameter than type, channel and id sets anything", async (stage, door) => {
-  const attempts: Attempt[] = [];
+  const attempts: AccessRequest[] = [];
   const broker = stage.broker({ authorize: (attempt) => attempts.push(attempt) > 0 });
   const victim = await stage.join(broker, { id: "victim", channel: "victim" });
   const other = await stage.join(broker);
@@ -186,7 +186,7 @@ for (const [what, isThere, options] of holes) {
       for (const channel of ["a", "b", "secret"]) await broker.broadcast("x".repeat(100), { channel });
       await broker.broadcastTo("ada", "x".repeat(100));
       await broker.broadcast("x", { channel: `channel ${time}` });
-      // Nothing is dropped before it was handed on.
+      // Nothing is dropped before it was sent on.
       await turn();
     }
     readers.push(await enter(broker, asEve({ lastEventId: id })));

@@ -1,6 +1,6 @@
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from "jose";
 import { expect, test } from "vitest";
-import type { Attempt, Verdict } from "../../../src/index.ts";
+import type { AccessRequest, AuthorizeResult } from "../../../src/index.ts";
 import { type JwtOptions, jwt } from "../../../src/jwt.ts";
 import { clientRequest, eventRequest, problemOf, type Scene, scene } from "../../support/test-broker.ts";
 
@@ -12,7 +12,7 @@ const inAnHour = (): number => Math.floor(Date.now() / 1000) + 3600;
 const sign = (claims: JWTPayload, secret = SECRET, alg = "HS256"): Promise<string> =>
   new SignJWT({ exp: inAnHour(), ...claims }).setProtectedHeader({ alg }).sign(new TextEncoder().encode(secret));
 
-const asReader = ({ sub, channels }: JWTPayload, { action }: Attempt): Exclude<Verdict, Response> =>
+const asReader = ({ sub, channels }: JWTPayload, { action }: AccessRequest): Exclude<AuthorizeResult, Response> =>
   action === "connect" && { clientId: sub, channels: channels as string[] };
 
 const withSecret = (rest: Partial<JwtOptions> = {}): JwtOptions =>
@@ -156,7 +156,8 @@ test(
 test(
   "jwt: publishing is for whom grant lets, and by a cookie only from the same origin",
   scene(async (stage) => {
-    const grant = ({ role }: JWTPayload, { action }: Attempt): boolean => action === "publish" && role === "writer";
+    const grant = ({ role }: JWTPayload, { action }: AccessRequest): boolean =>
+      action === "publish" && role === "writer";
     const broker = stage.broker({ authorize: jwt(withSecret({ cookie: "session", grant })) });
     const [writer, reader] = [await sign({ role: "writer" }), await sign({ role: "reader" })];
     const publish = async (headers: Record<string, string>): Promise<number> =>

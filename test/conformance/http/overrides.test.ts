@@ -135,7 +135,7 @@ test(
     }
     // Three, and the one whose place the fourth took.
     expect(statuses).toEqual([200, 200, 200, 200, 503, 503]);
-    expect(broker.stats().clients + broker.stats().departing).toBe(4);
+    expect(broker.stats().clients + broker.stats().closing).toBe(4);
   }),
 );
 
@@ -203,7 +203,7 @@ test(
       Date.now = now;
     }
     expect((await left.next()).reason).toBe("expired");
-    expect([client.data, broker.stats().handed, broker.stats().bytes]).toEqual([[], 0, 0]);
+    expect([client.data, broker.stats().sent, broker.stats().bytes]).toEqual([[], 0, 0]);
   }),
 );
 

@@ -192,7 +192,7 @@ test(
     const metrics = await telemetry.metrics();
     const one = (name: string): unknown => pointsOf(metrics, name)[0]?.[1];
     expect([one("fanwire.clients"), one("fanwire.events.published"), one("fanwire.engine.up")]).toEqual([1, 2, 1]);
-    expect([one("fanwire.handed"), one("fanwire.log.size")]).toEqual([stats.bytes, stats.log.bytes]);
+    expect([one("fanwire.sent"), one("fanwire.log.size")]).toEqual([stats.bytes, stats.log.bytes]);
     const failures = pointsOf(metrics, "fanwire.failures");
     expect(failures).toContainEqual([{ code: "not-found" }, 1]);
     expect(failures).toContainEqual([{ code: "engine-down" }, 0]);
@@ -219,15 +219,15 @@ test(
     ]);
     expect(Object.fromEntries(told)).toEqual({
       "fanwire.clients": [false, ""],
-      "fanwire.recipients": [false, ""],
+      "fanwire.client.ids": [false, ""],
       "fanwire.blocked.clients": [false, ""],
-      "fanwire.departing.clients": [false, ""],
+      "fanwire.closing.clients": [false, ""],
       "fanwire.pending.requests": [false, ""],
       "fanwire.channels": [false, ""],
       "fanwire.events.published": [true, ""],
-      "fanwire.events.handed": [true, ""],
+      "fanwire.events.sent": [true, ""],
       "fanwire.events.replayed": [true, ""],
-      "fanwire.handed": [true, "By"],
+      "fanwire.sent": [true, "By"],
       "fanwire.gaps": [true, ""],
       "fanwire.overruns": [true, ""],
       "fanwire.disconnects": [true, ""],
@@ -312,7 +312,7 @@ test(
     const read = client.nextData();
     const first = await broadcast("keyed", { key: "k", report: true });
     await read;
-    expect(await first.report).toEqual({ handed: 1, failed: [] });
+    expect(await first.report).toEqual({ sent: 1, failed: [] });
     expect((await broadcast("keyed", { key: "k" })).id).toBe(first.id);
     expect((await telemetry.spans()).length).toBe(52);
   }),

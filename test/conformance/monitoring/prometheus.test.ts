@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Broker, BrokerStats, DisconnectReason, ErrorCode } from "../../../src/index.ts";
-import { OF_FACE, READINGS } from "../../../src/monitoring/metric-definitions.ts";
-import { answerMetrics } from "../../../src/monitoring/prometheus.ts";
+import { BROKER_METRICS, HTTP_METRICS } from "../../../src/monitoring/metric-definitions.ts";
+import { respondWithMetrics } from "../../../src/monitoring/prometheus.ts";
 import { type Family, readExposition } from "../../support/monitoring/prometheus-parser.ts";
 import { clientRequest, eventRequest, problemOf, scene } from "../../support/test-broker.ts";
 
@@ -17,7 +17,7 @@ async function scrape({ metrics }: Pick<Broker, "metrics">): Promise<Map<string,
 
 /** What would be told of these. */
 const telling = (stats: BrokerStats): Pick<Broker, "metrics"> => ({
-  metrics: (request) => answerMetrics(request, [...READINGS, ...OF_FACE], () => stats),
+  metrics: (request) => respondWithMetrics(request, [...BROKER_METRICS, ...HTTP_METRICS], () => stats),
 });
 
 /** The values of a family: by label, or the one that there is. */
@@ -70,13 +70,13 @@ const CODES: Record<ErrorCode, 0> = {
 
 const STATS: BrokerStats = {
   clients: 1,
-  recipients: 2,
+  ids: 2,
   blocked: 3,
-  departing: 4,
+  closing: 4,
   pending: 5,
   channels: 6,
   published: 7,
-  handed: 8,
+  sent: 8,
   bytes: 9,
   replayed: 10,
   gaps: 11,
@@ -89,15 +89,15 @@ const STATS: BrokerStats = {
 /** What is told of those; names that dashboards and alerts rely on. */
 const TOLD = {
   fanwire_clients: ["gauge", 1],
-  fanwire_recipients: ["gauge", 2],
+  fanwire_client_ids: ["gauge", 2],
   fanwire_blocked_clients: ["gauge", 3],
-  fanwire_departing_clients: ["gauge", 4],
+  fanwire_closing_clients: ["gauge", 4],
   fanwire_pending_requests: ["gauge", 5],
   fanwire_channels: ["gauge", 6],
   fanwire_events_published_total: ["counter", 7],
-  fanwire_events_handed_total: ["counter", 8],
+  fanwire_events_sent_total: ["counter", 8],
   fanwire_events_replayed_total: ["counter", 10],
-  fanwire_handed_bytes_total: ["counter", 9],
+  fanwire_sent_bytes_total: ["counter", 9],
   fanwire_gaps_total: ["counter", 11],
   fanwire_overruns_total: ["counter", 12],
   fanwire_disconnects_total: ["counter", { ...REASONS, timeout: 13 }],
@@ -144,7 +144,7 @@ test(
     expect(broker.stats()).toEqual(before);
     expect(valuesOf(families, "fanwire_clients")).toBe(1);
     expect(valuesOf(families, "fanwire_events_published_total")).toBe(1);
-    expect(valuesOf(families, "fanwire_handed_bytes_total")).toBe(before.bytes);
+    expect(valuesOf(families, "fanwire_sent_bytes_total")).toBe(before.bytes);
     expect(valuesOf(families, "fanwire_log_size_bytes")).toBe(before.log.bytes);
     expect(valuesOf(families, "fanwire_failures_total")).toEqual({ ...CODES, "bad-id": 1, "publishing-closed": 1 });
     await client.leave();

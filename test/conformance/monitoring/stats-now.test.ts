@@ -5,7 +5,7 @@ import { clientRequest, eventRequest, scene, turn } from "../../support/test-bro
 
 // `stats()`: failures by code, what is now, and that counters never go down.
 
-const COUNTERS = ["published", "handed", "bytes", "replayed", "gaps", "overruns"] as const;
+const COUNTERS = ["published", "sent", "bytes", "replayed", "gaps", "overruns"] as const;
 
 const sum = (counts: Readonly<Record<string, number>>): number => Object.values(counts).reduce((a, b) => a + b, 0);
 
@@ -196,8 +196,8 @@ test(
     await broker.close();
     const last = check();
     expect(sum(last.disconnects)).toBe(10);
-    expect(last).toMatchObject({ clients: 0, departing: 0, published: 50, failures: { "bad-id": 10 } });
-    expect(last.handed).toBeGreaterThan(0);
+    expect(last).toMatchObject({ clients: 0, closing: 0, published: 50, failures: { "bad-id": 10 } });
+    expect(last.sent).toBeGreaterThan(0);
     expect(last.gaps).toBeGreaterThan(0);
   }),
 );

@@ -13,13 +13,13 @@ test(
     const stats = broker.stats();
     expect(stats).toEqual({
       clients: 0,
-      recipients: 0,
+      ids: 0,
       blocked: 0,
-      departing: 0,
+      closing: 0,
       pending: 0,
       channels: 0,
       published: 0,
-      handed: 0,
+      sent: 0,
       bytes: 0,
       replayed: 0,
       gaps: 0,
@@ -52,13 +52,13 @@ test(
 );
 
 test(
-  "stats().clients, recipients, channels: connections, ids, and what somebody reads, listeners that wait included",
+  "stats().clients, ids, channels: connections, ids, and what somebody reads, listeners that wait included",
   scene(async (stage) => {
     const broker = stage.broker();
     const one = [await stage.join(broker, { id: "one", channel: "a" }), await stage.join(broker, { id: "one" })];
     const two = await stage.join(broker, { id: "two", channel: ["a", "b"] });
     // The common one, two inboxes, a and b.
-    expect(broker.stats()).toMatchObject({ clients: 3, recipients: 2, channels: 5 });
+    expect(broker.stats()).toMatchObject({ clients: 3, ids: 2, channels: 5 });
     const listener = broker.listen({ channel: ["a", "c"] });
     expect(broker.stats()).toMatchObject({ clients: 3, channels: 5 });
     const heard = listener.next();
@@ -66,32 +66,32 @@ test(
     await listener.return?.();
     await heard;
     await two.leave();
-    expect(broker.stats()).toMatchObject({ clients: 2, recipients: 1, channels: 3 });
+    expect(broker.stats()).toMatchObject({ clients: 2, ids: 1, channels: 3 });
     for (const client of one) await client.leave();
-    expect(broker.stats()).toMatchObject({ clients: 0, recipients: 0, channels: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, channels: 0 });
   }),
 );
 
 test(
-  "stats().blocked, departing: who has something to receive and does not take it, and whose end is not read",
+  "stats().blocked, closing: who has something to receive and does not take it, and whose end is not read",
   scene(async (stage) => {
     const broker = stage.broker({ timeout: 60_000 });
     const idle = await stage.join(broker, { id: "idle" });
     const blocked = await stage.join(broker, { id: "blocked" });
-    expect(broker.stats()).toMatchObject({ blocked: 0, departing: 0 });
+    expect(broker.stats()).toMatchObject({ blocked: 0, closing: 0 });
     const read = idle.nextData();
     await broker.broadcast("x");
     await read;
-    expect(broker.stats()).toMatchObject({ clients: 2, blocked: 1, departing: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 2, blocked: 1, closing: 0 });
     await blocked.untilData("x");
     const next = blocked.nextData();
     expect(broker.stats().blocked).toBe(0);
     await broker.broadcastTo("blocked", "y");
     await next;
     await broker.disconnect("blocked");
-    expect(broker.stats()).toMatchObject({ clients: 1, blocked: 0, departing: 1 });
+    expect(broker.stats()).toMatchObject({ clients: 1, blocked: 0, closing: 1 });
     await blocked.ended();
-    expect(broker.stats()).toMatchObject({ clients: 1, blocked: 0, departing: 0 });
+    expect(broker.stats()).toMatchObject({ clients: 1, blocked: 0, closing: 0 });
   }),
 );
 
@@ -112,7 +112,7 @@ test(
 );
 
 test(
-  "stats().handed, bytes: each event and each byte that each client was given, live or behind, and none of a listener",
+  "stats().sent, bytes: each event and each byte that each client was given, live or behind, and none of a listener",
   scene(async (stage) => {
     const broker = stage.broker({ timeout: 60_000 });
     const listener = broker.listen({ channel: "a" });
@@ -131,7 +131,7 @@ test(
     await behind.untilData("end");
     expect(broker.stats()).toMatchObject({
       published: 202,
-      handed: live.data.length + behind.data.length,
+      sent: live.data.length + behind.data.length,
       bytes: bytesOf(live) + bytesOf(behind),
       gaps: 0,
     });
@@ -150,7 +150,7 @@ test(
     await broker.disconnect("one");
     expect(await client.ended()).toBe("closed");
     expect(client.control("end")).toHaveLength(1);
-    expect(broker.stats()).toMatchObject({ handed: 0, bytes: 0, replayed: 0, gaps: 0 });
+    expect(broker.stats()).toMatchObject({ sent: 0, bytes: 0, replayed: 0, gaps: 0 });
   }),
 );
 
@@ -173,7 +173,7 @@ test(
     expect(broker.stats()).toMatchObject({
       gaps: gaps.length,
       bytes: clients.map(bytesOf).reduce((a, b) => a + b),
-      handed: 6,
+      sent: 6,
       overruns: 0,
     });
   }),
@@ -204,7 +204,7 @@ for (const [what, options, lastEventId] of [
 }
 
 test(
-  "stats().replayed: those that came from the log, to who came back or was behind, and not what was handed live",
+  "stats().replayed: those that came from the log, to who came back or was behind, and not what was sent live",
   scene(async (stage) => {
     const broker = stage.broker();
     const first = await stage.join(broker);
@@ -214,22 +214,22 @@ test(
       await broker.broadcast(data);
       await next;
     }
-    expect(broker.stats()).toMatchObject({ handed: 3, replayed: 0 });
+    expect(broker.stats()).toMatchObject({ sent: 3, replayed: 0 });
     const back = await stage.join(broker, { lastEventId: start });
     await back.untilData("3");
-    expect(broker.stats()).toMatchObject({ handed: 6, replayed: 3 });
+    expect(broker.stats()).toMatchObject({ sent: 6, replayed: 3 });
     const earliest = await stage.join(broker, { query: { from: "earliest" } });
     await earliest.untilData("3");
-    expect(broker.stats()).toMatchObject({ handed: 9, replayed: 6 });
+    expect(broker.stats()).toMatchObject({ sent: 9, replayed: 6 });
     // The two others are live, and the first is blocked.
     const live = [back.nextData(), earliest.nextData()];
     await broker.broadcast("4");
     await Promise.all(live);
-    expect(broker.stats()).toMatchObject({ handed: 11, replayed: 6, blocked: 1 });
+    expect(broker.stats()).toMatchObject({ sent: 11, replayed: 6, blocked: 1 });
     expect((await first.nextData()).data).toBe("4");
-    expect(broker.stats()).toMatchObject({ handed: 12, replayed: 7 });
+    expect(broker.stats()).toMatchObject({ sent: 12, replayed: 7 });
     const listener = broker.listen({ from: "earliest" });
     await listener.next();
-    expect(broker.stats()).toMatchObject({ handed: 12, replayed: 7 });
+    expect(broker.stats()).toMatchObject({ sent: 12, replayed: 7 });
   }),
 );

@@ -29,7 +29,7 @@ test(
 );
 
 test(
-  "a new epoch: an event of it is not reported as handed to those whose log this process still has",
+  "a new epoch: an event of it is not reported as sent to those whose log this process still has",
   replicas(async (world) => {
     const broker = world.broker();
     const client = await world.join(broker);
@@ -38,7 +38,7 @@ test(
     world.store.beginAnew();
     const { report, clients } = await world.clock.until(broker.broadcast("4", { report: true }));
     expect(clients).toBe(1);
-    expect(await world.clock.until(report)).toMatchObject({ handed: 0, failed: [{ reason: "late" }] });
+    expect(await world.clock.until(report)).toMatchObject({ sent: 0, failed: [{ reason: "late" }] });
     expect(await world.readTo(client, "4")).toEqual(numbers(1, 4));
   }),
 );
@@ -53,7 +53,7 @@ test(
     const { report } = await world.clock.until(broker.broadcast("1", { report: true }));
     world.session().feed(true);
     expect(await world.readTo(client, "1")).toEqual(["1"]);
-    expect(await world.clock.until(report)).toEqual({ handed: 1, failed: [] });
+    expect(await world.clock.until(report)).toEqual({ sent: 1, failed: [] });
   }),
 );
 

@@ -53,7 +53,7 @@ test(
       await world.clock.pass(100);
       const disconnected = broker.disconnect("one");
       await world.clock.pass(100);
-      expect(broker.stats()).toMatchObject({ departing: 0, disconnects: { disconnected: 1 } });
+      expect(broker.stats()).toMatchObject({ closing: 0, disconnects: { disconnected: 1 } });
       expect(JSON.parse((await world.clock.until(end)).data)).toMatchObject({ reason: "disconnected" });
       await world.clock.until(disconnected);
     },

@@ -200,7 +200,7 @@ test(
     world.session().swallows = 1;
     await world.publish(there, ["1"]);
     await world.clock.turns(20);
-    expect(here.stats().handed).toBe(0);
+    expect(here.stats().sent).toBe(0);
     await world.clock.pass(5_000);
     expect(await world.readTo(client, "1")).toEqual(["1"]);
     expect([client.control("gap"), world.session().renewals]).toEqual([[], 0]);
@@ -315,7 +315,7 @@ test(
 );
 
 test(
-  "append: the publisher is told when those who read here are handed the event, and not before",
+  "append: the publisher is told when those who read here are sent the event, and not before",
   replicas(async (world) => {
     const broker = world.broker();
     const client = await world.join(broker);

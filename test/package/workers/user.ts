@@ -38,8 +38,8 @@ export default {
     const { id, clients } = await env.HUB.getByName("fanwire").broadcast({ data: { a: 1 } }, { channel: "news" });
     const greeted: string = await env.HUB.getByName("fanwire").greet(`${id} ${clients}`);
     const { report } = await hub(env.HUB).broadcast(greeted, { report: true });
-    const { handed } = await report;
-    if (handed === 0) await env.ROOMS.getByName("x").disconnect("me", { for: 1_000 });
+    const { sent } = await report;
+    if (sent === 0) await env.ROOMS.getByName("x").disconnect("me", { for: 1_000 });
     return rooms.fetch(request, env);
   },
 } satisfies ExportedHandler<Env>;

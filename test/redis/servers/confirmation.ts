@@ -3,7 +3,7 @@
  * a subscription was taken for confirmed before that came.
  */
 import { createServer, connect as dial } from "node:net";
-import { redisRemote } from "../../../src/redis/redis-log.ts";
+import { redisLog } from "../../../src/redis/redis-log.ts";
 import { connect, until } from "./library.ts";
 
 const { port: target } = new URL(process.env.REDIS_URL ?? "");
@@ -29,19 +29,19 @@ const { port } = proxy.address() as { port: number };
 const { client, close } = await connect(false);
 let hasFeed = false;
 const nothing = (): void => undefined;
-const session = redisRemote({
+const session = redisLog({
   client,
   subscriber: async () => (await connect(true, `redis://127.0.0.1:${port}`)).client,
   prefix: process.env.PREFIX ?? "confirmation",
 }).open({
-  message: nothing,
-  marked: nothing,
-  ordered: nothing,
-  feed: (isThere) => {
+  onEvent: nothing,
+  onCheckpoint: nothing,
+  onCommand: nothing,
+  onFeed: (isThere) => {
     hasFeed = isThere;
   },
-  commands: nothing,
-  failed: nothing,
+  onCommands: nothing,
+  onError: nothing,
 });
 await until(() => hasFeed);
 // Each of several channels is confirmed by itself.

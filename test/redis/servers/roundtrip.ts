@@ -2,7 +2,7 @@
  * One client library on the runtime that runs this file: LIBRARY (`ioredis`, `node-redis`, `bun`) and REDIS_URL from the environment. Does what an
  * engine does with a log, loses its connections on the way, and prints as JSON what it saw.
  */
-import { redisRemote } from "../../../src/redis/redis-log.ts";
+import { redisLog } from "../../../src/redis/redis-log.ts";
 import { connect, until } from "./library.ts";
 
 const { PREFIX = "roundtrip" } = process.env;
@@ -12,26 +12,26 @@ const other = await connect(false);
 const told: string[] = [];
 const messages: { seq: number; keys: readonly string[]; text: string }[] = [];
 let [hasFeed, hasCommands, marks] = [false, false, 0];
-const session = redisRemote({ client, prefix: PREFIX, commandTimeout: 2_000 }).open({
-  message: ({ seq, keys, text }) => void messages.push({ seq, keys, text }),
-  marked: () => void marks++,
-  ordered: ({ do: what, clientId }) => void told.push(`${what} ${clientId}`),
-  feed(isThere) {
+const session = redisLog({ client, prefix: PREFIX, commandTimeout: 2_000 }).open({
+  onEvent: ({ seq, keys, text }) => void messages.push({ seq, keys, text }),
+  onCheckpoint: () => void marks++,
+  onCommand: ({ type: what, clientId }) => void told.push(`${what} ${clientId}`),
+  onFeed(isThere) {
     hasFeed = isThere;
     told.push(`feed ${isThere}`);
   },
-  commands(isThere) {
+  onCommands(isThere) {
     hasCommands = isThere;
     told.push(`commands ${isThere}`);
   },
-  failed: () => undefined,
+  onError: () => undefined,
 });
 const isReady = (): boolean => hasFeed && hasCommands;
 const append = (keys: readonly string[], text: string): ReturnType<typeof session.append> =>
   session.append(keys, text, undefined, undefined, undefined);
 const mark = async (): Promise<void> => {
   const before = marks;
-  await session.mark(1, [], undefined);
+  await session.requestCheckpoint(1, [], undefined);
   await until(() => marks > before);
 };
 

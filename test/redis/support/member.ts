@@ -1,15 +1,15 @@
 import { Redis } from "ioredis";
 import type { RedisOptions } from "../../../src/redis/options.ts";
-import { redisRemote } from "../../../src/redis/redis-log.ts";
-import type { Mark, Message, Order, RemoteSession } from "../../../src/shared-log/shared-log.ts";
+import { redisLog } from "../../../src/redis/redis-log.ts";
+import type { Checkpoint, FeedEvent, PeerCommand, SharedLogSession } from "../../../src/shared-log/shared-log.ts";
 
 /** One process's part in a shared log, and all that it was told. */
 export class Member {
   readonly client: Redis;
-  readonly session: RemoteSession;
-  readonly messages: Message[] = [];
-  readonly marks: Mark[] = [];
-  readonly orders: Order[] = [];
+  readonly session: SharedLogSession;
+  readonly messages: FeedEvent[] = [];
+  readonly marks: Checkpoint[] = [];
+  readonly orders: PeerCommand[] = [];
   readonly failures: unknown[] = [];
   /** What was told, in order: messages by position, marks by token, and changes of state. */
   readonly told: string[] = [];
@@ -24,28 +24,28 @@ export class Member {
       this.told.push(what);
       for (const waiter of [...this.#waiters]) waiter();
     };
-    this.session = redisRemote({ client: this.client, prefix: "test", ...options }).open({
-      message: (message) => {
+    this.session = redisLog({ client: this.client, prefix: "test", ...options }).open({
+      onEvent: (message) => {
         this.messages.push(message);
         tell(`message ${message.seq}`);
       },
-      marked: (mark) => {
+      onCheckpoint: (mark) => {
         this.marks.push(mark);
         tell(`mark ${mark.token}`);
       },
-      ordered: (order) => {
+      onCommand: (order) => {
         this.orders.push(order);
         tell(`order ${order.clientId}`);
       },
-      feed: (isThere) => {
+      onFeed: (isThere) => {
         this.hasFeed = isThere;
         tell(`feed ${isThere}`);
       },
-      commands: (isThere) => {
+      onCommands: (isThere) => {
         this.hasCommands = isThere;
         tell(`commands ${isThere}`);
       },
-      failed: (error) => void this.failures.push(error),
+      onError: (error) => void this.failures.push(error),
     });
   }
 
@@ -70,16 +70,16 @@ export class Member {
     keys: readonly string[],
     text: string,
     { nonce, recipient }: { nonce?: string; recipient?: string } = {},
-  ): ReturnType<RemoteSession["append"]> {
+  ): ReturnType<SharedLogSession["append"]> {
     return this.session.append(keys, text, undefined, nonce, recipient);
   }
 
   /** A mark, when it has come. */
-  async mark(keys: readonly string[] = [], seen?: { epoch: string; seq: number }): Promise<Mark> {
+  async mark(keys: readonly string[] = [], seen?: { epoch: string; seq: number }): Promise<Checkpoint> {
     const token = ++this.#token;
-    await this.session.mark(token, keys, seen);
+    await this.session.requestCheckpoint(token, keys, seen);
     await this.until(() => this.marks.some((mark) => mark.token === token));
-    return this.marks.find((mark) => mark.token === token) as Mark;
+    return this.marks.find((mark) => mark.token === token) as Checkpoint;
   }
 
   close(): void {

@@ -1,14 +1,14 @@
-import type { Presences } from "../../../src/engine/engine.ts";
+import type { PresenceStore } from "../../../src/engine/engine.ts";
 import {
-  type Appended,
+  type AppendResult,
   type Engine,
-  type Follower,
+  type EngineListener,
+  type EngineSession,
   type Log,
   type MemoryEngineOptions,
   memoryEngine,
-  type Session,
 } from "../../../src/index.ts";
-import type { Order, Presence } from "../../../src/shared-log/shared-log.ts";
+import type { PeerCommand, Presence } from "../../../src/shared-log/shared-log.ts";
 import type { Faults, Namespace } from "../../../src/testing/index.ts";
 import { type Lie, Link } from "./faulty-engines.ts";
 
@@ -27,7 +27,7 @@ export class DistantLog implements Namespace {
   #connections: Connections = [];
   readonly #barred = new Set<string>();
   readonly #lingering = new Set<string>();
-  #session: Session;
+  #session: EngineSession;
 
   constructor(options: MemoryEngineOptions, { lie, hasItRead = false }: { lie?: Lie; hasItRead?: boolean } = {}) {
     this.lie = lie;
@@ -41,15 +41,15 @@ export class DistantLog implements Namespace {
     return this.#session.log;
   }
 
-  #begin(): Session {
-    const told: Follower = {
+  #begin(): EngineSession {
+    const told: EngineListener = {
       get position() {
         return Infinity;
       },
-      appended: (entry) => {
+      onAppended: (entry) => {
         for (const link of this.links) link.receive(entry);
       },
-      overrun: () => undefined,
+      onOverrun: () => undefined,
     };
     const { retention, ...rest } = this.#options;
     const kept =
@@ -59,7 +59,7 @@ export class DistantLog implements Namespace {
     return memoryEngine(kept).open(told);
   }
 
-  async append(keys: readonly string[], text: string, nonce: string | undefined): Promise<Appended> {
+  async append(keys: readonly string[], text: string, nonce: string | undefined): Promise<AppendResult> {
     return this.#session.append(keys, text, nonce);
   }
 
@@ -110,8 +110,8 @@ export class DistantLog implements Namespace {
   }
 
   /** What a process knows of the clients of all. */
-  presencesOf(link: Link): Presences {
-    const tellOthers = (order: Order): void => {
+  presencesOf(link: Link): PresenceStore {
+    const tellOthers = (order: PeerCommand): void => {
       if (this.lie === "keeps its clients to itself") return;
       for (const other of this.links) if (other !== link && !other.isClosed) other.obey(order);
     };
@@ -121,7 +121,7 @@ export class DistantLog implements Namespace {
         if (this.#barred.has(clientId)) return "barred";
         const taken = this.#connectionsOf(clientId, link).some((each) => each.presence.subject === subject);
         if (taken && rule === "reject") return "taken";
-        if (rule === "replace") tellOthers({ do: "replace", clientId, subject, barFor: 0 });
+        if (rule === "replace") tellOthers({ type: "replace", clientId, subject, barFor: 0 });
         this.#connections = [...this.#connections, { link, presence }];
         return "entered";
       },
@@ -134,7 +134,7 @@ export class DistantLog implements Namespace {
       disconnect: async (clientId, barFor) => {
         if (barFor > 0) this.#barred.add(clientId);
         const others = this.#connectionsOf(clientId, link).filter((each) => each.link !== link).length;
-        tellOthers({ do: "disconnect", clientId, subject: undefined, barFor });
+        tellOthers({ type: "disconnect", clientId, subject: undefined, barFor });
         return others;
       },
     };

@@ -1,6 +1,13 @@
-import type { Presences } from "../../../src/engine/engine.ts";
-import { type Appended, BrokerError, type Entry, type Follower, type Log, type Session } from "../../../src/index.ts";
-import type { Order, Page } from "../../../src/shared-log/shared-log.ts";
+import type { PresenceStore } from "../../../src/engine/engine.ts";
+import {
+  type AppendResult,
+  BrokerError,
+  type EngineListener,
+  type EngineSession,
+  type Entry,
+  type Log,
+} from "../../../src/index.ts";
+import type { PeerCommand, ReplayPage } from "../../../src/shared-log/shared-log.ts";
 import { pageOf } from "../../../src/testing/support/page.ts";
 import type { DistantLog } from "./asynchronous-log.ts";
 
@@ -65,11 +72,11 @@ const away = (): BrokerError => new BrokerError("engine-down", "Event refused: t
 const unknown = (): BrokerError => new BrokerError("publish-outcome-unknown", "The answer was lost.");
 
 /** What one process has of the store: honest but for the lie. */
-export class Link implements Session {
-  readonly presences: Presences;
+export class Link implements EngineSession {
+  readonly presence: PresenceStore;
   swallows = false;
   readonly #store: DistantLog;
-  readonly #follower: Follower;
+  readonly #follower: EngineListener;
   readonly #index: number;
   /** How often each channel is subscribed to, and from which position on. */
   readonly #keys = new Map<string, { count: number; from: number }>();
@@ -82,17 +89,17 @@ export class Link implements Session {
   #isCut = false;
   #lastSeq = 0;
   readonly #late: (() => void)[] = [];
-  readonly #pages = new Map<string, Page>();
+  readonly #pages = new Map<string, ReplayPage>();
   readonly #echo: ReturnType<typeof setInterval>;
 
-  constructor(store: DistantLog, follower: Follower, index: number) {
+  constructor(store: DistantLog, follower: EngineListener, index: number) {
     this.#store = store;
     this.#follower = follower;
     this.#index = index;
     this.#log = store.log;
     this.log = this.#upToHere(store.log);
     this.#position = store.log.head;
-    this.presences = store.presencesOf(this);
+    this.presence = store.presencesOf(this);
     this.#echo = setInterval(() => this.#look(), ECHO);
   }
 
@@ -120,8 +127,8 @@ export class Link implements Session {
   }
 
   /** What another process wants. */
-  obey(order: Order): void {
-    this.#follower.ordered?.(order);
+  obey(order: PeerCommand): void {
+    this.#follower.onCommand?.(order);
   }
 
   /** Looks whether something was appended that did not come. */
@@ -147,7 +154,7 @@ export class Link implements Session {
     this.log = this.#upToHere(this.#log);
     this.#position = 0;
     for (const key of this.#keys.values()) key.from = 0;
-    if (!this.#lies("says nothing of its new log")) this.#follower.began?.(this.log);
+    if (!this.#lies("says nothing of its new log")) this.#follower.onLogReplaced?.(this.log);
   }
 
   #upToHere(log: Log): Log {
@@ -176,7 +183,7 @@ export class Link implements Session {
     for (const entry of entries) {
       if (!this.#store.hasItRead && !isLate) this.#tell(entry);
       else if (entry !== message)
-        for (const key of entry.keys) if (this.#keys.has(key)) this.#follower.missed?.(key, entry.seq - 1, entry.seq);
+        for (const key of entry.keys) if (this.#keys.has(key)) this.#follower.onMissed?.(key, entry.seq - 1, entry.seq);
     }
     if (this.#store.hasItRead && message && entries.includes(message)) this.#tell(message);
   }
@@ -184,7 +191,7 @@ export class Link implements Session {
   #next(): Entry | undefined {
     let first: Entry | undefined;
     for (const [key, { from }] of this.#keys) {
-      const channel = this.#store.log.peek(key);
+      const channel = this.#store.log.find(key);
       const entry = channel?.at(channel.indexAfter(Math.max(this.#position, from)));
       if (entry && !(first && first.seq < entry.seq)) first = entry;
     }
@@ -192,8 +199,8 @@ export class Link implements Session {
   }
 
   #tell(entry: Entry): void {
-    const { appended } = this.#follower;
-    const tell = (): void => appended.call(this.#follower, entry);
+    const { onAppended } = this.#follower;
+    const tell = (): void => onAppended.call(this.#follower, entry);
     const holds =
       this.#lies("loses the order") || (this.#lies("tells each process in its own order") && this.#index === 1);
     if (holds && entry.seq % 3 === 0) {
@@ -203,7 +210,7 @@ export class Link implements Session {
     }
     if (this.#lies("changes the text")) {
       const bytes = entry.bytes.map((byte) => (byte === 9 ? 32 : byte));
-      appended.call(this.#follower, { ...entry, bytes });
+      onAppended.call(this.#follower, { ...entry, bytes });
       return;
     }
     tell();
@@ -225,7 +232,7 @@ export class Link implements Session {
 
   readonly #refused: (() => void)[] = [];
 
-  async append(keys: readonly string[], text: string, nonce?: string, recipient?: string): Promise<Appended> {
+  async append(keys: readonly string[], text: string, nonce?: string, recipient?: string): Promise<AppendResult> {
     const store = this.#store;
     if (store.isAway) {
       if (this.#lies("appends later what it refused")) this.#refused.push(() => void store.append(keys, text, nonce));
@@ -294,11 +301,11 @@ export class Link implements Session {
     }
   }
 
-  #page(keys: readonly string[], after: number): Page {
+  #page(keys: readonly string[], after: number): ReplayPage {
     return pageOf(this.#store.log, keys, after);
   }
 
-  async read(keys: readonly string[], after: number): Promise<Page> {
+  async read(keys: readonly string[], after: number): Promise<ReplayPage> {
     if (this.#store.isAway) throw away();
     const old = keys.length === 1 && this.#pages.get(keys[0] as string);
     const page = old && after === 0 ? old : this.#falsify(this.#page(keys, after), keys);
@@ -306,8 +313,8 @@ export class Link implements Session {
     return page;
   }
 
-  #falsify(page: Page, keys: readonly string[]): Page {
-    const { records, dropped } = page;
+  #falsify(page: ReplayPage, keys: readonly string[]): ReplayPage {
+    const { records, droppedThrough } = page;
     switch (this.#store.lie) {
       case "reads what is old":
         return { ...page, records: records.slice(0, -1) };
@@ -319,21 +326,21 @@ export class Link implements Session {
         return {
           ...page,
           records: records.filter((record) => record.keys.length < 2),
-          dropped: dropped.map(() => records[0]?.seq ?? 0),
+          droppedThrough: droppedThrough.map(() => records[0]?.seq ?? 0),
         };
       case "is not sure of what it does not know":
         return {
           ...page,
-          dropped: dropped.map((seq, index) =>
-            this.#store.log.peek(keys[index] as string) ? seq : this.#store.log.head,
+          droppedThrough: droppedThrough.map((seq, index) =>
+            this.#store.log.find(keys[index] as string) ? seq : this.#store.log.head,
           ),
         };
       case "hides what was dropped":
-        return { ...page, dropped: dropped.map(() => 0) };
+        return { ...page, droppedThrough: droppedThrough.map(() => 0) };
       case "hides what was dropped of what is empty":
-        return records.length > 0 ? page : { ...page, dropped: dropped.map(() => 0) };
+        return records.length > 0 ? page : { ...page, droppedThrough: droppedThrough.map(() => 0) };
       case "says that too much was dropped":
-        return { ...page, dropped: dropped.map(() => Math.max(...dropped)) };
+        return { ...page, droppedThrough: droppedThrough.map(() => Math.max(...droppedThrough)) };
       default:
         return page;
     }

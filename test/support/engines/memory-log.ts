@@ -1,11 +1,11 @@
 import type { MaxReplay } from "../../../src/log/resume.ts";
-import type { Page, Record, Survey } from "../../../src/shared-log/shared-log.ts";
+import type { ReplayPage, SharedHistoryBounds, StoredEvent } from "../../../src/shared-log/shared-log.ts";
 
 /** What is kept of a channel. */
 interface Kept {
   last: number;
   dropped: number;
-  readonly records: Record[];
+  readonly records: StoredEvent[];
 }
 
 /** A log as a store keeps it, said as simply as possible: each channel by itself, so many of its newest events. */
@@ -24,7 +24,7 @@ export class MemoryLog {
     return this.#channels.get(key)?.last ?? 0;
   }
 
-  append(keys: readonly string[], text: string): Record {
+  append(keys: readonly string[], text: string): StoredEvent {
     const record = { seq: ++this.head, keys, text };
     for (const key of keys) {
       const kept = this.#channels.get(key) ?? { last: 0, dropped: 0, records: [] };
@@ -45,14 +45,23 @@ export class MemoryLog {
     }
   }
 
-  read(keys: readonly string[], after: number, most: number): Page {
+  read(keys: readonly string[], after: number, most: number): ReplayPage {
     const all = this.#merged(keys).filter(({ seq }) => seq > after);
     const records = all.slice(0, most);
     const through = records.length < all.length ? (records.at(-1)?.seq ?? after) : this.head;
-    return { epoch: this.epoch, records, through, dropped: keys.map((key) => this.#channels.get(key)?.dropped ?? 0) };
+    return {
+      epoch: this.epoch,
+      records,
+      through,
+      droppedThrough: keys.map((key) => this.#channels.get(key)?.dropped ?? 0),
+    };
   }
 
-  survey(keys: readonly string[], from: number, { events = Infinity, bytes = Infinity }: MaxReplay): Survey {
+  survey(
+    keys: readonly string[],
+    from: number,
+    { events = Infinity, bytes = Infinity }: MaxReplay,
+  ): SharedHistoryBounds {
     let room = bytes;
     let floor = 0;
     for (const [index, { seq, text }] of this.#merged(keys).reverse().entries()) {
@@ -69,8 +78,8 @@ export class MemoryLog {
   }
 
   /** What is kept of these channels, in order, each once. */
-  #merged(keys: readonly string[]): Record[] {
-    const bySeq = new Map<number, Record>();
+  #merged(keys: readonly string[]): StoredEvent[] {
+    const bySeq = new Map<number, StoredEvent>();
     for (const key of keys) for (const record of this.#channels.get(key)?.records ?? []) bySeq.set(record.seq, record);
     return [...bySeq.values()].sort((a, b) => a.seq - b.seq);
   }

@@ -1,14 +1,14 @@
-import type { Appended } from "../../../src/engine/engine.ts";
+import type { AppendResult } from "../../../src/engine/engine.ts";
 import { BrokerError } from "../../../src/index.ts";
 import type { MaxReplay } from "../../../src/log/resume.ts";
 import type {
-  Message,
-  Order,
-  Page,
+  FeedEvent,
+  PeerCommand,
   Presence,
-  RemoteListener,
-  RemoteSession,
-  Survey,
+  ReplayPage,
+  SharedHistoryBounds,
+  SharedLogListener,
+  SharedLogSession,
 } from "../../../src/shared-log/shared-log.ts";
 import type { MemoryStore, Seen } from "./memory-shared-log.ts";
 
@@ -64,7 +64,7 @@ export interface Delays {
 }
 
 /** What one process has of the store, and what may happen to it. */
-export class MemorySession implements RemoteSession {
+export class MemorySession implements SharedLogSession {
   readonly lease = 20_000;
   /** Messages that vanish without a sign, counted down; `Infinity` until the feed is made anew, marks included. */
   swallows = 0;
@@ -81,7 +81,7 @@ export class MemorySession implements RemoteSession {
   isClosed = false;
 
   readonly #store: MemoryStore;
-  readonly #listener: RemoteListener;
+  readonly #listener: SharedLogListener;
   readonly #requests: Line;
   readonly #answers: Line;
   readonly #feed: Line;
@@ -90,7 +90,7 @@ export class MemorySession implements RemoteSession {
   #hasFeed = false;
   #isHeld = false;
 
-  constructor(store: MemoryStore, listener: RemoteListener) {
+  constructor(store: MemoryStore, listener: SharedLogListener) {
     this.#store = store;
     this.#listener = listener;
     this.#requests = new Line(store);
@@ -126,23 +126,23 @@ export class MemorySession implements RemoteSession {
     this.#feed.clear();
     this.subscribed.clear();
     this.swallows = 0;
-    this.#listener.feed(isThere);
+    this.#listener.onFeed(isThere);
   }
 
   commands(isThere: boolean): void {
     if (this.isClosed || this.#hasCommands === isThere) return;
     this.#hasCommands = isThere;
     if (!isThere) this.#refuse();
-    this.#listener.commands(isThere);
+    this.#listener.onCommands(isThere);
   }
 
-  tell(message: Message): void {
+  tell(message: FeedEvent): void {
     const isFor = message.keys.some((key) => key.startsWith("@") || this.subscribed.has(key));
-    if (this.#hasFeed && isFor) this.#feed.push(() => this.#deliver(() => this.#listener.message(message), true));
+    if (this.#hasFeed && isFor) this.#feed.push(() => this.#deliver(() => this.#listener.onEvent(message), true));
   }
 
-  obey(order: Order): void {
-    if (this.#hasFeed) this.#feed.push(() => this.#deliver(() => this.#listener.ordered(order)));
+  obey(order: PeerCommand): void {
+    if (this.#hasFeed) this.#feed.push(() => this.#deliver(() => this.#listener.onCommand(order)));
   }
 
   #deliver(task: () => void, isMessage = false): void {
@@ -189,7 +189,7 @@ export class MemorySession implements RemoteSession {
     seen: Seen,
     nonce: string | undefined,
     recipient: string | undefined,
-  ): Promise<Appended> {
+  ): Promise<AppendResult> {
     const store = this.#store;
     return this.#ask(() => {
       const print = `${keys.join("\n")}\n${text}`;
@@ -225,24 +225,24 @@ export class MemorySession implements RemoteSession {
     });
   }
 
-  mark(token: number, keys: readonly string[], seen: Seen): Promise<void> {
+  requestCheckpoint(token: number, keys: readonly string[], seen: Seen): Promise<void> {
     return this.#ask(() => {
       const log = this.#store.proved(seen);
       const mark = { epoch: log.epoch, head: log.head, token, last: keys.map((key) => log.lastOf(key)) };
-      if (this.#hasFeed) this.#feed.push(() => this.#deliver(() => this.#listener.marked(mark)));
+      if (this.#hasFeed) this.#feed.push(() => this.#deliver(() => this.#listener.onCheckpoint(mark)));
     });
   }
 
-  read(epoch: string, keys: readonly string[], after: number): Promise<Page> {
+  read(epoch: string, keys: readonly string[], after: number): Promise<ReplayPage> {
     this.#store.reads.push([...keys]);
     return this.#ask(() => {
       const { log, page } = this.#store;
       if (log?.epoch === epoch) return log.read(keys, after, page);
-      return { epoch: log?.epoch ?? "", records: [], through: 0, dropped: keys.map(() => 0) };
+      return { epoch: log?.epoch ?? "", records: [], through: 0, droppedThrough: keys.map(() => 0) };
     });
   }
 
-  survey(epoch: string, keys: readonly string[], from: number, max: MaxReplay): Promise<Survey> {
+  historyBounds(epoch: string, keys: readonly string[], from: number, max: MaxReplay): Promise<SharedHistoryBounds> {
     return this.#ask(() => {
       const { log } = this.#store;
       if (log?.epoch === epoch) return log.survey(keys, from, max);
@@ -270,7 +270,7 @@ export class MemorySession implements RemoteSession {
         if (barred.has(clientId)) return "barred";
         if (rule === "reject" && sessions.some((session) => session.presences.some(isSame))) return "taken";
         this.presences = [...this.presences, presence];
-        if (rule === "replace") this.#tellOthers({ do: "replace", clientId, subject, barFor: 0 });
+        if (rule === "replace") this.#tellOthers({ type: "replace", clientId, subject, barFor: 0 });
         return "entered";
       }),
     );
@@ -303,13 +303,13 @@ export class MemorySession implements RemoteSession {
   disconnect(clientId: string, barFor: number): Promise<number> {
     return this.#ask(() => {
       if (barFor > 0) this.#store.barred.add(clientId, barFor);
-      this.#tellOthers({ do: "disconnect", clientId, subject: undefined, barFor });
+      this.#tellOthers({ type: "disconnect", clientId, subject: undefined, barFor });
       const others = this.#store.sessions.filter((session) => session !== this);
       return others.flatMap((session) => session.presences.filter((each) => each.clientId === clientId)).length;
     });
   }
 
-  #tellOthers(order: Order): void {
+  #tellOthers(order: PeerCommand): void {
     for (const session of this.#store.sessions) if (session !== this) session.obey(order);
   }
 

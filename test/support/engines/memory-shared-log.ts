@@ -1,4 +1,4 @@
-import type { Remote, RemoteListener } from "../../../src/shared-log/shared-log.ts";
+import type { SharedLog, SharedLogListener } from "../../../src/shared-log/shared-log.ts";
 import type { Clock } from "../clock.ts";
 import { MemoryLog } from "./memory-log.ts";
 import { MemorySession } from "./memory-session.ts";
@@ -51,7 +51,7 @@ class Lasting {
  * A store in this process that several brokers share. It keeps the contract; its sessions have the faults. What is not delayed comes in a
  * microtask; what is comes by its clock, or after so many calls of `turn`.
  */
-export class MemoryStore implements Remote {
+export class MemoryStore implements SharedLog {
   readonly page: number;
   readonly isAway: boolean;
   readonly sessions: MemorySession[] = [];
@@ -76,7 +76,7 @@ export class MemoryStore implements Remote {
     this.isAway = isAway;
   }
 
-  open(listener: RemoteListener): MemorySession {
+  open(listener: SharedLogListener): MemorySession {
     const session = new MemorySession(this, listener);
     this.sessions.push(session);
     return session;

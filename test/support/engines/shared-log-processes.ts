@@ -1,5 +1,5 @@
 import type { Broker } from "../../../src/index.ts";
-import { replicaEngine } from "../../../src/shared-log/shared-log-engine.ts";
+import { sharedLogEngine } from "../../../src/shared-log/shared-log-engine.ts";
 import type { Connection } from "../clients/connection.ts";
 import { Clock } from "../clock.ts";
 import { type Scene, type SceneBrokerOptions, scene, type Wish } from "../test-broker.ts";
@@ -27,7 +27,7 @@ export class Replicas {
 
   /** Another process. */
   broker({ log, ...options }: SceneBrokerOptions = {}): Broker {
-    return this.stage.broker({ engine: replicaEngine(this.store, log), ...options });
+    return this.stage.broker({ engine: sharedLogEngine(this.store, log), ...options });
   }
 
   /** What the `index`-th broker that was used has of the store. */

@@ -1,4 +1,4 @@
-import type { Appended, Engine, Session } from "../../../src/index.ts";
+import type { AppendResult, Engine, EngineSession } from "../../../src/index.ts";
 
 /** What was asked of an engine, and when it answers. */
 export interface SlowEngine extends Engine {
@@ -18,12 +18,12 @@ export function slowEngine(
   const calls: string[] = [];
   return {
     calls,
-    open(follower): Session {
+    open(follower): EngineSession {
       calls.push("open");
       const session = inner.open(follower);
       // One after the other: the engine keeps the order of the calls.
       let last: Promise<unknown> = Promise.resolve();
-      const append = (keys: readonly string[], text: string, nonce?: string): Promise<Appended> => {
+      const append = (keys: readonly string[], text: string, nonce?: string): Promise<AppendResult> => {
         calls.push("append");
         if (appends === "after") {
           const appended = session.append(keys, text, nonce);

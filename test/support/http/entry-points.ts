@@ -1,5 +1,12 @@
 import { expect, test } from "vitest";
-import type { Authorize, Broker, ClientOverrides, ErrorStage, EventOverrides, Verdict } from "../../../src/index.ts";
+import type {
+  Authorize,
+  AuthorizeResult,
+  Broker,
+  ClientOverrides,
+  ErrorStage,
+  EventOverrides,
+} from "../../../src/index.ts";
 import { Connection } from "../clients/connection.ts";
 import { clientRequest, problemOf, type Scene, scene, type Wish } from "../test-broker.ts";
 
@@ -83,7 +90,7 @@ export async function problem(answer: Response): Promise<readonly [number, strin
 export const expectUntouched = (broker: Broker): void =>
   expect(broker.stats()).toMatchObject({
     clients: 0,
-    recipients: 0,
+    ids: 0,
     channels: 0,
     pending: 0,
     published: 0,
@@ -118,7 +125,7 @@ export async function later<T>(ms: number, body: () => Promise<T>): Promise<T> {
   }
 }
 
-export const never: Authorize = () => new Promise<Verdict>(() => undefined);
+export const never: Authorize = () => new Promise<AuthorizeResult>(() => undefined);
 export const ANY = { accept: "*/*" };
 
 export const SECRET = "secret detail of the inside";

@@ -137,15 +137,15 @@ function judgeReport(
   const { report, answer, instance, asked } = call;
   if (!event || !answer) return [];
   if (!report) return ["its report never came"];
-  const { handed, failed, at } = report;
+  const { sent, failed, at } = report;
   if (at > answer.at + facts.setting.timeout) return [`its report came at ${at}`];
-  const count = handed + failed.length;
+  const count = sent + failed.length;
   // Of what is sent again it is about those who still wait for it.
   const isAboutAll = asked?.repeated === undefined ? isOnce : !asked.repeated;
   if (isAboutAll ? count !== answer.clients : count > (answer.clients ?? 0))
-    return [`it is for ${answer.clients} clients, ${handed} of them handed and ${failed.length} failed`];
-  const given = instance.visits.filter((visit) => (fateOf(visit, event, "handed", facts) ?? Infinity) <= at).length;
-  if (handed > given) return [`it was handed to ${handed} clients, and ${given} were given it`];
+    return [`it is for ${answer.clients} clients, ${sent} of them sent and ${failed.length} failed`];
+  const given = instance.visits.filter((visit) => (fateOf(visit, event, "sent", facts) ?? Infinity) <= at).length;
+  if (sent > given) return [`it was sent to ${sent} clients, and ${given} were given it`];
   if (new Set(failed.map(({ connectionId }) => connectionId)).size < failed.length) return ["a client failed twice"];
   if (!facts.isHere || asked?.answeredAt === undefined) return [];
   const { timeout } = facts.setting;

@@ -1,4 +1,4 @@
-import type { Appended, Engine, Follower, Log, Session } from "../../../src/index.ts";
+import type { AppendResult, Engine, EngineListener, EngineSession, Log } from "../../../src/index.ts";
 import { BrokerError } from "../../../src/index.ts";
 import type { Clock } from "../clock.ts";
 import type { Delays } from "../engines/memory-session.ts";
@@ -36,7 +36,7 @@ export class LateEngine implements Engine {
     this.#clock = clock;
   }
 
-  open(follower: Follower): Session {
+  open(follower: EngineListener): EngineSession {
     const session = this.#inner.open(follower);
     this.log = session.log;
     const line = new LateLine(this.#clock);
@@ -56,8 +56,8 @@ export class LateEngine implements Engine {
     };
   }
 
-  #append(session: Session, keys: readonly string[], text: string, nonce: string | undefined): Appended {
-    const appended = session.append(keys, text, nonce) as Appended;
+  #append(session: EngineSession, keys: readonly string[], text: string, nonce: string | undefined): AppendResult {
+    const appended = session.append(keys, text, nonce) as AppendResult;
     const { epoch, seq, repeated } = appended;
     if (!repeated) this.appended.push({ epoch, seq, keys, text, at: this.#clock.time });
     return appended;
@@ -80,7 +80,7 @@ class LateLine implements Line {
     this.#delays = delays;
   }
 
-  append(asked: Asked, append: () => Appended): Appended | Promise<Appended> {
+  append(asked: Asked, append: () => AppendResult): AppendResult | Promise<AppendResult> {
     if (this.refusals > 0) {
       this.refusals--;
       throw new BrokerError("engine-down", "Refused: the engine is away.");
@@ -103,7 +103,7 @@ class LateLine implements Line {
     return this.#answer(asked, appended, lag, losesAnswer);
   }
 
-  async #answer(asked: Asked, appending: Promise<Appended>, lag: number, isLost: boolean): Promise<Appended> {
+  async #answer(asked: Asked, appending: Promise<AppendResult>, lag: number, isLost: boolean): Promise<AppendResult> {
     const appended = await appending;
     await this.#until(this.#clock.time + lag);
     asked.answeredAt = this.#clock.time;

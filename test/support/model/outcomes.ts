@@ -36,8 +36,8 @@ const OUTCOMES = [
     (code) => `a publisher is told ${code}`,
   ),
   ...[...REASONS, "closing"].map((reason) => `a client is gone: ${reason}`),
-  ...["handed", "late", "lost", ...REASONS].map((fate) => `a report says ${fate}`),
-  ...["a report on what is sent again says handed", "a client comes before a report is answered"],
+  ...["sent", "late", "lost", ...REASONS].map((fate) => `a report says ${fate}`),
+  ...["a report on what is sent again says sent", "a client comes before a report is answered"],
   ...["closed", "errored", "left"].map((how) => `a stream is ${how}`),
   ...["a closing broker hands on the rest", "a closing broker cuts a client off"],
 ];
@@ -88,8 +88,8 @@ function addCall(call: Call, { calls, readers }: Happened, add: Add): void {
     "answers come out of order",
   );
   add(answer.id && answer.at > at && answer.at <= at + 50 && !call.isAgain, "a publisher is held back");
-  add(report && report.handed > 0, "a report says handed");
-  add(report && report.handed > 0 && call.isAgain, "a report on what is sent again says handed");
+  add(report && report.sent > 0, "a report says sent");
+  add(report && report.sent > 0 && call.isAgain, "a report on what is sent again says sent");
   add(
     report && instance.visits.some(({ registered }) => registered && registered.at > at && registered.at < answer.at),
     "a client comes before a report is answered",

@@ -15,7 +15,7 @@ export interface Member {
   readonly isSure: boolean;
 }
 
-type Fate = "handed" | FailureReason;
+type Fate = "sent" | FailureReason;
 type Report = DeliveryReport & { readonly at: number };
 
 /** Who was connected when an event of a call was appended. */
@@ -76,11 +76,11 @@ const knowsBeginning = (visit: Visit, { seq }: Told): boolean =>
 
 /** Who asks for what is kept, when it may be that already less is, has no claim to an event that it was never given. */
 const hadNoClaim = (visit: Visit, event: Told, facts: Facts): boolean =>
-  visit.asked === undefined && !knowsBeginning(visit, event) && fateOf(visit, event, "handed", facts) === undefined;
+  visit.asked === undefined && !knowsBeginning(visit, event) && fateOf(visit, event, "sent", facts) === undefined;
 
 /** What is wrong with a report on an event, about members of it who had not had it at a time; nobody is waited for after the deadline. */
 export function judgeMembers(
-  { handed, failed, at }: Report,
+  { sent, failed, at }: Report,
   answeredAt: number,
   members: readonly Member[],
   event: Told,
@@ -93,7 +93,7 @@ export function judgeMembers(
   const due = { least: answeredAt, most: answeredAt };
   for (const { visit, isSure } of members) {
     const { connectionId = "", clientId } = visit.registered?.info ?? {};
-    const reason: Fate = failures.get(connectionId) ?? "handed";
+    const reason: Fate = failures.get(connectionId) ?? "sent";
     const isAbout = isSure || failures.delete(connectionId);
     failures.delete(connectionId);
     const fates = fatesOf(visit, event, deadline, facts);
@@ -106,15 +106,15 @@ export function judgeMembers(
     const isRight = fates.some((fate) => fate.at === first && fate.reason === reason);
     if (isRight || isAbout) due.most = Math.max(due.most, first);
     if (isAbout) due.least = Math.max(due.least, first);
-    if (isRight && reason === "handed") count.most++;
-    if (isSure && reason === "handed") count.least++;
+    if (isRight && reason === "sent") count.most++;
+    if (isSure && reason === "sent") count.least++;
     const all = fates.map((fate) => `${fate.reason} at ${fate.at}`).join(", ");
     if (isAbout && !isRight) faults.push(`the report says of ${clientId} ${reason}, of ${all}`);
   }
   for (const connectionId of failures.keys()) faults.push(`its report is about ${connectionId}, and the event is not`);
   if (faults.length > 0) return faults;
-  if (handed < count.least || handed > count.most)
-    return [`its report says ${handed} handed, of ${count.least} to ${count.most}`];
+  if (sent < count.least || sent > count.most)
+    return [`its report says ${sent} sent, of ${count.least} to ${count.most}`];
   return at < due.least || at > due.most ? [`its report came at ${at}, and not at ${due.least} to ${due.most}`] : [];
 }
 
@@ -128,7 +128,7 @@ function fatesOf(
   const { gone, socket, leftAt } = visit;
   const fates: { reason: Fate; at: number | undefined }[] = [
     { reason: "late", at: deadline },
-    { reason: "handed", at: fateOf(visit, event, "handed", facts) },
+    { reason: "sent", at: fateOf(visit, event, "sent", facts) },
     { reason: "lost", at: fateOf(visit, event, "lost", facts) },
   ];
   // Who is given the rest before it ends is not given up before that.
@@ -140,17 +140,12 @@ function fatesOf(
 }
 
 /** When it was given to a client, or the client was told of what comes after it instead. */
-export function fateOf(
-  { socket }: Visit,
-  { seq }: Told,
-  fate: "handed" | "lost",
-  { place }: Facts,
-): number | undefined {
+export function fateOf({ socket }: Visit, { seq }: Told, fate: "sent" | "lost", { place }: Facts): number | undefined {
   for (const { at, items } of socket?.given ?? []) {
     const places = items.flatMap(({ id }) => (id === undefined ? [] : [place(id)]));
     if (Math.max(0, ...places) < seq) continue;
     const isThere = items.some((item) => item.type === "event" && place(item.id) === seq);
-    return isThere === (fate === "handed") ? at : undefined;
+    return isThere === (fate === "sent") ? at : undefined;
   }
   return undefined;
 }

@@ -45,8 +45,8 @@ export function judgeInstance(
   facts: Facts,
 ): string[] {
   const faults = [...errors];
-  const { clients, recipients, blocked, departing, pending, channels, ...stats } = broker.stats();
-  const left = { clients, recipients, blocked, departing, pending, channels };
+  const { clients, ids, blocked, closing: ending, pending, channels, ...stats } = broker.stats();
+  const left = { clients, ids, blocked, ending, pending, channels };
   if (Object.values(left).some((count) => count > 0)) faults.push(`it has left ${JSON.stringify(left)}`);
   const latest = (closing?.at ?? 0) + (closing?.over ?? 0) + endOf(facts.setting) * (facts.isPrompt ? 1 : 2);
   if (!closing?.doneAt || closing.doneAt > latest) faults.push(`it closed at ${closing?.doneAt}, due at ${latest}`);
@@ -61,8 +61,8 @@ export function judgeInstance(
   const areRead = visits.every(({ registered, socket }) => !registered || (socket && socket.given.length > 0));
   const items = visits.flatMap(({ socket }) => socket?.given.flatMap((given) => given.items) ?? []);
   const count = (type: string): number => items.filter((item) => item.type === type).length;
-  if (areRead && (stats.handed !== count("event") || stats.gaps !== count("gap")))
-    faults.push(`it counts ${stats.handed} events and ${stats.gaps} gaps, of ${count("event")} and ${count("gap")}`);
+  if (areRead && (stats.sent !== count("event") || stats.gaps !== count("gap")))
+    faults.push(`it counts ${stats.sent} events and ${stats.gaps} gaps, of ${count("event")} and ${count("gap")}`);
   return faults.map((fault) => `process ${process}: ${fault}`);
 }
 

@@ -1,5 +1,5 @@
 import type { Engine, MemoryEngineOptions } from "../../../src/index.ts";
-import { replicaEngine } from "../../../src/shared-log/shared-log-engine.ts";
+import { sharedLogEngine } from "../../../src/shared-log/shared-log-engine.ts";
 import type { Clock } from "../clock.ts";
 import type { MemorySession } from "../engines/memory-session.ts";
 import { type Appending, MemoryStore } from "../engines/memory-shared-log.ts";
@@ -109,9 +109,9 @@ class MemoryWorld extends World {
     const { log } = this.#engine;
     if (!log) return [];
     const keys = ["", ...["one", "two", ...[0, 1, 2, 3]].map((id) => `@${id}`), ...NAMES.map((name) => `#${name}`)];
-    const pinned = keys.filter((key) => (log.peek(key)?.pins ?? 0) > 0);
+    const pinned = keys.filter((key) => (log.find(key)?.pins ?? 0) > 0);
     return [
-      ...(log.followers.size > 0 ? [`${log.followers.size} brokers still follow the log`] : []),
+      ...(log.listeners.size > 0 ? [`${log.listeners.size} brokers still follow the log`] : []),
       ...pinned.map((key) => `the record of "${key}" is still pinned`),
     ];
   }
@@ -146,7 +146,7 @@ class StoreWorld extends World {
         return session;
       },
     };
-    return replicaEngine(remote, { logBytes: this.#logBytes, retention: { age: Infinity } });
+    return sharedLogEngine(remote, { logBytes: this.#logBytes, retention: { age: Infinity } });
   }
 
   befall(trouble: Trouble): void {

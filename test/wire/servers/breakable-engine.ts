@@ -1,4 +1,4 @@
-import { BrokerError, type Engine, type ErrorCode, type Session } from "../../../src/index.ts";
+import { BrokerError, type Engine, type EngineSession, type ErrorCode } from "../../../src/index.ts";
 import { type Decision, INNER_TEXT } from "./hooks.ts";
 
 /** What an engine does instead of its work; `inner` is an error that no engine should have. */
@@ -18,7 +18,7 @@ const failure = (code: ErrorCode | "inner"): Error =>
 /** An engine on another machine, as far as a broker can tell, which is away when the test says so. */
 export function breakableEngine(inner: Engine, faults: Faults, decision: Decision): Engine {
   return {
-    open(follower): Session {
+    open(follower): EngineSession {
       const session = inner.open(follower);
       return {
         log: session.log,

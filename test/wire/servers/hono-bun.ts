@@ -1,6 +1,6 @@
 import { createHonoApp } from "./hono-app.ts";
 
-// With the first argument `env` the server is handed on in an object, else as Bun hands it to `fetch` itself.
+// With the first argument `env` the server is sent on in an object, else as Bun hands it to `fetch` itself.
 const app = createHonoApp({ heartbeat: Number(process.env.HEARTBEAT ?? 200) });
 const wrapped = process.argv.includes("env");
 
