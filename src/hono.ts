@@ -41,7 +41,7 @@ export function sse<E extends Env = BlankEnv>(broker: Handlers, options: HonoOpt
   app.all("/connect", connect(broker, options));
   app.all(
     "/broadcast",
-    translate<E>((request, common) => broker.eventHandler(request, { ...common, guarded: true }), options),
+    translate<E>((request, common) => broker.eventHandler(request, { ...common, requireToken: true }), options),
   );
   return app;
 }

@@ -1,12 +1,19 @@
-export type { ErrorCode } from "./base/errors.ts";
+export type { ErrorCode, ErrorStage } from "./base/errors.ts";
 export { BrokerError } from "./base/errors.ts";
-export type { BroadcastOptions, Broker, ListenOptions, SendOptions } from "./broker/broker.ts";
+export type {
+  BroadcastOptions,
+  Broker,
+  CloseOptions,
+  DisconnectOptions,
+  ListenOptions,
+  SendOptions,
+} from "./broker/broker.ts";
 export { createBroker } from "./broker/broker.ts";
-export type { BrokerOptions, ErrorStage } from "./broker/options.ts";
+export type { BrokerOptions } from "./broker/options.ts";
+export type { ClientInfo, DisconnectReason } from "./delivery/connection.ts";
 export type { DeliveryReport, Failure, FailureReason, Published, Reported } from "./delivery/delivery-report.ts";
 export type { Listened, ListenedEvent, ListenedGap } from "./delivery/listener.ts";
-export type { ClientInfo, DisconnectReason } from "./delivery/stream-connection.ts";
-export type { AppendResult, Engine, EngineSession } from "./engine/engine.ts";
+export type { AppendResult, Engine, EngineListener, EngineSession } from "./engine/engine.ts";
 export type { MemoryEngineOptions } from "./engine/memory-engine.ts";
 export { memoryEngine } from "./engine/memory-engine.ts";
 export type { EventEnvelope, EventInput } from "./event/event.ts";
@@ -15,6 +22,6 @@ export { bearer } from "./http/bearer.ts";
 export type { CorsOptions } from "./http/cors.ts";
 export type { ClientOverrides, EventOverrides } from "./http/handler.ts";
 export type { ChannelLog, Entry } from "./log/channel-log.ts";
-export type { EngineListener, Log, LogOptions, Retention } from "./log/log.ts";
+export type { Log, LogOptions, Retention } from "./log/log.ts";
 export type { MaxReplay } from "./log/resume.ts";
 export type { BrokerStats } from "./monitoring/stats.ts";

@@ -62,7 +62,7 @@ export function instrument<B extends Broker | Hub>(broker: B, options: Instrumen
   const instrumented = {
     ...broker,
     broadcast: (event: EventInput, given?: BroadcastOptions) =>
-      send("broadcast", channelsTo(given?.channel, template), () => broker.broadcast(event, given)),
+      send("broadcast", channelsTo(given?.channels, template), () => broker.broadcast(event, given)),
     broadcastTo: (clientId: string, event: EventInput, given?: SendOptions) =>
       send("broadcastTo", INBOX, () => broker.broadcastTo(clientId, event, given)),
   };
@@ -88,7 +88,7 @@ const toOne = (few: Attributes): Destination => ({ few, all: few });
 const EVERYBODY = toOne({ [NAME]: publicName(COMMON) });
 const INBOX = toOne({ [NAME]: publicName(inboxKey("")) });
 
-function channelsTo(channel: BroadcastOptions["channel"], template: InstrumentOptions["template"]): Destination {
+function channelsTo(channel: BroadcastOptions["channels"], template: InstrumentOptions["template"]): Destination {
   if (channel === undefined) return EVERYBODY;
   const [name, ...others] = [channel].flat();
   // The conventions have one destination, so that several are an attribute of ours.

@@ -146,7 +146,7 @@ console.log(`${server.url}`);
 if (!PUBLISH_TOKEN) console.log(`curl -H "Authorization: Bearer ${token}" -d "hello" ${server.url}events/broadcast`);
 
 async function shutdown(): Promise<void> {
-  await broker.close({ over: 500 });
+  await broker.close({ spreadOver: 500 });
   // stop() waits for every socket, also for one that nobody reads from; stop(true) does not.
   setTimeout(() => server.stop(true), 1_000).unref();
   await server.stop();

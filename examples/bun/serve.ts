@@ -23,7 +23,7 @@ export function serve(broker: Broker, token: string, own: boolean): void {
   if (!own) console.log(`curl -H "Authorization: Bearer ${token}" -d "hello" ${server.url}broadcast`);
 
   async function shutdown(): Promise<void> {
-    await broker.close({ over: 500 });
+    await broker.close({ spreadOver: 500 });
     // stop() waits for every socket, also for one that nobody reads from; stop(true) does not.
     setTimeout(() => server.stop(true), 1_000).unref();
     await server.stop();

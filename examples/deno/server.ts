@@ -36,7 +36,7 @@ function onListen({ hostname, port }: Deno.NetAddr): void {
 async function shutdown(): Promise<void> {
   // A second signal ends the process at once.
   for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
-  await broker.close({ over: 500 });
+  await broker.close({ spreadOver: 500 });
   // A moment for the last words to leave; then by force, because shutdown() waits for every socket, also for one that nobody reads from.
   await new Promise((resolve) => setTimeout(resolve, 250));
   force.abort();

@@ -32,6 +32,22 @@ export const STATUS = {
 export type ErrorCode = keyof typeof STATUS;
 
 /**
+ * Where an error came from that no caller waits for: a hook (`on-connect`, `on-disconnect`, `error-handler`), `authorize`, a `request` that was
+ * answered 500, or `overrun`: more was published at once than the log holds, so that clients that were not slow lost events and received a
+ * gap. `storage`, on Workers: the storage of an object refused a write that nobody waits for. `engine`: the store that processes share failed,
+ * and is tried again.
+ */
+export type ErrorStage =
+  | "on-connect"
+  | "on-disconnect"
+  | "error-handler"
+  | "authorize"
+  | "request"
+  | "overrun"
+  | "storage"
+  | "engine";
+
+/**
  * Every error that fanwire raises about a request, an event or its own state. Wrong arguments of the calling program are
  * `TypeError`s and `RangeError`s.
  */

@@ -1,83 +1,61 @@
-import type { Connection, StreamConnection } from "../delivery/stream-connection.ts";
+// A queue of items that share one timeout.
 import { after, now } from "./runtime.ts";
 
-/** How long a response may be on its way, at least, before the first of its stream is read. */
-const LONGEST_START = 60_000;
-/** How long a client that never reads may hold up its end where `timeout` is Infinity. */
-const LONGEST_DEPARTURE = 30_000;
-
-/** Milliseconds that a client may take to read its end. */
-export const departureOf = (timeout: number): number => (timeout === Infinity ? LONGEST_DEPARTURE : timeout);
-
-/** Who is watched: those who are blocked with something to receive, whose stream has not begun, and who have nothing but their end to receive. */
-export interface Watches {
-  readonly stalled: TimeoutQueue<Connection>;
-  readonly starting: TimeoutQueue<StreamConnection>;
-  readonly closing: TimeoutQueue<Connection>;
-}
-
-export const watch = (timeout: number, tolerance: number): Watches => ({
-  stalled: new TimeoutQueue(timeout, (client) => client.onTimeout(tolerance)),
-  starting: new TimeoutQueue(Math.max(LONGEST_START, timeout * Math.max(1, tolerance)), (client) =>
-    client.onNeverRead(),
-  ),
-  closing: new TimeoutQueue(departureOf(timeout), (client) =>
-    client.abort("closing", new Error("Stream ended: its client did not read the end in time.")),
-  ),
-});
-
-/** Those who are blocked although there is something for them. One queue, because all of them have the same time. */
+/**
+ * Calls `expire` for each item that stays in the queue for `timeoutMs`. All items share one duration, so insertion order is expiry order and
+ * one timer is enough.
+ */
 export class TimeoutQueue<T> {
-  /** When the time of each is over. */
-  readonly #waiting = new Map<T, number>();
-  readonly #timeout: number;
-  readonly #expire: (stuck: T) => void;
-  #cancel: (() => void) | undefined;
+  /** Expiry time per item, in insertion order. */
+  readonly #expiries = new Map<T, number>();
+  readonly #timeoutMs: number;
+  readonly #expire: (item: T) => void;
+  #cancelTimer: (() => void) | undefined;
 
-  constructor(timeout: number, expire: (stuck: T) => void) {
-    this.#timeout = timeout;
+  constructor(timeoutMs: number, expire: (item: T) => void) {
+    this.#timeoutMs = timeoutMs;
     this.#expire = expire;
   }
 
   get size(): number {
-    return this.#waiting.size;
+    return this.#expiries.size;
   }
 
-  /** Begins the time of one who does not wait yet. */
-  add(stuck: T): void {
-    if (this.#waiting.has(stuck)) return;
-    this.#waiting.set(stuck, now() + this.#timeout);
-    if (!this.#cancel) this.#arm();
+  /** Adds an item. An item that is already queued keeps its expiry time. */
+  add(item: T): void {
+    if (this.#expiries.has(item)) return;
+    this.#expiries.set(item, now() + this.#timeoutMs);
+    if (!this.#cancelTimer) this.#startTimer();
   }
 
-  delete(stuck: T): void {
-    if (this.#waiting.delete(stuck) && this.#waiting.size === 0) this.clear();
+  delete(item: T): void {
+    if (this.#expiries.delete(item) && this.#expiries.size === 0) this.clear();
   }
 
   clear(): void {
-    this.#waiting.clear();
-    this.#cancel?.();
-    this.#cancel = undefined;
+    this.#expiries.clear();
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
   }
 
-  /** Sets the timer for the one who has waited longest. */
-  #arm(): void {
-    const [due = Infinity] = this.#waiting.values();
-    if (due === Infinity) return;
-    this.#cancel = after(Math.max(0, due - now()), () => this.#check(), true);
+  /** Sets the timer for the oldest item. */
+  #startTimer(): void {
+    const [expiry = Infinity] = this.#expiries.values();
+    if (expiry === Infinity) return;
+    this.#cancelTimer = after(Math.max(0, expiry - now()), () => this.#onTimer(), true);
   }
 
-  #check(): void {
-    this.#cancel = undefined;
+  #onTimer(): void {
+    this.#cancelTimer = undefined;
     // A timer may fire a little early by this clock.
     const time = now() + 1;
-    const over: T[] = [];
-    for (const [stuck, due] of this.#waiting) {
-      if (due > time) break;
-      over.push(stuck);
+    const expired: T[] = [];
+    for (const [item, expiry] of this.#expiries) {
+      if (expiry > time) break;
+      expired.push(item);
     }
-    for (const stuck of over) this.#waiting.delete(stuck);
-    this.#arm();
-    for (const stuck of over) this.#expire(stuck);
+    for (const item of expired) this.#expiries.delete(item);
+    this.#startTimer();
+    for (const item of expired) this.#expire(item);
   }
 }

@@ -1,4 +1,6 @@
-/** @throws `RangeError` for what is no number, less than `least`, or more than `most`. */
+// Checks of arguments. Every check throws before anything is done.
+
+/** @throws `RangeError` for a value that is not a number from `least` to `most`. */
 export function checkNumbers(
   where: string,
   values: Readonly<Record<string, unknown>>,
@@ -12,25 +14,48 @@ export function checkNumbers(
   }
 }
 
-/** An object as `{ … }` makes it, of whichever realm: not a class's, not a list, and nothing that inherits its members. */
+/** Whether a value is an object as `{ … }` creates it, of any realm: not of a class, not a list, and without inherited members. */
 export function isPlain(value: unknown): value is Readonly<Record<string, unknown>> {
   if (typeof value !== "object" || value === null) return false;
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === null || (Object.getPrototypeOf(prototype) === null && !Array.isArray(value));
 }
 
-/** Whether something is a Response; `@hono/node-server` has a class of its own beside the one of `fetch`. */
+/** Whether a value is a `Response`. `@hono/node-server` has a class of its own besides the one of `fetch`. */
 export const isResponse = (value: unknown): value is Response =>
   value instanceof Response || Object.prototype.toString.call(value) === "[object Response]";
 
-/** @throws `TypeError` for what is no plain object, and for a name that is not known: mistaken, it would set nothing. */
+/** Names that were renamed before the first release. */
+const RENAMED: Readonly<Record<string, string>> = {
+  channel: "channels",
+  for: "blockFor",
+  guarded: "requireToken",
+  id: "clientId",
+  key: "idempotencyKey",
+  keyWindow: "idempotencyWindow",
+  maxAge: "maxConnectionAge",
+  over: "spreadOver",
+};
+
+/**
+ * Checks that `values` is a plain object with known names only, because a misspelled option would set nothing.
+ *
+ * @throws `TypeError`
+ */
 export function checkKnownKeys(where: string, kind: string, known: ReadonlySet<string>, values: unknown): void {
   if (!isPlain(values)) throw new TypeError(`${where} refused: ${kind}s must be a plain object, such as { … }.`);
-  for (const name of Object.keys(values))
-    if (!known.has(name)) throw new TypeError(`${where} refused: there is no ${kind} "${name}".`);
+  for (const name of Object.keys(values)) {
+    if (known.has(name)) continue;
+    const renamed = RENAMED[name];
+    const cure =
+      renamed !== undefined && known.has(renamed)
+        ? `it is called "${renamed}" now`
+        : `known are ${[...known].join(", ")}`;
+    throw new TypeError(`${where} refused: there is no ${kind} "${name}"; ${cure}.`);
+  }
 }
 
-/** Defaults, and over them what was set; `undefined` counts as not set. @throws as {@link checkKnownKeys} */
+/** Returns the defaults, overridden by the given values; `undefined` counts as not given. @throws as {@link checkKnownKeys} */
 export function withDefaults<T>(where: string, kind: string, defaults: object, values: unknown): T {
   checkKnownKeys(where, kind, new Set(Object.keys(defaults)), values);
   const result: Record<string, unknown> = { ...defaults };

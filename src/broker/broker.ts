@@ -1,122 +1,150 @@
+// `createBroker` and the interface that applications use.
 import { checkKnownKeys } from "../base/validate.ts";
+import type { ClientInfo } from "../delivery/connection.ts";
 import type { Published, Reported } from "../delivery/delivery-report.ts";
 import type { Listened } from "../delivery/listener.ts";
-import type { ClientInfo } from "../delivery/stream-connection.ts";
-import { inboxKey, keysOf, nonceOf } from "../event/channel-key.ts";
+import { idempotencyKeyOf, inboxKey, keysOf } from "../event/channel-key.ts";
 import type { EventInput } from "../event/event.ts";
 import { type BrokerBackend, type ClientOverrides, type EventOverrides, HttpHandler } from "../http/handler.ts";
 import type { StartOptions } from "../log/resume.ts";
 import { checkHealth, respondWithHealth } from "../monitoring/health.ts";
 import { BROKER_METRICS, HTTP_METRICS } from "../monitoring/metric-definitions.ts";
 import { respondWithMetrics } from "../monitoring/prometheus.ts";
-import { type BrokerStats, statsOf } from "../monitoring/stats.ts";
-import { Core } from "./core.ts";
+import type { BrokerStats } from "../monitoring/stats.ts";
+import { BrokerCore } from "./broker-core.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
 
 /** Options of `broadcastTo`. */
 export interface SendOptions {
-  /** Whether to watch what becomes of the event at each client. @default false */
+  /** Whether to report which connections received the event. @default false */
   readonly report?: boolean;
   /**
-   * Names this event: called again with the same key, nothing is published and the answer has the position of the first time. The engine
-   * says for how long, and the report is about who still waits for it. Keys of HTTP publishers (`Idempotency-Key`) are not these.
+   * Identifies this event. A second call with the same key publishes nothing and returns the position of the first; its report covers the
+   * connections that still wait for the event. The engine defines for how long (`idempotencyWindow`). `Idempotency-Key` of HTTP publishers is
+   * a separate set of keys.
    */
-  readonly key?: string;
+  readonly idempotencyKey?: string;
 }
 
 /** Options of `broadcast`. */
 export interface BroadcastOptions extends SendOptions {
-  /** A channel or several; without any the event goes to every client. */
-  readonly channel?: string | readonly string[];
+  /** A channel, or several. Without it the event goes to every client. */
+  readonly channels?: string | readonly string[];
 }
 
 /** Options of `listen`. */
 export interface ListenOptions extends StartOptions {
-  /** A channel or several; without any it is what is broadcast to every client. */
-  readonly channel?: string | readonly string[];
-  /** Ends the listening. */
+  /** A channel, or several. Without it the iterator yields the events for every client. */
+  readonly channels?: string | readonly string[];
+  /** Ends the iterator. */
   readonly signal?: AbortSignal;
 }
 
-const SEND_OPTIONS = new Set(["report", "key"]);
-const BROADCAST_OPTIONS = new Set([...SEND_OPTIONS, "channel"]);
-const LISTEN_OPTIONS = new Set(["channel", "signal", "lastEventId", "from"]);
+/** Options of `disconnect`. */
+export interface DisconnectOptions {
+  /**
+   * Milliseconds for which the client id is barred, 0 or more. A barred id is answered 204, which stops an EventSource for good.
+   * @default 0
+   */
+  readonly blockFor?: number;
+}
+
+/** Options of `close`. */
+export interface CloseOptions {
+  /** Milliseconds over which the ends of the streams are spread: 0 or more, an hour at most. @default 0 */
+  readonly spreadOver?: number;
+}
+
+const SEND_OPTIONS = new Set(["report", "idempotencyKey"]);
+const BROADCAST_OPTIONS = new Set([...SEND_OPTIONS, "channels"]);
+const LISTEN_OPTIONS = new Set(["channels", "signal", "lastEventId", "from"]);
+const DISCONNECT_OPTIONS = new Set(["blockFor"]);
+const CLOSE_OPTIONS = new Set(["spreadOver"]);
 
 /** A broker. All methods may be called detached. */
 export interface Broker {
   /**
-   * Serves `GET /connect` and `POST /broadcast`; `context` is whatever the runtime passes beside the request.
+   * Serves `GET /connect` and `POST /broadcast`. `context` is the second argument that the runtime passes to its fetch handler.
+   *
    * @example export default { fetch: broker.fetch };
    */
   fetch(request: Request, context?: unknown): Promise<Response>;
-  /** Answers a client with its stream, at any path. Asks `authorize` where there is one; else nobody is turned away. */
+  /**
+   * Answers a client with its stream, at any path. Asks `authorize` if it is set; without it every client may read.
+   *
+   * @example app.get("/events", (request) => broker.clientHandler(request));
+   * @throws `TypeError` for overrides that are not a plain object, or have an unknown name.
+   */
   clientHandler(request: Request, overrides?: ClientOverrides): Promise<Response>;
   /**
-   * Publishes the body of a POST, at any path. Asks `authorize` where there is one; else nobody is turned away: to mount it is the
-   * application's decision.
+   * Publishes the body of a POST, at any path. Asks `authorize` if it is set; without it everybody who can reach this path may publish, so
+   * mount it behind a check of your own.
+   *
+   * @throws as `clientHandler`
    */
   eventHandler(request: Request, overrides?: EventOverrides): Promise<Response>;
   /**
    * Answers GET and HEAD of a load balancer, at any path: 200 while the broker takes work and its engine can append, else 503 (`closed`,
-   * `engine-down`), whatever `errorHandler` says. Nobody is asked for a token, and nothing is told of the inside. A broker that is full is
-   * well. An engine that was not used before is opened.
+   * `engine-down`), in this form whatever `errorHandler` is. Asks for no token and reveals nothing else. A broker at `maxClients` is healthy.
+   * Opens an engine that was not used before.
    *
    * @example if (pathname === "/health") return broker.health(request);
    */
   health(request: Request): Promise<Response>;
   /**
-   * Answers GET and HEAD of Prometheus, at any path, with what `stats()` says. Nobody is asked for a token: who may ask is your decision. It
-   * tells numbers, and no name of a channel or a client.
+   * Answers GET and HEAD of Prometheus, at any path, with the numbers of `stats()`. Asks for no token: restrict the path if you need to. The
+   * answer has numbers only, no name of a channel or client.
    *
    * @example if (pathname === "/metrics") return broker.metrics(request);
    */
   metrics(request: Request): Promise<Response>;
   /**
-   * Publishes an event to every client, or to channels. Events keep the order of the calls, awaited or not. Resolves when the
-   * publisher may go on, which is at once unless it is far ahead of those who read.
+   * Publishes an event to every client, or to channels. Events keep the order of the calls, awaited or not. Resolves when the publisher may
+   * go on: at once, unless it is far ahead of the subscribers.
    *
-   * @throws `TypeError` for what is not an event; `BrokerError` `bad-event-type`, `bad-channel`, `bad-key`, `event-too-large`, `key-reused`,
-   * `closed`, and what the engine rejects with: `engine-down` (it was not published), `publish-outcome-unknown` (it may have been).
+   * @throws `TypeError` for a value that is not an event; `BrokerError` `bad-event-type`, `bad-channel`, `bad-key`, `event-too-large`,
+   * `key-reused`, `closed`, and the engine's `engine-down` (the event was not published) and `publish-outcome-unknown` (it may have been).
    */
   broadcast(event: EventInput, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
   broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published>;
   /**
-   * Publishes an event to one recipient, on all of its connections.
+   * Publishes an event to one client, on all of its connections.
    *
-   * @throws as `broadcast`; `BrokerError` `unknown-client` if it is not connected and was not within `inboxLinger`.
+   * @throws as `broadcast`; `BrokerError` `unknown-client` if the client is not connected and was not within `inboxLinger`.
    */
   broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
   /**
-   * What is published, from the call on or from a position; where processes share the log, from when its store has answered. Ends with
-   * `return()`, its signal, or the broker.
+   * Iterates over published events, from the time of the call or from a position. Where processes share the log, it starts when the store has
+   * answered. Ends with `return()`, its signal, or the broker.
    */
   listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined>;
-  /** Ends the connections of an id. With `for` it is answered 204 for so many milliseconds, which stops an EventSource for good. */
-  disconnect(clientId: string, options?: { readonly for?: number }): Promise<{ readonly clients: number }>;
-  /** The connections of this process. */
+  /** Ends the connections of a client id. Resolves with their number. @throws `RangeError`, `TypeError` */
+  disconnect(clientId: string, options?: DisconnectOptions): Promise<{ readonly clients: number }>;
+  /** Returns the connections of this process. */
   clients(): ClientInfo[];
+  /** Returns the counters and gauges of this process. */
   stats(): BrokerStats;
   /**
-   * Refuses new work, hands on what is pending, and ends each stream with `fanwire-end`, spread over `over` milliseconds. A client that does
-   * not read its end within `timeout` is cut off. Resolves when all have ended, within `over` + `timeout`; further calls get the same promise.
-   * The server is the caller's to stop, after this.
+   * Closes the broker: refuses new work, sends what is pending, and ends each stream with `fanwire-end`, spread over `spreadOver` milliseconds.
+   * A client that does not read its end within `timeout` is cut off. Resolves when all streams have ended, within `spreadOver` + `timeout`;
+   * further calls return the same promise. Stop the server after this.
    */
-  close(options?: { readonly over?: number }): Promise<void>;
+  close(options?: CloseOptions): Promise<void>;
 }
 
 /**
- * Makes a broker. Does nothing yet: a Workers module may call it in its scope.
+ * Creates a broker. Does nothing else yet, so a Workers module may call it in its scope.
  *
  * @example
  * const broker = createBroker({ publishToken: "…" });
  * export default { fetch: broker.fetch };
- * @throws `RangeError` or `TypeError` for an option that is none; `BrokerError` `engine-refused` on Workers without an engine.
+ * @throws `RangeError` or `TypeError` for an invalid option; `BrokerError` `engine-refused` on Workers without an engine.
  */
-export const createBroker = (options: BrokerOptions = {}): Broker => brokerOf(new Core(resolveOptions(options)));
+export const createBroker = (options: BrokerOptions = {}): Broker => brokerOf(new BrokerCore(resolveOptions(options)));
 
-/** A broker as its user sees it. */
-export function brokerOf(core: Core): Broker {
+/** Wraps a core in the public interface. */
+export function brokerOf(core: BrokerCore): Broker {
   const http = new HttpHandler(core);
   const { names } = core;
   return {
@@ -124,23 +152,25 @@ export function brokerOf(core: Core): Broker {
     clientHandler: (request, overrides = {}) => http.clientHandler(request, overrides),
     eventHandler: (request, overrides = {}) => http.eventHandler(request, overrides),
     health: (request) => respondWithHealth(request, () => checkHealth(core)),
-    metrics: (request) => respondWithMetrics(request, [...BROKER_METRICS, ...HTTP_METRICS], () => statsOf(core)),
-    ...sendersOf({ names, publish: (keys, event, options) => core.publish(keys, event, options) }),
+    metrics: (request) => respondWithMetrics(request, [...BROKER_METRICS, ...HTTP_METRICS], () => core.stats()),
+    ...publishMethods({ names, publish: (keys, event, options) => core.publish(keys, event, options) }),
     listen(options = {}) {
       checkKnownKeys("listen()", "option", LISTEN_OPTIONS, options);
-      const { channel, signal, ...start } = options;
+      const { channels, signal, ...start } = options;
       if (start.from !== undefined && start.from !== "earliest")
-        throw new TypeError('listen() refused: from may be "earliest" and nothing else.');
-      return core.listen(keysOf(names.targets(channel)), start, signal);
+        throw new TypeError(`listen() refused: from must be "earliest" or left out, not ${String(start.from)}.`);
+      return core.listen(keysOf(names.targets(channels)), start, signal);
     },
-    disconnect: async (clientId, { for: barFor = 0 } = {}) => ({
-      clients: await core.disconnect(names.clientId(clientId), barFor),
+    disconnect: async (clientId, options) => ({
+      clients: await core.disconnect(names.clientId(clientId), blockForOf(options)),
     }),
-    clients: () => Array.from(core.clients, (client) => client.info),
-    stats: () => statsOf(core),
-    close: ({ over = 0 } = {}) => {
+    clients: () => Array.from(core.connections, ({ info }) => info),
+    stats: () => core.stats(),
+    close: (options = {}) => {
       try {
-        return core.close(over);
+        checkKnownKeys("close()", "option", CLOSE_OPTIONS, options);
+        const { spreadOver = 0 } = options;
+        return core.close(spreadOver);
       } catch (error) {
         return Promise.reject(error);
       }
@@ -148,24 +178,32 @@ export function brokerOf(core: Core): Broker {
   };
 }
 
-/** What publishes through a broker, which need not be in this process. */
-export function sendersOf({
+/** Reads the options of `disconnect`. @throws `TypeError` */
+export function blockForOf(options: DisconnectOptions = {}): number {
+  checkKnownKeys("disconnect()", "option", DISCONNECT_OPTIONS, options);
+  // A default only for `undefined`: null is not a number.
+  const { blockFor = 0 } = options;
+  return blockFor;
+}
+
+/** Returns `broadcast` and `broadcastTo` of a broker, which may live in another process. */
+export function publishMethods({
   names,
   publish,
 }: Pick<BrokerBackend, "names" | "publish">): Pick<Broker, "broadcast" | "broadcastTo"> {
   async function send(
     keys: readonly string[],
     event: EventInput,
-    { report, key }: SendOptions,
+    { report, idempotencyKey: key }: SendOptions,
     recipient?: string,
   ): Promise<Reported> {
-    const nonce = key === undefined ? undefined : nonceOf("own", names.key(key));
-    return (await publish(keys, event, { report, idempotencyKey: nonce, recipient })) as Reported;
+    const idempotencyKey = key === undefined ? undefined : idempotencyKeyOf("own", names.idempotencyKey(key));
+    return (await publish(keys, event, { report, idempotencyKey, recipient })) as Reported;
   }
 
   async function broadcast(event: EventInput, options: BroadcastOptions = {}): Promise<Reported> {
     checkKnownKeys("broadcast()", "option", BROADCAST_OPTIONS, options);
-    return send(keysOf(names.targets(options.channel)), event, options);
+    return send(keysOf(names.targets(options.channels)), event, options);
   }
 
   async function broadcastTo(clientId: string, event: EventInput, options: SendOptions = {}): Promise<Reported> {

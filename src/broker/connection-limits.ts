@@ -1,38 +1,41 @@
+// Enforces `maxClients`, `maxClientsPerSubject`, `maxClientsPerId` and `duplicateIds`.
 import { BrokerError } from "../base/errors.ts";
-import type { Connection } from "../delivery/stream-connection.ts";
+import type { Connection } from "../delivery/connection.ts";
 import { duplicateId } from "./known-clients.ts";
 import type { Settings } from "./options.ts";
 
 type Bounds = Pick<Settings, "duplicateIds" | "maxClients" | "maxClientsPerId" | "maxClientsPerSubject">;
 
-/** Who there is room for. */
 export class ConnectionLimits {
   readonly #bounds: Bounds;
-  /** Connections, in all. */
-  readonly #connections: () => number;
-  /** Places that are taken by those who are not registered yet. */
+  /** Connections that are not closed yet. */
+  #connections = 0;
+  /** Slots of connections that are not registered yet. */
   #reserved = 0;
-  /** How many connections a subject has. */
+  /** Connections per subject. */
   readonly #subjects = new Map<string, number>();
 
-  constructor(bounds: Bounds, connections: () => number) {
+  constructor(bounds: Bounds) {
     this.#bounds = bounds;
-    this.#connections = connections;
   }
 
-  /** Takes a place among `maxClients`; the answer gives it back, once. `undefined` if none is left. */
+  /**
+   * Reserves a slot for a connection that is being authorized. Returns a function that releases the slot (idempotent), or `undefined` if
+   * `maxClients` is reached.
+   */
   reserve(): (() => void) | undefined {
-    if (this.#connections() + this.#reserved >= this.#bounds.maxClients) return undefined;
+    if (this.#connections + this.#reserved >= this.#bounds.maxClients) return undefined;
     this.#reserved++;
-    let taken = true;
+    let isReserved = true;
     return () => {
-      if (taken) this.#reserved--;
-      taken = false;
+      if (isReserved) this.#reserved--;
+      isReserved = false;
     };
   }
 
   /**
-   * Which of those who have the same client id make room for a new one, or for one that has been there `since` then (epoch milliseconds).
+   * Returns the connections that a new one replaces. `sharing` are the connections with the same client id. `since` (epoch milliseconds) is the
+   * time of the first connect if the stream continues on another socket.
    *
    * @throws {@link BrokerError} `duplicate-id`, `at-capacity`
    */
@@ -44,22 +47,35 @@ export class ConnectionLimits {
   ): readonly Connection[] {
     const { duplicateIds, maxClientsPerId, maxClientsPerSubject } = this.#bounds;
     const same = [...sharing].filter(({ info }) => info.subject === subject);
-    // One that comes back to its place does not take it from who has it since.
+    // A stream that continues does not replace a connection that took its place in the meantime.
     const isTaken = duplicateIds === "replace" && same.some(({ info }) => info.connectedAt > since);
     if (isTaken || (duplicateIds === "reject" && same.length > 0)) throw duplicateId(clientId);
     const replaced = duplicateIds === "replace" ? same : [];
     if (sharing.size - replaced.length >= maxClientsPerId)
-      throw new BrokerError("at-capacity", "Connection refused: there are too many of this client id.");
+      throw new BrokerError(
+        "at-capacity",
+        `Connection refused: this client id has ${maxClientsPerId} connections (maxClientsPerId); try again later.`,
+      );
     const ofSubject = subject === undefined ? 0 : (this.#subjects.get(subject) ?? 0);
     if (ofSubject - replaced.length >= maxClientsPerSubject)
-      throw new BrokerError("at-capacity", "Connection refused: there are too many of this subject.");
+      throw new BrokerError(
+        "at-capacity",
+        `Connection refused: this subject has ${maxClientsPerSubject} connections (maxClientsPerSubject); try again later.`,
+      );
     return replaced;
   }
 
-  /** Counts a connection of a subject, or one less. */
-  count(subject: string | undefined, change: 1 | -1): void {
+  /** Counts a registered connection. */
+  add(subject: string | undefined): void {
+    this.#connections++;
+    if (subject !== undefined) this.#subjects.set(subject, (this.#subjects.get(subject) ?? 0) + 1);
+  }
+
+  /** Counts a connection that has closed. */
+  remove(subject: string | undefined): void {
+    this.#connections--;
     if (subject === undefined) return;
-    const count = (this.#subjects.get(subject) ?? 0) + change;
+    const count = (this.#subjects.get(subject) ?? 0) - 1;
     if (count > 0) this.#subjects.set(subject, count);
     else this.#subjects.delete(subject);
   }

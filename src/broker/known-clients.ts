@@ -1,36 +1,31 @@
+// Client ids beyond the open connections: barred ids, and ids that still accept events for a while. Processes that share a log share them.
 import { BrokerError, quote } from "../base/errors.ts";
 import { ExpiringMap } from "../base/expiring-map.ts";
 import { now } from "../base/runtime.ts";
-import type { EngineSession, PresenceStore } from "../engine/engine.ts";
-import type { Presence, PresenceResult } from "../shared-log/shared-log.ts";
+import type { EngineSession, Presence, PresenceResult, PresenceStore } from "../engine/engine.ts";
 import type { Settings } from "./options.ts";
 
-/** Which client ids there are, were not long ago, and are turned away. Where several processes share a log, they share this as well. */
 export class KnownClients {
-  /** Ids that are turned away. */
   readonly #barred = new ExpiringMap();
-  /** Ids that had a client not long ago. */
+  /** Ids whose last connection ended less than `inboxLinger` ago. */
   readonly #lingering = new ExpiringMap();
   readonly #settings: Pick<Settings, "duplicateIds" | "inboxLinger">;
-  #shared: PresenceStore | undefined;
+  readonly #shared: PresenceStore | undefined;
   #expectedUntil = -Infinity;
 
-  constructor(settings: Pick<Settings, "duplicateIds" | "inboxLinger">) {
+  constructor(settings: Pick<Settings, "duplicateIds" | "inboxLinger">, session: EngineSession) {
     this.#settings = settings;
-  }
-
-  open(session: EngineSession): void {
+    this.#shared = session.presence;
     session.persistNames?.("barred", this.#barred);
     session.persistNames?.("lingering", this.#lingering);
-    this.#shared = session.presence;
   }
 
-  /** Whether this process knows that an id is turned away. */
+  /** Whether this process knows that an id is barred. */
   isBarred(clientId: string): boolean {
     return this.#barred.has(clientId);
   }
 
-  /** Whether any process does. */
+  /** Whether an id is barred in any process. */
   isBarredAnywhere(clientId: string): boolean | Promise<boolean> {
     return this.isBarred(clientId) || (this.#shared?.isBarred(clientId) ?? false);
   }
@@ -39,13 +34,13 @@ export class KnownClients {
     if (ms > 0) this.#barred.set(clientId, ms, true);
   }
 
-  /** Has the other processes do the same as this one; how many connections they have. */
+  /** Bars an id in the other processes and ends its connections there. Returns how many those were. */
   disconnect(clientId: string, barFor: number): number | Promise<number> {
     return this.#shared?.disconnect(clientId, barFor) ?? 0;
   }
 
   /**
-   * Makes a connection known to all processes; whether it may come in.
+   * Registers a connection in all processes. Returns `undefined` where there is only one process.
    *
    * @throws {@link BrokerError} `duplicate-id`
    */
@@ -57,30 +52,31 @@ export class KnownClients {
     });
   }
 
-  /** One that had entered did not come in after all. */
+  /** Takes back a registration: the connection was refused after it had entered. */
   revoke(presence: Presence): void {
     this.#shared?.leave(presence, 0);
   }
 
+  /** A connection is no longer registered. Its id accepts events for `inboxLinger`. */
   removed(presence: Presence): void {
     this.#lingering.set(presence.clientId, this.#settings.inboxLinger, true, presence.subject);
     this.#shared?.leave(presence, this.#settings.inboxLinger);
   }
 
-  /** Clients of before, nobody knows which, are about to come back: for so many milliseconds every one is taken to exist. */
+  /** Clients of a previous instance, whose ids are not known, are about to come back: for `ms` milliseconds every id counts as known. */
   expectReturns(ms: number): void {
     this.#expectedUntil = now() + ms;
   }
 
-  /** Milliseconds that this holds on. */
+  /** Milliseconds for which every id still counts as known; 0 or less afterwards. */
   get expectedFor(): number {
     return this.#expectedUntil - now();
   }
 
-  /** @throws {@link BrokerError} `unknown-client`, if that can be told here. */
+  /** @throws {@link BrokerError} `unknown-client`, if this process can tell; with several processes the engine checks. */
   check(clientId: string, isConnected: boolean): void {
     if (this.#shared || isConnected || this.#lingering.has(clientId) || this.expectedFor > 0) return;
-    throw unknownClient(clientId);
+    throw new BrokerError("unknown-client", `Event refused: no client ${quote(clientId)} is connected, or was lately.`);
   }
 
   clear(): void {
@@ -89,8 +85,8 @@ export class KnownClients {
   }
 }
 
-const unknownClient = (id: string): BrokerError =>
-  new BrokerError("unknown-client", `Event refused: there is no client ${quote(id)}.`);
-
 export const duplicateId = (id: string): BrokerError =>
-  new BrokerError("duplicate-id", `Connection refused: there is a client ${quote(id)} already.`);
+  new BrokerError(
+    "duplicate-id",
+    `Connection refused: the client id ${quote(id)} is connected already (duplicateIds).`,
+  );

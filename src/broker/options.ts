@@ -1,28 +1,12 @@
-import type { BrokerError } from "../base/errors.ts";
+import type { BrokerError, ErrorStage } from "../base/errors.ts";
 import { checkNumbers, withDefaults } from "../base/validate.ts";
-import type { ClientInfo, DisconnectReason } from "../delivery/stream-connection.ts";
+import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
 import type { Engine } from "../engine/engine.ts";
 import { memoryEngine } from "../engine/memory-engine.ts";
 import type { Authorize } from "../http/authorize.ts";
 import { isToken } from "../http/bearer.ts";
 import { Cors, type CorsOptions } from "../http/cors.ts";
 import type { MaxReplay } from "../log/resume.ts";
-
-/**
- * Where an error came from that nobody was there to receive: a hook (`on-connect`, `on-disconnect`, `error-handler`), `authorize`,
- * a `request` that was answered 500, or `overrun`: more was published at once than the log holds, and clients that were not slow lost events
- * (they were told). `storage`, on Workers: an object's storage refused what outlives a restart, and nobody waited for it. `engine`: the
- * store that processes share failed, and will be tried again.
- */
-export type ErrorStage =
-  | "on-connect"
-  | "on-disconnect"
-  | "error-handler"
-  | "authorize"
-  | "request"
-  | "overrun"
-  | "storage"
-  | "engine";
 
 /** Options of {@link createBroker}. */
 export interface BrokerOptions {
@@ -77,7 +61,7 @@ export interface BrokerOptions {
    * Milliseconds after which a stream is ended, spread over the last half of it; its client comes back and goes on where it was. Moves
    * long-lived clients to other instances. 1 or more. @default Infinity
    */
-  readonly maxAge?: number;
+  readonly maxConnectionAge?: number;
   /**
    * Connections in all, those included that wait for `authorize` and those that were told to end and have not read it; one more is told to come back later. 0 or more.
    * @default 50_000
@@ -142,7 +126,7 @@ const DEFAULTS = {
   publishToken: undefined,
   cors: undefined,
   duplicateIds: "allow",
-  maxAge: Infinity,
+  maxConnectionAge: Infinity,
   maxClients: 50_000,
   maxClientsPerSubject: 100,
   maxClientsPerId: 100,
@@ -167,11 +151,11 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   const given = withDefaults<Omit<Settings, "cors"> & BrokerOptions>(where, "option", DEFAULTS, options);
   const maxReplay = withDefaults<Required<MaxReplay>>(where, "maxReplay option", MAX_REPLAY, given.maxReplay);
   const paths = withDefaults<Settings["paths"]>(where, "path", PATHS, given.paths);
-  const { tolerance, inboxLinger, timeout, heartbeat, retry, maxAge, maxEventBytes, maxBodyBytes } = given;
+  const { tolerance, inboxLinger, timeout, heartbeat, retry, maxConnectionAge, maxEventBytes, maxBodyBytes } = given;
   const { maxClients, maxClientsPerSubject, maxClientsPerId, maxPending, maxNameLength } = given;
   const { maxChannelsPerClient, maxChannelsPerEvent, authorizeTimeout } = given;
   checkNumbers(where, { tolerance, inboxLinger, maxClients, maxChannelsPerClient, ...maxReplay }, 0);
-  checkNumbers(where, { timeout, heartbeat, maxEventBytes, maxBodyBytes, authorizeTimeout, maxAge }, 1);
+  checkNumbers(where, { timeout, heartbeat, maxEventBytes, maxBodyBytes, authorizeTimeout, maxConnectionAge }, 1);
   checkNumbers(where, { maxClientsPerSubject, maxClientsPerId, maxPending, maxChannelsPerEvent }, 1);
   checkNumbers(where, { maxNameLength }, 1, 1_024);
   if (!Number.isSafeInteger(retry) || retry < 0) {

@@ -1,32 +1,45 @@
+// Ends a connection when its request is aborted, its grant expires, or it reaches `maxConnectionAge`.
 import { after } from "../base/runtime.ts";
-import type { StreamConnection } from "./stream-connection.ts";
 
-/**
- * Rounds down, by a sixteenth at the most, to one of few durations: Node and Deno file timers by their duration, and keep the file of one
- * that was cleared until it would have fired.
- */
-function roundDown(ms: number): number {
-  const step = 2 ** Math.max(0, Math.floor(Math.log2(ms)) - 4);
-  return Math.floor(ms / step) * step;
+/** What limits a connection in time. */
+export interface Lifetime {
+  /** Aborted when the client leaves. */
+  readonly signal: AbortSignal;
+  /** Epoch milliseconds at which the grant expires, or `Infinity`. */
+  readonly expiresAt: number;
+  /** The option `maxConnectionAge`, in milliseconds. */
+  readonly maxConnectionAge: number;
+  /** The connection is old enough to be moved to another instance. */
+  onMaxAge(): void;
 }
 
-/**
- * Ends a client when what it was granted expires, and has it told to come back (`retire`) at an age between half of `maxAge` and all of
- * it. What is answered cancels that.
- */
-function scheduleEnd(
-  client: { expiresAt: number; expire(): void },
-  expiresAt: number,
-  maxAge: number,
-  retire: () => void,
-): (() => void) | undefined {
-  client.expiresAt = expiresAt;
-  if (expiresAt === Infinity && maxAge === Infinity) return undefined;
-  const oldAt = Date.now() + maxAge * (0.5 + Math.random() / 2);
+/** What happens to the connection. */
+export interface LifetimeListener {
+  onClientLeft(): void;
+  onExpired(): void;
+}
+
+/** Watches a lifetime. Returns a function that stops the watch. */
+export function watchLifetime(lifetime: Lifetime, listener: LifetimeListener): () => void {
+  const { signal } = lifetime;
+  const onAbort = (): void => listener.onClientLeft();
+  signal.addEventListener("abort", onAbort, { once: true });
+  const cancelTimer = scheduleEnd(lifetime, listener);
+  return () => {
+    signal.removeEventListener("abort", onAbort);
+    cancelTimer?.();
+  };
+}
+
+/** Calls `onExpired` at `expiresAt`, and `onMaxAge` at an age between half of `maxConnectionAge` and all of it. Returns a function that cancels both. */
+function scheduleEnd(lifetime: Lifetime, listener: LifetimeListener): (() => void) | undefined {
+  const { expiresAt, maxConnectionAge } = lifetime;
+  if (expiresAt === Infinity && maxConnectionAge === Infinity) return undefined;
+  const oldAt = Date.now() + maxConnectionAge * (0.5 + Math.random() / 2);
   const check = (): void => {
     const time = Date.now();
-    if (expiresAt <= time) client.expire();
-    else if (oldAt <= time) retire();
+    if (expiresAt <= time) listener.onExpired();
+    else if (oldAt <= time) lifetime.onMaxAge();
     // A timer may fire early by this clock, takes no more than 24 days, and is rounded down.
     else cancel = wait();
   };
@@ -35,19 +48,11 @@ function scheduleEnd(
   return () => cancel();
 }
 
-/** Ties a client to its request and its time: it ends when the one is aborted or the other is over. */
-export function bindLifetime(
-  client: StreamConnection,
-  { signal }: Request,
-  expiresAt: number,
-  maxAge: number,
-  retire: () => void,
-): void {
-  const leave = (): void => client.abort("client-left");
-  signal.addEventListener("abort", leave, { once: true });
-  const cancel = scheduleEnd(client, expiresAt, maxAge, retire);
-  client.release = () => {
-    signal.removeEventListener("abort", leave);
-    cancel?.();
-  };
+/**
+ * Rounds a duration down, by a sixteenth at most, to one of few values. Node and Deno keep a list of timers for each duration, and a
+ * cleared timer's list stays until it would have fired.
+ */
+function roundDown(ms: number): number {
+  const step = 2 ** Math.max(0, Math.floor(Math.log2(ms)) - 4);
+  return Math.floor(ms / step) * step;
 }

@@ -1,25 +1,29 @@
+// Delivery reports: which connections received an event, and why others did not.
 import { after } from "../base/runtime.ts";
 import type { AppendResult } from "../engine/engine.ts";
 import { formatPosition } from "../event/position.ts";
 import { type Batch, holdsEvent } from "../log/batch.ts";
 import type { Entry } from "../log/channel-log.ts";
+import type { Connection, DisconnectReason } from "./connection.ts";
 import type { Fanout } from "./fanout.ts";
-import type { Connection, DisconnectReason } from "./stream-connection.ts";
 
-/** What became of an event when it was published. */
+/** The answer to a publish. */
 export interface Published {
-  /** Its position, as clients see it. */
+  /** The event's id, as clients receive it. */
   readonly id: string;
-  /** Clients of this process that it is for: at the time of the append, or without a report and with an engine that answers later when it has. */
+  /**
+   * The connections of this process that the event is for, counted at the append. Without a report, and with an engine that answers later,
+   * they are counted when it has answered.
+   */
   readonly clients: number;
 }
 
-/** How to publish. */
+/** Internal options of a publish. */
 export interface PublishOptions {
   readonly report?: boolean | undefined;
-  /** What is published again with the same one is not published twice. */
+  /** Identifies the event: a repeat with the same key is not published again. */
   readonly idempotencyKey?: string | undefined;
-  /** The client id that it is for, if it is for one. */
+  /** The client id that the event is for, if it is for one client. */
   readonly recipient?: string | undefined;
 }
 
@@ -30,31 +34,31 @@ export interface Reported extends Published {
 }
 
 /**
- * Why an event did not reach a client: how it ended, `"late"` (it may still come from the log) or `"lost"` (it cannot, and if the client had a
- * claim to it, a gap was told).
+ * Why an event did not reach a connection: how the connection ended, `"late"` (the event may still come from the log), or `"lost"` (it cannot,
+ * and a connection that had a claim to it received a gap).
  */
 export type FailureReason = DisconnectReason | "late" | "lost";
 
-/** A client that an event was not sent to. */
+/** A connection that an event was not sent to. */
 export interface Failure {
   readonly clientId: string;
   readonly connectionId: string;
   readonly reason: FailureReason;
 }
 
-/** What became of an event at those who were connected to this process when it was appended. */
+/** The fate of an event at the connections that this process had when it was appended. */
 export interface DeliveryReport {
-  /** How many clients it was sent to: given to the runtime, not received. */
+  /** How many connections it was sent to. Sent means given to the runtime, not received. */
   readonly sent: number;
   readonly failed: readonly Failure[];
 }
 
-/** Watches one event until each of its recipients has it or has failed. */
+/** Watches one event until every connection it is for has received it or failed. */
 export class ReportTracker {
   readonly done: Promise<DeliveryReport>;
-  /** How many clients it is about. */
+  /** How many connections the report covers. */
   readonly clients: number;
-  /** Somebody is told of it. */
+  /** A publisher waits for this report. */
   isWanted = false;
   readonly #seq: number;
   readonly #waiting: Set<Connection>;
@@ -63,48 +67,48 @@ export class ReportTracker {
   #resolve!: (report: DeliveryReport) => void;
   #cancel: (() => void) | undefined;
 
-  constructor(seq: number, recipients: Set<Connection>, timeout: number) {
+  constructor(seq: number, connections: Set<Connection>, timeout: number) {
     this.#seq = seq;
-    this.#waiting = recipients;
+    this.#waiting = connections;
     this.done = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    for (const client of recipients) {
-      // Whoever is past it came after it.
-      if (client.cursor >= seq) recipients.delete(client);
-      else (client.reports ??= new Set()).add(this);
+    for (const connection of connections) {
+      // A connection whose cursor is past the event joined after it.
+      if (connection.cursor >= seq) connections.delete(connection);
+      else (connection.reports ??= new Set()).add(this);
     }
-    this.clients = recipients.size;
+    this.clients = connections.size;
     this.#cancel = after(timeout, () => this.settle("late"), true);
     this.#settleIfDone();
   }
 
-  /** A client was sent a batch. */
-  sentTo(client: Connection, batch: Batch): void {
+  /** A connection received a batch. */
+  sentTo(connection: Connection, batch: Batch): void {
     if (batch.through < this.#seq) return;
     if (holdsEvent(batch, this.#seq)) {
       this.#sent++;
-      this.#forget(client);
+      this.#forget(connection);
       this.#settleIfDone();
     } else {
-      this.failedFor(client, "lost");
+      this.failedFor(connection, "lost");
     }
   }
 
-  failedFor(client: Connection, reason: FailureReason): void {
-    this.#failed.push({ clientId: client.id, connectionId: client.connectionId, reason });
-    this.#forget(client);
+  failedFor(connection: Connection, reason: FailureReason): void {
+    this.#failed.push({ clientId: connection.id, connectionId: connection.connectionId, reason });
+    this.#forget(connection);
     this.#settleIfDone();
   }
 
-  /** Gives up on all who are still waited for. */
+  /** Fails all connections that are still waited for. */
   settle(reason: FailureReason): void {
-    for (const client of this.#waiting) this.failedFor(client, reason);
+    for (const connection of this.#waiting) this.failedFor(connection, reason);
   }
 
-  #forget(client: Connection): void {
-    this.#waiting.delete(client);
-    client.reports?.delete(this);
+  #forget(connection: Connection): void {
+    this.#waiting.delete(connection);
+    connection.reports?.delete(this);
   }
 
   #settleIfDone(): void {
@@ -114,75 +118,78 @@ export class ReportTracker {
   }
 }
 
-/** A publisher that wants a report and does not know the position of its event yet. */
+/** A publish with a report whose position is not known yet. */
 interface PendingPublish {
-  /** The position, once the engine has answered; empty if there is none. */
+  /** The event's id, once the engine has answered; empty if the publish failed. */
   id?: string;
 }
 
-/** Those whose events are for the same channels. */
+/** Pending publishes to the same set of channels. */
 interface PendingReports {
-  /** In the order of their calls, which is that of their events. */
-  readonly publishers: PendingPublish[];
-  /** By position, of each event for these channels since then: whose it is nobody can tell before the engine has answered. */
+  /** In the order of the calls, which is the order of the events. */
+  readonly publishes: PendingPublish[];
+  /** A report for each event of these channels since then, by id. Which publish it belongs to is known when the engine has answered. */
   readonly reports: Map<string, ReportTracker>;
 }
 
-/** Reports of a lane that may be other processes' events, beside one for each publisher. */
-const SPARE = 64;
+/** Extra reports per set of channels, besides one for each pending publish: they may be events of other processes. */
+const MAX_FOREIGN_REPORTS = 64;
 
 /**
- * Begins reports as events are appended. An engine may answer only later: by then an event may have been sent on, some that it was
- * for may have left, and others come.
+ * Starts reports as events are appended. The engine may answer a publish later; by then the event may have been sent, and connections may have
+ * come and gone.
  */
 export class DeliveryReports {
   readonly #fanout: Pick<Fanout, "log" | "connectionsOf" | "countConnections">;
   readonly #timeout: number;
-  readonly #lanes = new Map<string, PendingReports>();
+  readonly #pending = new Map<string, PendingReports>();
 
-  /** Reports are over after `timeout` milliseconds. */
+  /** `timeout` is the time after which a report settles, in milliseconds. */
   constructor(fanout: Pick<Fanout, "log" | "connectionsOf" | "countConnections">, timeout: number) {
     this.#fanout = fanout;
     this.#timeout = timeout;
   }
 
-  /** Before a publisher asks the engine. What is returned has to be called once, with the answer if there is one, and gives the report. */
+  /**
+   * Announces a publish with a report, before the engine is asked. The caller calls the returned function once: with the engine's answer, or
+   * with nothing if the publish failed. It returns the report.
+   */
   expect(keys: readonly string[]): (position?: AppendResult) => Pick<ReportTracker, "clients" | "done"> | undefined {
     const name = nameOf(keys);
-    const lane: PendingReports = this.#lanes.get(name) ?? { publishers: [], reports: new Map() };
-    const { publishers, reports } = lane;
-    const publisher: PendingPublish = {};
-    this.#lanes.set(name, lane);
-    publishers.push(publisher);
+    const pending: PendingReports = this.#pending.get(name) ?? { publishes: [], reports: new Map() };
+    const { publishes, reports } = pending;
+    const publish: PendingPublish = {};
+    this.#pending.set(name, pending);
+    publishes.push(publish);
     return (position) => {
-      publisher.id = position ? formatPosition(position.epoch, position.seq) : "";
-      const report = reports.get(publisher.id);
+      publish.id = position ? formatPosition(position.epoch, position.seq) : "";
+      const report = reports.get(publish.id);
       if (report) report.isWanted = true;
-      while (publishers[0]?.id !== undefined) forget(reports, publishers.shift()?.id);
-      if (publishers.length === 0) {
+      while (publishes[0]?.id !== undefined) forget(reports, publishes.shift()?.id);
+      if (publishes.length === 0) {
         forget(reports);
-        this.#lanes.delete(name);
+        this.#pending.delete(name);
       }
       return report ?? (position && this.#late(keys, position));
     };
   }
 
-  /** To be called before the event is sent to anybody. */
+  /** Starts the report of an event, before any connection receives it. */
   onAppended({ keys, seq }: Entry): void {
-    const lane = this.#lanes.size > 0 && this.#lanes.get(nameOf(keys));
-    if (!lane) return;
-    const { publishers, reports } = lane;
+    const pending = this.#pending.size > 0 && this.#pending.get(nameOf(keys));
+    if (!pending) return;
+    const { publishes, reports } = pending;
     reports.set(this.#fanout.log.id(seq), new ReportTracker(seq, this.#fanout.connectionsOf(keys), this.#timeout));
     const [oldest] = reports.keys();
-    if (reports.size > publishers.length + SPARE) forget(reports, oldest);
+    if (reports.size > publishes.length + MAX_FOREIGN_REPORTS) forget(reports, oldest);
   }
 
-  /** On an event that this process was not told of meanwhile: it was before, or is still to come. About those who do not have it yet. */
+  /** Creates the report of an event that did not reach this process in the meantime: it was appended earlier, or is still to come. */
   #late(keys: readonly string[], { epoch, seq, repeated }: AppendResult): Pick<ReportTracker, "clients" | "done"> {
     const fanout = this.#fanout;
     const isHere = epoch === fanout.log.epoch;
     const report = new ReportTracker(isHere ? seq : Infinity, fanout.connectionsOf(keys), this.#timeout);
-    // What was before the log began anew nobody is given any more.
+    // An event of a previous log is sent to no connection any more.
     if (!isHere) report.settle(repeated ? "lost" : "late");
     return repeated ? { clients: fanout.countConnections(keys), done: report.done } : report;
   }
@@ -190,7 +197,7 @@ export class DeliveryReports {
 
 const nameOf = (keys: readonly string[]): string => keys.join("\n");
 
-/** Drops reports that nobody will ask for any more: those up to a position, or all. */
+/** Drops reports that no publish will ask for: those up to an id, or all. */
 function forget(reports: Map<string, ReportTracker>, through?: string): void {
   if (through !== undefined && !reports.has(through)) return;
   for (const [id, report] of reports) {

@@ -1,40 +1,34 @@
+// Groups the subscribers of a flush by the channels that have news for them, so that each group shares one chunk.
 import type { Batch } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
-import type { Subscriber } from "./fanout.ts";
-
-/** The subscribers of one channel. */
-export interface ChannelSubscribers {
-  channel: ChannelLog;
-  readonly subscribers: Set<Subscriber>;
-  /** How many of them are no clients. */
-  listeners: number;
-  pending: boolean;
-}
+import type { ChannelSubscribers } from "./subscriber.ts";
 
 /**
- * The channels with news that a subscriber has, found by one step for each of them. Subscribers with the same match are sent
- * the same chunk, whatever other channels each of them has.
+ * The channels with news that a subscriber has. The group is found by one step per channel: `group.with(channel)`. All subscribers of a
+ * group receive the same chunk, whatever other channels each of them has.
  */
 export class FanoutGroup {
   readonly channels: readonly ChannelLog[];
   batch: Batch | undefined;
-  #topic: ChannelSubscribers | undefined;
-  #match: FanoutGroup | undefined;
-  #others: Map<ChannelSubscribers, FanoutGroup> | undefined;
+  /** The last step. Most subscribers of a channel take the same one, and it costs less than a look into the map. */
+  #lastChannel: ChannelSubscribers | undefined;
+  #lastGroup: FanoutGroup | undefined;
+  #groups: Map<ChannelSubscribers, FanoutGroup> | undefined;
 
   constructor(channels: readonly ChannelLog[]) {
     this.channels = channels;
   }
 
-  with(topic: ChannelSubscribers): FanoutGroup {
-    if (this.#topic === topic && this.#match) return this.#match;
-    let match = this.#others?.get(topic);
-    if (!match) {
-      match = new FanoutGroup([...this.channels, topic.channel]);
-      (this.#others ??= new Map()).set(topic, match);
+  /** Returns the group of subscribers that have one more channel with news. */
+  with(added: ChannelSubscribers): FanoutGroup {
+    if (this.#lastChannel === added && this.#lastGroup) return this.#lastGroup;
+    let group = this.#groups?.get(added);
+    if (!group) {
+      group = new FanoutGroup([...this.channels, added.channel]);
+      (this.#groups ??= new Map()).set(added, group);
     }
-    this.#topic = topic;
-    this.#match = match;
-    return match;
+    this.#lastChannel = added;
+    this.#lastGroup = group;
+    return group;
   }
 }

@@ -1,176 +1,153 @@
-import type { EngineSession } from "../engine/engine.ts";
-import {
-  type Batch,
-  chunkOf,
-  type HistoryRange,
-  hasMissing,
-  hasNews,
-  type LogReader,
-  makeGap,
-  readBatch,
-} from "../log/batch.ts";
+// Sends appended events to the subscribers of their channels: one chunk per flush, position and set of matched channels.
+import type { Engine, EngineListener, EngineSession, PeerCommand } from "../engine/engine.ts";
+import { type Batch, chunkOf, type HistoryRange, hasMissing, hasNews, readBatch } from "../log/batch.ts";
 import type { ChannelLog, Entry } from "../log/channel-log.ts";
-import { type EngineListener, entryCost, type Log } from "../log/log.ts";
-import type { PeerCommand } from "../shared-log/shared-log.ts";
-import { type ChannelSubscribers, FanoutGroup } from "./fanout-group.ts";
-import { type FlushTiming, Pace } from "./flush-scheduler.ts";
-import type { HistoryLoader, HistoryLoaderHost } from "./history-loader.ts";
-import type { Connection } from "./stream-connection.ts";
+import { type Gap, makeGap } from "../log/gap.ts";
+import { entryCost, type Log } from "../log/log.ts";
+import { ChannelIndex } from "./channel-index.ts";
+import type { Connection } from "./connection.ts";
+import { FanoutGroup } from "./fanout-group.ts";
+import { FlushScheduler } from "./flush-scheduler.ts";
+import { HistoryLoader, type HistoryLoaderHost } from "./history-loader.ts";
+import { PublisherBackpressure } from "./publisher-backpressure.ts";
+import type { ChannelSubscribers, Subscriber } from "./subscriber.ts";
 
-/** A reader that can be sent what is new. */
-export interface Subscriber extends LogReader {
-  /** The match it belongs to while a flush is being made. */
-  group: FanoutGroup | undefined;
-  /** It wants more and has all there was at the last flush. */
-  live: boolean;
-  /** Takes a batch; `live` and `cursor` are set before. Whether it did. MUST NOT throw. */
-  receive(batch: Batch): boolean;
-  /** There is more for it, but it does not want any now. */
-  onBlocked?(): void;
-  /** It became live without having asked just now: what it waited for came from elsewhere. */
-  onCaughtUp?(): void;
-  /** What was appended before, and it has not, it will never have. */
-  onLogReplaced?(): void;
-  /** Only of a subscriber that is no client: nothing will be appended any more. */
-  finish?(): void;
-}
-
-/** Who hears of what comes from the engine, beside events. */
+/** Receives what the engine reports besides new events. */
 export interface FanoutHost {
-  /** An event was appended, and has not been sent to anybody. */
+  /** An event was appended, and no subscriber has received it yet. */
   onAppended(entry: Entry): void;
-  /** Publishing overran the log. */
+  /** More was published at once than the log holds. */
   onOverrun(): void;
-  onCommand(order: PeerCommand): void;
+  onCommand(command: PeerCommand): void;
   onError(error: unknown): void;
 }
 
-/** Bytes that a publisher may be ahead of those who read; an eighth of the log where that is less. */
-const RUN_AHEAD = 1024 * 1024;
-/** Batches kept for those who are about to catch up over the same stretch. */
-const RECENT = 16;
+/** Milliseconds, for a runtime whose clock cannot measure a flush, or connections that answer late. */
+export interface FlushTiming {
+  /** Between two flushes. */
+  readonly window: number;
+  /** The longest time that a publisher is held after a flush. */
+  readonly hold: number;
+}
 
-/** Hands what is appended to those who read it: once for each turn and match, and from the log to those who come late. */
+/** Bytes that a publisher may be ahead of the subscribers; an eighth of the log where that is less. */
+const MAX_BYTES_AHEAD = 1024 * 1024;
+/** Batches kept for subscribers that are about to catch up over the same events. */
+const RECENT_BATCHES = 16;
+
+/**
+ * Connects the engine to the subscribers of one broker. A live subscriber receives new events in the next flush. A subscriber that is
+ * behind asks with `requestNext`, and reads the log from its cursor.
+ */
 export class Fanout implements EngineListener, HistoryLoaderHost {
-  /** All up to here was offered to every subscriber. */
-  position = 0;
-  /** Subscribers read up to here: `position`, or where it will be after the flush that is going on. */
-  #through = 0;
-  /** Events sent to clients. */
+  /** Every event up to here was offered to every subscriber. */
+  position: number;
+  /** Events sent to connections. */
   sentEvents = 0;
-  /** Bytes sent to clients, of events and gaps. */
+  /** Bytes sent to connections, of events and gaps. */
   sentBytes = 0;
-  /** Those of them that came from the log, to clients that came back or were behind. */
+  /** Events of `sentEvents` that a connection read from the log, because it resumed or was behind. */
   replayedEvents = 0;
-  /** Gaps told to clients. */
+  /** Gaps sent to connections. */
   sentGaps = 0;
-  /** Clients that were put at the head because they could not keep up. */
+  /** Connections that were moved to the head because they could not keep up. */
   overruns = 0;
-  log!: Log;
-  /** Those who wait for the engine before they can read anything. */
+  readonly session: EngineSession;
+  log: Log;
+  /** Listeners that wait for the engine before they can read anything. */
   readonly waitingForEngine: Set<Subscriber> = new Set();
-  readonly #channels = new Map<string, ChannelSubscribers>();
+  readonly #host: FanoutHost;
+  readonly #channels = new ChannelIndex();
   readonly #pending: ChannelSubscribers[] = [];
   readonly #recent: Batch[] = [];
-  readonly #pace: Pace<Subscriber>;
-  readonly #home: FanoutHost;
-  /** Something was dropped, or is not here, that was not sent on yet. */
+  readonly #scheduler: FlushScheduler;
+  readonly #backpressure: PublisherBackpressure<Subscriber>;
+  /** Loads events that this process does not hold. Absent where the log holds everything that is retained. */
+  readonly #history: HistoryLoader | undefined;
+  /** Subscribers read up to here: `position`, or its value after the flush that is running. */
+  #through: number;
+  /** Events were dropped, or are not held here, since the last flush. */
   #hasMissing = false;
-  /** Where the log need not hold everything that is kept. */
-  #pages: HistoryLoader | undefined;
 
-  constructor(home: FanoutHost, rhythm?: FlushTiming) {
-    this.#home = home;
-    this.#pace = new Pace<Subscriber>(() => this.#flush(), rhythm);
-  }
-
-  open(session: EngineSession): void {
-    this.log = session.log;
+  /** Opens the engine. */
+  constructor(engine: Engine, host: FanoutHost, timing?: FlushTiming) {
+    this.#host = host;
+    this.#scheduler = new FlushScheduler(() => {
+      this.#backpressure.beforeFlush();
+      this.#flush();
+      this.#backpressure.afterFlush();
+    }, timing?.window);
+    this.#backpressure = new PublisherBackpressure<Subscriber>(() => this.#scheduler.request(), timing?.hold);
+    // The engine asks for the position while it opens, and retains everything after it.
+    this.position = this.#through = 0;
+    this.session = engine.open(this);
+    this.log = this.session.log;
     this.position = this.#through = this.log.head;
-    this.#pages = session.pages?.(this);
+    const { session } = this;
+    const { read } = session;
+    if (read) this.#history = new HistoryLoader((keys, after) => read.call(session, keys, after), this);
   }
 
-  /** The records of these keys, kept until `leave`. */
+  /** Adds a subscriber to channels. Returns their records, which are kept until `unsubscribe`. */
   subscribe(subscriber: Subscriber, keys: readonly string[]): ChannelLog[] {
     return keys.map((key) => {
-      let topic = this.#channels.get(key);
-      if (!topic) {
-        topic = { channel: this.log.pin(key), subscribers: new Set(), listeners: 0, pending: false };
-        this.#channels.set(key, topic);
-      }
-      topic.subscribers.add(subscriber);
-      if (subscriber.finish) topic.listeners++;
-      // What was appended while nobody read this channel, behind a flush that is still to come.
-      if (topic.channel.last > this.#through) this.#markPending(topic);
-      if (topic.channel.droppedThrough > this.position) this.#hasMissing = true;
-      return topic.channel;
+      const entry = this.#channels.add(subscriber, key, this.log);
+      const { channel } = entry;
+      // Events that were appended while nobody read this channel, behind a flush that is still to come.
+      if (channel.last > this.#through) this.#markPending(entry);
+      if (channel.droppedThrough > this.position) this.#hasMissing = true;
+      return channel;
     });
   }
 
-  /** Gives the records back; whether it had any. */
+  /** Removes a subscriber from its channels. Returns whether it was in any. */
   unsubscribe(subscriber: Subscriber): boolean {
-    let left = false;
-    for (const channel of subscriber.channels) {
-      const topic = this.#channels.get(channel.key);
-      if (!topic?.subscribers.delete(subscriber)) continue;
-      left = true;
-      if (subscriber.finish) topic.listeners--;
-      if (topic.subscribers.size > 0) continue;
-      this.#channels.delete(channel.key);
-      this.log.unpin(channel);
-    }
-    this.#pace.taken(subscriber);
-    this.#pages?.cancel(subscriber);
-    return left;
+    const wasListed = this.#channels.remove(subscriber, this.log);
+    this.#backpressure.caughtUp(subscriber);
+    this.#history?.cancel(subscriber);
+    return wasListed;
   }
 
-  /** Whether it wants more, and waits for what is kept elsewhere. */
+  /** Whether a subscriber wants more, and waits for history from the store. */
   isLoadingHistory(subscriber: Subscriber): boolean {
-    return this.#pages?.has(subscriber) ?? false;
+    return this.#history?.has(subscriber) ?? false;
   }
 
-  /** Who waits for what is kept elsewhere is sent something else first, and will want more after that. Whether it did wait. */
+  /** Cancels a load of history, because the subscriber receives something else first. Returns whether it was waiting. */
   cancelHistory(subscriber: Subscriber): boolean {
-    const waited = this.isLoadingHistory(subscriber);
-    this.#pages?.cancel(subscriber);
-    return waited;
+    const wasWaiting = this.isLoadingHistory(subscriber);
+    this.#history?.cancel(subscriber);
+    return wasWaiting;
   }
 
-  /** The clients of these channels, each once. */
+  /** The connections of these channels, each once. */
   connectionsOf(keys: readonly string[]): Set<Connection> {
-    const clients = new Set<Connection>();
-    for (const key of keys) {
-      for (const subscriber of this.#channels.get(key)?.subscribers ?? NOBODY)
-        if (!subscriber.finish) clients.add(subscriber as Connection);
-    }
-    return clients;
+    return this.#channels.connectionsOf(keys);
   }
 
   countConnections(keys: readonly string[]): number {
-    const [key, ...others] = keys;
-    if (key === undefined || others.length > 0) return this.connectionsOf(keys).size;
-    const topic = this.#channels.get(key);
-    return topic ? topic.subscribers.size - topic.listeners : 0;
+    return this.#channels.countConnections(keys);
   }
 
+  /** How many channels and inboxes have subscribers. */
   get channels(): number {
     return this.#channels.size;
   }
 
   onAppended(entry: Entry): void {
-    this.#home.onAppended(entry);
+    this.#host.onAppended(entry);
     for (const key of entry.keys) {
-      const topic = this.#channels.get(key);
-      if (topic) this.#markPending(topic);
+      const channel = this.#channels.find(key);
+      if (channel) this.#markPending(channel);
     }
     this.onAdvanced(entry.seq);
     const { maxBytes } = this.log;
-    this.#pace.appended(
-      Math.max(entry.bytes.length / Math.min(RUN_AHEAD, maxBytes / 8), entryCost(entry) / (maxBytes / 8)),
+    this.#backpressure.appended(
+      Math.max(entry.bytes.length / Math.min(MAX_BYTES_AHEAD, maxBytes / 8), entryCost(entry) / (maxBytes / 8)),
     );
   }
 
-  /** What concerns nobody here needs no flush. */
+  /** Events that concern no subscriber need no flush. */
   onAdvanced(head: number = this.log.head): void {
     if (this.#pending.length === 0 && this.position === this.#through) this.position = this.#through = head;
   }
@@ -178,217 +155,218 @@ export class Fanout implements EngineListener, HistoryLoaderHost {
   onOverrun(): void {
     if (this.#hasMissing) return;
     this.#hasMissing = true;
-    // What is kept elsewhere is not lost.
-    if (!this.#pages) this.#home.onOverrun();
+    // Events that the store still retains are not lost.
+    if (!this.#history) this.#host.onOverrun();
   }
 
   onLogReplaced(log: Log): void {
     this.log = log;
     this.position = this.#through = log.head;
     this.#pending.length = this.#recent.length = 0;
-    this.#pages?.clear();
-    const subscribers = new Set<Subscriber>();
-    for (const [key, topic] of this.#channels) {
-      topic.channel = log.pin(key);
-      topic.pending = false;
-      for (const subscriber of topic.subscribers) subscribers.add(subscriber);
-    }
-    for (const subscriber of subscribers) {
-      subscriber.channels = subscriber.channels.map(
-        ({ key }) => (this.#channels.get(key) as ChannelSubscribers).channel,
-      );
-      this.moveToNewLog(subscriber);
-    }
+    this.#history?.clear();
+    for (const subscriber of this.#channels.moveTo(log)) this.moveToNewLog(subscriber);
   }
 
-  /** A subscriber's cursor is of another log than this one, which it reads from its beginning. */
+  /** Moves a subscriber whose cursor is of another log to the beginning of this one. */
   moveToNewLog(subscriber: Subscriber): void {
     const keys = subscriber.channels.map(({ key }) => key);
     subscriber.cursor = subscriber.overrun = 0;
     subscriber.missingRanges = undefined;
     subscriber.onLogReplaced?.();
-    this.#sendGaps(subscriber, [makeGap(this.log, { channels: keys, after: undefined, through: 0, seq: 0 })]);
+    this.#resend(subscriber, [makeGap(this.log, { channels: keys, after: undefined, through: 0, seq: 0 })]);
   }
 
   onMissed(key: string, after: number, through: number): void {
     this.#hasMissing = true;
-    for (const subscriber of this.#channels.get(key)?.subscribers ?? NOBODY) {
+    for (const subscriber of this.#channels.subscribersOf(key)) {
       const { cursor } = subscriber;
       const gap = { channels: [key], after, through: Math.min(through, cursor), seq: cursor };
-      // What is after its cursor it is given yet, in order.
-      this.#sendGaps(
+      // What lies after its cursor is still sent, in order.
+      const isBehindCursor = gap.through > after;
+      this.#resend(
         subscriber,
-        gap.through > after ? [...(subscriber.pendingGaps ?? []), makeGap(this.log, gap)] : undefined,
+        isBehindCursor ? [...(subscriber.pendingGaps ?? []), makeGap(this.log, gap)] : undefined,
       );
     }
   }
 
-  /** A subscriber that was told all there was has something to hear of again. */
-  #sendGaps(subscriber: Subscriber, gaps: Subscriber["pendingGaps"]): void {
+  onCommand(command: PeerCommand): void {
+    this.#host.onCommand(command);
+  }
+
+  onError(error: unknown): void {
+    this.#host.onError(error);
+  }
+
+  /** Counts gaps that a connection received in its first chunk. */
+  countOpeningGaps(gaps: readonly Gap[] = []): void {
+    this.sentGaps += gaps.length;
+    for (const { bytes } of gaps) this.sentBytes += bytes.length;
+  }
+
+  /** Returns a promise for a publisher to wait for, if it is far ahead of the subscribers. */
+  ready(): Promise<void> | undefined {
+    return this.#backpressure.ready();
+  }
+
+  /** Sends what is pending, lets publishers go on, and ends listeners. Nothing is appended after this. */
+  close(): void {
+    this.#scheduler.close();
+    this.#backpressure.release();
+    const subscribers = this.#channels.subscribers();
+    for (const subscriber of this.waitingForEngine) subscribers.add(subscriber);
+    for (const subscriber of subscribers) subscriber.onFanoutClosed?.();
+  }
+
+  /** A subscriber wants more: sends it what it has not read, or makes it live. */
+  requestNext(subscriber: Subscriber): void {
+    const { cursor, pendingGaps, channels } = subscriber;
+    if (pendingGaps) {
+      subscriber.pendingGaps = undefined;
+      this.#sendReplay(subscriber, { items: pendingGaps, events: 0, through: cursor, more: false });
+      return;
+    }
+    if (this.#history && hasMissing(channels, cursor)) {
+      this.#backpressure.caughtUp(subscriber);
+      this.#history.request(subscriber);
+      return;
+    }
+    if (cursor < this.#through || this.#hasMissing) {
+      const batch = this.#share(readBatch(this.log, subscriber, this.#through));
+      if (batch) {
+        this.#sendReplay(subscriber, batch);
+        return;
+      }
+    }
+    subscriber.live = true;
+    subscriber.overrun = 0;
+    this.#backpressure.caughtUp(subscriber);
+  }
+
+  /** Sends history that was loaded for a subscriber. */
+  deliverHistory(subscriber: Subscriber, history: HistoryRange): void {
+    const batch = this.#share(readBatch(this.log, subscriber, this.#through, history));
+    if (batch) {
+      this.#sendReplay(subscriber, batch);
+    } else {
+      subscriber.cursor = Math.max(subscriber.cursor, history.limit);
+      this.#requestNextAgain(subscriber);
+    }
+  }
+
+  #markPending(entry: ChannelSubscribers): void {
+    this.#scheduler.request();
+    if (entry.pending) return;
+    entry.pending = true;
+    this.#pending.push(entry);
+  }
+
+  /** Sends gaps, or again what follows the cursor, to a subscriber that counted as complete. */
+  #resend(subscriber: Subscriber, gaps: readonly Gap[] | undefined): void {
     if (gaps) subscriber.pendingGaps = gaps;
     if (!subscriber.live && !this.isLoadingHistory(subscriber)) {
       subscriber.onBlocked?.();
       return;
     }
     subscriber.live = false;
-    this.#pages?.cancel(subscriber);
+    this.#history?.cancel(subscriber);
     this.#requestNextAgain(subscriber);
   }
 
-  onCommand(order: PeerCommand): void {
-    this.#home.onCommand(order);
-  }
-
-  onError(error: unknown): void {
-    this.#home.onError(error);
-  }
-
-  /** Resolves when the publisher may go on: at once, unless it is far ahead of those who read. */
-  ready(): Promise<void> | undefined {
-    return this.#pace.ready();
-  }
-
-  /** Hands on what is pending, lets publishers go and listeners end. Nothing is appended any more. */
-  close(): void {
-    this.#pace.close();
-    const finishing = new Set(this.waitingForEngine);
-    for (const { subscribers } of this.#channels.values()) for (const each of subscribers) finishing.add(each);
-    for (const subscriber of finishing) subscriber.finish?.();
-  }
-
-  #markPending(topic: ChannelSubscribers): void {
-    this.#pace.request();
-    if (topic.pending) return;
-    topic.pending = true;
-    this.#pending.push(topic);
-  }
-
-  /** A subscriber wants more: gives it what it has not read, or else makes it live. */
-  requestNext(subscriber: Subscriber): void {
-    const { cursor, pendingGaps, channels } = subscriber;
-    if (pendingGaps) {
-      subscriber.pendingGaps = undefined;
-      this.#replay(subscriber, { items: pendingGaps, events: 0, through: cursor, more: false });
-      return;
-    }
-    if (this.#pages && hasMissing(channels, cursor)) {
-      this.#pace.taken(subscriber);
-      this.#pages.request(subscriber);
-      return;
-    }
-    if (cursor < this.#through || this.#hasMissing) {
-      const batch = this.#share(readBatch(this.log, subscriber, this.#through));
-      if (batch) {
-        this.#replay(subscriber, batch);
-        return;
-      }
-    }
-    subscriber.live = true;
-    subscriber.overrun = 0;
-    this.#pace.taken(subscriber);
-  }
-
-  #replay(subscriber: Subscriber, batch: Batch): void {
-    this.#pace.moved(subscriber);
-    if (this.#send(subscriber, batch) && !subscriber.finish) this.replayedEvents += batch.events;
-  }
-
-  /** It wanted more before, and still does. */
+  /** As `requestNext`, for a subscriber that asked earlier and still waits. */
   #requestNextAgain(subscriber: Subscriber): void {
     this.requestNext(subscriber);
     if (subscriber.live) subscriber.onCaughtUp?.();
   }
 
-  /** Gives one that waited for it what was kept elsewhere. */
-  deliverHistory(subscriber: Subscriber, stretch: HistoryRange): void {
-    const batch = this.#share(readBatch(this.log, subscriber, this.#through, stretch));
-    if (batch) {
-      this.#replay(subscriber, batch);
-    } else {
-      subscriber.cursor = Math.max(subscriber.cursor, stretch.limit);
-      this.#requestNextAgain(subscriber);
-    }
-  }
-
   #flush(): void {
     const from = this.position;
     const through = this.log.head;
-    const nothing = new FanoutGroup([]);
-    const concerned: Subscriber[] = [];
     this.#through = through;
-    for (const topic of this.#pending.splice(0)) {
-      topic.pending = false;
-      for (const subscriber of topic.subscribers) {
-        if (!subscriber.group) concerned.push(subscriber);
-        subscriber.group = (subscriber.group ?? nothing).with(topic);
-      }
-    }
-    for (const subscriber of concerned) {
-      const match = subscriber.group as FanoutGroup;
+    for (const subscriber of this.#groupPending()) {
+      const group = subscriber.group as FanoutGroup;
       subscriber.group = undefined;
       if (!subscriber.live) {
-        // Who joined after it was appended has nothing to wait for.
-        if (hasNews(match.channels, subscriber.cursor) && !this.isLoadingHistory(subscriber)) subscriber.onBlocked?.();
-      } else if (subscriber.cursor > from || (this.#hasMissing && hasMissing(match.channels, from))) {
-        // It joined after the last flush, or the log does not hold everything: its own way.
-        if (subscriber.cursor < from) subscriber.cursor = from;
-        if (this.#pages && hasMissing(subscriber.channels, subscriber.cursor)) {
-          subscriber.live = false;
-          this.#pages.request(subscriber);
-          continue;
-        }
-        const batch = this.#share(readBatch(this.log, subscriber, through));
-        if (batch) this.#flushTo(subscriber, batch);
+        // A subscriber that joined after these events has nothing to wait for.
+        if (hasNews(group.channels, subscriber.cursor) && !this.isLoadingHistory(subscriber)) subscriber.onBlocked?.();
+      } else if (subscriber.cursor > from || (this.#hasMissing && hasMissing(group.channels, from))) {
+        this.#flushAlone(subscriber, from, through);
       } else {
-        match.batch ??= readBatch(
+        group.batch ??= readBatch(
           this.log,
-          { channels: match.channels, cursor: from, missingRanges: undefined, overrun: 0 },
+          { channels: group.channels, cursor: from, missingRanges: undefined, overrun: 0 },
           through,
         );
-        if (match.batch) this.#flushTo(subscriber, match.batch);
+        if (group.batch) this.#sendLive(subscriber, group.batch);
       }
     }
     this.position = through;
     this.#hasMissing = false;
   }
 
-  #flushTo(subscriber: Subscriber, batch: Batch): void {
-    this.#pace.sent(subscriber);
+  /** Sets the group of each subscriber of a pending channel, and returns those subscribers. */
+  #groupPending(): readonly Subscriber[] {
+    const root = new FanoutGroup([]);
+    const concerned: Subscriber[] = [];
+    for (const entry of this.#pending.splice(0)) {
+      entry.pending = false;
+      for (const subscriber of entry.subscribers) {
+        if (!subscriber.group) concerned.push(subscriber);
+        subscriber.group = (subscriber.group ?? root).with(entry);
+      }
+    }
+    return concerned;
+  }
+
+  /** Flushes to a subscriber that joined after the last flush, or for which the log does not hold everything. */
+  #flushAlone(subscriber: Subscriber, from: number, through: number): void {
+    if (subscriber.cursor < from) subscriber.cursor = from;
+    if (this.#history && hasMissing(subscriber.channels, subscriber.cursor)) {
+      subscriber.live = false;
+      this.#history.request(subscriber);
+      return;
+    }
+    const batch = this.#share(readBatch(this.log, subscriber, through));
+    if (batch) this.#sendLive(subscriber, batch);
+  }
+
+  #sendLive(subscriber: Subscriber, batch: Batch): void {
+    this.#backpressure.sent(subscriber);
     this.#send(subscriber, batch);
+  }
+
+  #sendReplay(subscriber: Subscriber, batch: Batch): void {
+    this.#backpressure.progressed(subscriber);
+    if (this.#send(subscriber, batch) && subscriber.kind === "connection") this.replayedEvents += batch.events;
   }
 
   #send(subscriber: Subscriber, batch: Batch): boolean {
     subscriber.live = false;
     subscriber.cursor = batch.through;
     if (!subscriber.receive(batch)) return false;
-    if (!subscriber.finish) {
+    if (subscriber.kind === "connection") {
       this.sentEvents += batch.events;
       this.sentBytes += chunkOf(batch).length;
       this.sentGaps += batch.items.length - batch.events;
       if (batch.jumpsToHead) this.overruns++;
     }
-    // What comes after a stretch need not concern it.
+    // The log has more, but perhaps not for this subscriber.
     if (batch.more && !subscriber.live && hasNews(subscriber.channels, subscriber.cursor)) subscriber.onBlocked?.();
     return true;
   }
 
-  /** The same batch for all who read the same events. */
+  /** Returns the same batch to all subscribers that read the same events, so that its chunk is built once. */
   #share(batch: Batch | undefined): Batch | undefined {
     if (!batch || batch.items.length < 2 || batch.events < batch.items.length) return batch;
-    for (const other of this.#recent) if (sameItems(batch, other)) return other;
+    for (const other of this.#recent) if (hasSameItems(batch, other)) return other;
     this.#recent.push(batch);
-    if (this.#recent.length > RECENT) this.#recent.shift();
+    if (this.#recent.length > RECENT_BATCHES) this.#recent.shift();
     return batch;
   }
 }
 
-const NOBODY: ReadonlySet<Subscriber> = new Set();
-
-function sameItems(a: Batch, b: Batch): boolean {
-  return (
-    a.items.length === b.items.length &&
-    a.through === b.through &&
-    a.more === b.more &&
-    a.items.every((item, index) => item === b.items[index])
-  );
-}
+const hasSameItems = (a: Batch, b: Batch): boolean =>
+  a.items.length === b.items.length &&
+  a.through === b.through &&
+  a.more === b.more &&
+  a.items.every((item, index) => item === b.items[index]);

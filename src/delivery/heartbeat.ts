@@ -1,22 +1,26 @@
+// Sends heartbeats to idle connections.
 import { every } from "../base/runtime.ts";
 
-/** What is kept alive. */
+/** An idle connection to keep alive. */
 export interface HeartbeatTarget {
-  /** The tick at which it was last given anything. */
+  /** The tick at which it was last sent anything. */
   lastSentTick: number;
-  /** Its slot; kept here while it is watched. */
+  /** The slot it is filed in while it is watched. */
   slot: number;
 }
 
-/** One timer for all heartbeats. Who was given something meanwhile is only looked at again when it could be due. */
+/**
+ * Calls `send` for each target that was sent nothing for `interval` milliseconds. One timer serves all targets. A target that was sent
+ * something in the meantime is only looked at again when it could be due.
+ */
 export class Heartbeat<T extends HeartbeatTarget> {
   tick = 0;
   readonly #interval: number;
   readonly #send: (idle: T) => void;
-  /** Parts of the interval, so that not all heartbeats leave at once, and none is later than by one part. */
+  /** Parts of the interval. They spread heartbeats in time, and none is later than by one part. */
   readonly #slots: Set<T>[];
   #watched = 0;
-  #stop: (() => void) | undefined;
+  #stopTimer: (() => void) | undefined;
 
   constructor(interval: number, send: (idle: T) => void, slots = 16) {
     this.#interval = interval;
@@ -24,43 +28,43 @@ export class Heartbeat<T extends HeartbeatTarget> {
     this.#send = send;
   }
 
-  add(pulse: T): void {
+  add(target: T): void {
     if (this.#interval === Infinity) return;
-    pulse.lastSentTick = this.tick;
-    this.#file(pulse);
+    target.lastSentTick = this.tick;
+    this.#file(target);
     this.#watched++;
-    this.#stop ??= every(this.#interval / this.#slots.length, () => this.#turn());
+    this.#stopTimer ??= every(this.#interval / this.#slots.length, () => this.#onTick());
   }
 
-  delete(pulse: T): void {
-    if (!this.#slots[pulse.slot]?.delete(pulse)) return;
+  delete(target: T): void {
+    if (!this.#slots[target.slot]?.delete(target)) return;
     if (--this.#watched > 0) return;
-    this.#stop?.();
-    this.#stop = undefined;
+    this.#stopTimer?.();
+    this.#stopTimer = undefined;
   }
 
-  /** Milliseconds since a tick, to within one part of the interval. */
+  /** Returns the milliseconds since a tick, to within one part of the interval. */
   since(tick: number): number {
     return ((this.tick - tick) * this.#interval) / this.#slots.length;
   }
 
-  #file(pulse: T): void {
-    pulse.slot = pulse.lastSentTick % this.#slots.length;
-    this.#slots[pulse.slot]?.add(pulse);
+  #file(target: T): void {
+    target.slot = target.lastSentTick % this.#slots.length;
+    this.#slots[target.slot]?.add(target);
   }
 
-  #turn(): void {
+  #onTick(): void {
     this.tick++;
     const slot = this.#slots[this.tick % this.#slots.length] as Set<T>;
-    // A copy: who is filed or added meanwhile is not due.
-    for (const pulse of [...slot]) {
-      if (!slot.has(pulse)) continue;
-      if (this.tick - pulse.lastSentTick >= this.#slots.length) {
-        pulse.lastSentTick = this.tick;
-        this.#send(pulse);
+    // A copy: a target that is filed or added during this loop is not due.
+    for (const target of [...slot]) {
+      if (!slot.has(target)) continue;
+      if (this.tick - target.lastSentTick >= this.#slots.length) {
+        target.lastSentTick = this.tick;
+        this.#send(target);
       } else {
-        slot.delete(pulse);
-        this.#file(pulse);
+        slot.delete(target);
+        this.#file(target);
       }
     }
   }

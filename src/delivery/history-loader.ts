@@ -1,52 +1,55 @@
+// Loads events that this process does not hold from the store, for subscribers that are behind.
+
 import { jitter } from "../base/random.ts";
 import { after } from "../base/runtime.ts";
-import { encode, formatId } from "../event/event.ts";
-import type { HistoryRange, LogReader } from "../log/batch.ts";
+import type { ReplayPage } from "../engine/engine.ts";
+import { encode, formatId } from "../event/sse-format.ts";
+import type { HistoryRange } from "../log/batch.ts";
 import { ChannelLog, type Entry } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
-import type { ReplayPage } from "../shared-log/shared-log.ts";
+import type { Subscriber } from "./subscriber.ts";
 
-/** Pages kept for those who are about to read the same. */
-const RECENT = 64;
-/** Pages that are read at a time: who publishes meanwhile is not to wait for a thousand of them. */
-const AT_ONCE = 8;
-/** Milliseconds until what could not be read is tried again. */
-const RETRY = 250;
+/** Loaded pages kept for subscribers that are about to read the same. */
+const RECENT_PAGES = 64;
+/** Pages that are read at the same time. A publish must not wait behind a thousand of them. */
+const MAX_CONCURRENT = 8;
+/** Milliseconds before a failed read is tried again. */
+const RETRY_MS = 250;
 
-/** A stretch of channels that this process does not hold, as it was kept elsewhere. */
+/** Channels as the store retains them, up to a position. */
 interface LoadedPage {
   readonly channels: ReadonlyMap<string, ChannelLog>;
   readonly through: number;
 }
 
-/** A page, and who waits for it. */
+/** A page and the subscribers that wait for it. */
 interface PageRequest {
   readonly name: string;
   readonly keys: readonly string[];
   readonly cursor: number;
-  readonly readers: Set<LogReader>;
+  readonly subscribers: Set<Subscriber>;
   loaded: LoadedPage | undefined;
 }
 
-/** Who has readers that pages are read for. */
+/** Receives loaded pages. */
 export interface HistoryLoaderHost {
   readonly log: Log;
-  /** Gives a reader that asked what there is for it. */
-  deliverHistory(reader: LogReader, stretch: HistoryRange): void;
+  /** Sends loaded history to a subscriber that asked for it. */
+  deliverHistory(subscriber: Subscriber, history: HistoryRange): void;
   onError(error: unknown): void;
 }
 
 /**
- * What readers are given that are behind what this process holds. Each page is read once for all who want the same at a time; who waits
- * for one costs a place in a map, however long the store is away.
+ * Loads pages for subscribers that are behind what this process holds. Each page is read once for all subscribers that want the same one.
+ * A waiting subscriber costs a place in a map, however long the store is away.
  */
 export class HistoryLoader {
   readonly #read: (keys: readonly string[], after: number) => Promise<ReplayPage>;
   readonly #home: HistoryLoaderHost;
-  readonly #waiting = new Map<LogReader, PageRequest>();
-  /** By what is read and from where; newest last. */
+  readonly #waiting = new Map<Subscriber, PageRequest>();
+  /** By cursor and channels; newest last. */
   readonly #pages = new Map<string, PageRequest>();
-  /** Those that are to be read when others have been. */
+  /** Requests that wait for one of the concurrent reads to finish. */
   readonly #queue: PageRequest[] = [];
   #loading = 0;
   #cancelRetry: (() => void) | undefined;
@@ -56,39 +59,39 @@ export class HistoryLoader {
     this.#home = home;
   }
 
-  has(reader: LogReader): boolean {
-    return this.#waiting.has(reader);
+  has(subscriber: Subscriber): boolean {
+    return this.#waiting.has(subscriber);
   }
 
-  /** Gives a reader what comes after its cursor, as soon as it is here: never from inside of this call. */
-  request(reader: LogReader): void {
-    if (this.#waiting.has(reader)) return;
-    const { cursor } = reader;
-    // Only what is not here: who has the same common channel and an inbox of its own reads the same page.
-    const keys = reader.channels.filter(({ droppedThrough }) => droppedThrough > cursor).map(({ key }) => key);
+  /** Loads what follows a subscriber's cursor. Never delivers from inside this call. */
+  request(subscriber: Subscriber): void {
+    if (this.#waiting.has(subscriber)) return;
+    const { cursor } = subscriber;
+    // Only the channels that are not complete here: subscribers with the same common channel and inboxes of their own then share a page.
+    const keys = subscriber.channels.filter(({ droppedThrough }) => droppedThrough > cursor).map(({ key }) => key);
     const name = `${cursor}\n${keys.join("\n")}`;
     const known = this.#pages.get(name);
-    const wanted = known ?? { name, keys, cursor, readers: new Set(), loaded: undefined };
-    this.#waiting.set(reader, wanted);
-    wanted.readers.add(reader);
-    if (wanted.loaded) queueMicrotask(() => this.#give(wanted));
+    const request = known ?? { name, keys, cursor, subscribers: new Set(), loaded: undefined };
+    this.#waiting.set(subscriber, request);
+    request.subscribers.add(subscriber);
+    if (request.loaded) queueMicrotask(() => this.#deliver(request));
     if (known) return;
-    this.#pages.set(name, wanted);
-    this.#load([wanted]);
+    this.#pages.set(name, request);
+    this.#load([request]);
   }
 
-  /** It does not want it any more, or not now. */
-  cancel(reader: LogReader): void {
-    const wanted = this.#waiting.get(reader);
-    if (!wanted) return;
-    this.#waiting.delete(reader);
-    wanted.readers.delete(reader);
+  /** The subscriber no longer waits. */
+  cancel(subscriber: Subscriber): void {
+    const request = this.#waiting.get(subscriber);
+    if (!request) return;
+    this.#waiting.delete(subscriber);
+    request.subscribers.delete(subscriber);
     if (this.#waiting.size > 0) return;
     this.#cancelRetry?.();
     this.#cancelRetry = undefined;
   }
 
-  /** The log has begun anew: nothing that was read is of use. */
+  /** The log was replaced: loaded pages are of no use. */
   clear(): void {
     this.#pages.clear();
     this.#queue.length = 0;
@@ -96,62 +99,64 @@ export class HistoryLoader {
 
   #load(more: readonly PageRequest[]): void {
     this.#queue.push(...more);
-    while (this.#loading < AT_ONCE) {
-      const wanted = this.#queue.shift();
-      if (!wanted) break;
-      if (wanted.readers.size > 0) void this.#loadOne(wanted);
-      else this.#pages.delete(wanted.name);
+    while (this.#loading < MAX_CONCURRENT) {
+      const request = this.#queue.shift();
+      if (!request) break;
+      if (request.subscribers.size > 0) void this.#loadOne(request);
+      else this.#pages.delete(request.name);
     }
   }
 
-  async #loadOne(wanted: PageRequest): Promise<void> {
+  async #loadOne(request: PageRequest): Promise<void> {
     const log = this.#home.log;
-    const { name, keys, cursor } = wanted;
+    const { name, keys, cursor } = request;
     this.#loading++;
     try {
       const page = await this.#read(keys, cursor);
       if (log !== this.#home.log) return;
-      // Nobody would come further, and ask at once for the same.
+      // A page without progress would be requested again at once.
       if (page.epoch !== log.epoch || Math.min(page.through, log.head) <= cursor)
-        throw new Error(`Engine gave a page that ends at ${page.epoch}-${page.through}, of ${log.id(cursor)}.`);
-      wanted.loaded = loadedOf(log, keys, page);
+        throw new Error(
+          `Reading history: the engine returned a page that ends at ${page.epoch}-${page.through} for the cursor ${log.id(cursor)}.`,
+        );
+      request.loaded = loadedOf(log, keys, page);
       for (const [oldest, { loaded }] of this.#pages) {
-        if (this.#pages.size <= RECENT) break;
+        if (this.#pages.size <= RECENT_PAGES) break;
         if (loaded) this.#pages.delete(oldest);
       }
-      this.#give(wanted);
+      this.#deliver(request);
     } catch (error) {
       if (log !== this.#home.log) return;
       this.#pages.delete(name);
       this.#home.onError(error);
-      if (this.#waiting.size > 0) this.#cancelRetry ??= after(RETRY + jitter(RETRY), () => this.#retry(), true);
+      if (this.#waiting.size > 0) this.#cancelRetry ??= after(RETRY_MS + jitter(RETRY_MS), () => this.#retry(), true);
     } finally {
       this.#loading--;
       this.#load([]);
     }
   }
 
-  /** Asks again for those whose page could not be read. */
+  /** Requests the pages again that could not be read. */
   #retry(): void {
     this.#cancelRetry = undefined;
-    const readers = [...this.#waiting].filter(([, wanted]) => this.#pages.get(wanted.name) !== wanted);
-    for (const [reader] of readers) this.cancel(reader);
-    for (const [reader] of readers) this.request(reader);
+    const subscribers = [...this.#waiting].filter(([, request]) => this.#pages.get(request.name) !== request);
+    for (const [subscriber] of subscribers) this.cancel(subscriber);
+    for (const [subscriber] of subscribers) this.request(subscriber);
   }
 
-  #give({ readers, loaded }: PageRequest): void {
+  #deliver({ subscribers, loaded }: PageRequest): void {
     if (!loaded) return;
     const { channels, through } = loaded;
-    // What is beyond the head comes from the log, in its turn.
+    // Events beyond the head come from the log, in their turn.
     const limit = Math.min(through, this.#home.log.head);
-    for (const reader of [...readers]) {
-      if (!readers.has(reader)) continue;
-      this.cancel(reader);
-      const own = reader.channels.map((channel) => channels.get(channel.key) ?? channel);
-      // Something is missing meanwhile that was here when this was asked for.
-      const isWhole = own.every((channel) => channel.droppedThrough <= reader.cursor || channels.has(channel.key));
-      if (isWhole) this.#home.deliverHistory(reader, { channels: own, limit });
-      else this.request(reader);
+    for (const subscriber of [...subscribers]) {
+      if (!subscribers.has(subscriber)) continue;
+      this.cancel(subscriber);
+      const own = subscriber.channels.map((channel) => channels.get(channel.key) ?? channel);
+      // A channel that was complete when the page was requested may have lost events since.
+      const isWhole = own.every((channel) => channel.droppedThrough <= subscriber.cursor || channels.has(channel.key));
+      if (isWhole) this.#home.deliverHistory(subscriber, { channels: own, limit });
+      else this.request(subscriber);
     }
   }
 }

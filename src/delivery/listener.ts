@@ -1,55 +1,57 @@
+// The async iterator behind `broker.listen()`: a subscriber inside the process.
+
 import { after } from "../base/runtime.ts";
-import type { EngineSession } from "../engine/engine.ts";
 import { COMMON, publicName } from "../event/channel-key.ts";
-import { parseEvent } from "../event/event.ts";
 import type { Position } from "../event/position.ts";
+import { parseEvent } from "../event/sse-format.ts";
 import { type Batch, type Item, isGap, type LogReader } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import type { HistoryBounds, ResumePoint } from "../log/resume.ts";
-import type { Fanout, Subscriber } from "./fanout.ts";
+import type { Fanout } from "./fanout.ts";
 import type { FanoutGroup } from "./fanout-group.ts";
+import type { Subscriber } from "./subscriber.ts";
 
-/** An event, as it was published, with its position. */
+/** A published event with its position. */
 export interface ListenedEvent {
   readonly type: "event";
   readonly id: string;
   readonly event?: string;
   readonly data: string;
-  /** The channels it was published to; none for what is broadcast to all. */
+  /** The channels it was published to; empty for an event to every client. */
   readonly channels: readonly string[];
 }
 
-/** Events that the log does not hold any more, or that it never held. */
+/** Events that the log no longer holds, or never held. */
 export interface ListenedGap {
   readonly type: "gap";
   readonly id: string;
   readonly channels: readonly string[];
-  /** Where it begins, exclusive; `null` if that is not known here. */
+  /** The position after which events are missing; `null` if this process does not know it. */
   readonly after: string | null;
   readonly through: string;
 }
 
 export type Listened = ListenedEvent | ListenedGap;
 
-/** What a listener needs of its broker. */
+/** The broker of a listener. */
 export interface ListenerHost {
   readonly fanout: Fanout;
-  readonly session: EngineSession;
-  /** What is kept elsewhere for who starts as this listener does. */
+  /** Returns the store's history bounds for this listener's start, if the start needs them. */
   historyBounds(): Promise<HistoryBounds> | undefined;
-  resolveResumePoint(channels: readonly ChannelLog[], survey: HistoryBounds | undefined): ResumePoint;
+  resolveResumePoint(channels: readonly ChannelLog[], bounds: HistoryBounds | undefined): ResumePoint;
   isClosed(): boolean;
 }
 
-/** Milliseconds until an engine that is away is asked again. */
-const RETRY = 250;
+/** Milliseconds before a failed request to the engine is tried again. */
+const RETRY_MS = 250;
 
 /**
- * A cursor like any client's, read by `for await`. It is subscribed only while somebody waits for what is next, so one that is
- * left behind costs nothing and holds nothing.
+ * A cursor like a connection's, read by `for await`. It is subscribed only while `next()` waits, so a listener that is left behind costs
+ * nothing and holds nothing.
  */
 export class Listener implements Subscriber, AsyncIterableIterator<Listened, undefined> {
+  readonly kind = "listener";
   channels: readonly ChannelLog[] = [];
   cursor = 0;
   missingRanges: LogReader["missingRanges"];
@@ -58,24 +60,24 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   group: FanoutGroup | undefined;
   live = false;
 
-  readonly #home: ListenerHost;
+  readonly #host: ListenerHost;
   readonly #keys: readonly string[];
-  /** The log that its cursor is of; none before it has one. */
+  /** The log that the cursor belongs to; `undefined` before the start is resolved. */
   #log: Log | undefined;
-  #joining = false;
+  #isJoining = false;
   #cancelRetry: (() => void) | undefined;
   #isSubscribed = false;
   #items: Listened[] = [];
-  #serving = false;
+  #isServing = false;
   #waiting: ((result: IteratorResult<Listened, undefined>) => void)[] = [];
-  #ended = false;
+  #isEnded = false;
   #signal: AbortSignal | undefined;
   readonly #abort = (): void => this.end();
 
-  constructor(home: ListenerHost, keys: readonly string[], signal: AbortSignal | undefined) {
-    this.#home = home;
+  constructor(host: ListenerHost, keys: readonly string[], signal: AbortSignal | undefined) {
+    this.#host = host;
     this.#keys = keys;
-    if (home.session.head) this.#start();
+    if (host.fanout.session.head) this.#start();
     else this.#begin();
     if (signal?.aborted) this.end();
     else signal?.addEventListener("abort", this.#abort);
@@ -98,48 +100,50 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     return Promise.resolve({ done: true, value: undefined });
   }
 
-  /** Ends at once, also for those who wait. */
+  /** Ends at once, also for calls of `next()` that wait. */
   end(): void {
-    this.#ended = true;
+    this.#isEnded = true;
     this.#items = [];
-    this.finish();
+    this.onFanoutClosed();
   }
 
-  finish(): void {
-    this.#home.fanout.waitingForEngine.delete(this);
+  onFanoutClosed(): void {
+    this.#host.fanout.waitingForEngine.delete(this);
     this.#cancelRetry?.();
     this.#serve();
   }
 
   onLogReplaced(): void {
-    this.#log = this.#home.fanout.log;
+    this.#log = this.#host.fanout.log;
   }
 
   receive(batch: Batch): boolean {
-    for (const item of batch.items) this.#items.push(this.#show(item));
+    for (const item of batch.items) this.#items.push(this.#toListened(item));
     this.#serve();
     return true;
   }
 
-  /** Where the log is at the call is asked at the call: where it is kept elsewhere, what this process has of it may be behind. */
+  /** Asks the store for its head at the time of the call, because what this process holds may be behind. */
   #start(): void {
-    const { session, fanout } = this.#home;
+    const { fanout } = this.#host;
+    const { session } = fanout;
     fanout.waitingForEngine.add(this);
     if (session.head) void this.#startAt(session.head());
   }
 
-  async #startAt(newest: Promise<Position>): Promise<void> {
-    const { session, fanout } = this.#home;
+  async #startAt(head: Promise<Position>): Promise<void> {
+    const { fanout } = this.#host;
+    const { session } = fanout;
     try {
-      const { epoch, seq } = await newest;
+      const { epoch, seq } = await head;
       await session.subscribe?.(this.#keys);
       try {
-        const survey = await this.#home.historyBounds();
-        if (this.#ended) return;
-        // Where no log was yet, it is at its beginning.
-        if ((survey?.epoch || epoch || fanout.log.epoch) !== fanout.log.epoch)
-          throw new Error("Listening: the log began anew meanwhile.");
-        this.#begin(survey, Math.min(seq, fanout.log.head));
+        const bounds = await this.#host.historyBounds();
+        if (this.#isEnded) return;
+        // Without a log, the listener starts at the beginning of the first one.
+        if ((bounds?.epoch || epoch || fanout.log.epoch) !== fanout.log.epoch)
+          throw new Error("listen(): the log was replaced while the listener started; it starts again.");
+        this.#begin(bounds, Math.min(seq, fanout.log.head));
       } finally {
         session.unsubscribe?.(this.#keys);
       }
@@ -150,51 +154,52 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     }
   }
 
-  /** The engine refused something. */
+  /** Reports a failure of the engine, and tries the task again later. */
   #tryLater(error: unknown, task: () => void): void {
-    const { fanout, isClosed } = this.#home;
+    const { fanout, isClosed } = this.#host;
     fanout.onError(error);
-    if (this.#ended || isClosed()) this.finish();
-    else this.#cancelRetry = after(RETRY, task, true);
+    if (this.#isEnded || isClosed()) this.onFanoutClosed();
+    else this.#cancelRetry = after(RETRY_MS, task, true);
   }
 
-  #begin(survey?: HistoryBounds, newest?: number): void {
-    const { fanout, resolveResumePoint } = this.#home;
+  #begin(bounds?: HistoryBounds, head?: number): void {
+    const { fanout, resolveResumePoint } = this.#host;
     this.channels = fanout.subscribe(this, this.#keys);
-    const { cursor, missingRanges, gaps = [], isLive } = resolveResumePoint(this.channels, survey);
+    const { cursor, missingRanges, gaps = [], isLive } = resolveResumePoint(this.channels, bounds);
     fanout.unsubscribe(this);
     this.channels = [];
     this.#log = fanout.log;
-    this.cursor = isLive && newest !== undefined ? newest : cursor;
+    this.cursor = isLive && head !== undefined ? head : cursor;
     this.missingRanges = missingRanges;
-    this.#items.push(...gaps.map((gap) => this.#show(gap)));
+    this.#items.push(...gaps.map((gap) => this.#toListened(gap)));
   }
 
   #serve(): void {
-    if (this.#serving) return;
-    this.#serving = true;
+    if (this.#isServing) return;
+    this.#isServing = true;
     while (this.#waiting.length > 0) {
-      if (this.#items.length === 0 && !this.#ended && this.#log && this.#join()) this.#home.fanout.requestNext(this);
+      if (this.#items.length === 0 && !this.#isEnded && this.#log && this.#join()) this.#host.fanout.requestNext(this);
       const item = this.#items.shift();
-      if (!item && !this.#ended && !this.#home.isClosed()) break;
-      if (!item) this.#ended = true;
+      if (!item && !this.#isEnded && !this.#host.isClosed()) break;
+      if (!item) this.#isEnded = true;
       this.#waiting.shift()?.(item ? { done: false, value: item } : { done: true, value: undefined });
     }
-    this.#serving = false;
+    this.#isServing = false;
     if (this.#waiting.length === 0) this.#leave();
-    if (this.#ended) this.#signal?.removeEventListener("abort", this.#abort);
+    if (this.#isEnded) this.#signal?.removeEventListener("abort", this.#abort);
   }
 
-  /** Whether it reads its channels now; if not, it will. */
+  /** Subscribes to the channels. Returns whether they can be read now; if not, `#serve` is called later. */
   #join(): boolean {
-    const { fanout, session } = this.#home;
+    const { fanout } = this.#host;
+    const { session } = fanout;
     if (this.channels.length > 0) return true;
-    if (this.#joining) return false;
+    if (this.#isJoining) return false;
     if (!this.#isSubscribed) {
       const subscribed = session.subscribe?.(this.#keys);
       this.#isSubscribed = subscribed === undefined;
       if (subscribed !== undefined) {
-        this.#joining = true;
+        this.#isJoining = true;
         fanout.waitingForEngine.add(this);
         void subscribed.then(
           () => this.#joined(true),
@@ -204,16 +209,16 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
       }
     }
     this.channels = fanout.subscribe(this, this.#keys);
-    // The log began anew while it read nothing.
+    // The log was replaced while nothing was read.
     if (this.#log && this.#log !== fanout.log) fanout.moveToNewLog(this);
     return true;
   }
 
   #joined(isSubscribed: boolean, error?: unknown): void {
-    this.#joining = false;
+    this.#isJoining = false;
     this.#isSubscribed = isSubscribed;
     if (isSubscribed) {
-      this.#home.fanout.waitingForEngine.delete(this);
+      this.#host.fanout.waitingForEngine.delete(this);
       this.#serve();
     } else {
       this.#tryLater(error, () => this.#serve());
@@ -221,7 +226,8 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   }
 
   #leave(): void {
-    const { fanout, session } = this.#home;
+    const { fanout } = this.#host;
+    const { session } = fanout;
     this.live = false;
     fanout.unsubscribe(this);
     this.channels = [];
@@ -229,8 +235,8 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     this.#isSubscribed = false;
   }
 
-  #show(item: Item): Listened {
-    const { log } = this.#home.fanout;
+  #toListened(item: Item): Listened {
+    const { log } = this.#host.fanout;
     if (!isGap(item))
       return {
         type: "event",

@@ -1,56 +1,62 @@
+// The contract between a broker and the place that keeps its events. One contract joins history and fan-out, so that there is no
+// seam between them. `fanwire/engine/testing` holds every MUST below as a case with a stable id.
 import type { ExpiringMap } from "../base/expiring-map.ts";
-import type { HistoryLoader, HistoryLoaderHost } from "../delivery/history-loader.ts";
 import type { Position } from "../event/position.ts";
-import type { EngineListener, Log } from "../log/log.ts";
+import type { Log, LogListener } from "../log/log.ts";
 import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
-import type { Presence, PresenceResult, ReplayPage } from "../shared-log/shared-log.ts";
 
 /**
- * Where events get their position and are kept. One contract joins history and fan-out, so that there is no seam between them.
+ * Assigns positions to events and keeps them.
  *
  * An engine
- * - MUST give positions in one total order and MUST keep the order of the calls of one process;
- * - MUST call `follower.appended` for every event of a subscribed channel, in order, before the publisher is told;
- * - MUST NOT let `log.head` pass an event of a subscribed channel that the follower was not told of, by `appended` or `missed`: readers are
- *   taken to be where the head is;
- * - MUST NOT give a position of one epoch twice, and MUST begin a new epoch where it cannot prove that the log continues;
- * - MUST reject at once, and not retry, what it cannot append; a `BrokerError` is passed on to the publisher as it is;
- * - MAY forget what retention does not keep. What it forgets it MUST count in `Channel.dropped`.
+ * - MUST assign positions in one total order and MUST keep the order of the calls of one process;
+ * - MUST call `listener.onAppended` for every event of a subscribed channel, in order, before it answers the publisher;
+ * - MUST NOT let `log.head` pass an event of a subscribed channel that was not reported to the listener by `onAppended` or `onMissed`,
+ *   because the broker assumes that every subscriber has read up to the head;
+ * - MUST NOT assign a position of one epoch twice, and MUST begin a new epoch when it cannot prove that the log continues;
+ * - MUST reject at once, without a retry, an event that it cannot append; the publisher receives a `BrokerError` unchanged;
+ * - MAY drop events that retention no longer keeps. It MUST count a dropped event in `ChannelLog.droppedThrough`.
  */
 export interface Engine {
-  /** Joins a follower. Called at the broker's first use, never at module scope. Several followers may share one engine. */
-  open(follower: EngineListener): EngineSession;
+  /** Connects a listener. The broker calls this at its first use, never at module scope. Several listeners may share one engine. */
+  open(listener: EngineListener): EngineSession;
 }
 
-/** What became of an append: where the event is. */
+/** Receives the events of an engine for one broker. No method may throw. */
+export interface EngineListener extends LogListener {
+  /** The session continues with another log in a new epoch. The new log already has the records of all subscribed channels. */
+  onLogReplaced?(log: Log): void;
+  /**
+   * Events of a channel did not arrive although they should have; the log has counted them as dropped. The missing events lie after the
+   * position `after`, up to `through`. Later events of other channels may have been delivered already. `through` is never beyond the head.
+   */
+  onMissed?(key: string, after: number, through: number): void;
+  /** Another process asks this one to act on its connections. */
+  onCommand?(command: PeerCommand): void;
+  /** Background work failed. */
+  onError?(error: unknown): void;
+}
+
+/** The answer to an append: the position of the event. */
 export interface AppendResult extends Position {
-  /** Nothing was appended: an event with this key was before, at this position. */
+  /** `true` if nothing was appended, because an event with this idempotency key is already at this position. */
   readonly repeated: boolean;
 }
 
-/** The clients of all processes that share a log. All of it is a matter of leases: what is known of a process that died is over some time later. */
-export interface PresenceStore {
-  /** Makes a connection known, unless its id is barred or, with `"reject"`, taken by the same subject. With `"replace"` others are told to end theirs. Should this process die, it lingers. */
-  enter(presence: Presence, rule: "allow" | "reject" | "replace", linger: number): Promise<PresenceResult>;
-  /** It is over; its id can be written to for `linger` milliseconds. */
-  leave(presence: Presence, linger: number): void;
-  isBarred(clientId: string): Promise<boolean>;
-  /** Bars an id for so many milliseconds, has the other processes end its connections, and answers how many those were. */
-  disconnect(clientId: string, barFor: number): Promise<number>;
-}
-
-/** What one broker has of an engine. */
+/** One broker's access to an engine. */
 export interface EngineSession {
-  /** What this process holds of the log. */
+  /** The part of the log that this process holds. */
   readonly log: Log;
   /** `down` while nothing can be appended. @default "up" */
   readonly state?: "up" | "down";
   /**
-   * Appends an event to the channels of `keys`. `text` is its wire form without an id. The answer is not a promise where the engine is
-   * done at once. With a `nonce` the event is appended once within a window that the engine states; a nonce that comes back with another
-   * event MUST be refused with `key-reused`. MUST reject with `engine-down` what was not appended because the engine is away, and with
-   * `publish-outcome-unknown` what may have been. An event for a `recipient` that is not known to `presences` MUST be refused with
-   * `unknown-client`; where there are none, the broker has asked itself.
+   * Appends an event to the channels of `keys`. `text` is the event's wire form without an id. Returns a promise only if the engine needs
+   * one.
+   *
+   * With an `idempotencyKey`, MUST append the event once within a window that the engine documents, and MUST refuse another event with the
+   * same key as `key-reused`. MUST reject with `engine-down` when nothing was appended because the engine is away, and with
+   * `publish-outcome-unknown` when the event may have been appended. MUST refuse an event for a `recipient` that `presence` does not know as
+   * `unknown-client`; without `presence` the broker has already checked.
    */
   append(
     keys: readonly string[],
@@ -59,30 +65,83 @@ export interface EngineSession {
     recipient?: string,
   ): AppendResult | Promise<AppendResult>;
   /**
-   * MUST NOT resolve before every later event of these channels is certain to come to `follower.appended`. Counted: each call is
-   * taken back by one of `unsubscribe`, unless it rejects. Both are absent where every follower is told of every event.
+   * Subscribes to channels. MUST NOT resolve before every later event of these channels is certain to reach `onAppended`. Calls are counted:
+   * each one is undone by one `unsubscribe`, unless it rejects. Both methods are absent if every listener receives every event.
    */
   subscribe?(keys: readonly string[]): Promise<void> | undefined;
   unsubscribe?(keys: readonly string[]): void;
   /**
-   * What is kept of these channels after a position of the log, in order, with what is needed to tell a gap: at least one event if there is one, and
-   * everything up to the page's end. Absent where `log` holds all that is kept. Where it does not, `Channel.dropped` counts what this process
-   * does not hold as well.
+   * Reads the retained events of these channels after a position, in order, with the facts needed to detect a gap: at least one event if
+   * there is one, and every event up to the end of the page. Absent if `log` holds everything that is retained. If present,
+   * `ChannelLog.droppedThrough` also counts events that this process does not hold.
    */
   read?(keys: readonly string[], after: number): Promise<ReplayPage>;
-  /** Has pages read for a broker's clients. Present if `read` is. */
-  pages?(home: HistoryLoaderHost): HistoryLoader;
-  /** What is kept of these channels, for who starts after a position. Present if `read` is. */
-  historyBounds?(keys: readonly string[], from: number, max: MaxReplay): Promise<HistoryBounds>;
-  /** The position of the newest event of all. Present if `read` is. */
+  /** Returns the bounds of what is retained of these channels, for a subscriber that starts after a position. Present if `read` is. */
+  historyBounds?(keys: readonly string[], after: number, max: MaxReplay): Promise<HistoryBounds>;
+  /** Returns the position of the newest event of all channels. Present if `read` is. */
   head?(): Promise<Position>;
-  /** The clients of all processes. Absent where there is one. */
+  /** The connections of all processes. Absent if there is only one process. */
   readonly presence?: PresenceStore;
   /**
-   * Has the names that the broker remembers for a while outlive the process: it fills `deadlines` with what was remembered under `kind`, and
-   * keeps what is added to it. Absent where nothing outlives the process.
+   * Makes names that the broker remembers for a while outlive the process. Fills `names` with the stored entries of `kind`, and stores what
+   * is added later. Absent if nothing outlives the process.
    */
-  persistNames?(kind: "barred" | "lingering", deadlines: ExpiringMap): void;
-  /** Leaves the engine; nothing is called any more. What was entered lingers for so many milliseconds. */
-  close(linger?: number): void;
+  persistNames?(kind: "barred" | "lingering", names: ExpiringMap): void;
+  /** Disconnects the listener; nothing is called after this. Client ids of open connections linger for `lingerMs` milliseconds. */
+  close(lingerMs?: number): void;
+}
+
+/** A part of the log, for some channels. */
+export interface ReplayPage {
+  readonly epoch: string;
+  /** Events in order of position, each once. */
+  readonly records: readonly StoredEvent[];
+  /** The page has every retained event of these channels up to this position. It is the head, unless the page was cut. */
+  readonly through: number;
+  /** For each channel, in the order of the request: the last position that is no longer retained, or 0. */
+  readonly droppedThrough: readonly number[];
+}
+
+/** An event as the store keeps it. */
+export interface StoredEvent {
+  readonly seq: number;
+  readonly keys: readonly string[];
+  readonly text: string;
+}
+
+/** One connection, as all processes know it. */
+export interface Presence {
+  readonly clientId: string;
+  readonly subject: string | undefined;
+}
+
+/** Whether a connection was registered. A store that counts registrations returns the number. */
+export type PresenceResult = "entered" | "barred" | "taken" | number;
+
+/**
+ * The connections of all processes that share a log. Entries are leases: entries of a process that died expire.
+ */
+export interface PresenceStore {
+  /**
+   * Registers a connection, unless its client id is barred or, with `"reject"`, the same subject already uses it. With `"replace"` other
+   * processes receive a command to end their connections. If this process dies, the client id lingers for `lingerMs` milliseconds.
+   */
+  enter(presence: Presence, rule: "allow" | "reject" | "replace", lingerMs: number): Promise<PresenceResult>;
+  /** Removes a connection. Its client id still accepts events for `lingerMs` milliseconds. */
+  leave(presence: Presence, lingerMs: number): void;
+  isBarred(clientId: string): Promise<boolean>;
+  /** Bars a client id for `barMs` milliseconds and ends its connections in the other processes. Returns how many those were. */
+  disconnect(clientId: string, barMs: number): Promise<number>;
+}
+
+/** A command that another process sends to all brokers of a log. */
+export interface PeerCommand {
+  readonly type: "disconnect" | "replace";
+  readonly clientId: string;
+  /** With `"replace"`: only connections of this subject are replaced. */
+  readonly subject: string | undefined;
+  /** With `"disconnect"`: milliseconds for which the client id is barred. */
+  readonly barFor: number;
+  /** When the command was given, in the store's count: connections that entered later are not affected. */
+  readonly at?: number;
 }

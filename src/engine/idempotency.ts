@@ -6,11 +6,11 @@ import type { AppendResult } from "./engine.ts";
 /** The keys of events that were appended not long ago: where each event is, and what tells it from another. */
 export type SeenEvents = ExpiringMap<{ readonly seq: number; readonly print: string }>;
 
-/** Appends what was not appended under this key within `keyWindow` milliseconds. @throws {@link BrokerError} `key-reused` */
+/** Appends what was not appended under this key within `idempotencyWindow` milliseconds. @throws {@link BrokerError} `key-reused` */
 export function appendOnce(
   epoch: string,
   known: SeenEvents,
-  keyWindow: number,
+  idempotencyWindow: number,
   keys: readonly string[],
   text: string,
   idempotencyKey: string | undefined,
@@ -23,7 +23,7 @@ export function appendOnce(
     throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
   if (before) return { epoch, seq: before.seq, repeated: true };
   const seq = append();
-  known.set(idempotencyKey, keyWindow, { seq, print }, publisherOf(idempotencyKey));
+  known.set(idempotencyKey, idempotencyWindow, { seq, print }, publisherOf(idempotencyKey));
   return { epoch, seq, repeated: false };
 }
 

@@ -3,8 +3,8 @@ import { ExpiringMap } from "../base/expiring-map.ts";
 import { randomName } from "../base/random.ts";
 import { onWorkers } from "../base/runtime.ts";
 import { checkNumbers } from "../base/validate.ts";
-import { type EngineListener, Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
-import type { Engine, EngineSession } from "./engine.ts";
+import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import type { Engine, EngineListener, EngineSession } from "./engine.ts";
 import { appendOnce, type SeenEvents } from "./idempotency.ts";
 
 /** Options of {@link memoryEngine}. */
@@ -16,7 +16,7 @@ export interface MemoryEngineOptions extends LogOptions {
    * the oldest of the subject that has the most are forgotten. 0 remembers none.
    * @default 300_000
    */
-  readonly keyWindow?: number;
+  readonly idempotencyWindow?: number;
 }
 
 /**
@@ -25,9 +25,13 @@ export interface MemoryEngineOptions extends LogOptions {
  *
  * @throws {@link BrokerError} `engine-refused` on Workers outside of a Durable Object.
  */
-export function memoryEngine({ durableObject, keyWindow = 300_000, ...rest }: MemoryEngineOptions = {}): Engine {
+export function memoryEngine({
+  durableObject,
+  idempotencyWindow = 300_000,
+  ...rest
+}: MemoryEngineOptions = {}): Engine {
   const bounds = resolveLogOptions("memoryEngine()", rest);
-  checkNumbers("memoryEngine()", { keyWindow }, 0);
+  checkNumbers("memoryEngine()", { idempotencyWindow }, 0);
   if (onWorkers() && !durableObject) {
     throw new BrokerError(
       "engine-refused",
@@ -46,7 +50,7 @@ export function memoryEngine({ durableObject, keyWindow = 300_000, ...rest }: Me
       return {
         log: opened,
         append: (keys, text, nonce) =>
-          appendOnce(opened.epoch, known, keyWindow, keys, text, nonce, () => opened.append(keys, text).seq),
+          appendOnce(opened.epoch, known, idempotencyWindow, keys, text, nonce, () => opened.append(keys, text).seq),
         close: () => void opened.listeners.delete(follower),
       };
     },

@@ -1,127 +1,62 @@
-import { BrokerError, type ErrorCode, quote, unauthorized } from "../base/errors.ts";
-import { after, now } from "../base/runtime.ts";
+// What `authorize` receives and returns, and how a grant is applied to a request.
+import { BrokerError, quote, unauthorized } from "../base/errors.ts";
 import { withDefaults } from "../base/validate.ts";
-import type { NameRules } from "../event/channel-key.ts";
+import type { NameRules } from "../event/name-rules.ts";
 
-/** What a request asks for. Names are checked already, the body was not touched. */
+/** The access that a request asks for. Its names are checked; the body has not been read. */
 export interface AccessRequest {
   readonly request: Request;
-  /** What the runtime passed beside the request, such as Bun's server or the bindings of Workers. */
+  /** The second argument of the fetch handler, such as Bun's server or the bindings of Workers. */
   readonly context: unknown;
-  /** `authorize` is asked for both: who may read need not be one who may publish. */
+  /** `authorize` decides about both: a client that may read need not be one that may publish. */
   readonly action: "connect" | "publish";
-  /** The channels that are asked for. To publish with none, and no client id, is to publish to everybody. */
+  /** The requested channels. A publish with no channel and no client id is for every client. */
   readonly channels: readonly string[];
-  /** The client that it wants to be, or to publish to. */
+  /** The client id to connect with, or to publish to. */
   readonly clientId: string | undefined;
   /**
-   * Aborted when the answer is not waited for any more: the deadline is over, the client left, or the broker closed. Heed it: `maxPending`
-   * counts those that are waited for.
+   * Aborted when nobody waits for the answer any more: the deadline passed, the client left, or the broker closed. Pass it on to what you
+   * call, because a request counts for `maxPending` only while it is waited for.
    */
   readonly signal: AbortSignal;
 }
 
-/** What is allowed, and nothing else is: a channel or a client id that was asked for and is not in it is answered 403. */
+/** The access that is allowed. A requested channel or client id that it does not list is answered 403. */
 export interface Grant {
-  /** Who it is. `maxClientsPerSubject` counts by it, `duplicateIds` acts only inside it, `Idempotency-Key` holds for it alone. */
+  /** The person or program. `maxClientsPerSubject` counts by it, `duplicateIds` acts within it, and `Idempotency-Key` is separate for each. */
   readonly subject?: string | undefined;
-  /** The client id. Without one, a client gets a random id, and an event cannot be for a single client. */
+  /** The client id. Without one, a connection gets a random id, and a publish cannot be for one client. */
   readonly clientId?: string | undefined;
-  /** The whole list of channels. A client that asked for none reads all of them; none means what goes to everybody, and the own inbox. */
+  /**
+   * All channels that are allowed. A connection that requests none reads all of them. Without channels it reads events for every client, and its
+   * own inbox.
+   */
   readonly channels?: readonly string[] | undefined;
-  /** Whether an event may be for everybody. @default false */
+  /** Whether a publish may be for every client. @default false */
   readonly everybody?: boolean | undefined;
-  /** When the stream ends; a `Date` or epoch milliseconds. */
+  /** When the stream ends: a `Date`, or epoch milliseconds. @default never */
   readonly expiresAt?: Date | number | undefined;
 }
 
-/** `true`: exactly what was asked for. `false`: 403. A `Response` is the answer itself. */
+/** `true` allows exactly what was requested. `false` is answered 403. A `Response` is the answer itself. */
 export type AuthorizeResult = boolean | Grant | Response;
 
 /**
- * Decides who may read and publish what. It may throw a {@link BrokerError}, such as `unauthorized`, or `authorize-unavailable` where it cannot
- * tell now (who asked is told to come back). What else it throws, or an answer that is no verdict, is answered 500. That, and
- * `authorize-unavailable`, goes to `onError`.
+ * Decides who may read and publish what. It may throw a {@link BrokerError}, such as `unauthorized`, or `authorize-unavailable` if it cannot
+ * decide now (the client is told to come back). Any other error, and a result of another type, is answered 500. Those errors, and
+ * `authorize-unavailable`, go to `onError`.
  */
-export type Authorize = (attempt: AccessRequest) => AuthorizeResult | Promise<AuthorizeResult>;
+export type Authorize = (access: AccessRequest) => AuthorizeResult | Promise<AuthorizeResult>;
 
-/** What a request may have, names resolved. */
+/** The access that a request is given. */
 export interface ResolvedGrant {
   readonly subject?: string | undefined;
   readonly clientId: string | undefined;
   readonly channels: readonly string[];
-  /** Epoch milliseconds; `Infinity` for ever. */
+  /** Epoch milliseconds, or `Infinity`. */
   readonly expiresAt: number;
-  /** It was let in by `publishToken`. */
+  /** The request presented `publishToken`. */
   readonly byToken?: boolean;
-}
-
-/** Asks the application, so many at a time and each for so long. */
-export class AuthorizeQueue {
-  readonly #most: number;
-  readonly #deadline: number;
-  /** How to give up each request that waits for an answer, and since when it does. */
-  readonly #waiting = new Map<() => void, number>();
-  #closed = false;
-
-  constructor(most: number, deadline: number) {
-    this.#most = most;
-    this.#deadline = deadline;
-  }
-
-  /** Requests that wait for an answer. */
-  get pending(): number {
-    return this.#waiting.size;
-  }
-
-  /** @throws {@link BrokerError} `at-capacity`, `authorize-timeout`, `client-left`, and what `authorize` throws. */
-  async run(authorize: Authorize, wish: Omit<AccessRequest, "signal">): Promise<AuthorizeResult> {
-    const { signal } = wish.request;
-    if (this.#closed) throw new BrokerError("closed", "Refused: the broker is closed.");
-    if (this.pending >= this.#most) this.#forget();
-    if (this.pending >= this.#most)
-      throw new BrokerError("at-capacity", "Refused: too many requests are being decided.");
-    const abort = new AbortController();
-    let release = (): void => undefined;
-    try {
-      const given = new Promise<never>((_, reject) => {
-        const giveUp = (code: ErrorCode, message: string): void => {
-          reject(new BrokerError(code, message));
-          abort.abort();
-        };
-        const leave = (): void => giveUp("client-left", "Refused: the client has left.");
-        const close = (): void => giveUp("closed", "Refused: the broker is closing.");
-        const cancel = after(this.#deadline, () => giveUp("authorize-timeout", "Refused: the decision took too long."));
-        signal.addEventListener("abort", leave);
-        this.#waiting.set(close, now());
-        release = () => {
-          cancel();
-          signal.removeEventListener("abort", leave);
-          this.#waiting.delete(close);
-        };
-        if (signal.aborted) leave();
-      });
-      // Where authorize throws at once, nobody else looks at it.
-      given.catch(() => undefined);
-      return await Promise.race([given, authorize({ ...wish, signal: abort.signal })]);
-    } finally {
-      release();
-    }
-  }
-
-  /** Forgets those that are long over. A Worker may be ended with its request, and its code is not told. */
-  #forget(): void {
-    for (const [close, since] of this.#waiting) {
-      if (now() - since < this.#deadline * 2) return;
-      this.#waiting.delete(close);
-    }
-  }
-
-  /** Waits for no answer any more. */
-  close(): void {
-    this.#closed = true;
-    for (const close of this.#waiting.keys()) close();
-  }
 }
 
 /**

@@ -1,5 +1,5 @@
 import { BrokerError } from "../base/errors.ts";
-import { textDecoder } from "../event/event.ts";
+import { textDecoder } from "../event/sse-format.ts";
 
 /**
  * The text of a request's body, of at most `limit` bytes. Byte order marks at its beginning are no part of it: most runtimes take one

@@ -85,30 +85,3 @@ function isOrigin(origin: unknown): boolean {
     return false;
   }
 }
-
-/**
- * Whether a page of another origin may have made a browser send this: it sends cookies and passwords by itself. Only `Sec-Fetch-Site` and
- * `Origin` can tell. `strict`: one with a cookie and neither of them is not trusted, and one that no page made is not what is expected.
- */
-export function isForgedRequest({ url, headers }: Request, cors: Cors | undefined, strict: boolean): boolean {
-  const authorization = headers.get("authorization");
-  if (/^Bearer /i.test(authorization ?? "") || !(authorization || headers.has("cookie"))) return false;
-  const origin = headers.get("origin");
-  if (cors?.trusts(origin)) return false;
-  const site = headers.get("sec-fetch-site");
-  if (site !== null) return site !== "same-origin" && (strict || site !== "none");
-  if (origin === null) return strict && headers.has("cookie");
-  return !isSameHost(origin, new URL(url, "http://localhost"));
-}
-
-/** The host alone: a proxy that ends TLS changes the scheme, and may name the port of that. */
-function isSameHost(origin: string, { hostname, port }: URL): boolean {
-  try {
-    const from = new URL(origin);
-    const usual = from.protocol === "https:" ? "443" : "80";
-    return from.hostname === hostname && (from.port === port || (from.port || usual) === port);
-  } catch {
-    // "null", of a page that hides its origin.
-    return false;
-  }
-}

@@ -1,21 +1,17 @@
-import { BrokerError, type ErrorCode, quote, unauthorized } from "../base/errors.ts";
+import { BrokerError, type ErrorCode, type ErrorStage, quote, unauthorized } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
 import { checkKnownKeys, isResponse } from "../base/validate.ts";
-import type { ErrorStage, Settings } from "../broker/options.ts";
 import type { Published, PublishOptions } from "../delivery/delivery-report.ts";
-import { inboxKey, keysOf, type NameRules, nonceOf } from "../event/channel-key.ts";
+import { idempotencyKeyOf, inboxKey, keysOf } from "../event/channel-key.ts";
 import { checkEventType, type EventInput } from "../event/event.ts";
+import type { NameRules } from "../event/name-rules.ts";
 import type { StartOptions } from "../log/resume.ts";
-import {
-  type AccessRequest,
-  type Authorize,
-  type AuthorizeQueue,
-  type ResolvedGrant,
-  resolveGrant,
-} from "./authorize.ts";
+import { type AccessRequest, type Authorize, type ResolvedGrant, resolveGrant } from "./authorize.ts";
+import type { AuthorizeQueue } from "./authorize-queue.ts";
 import { presentsToken } from "./bearer.ts";
 import { readText } from "./body.ts";
-import { isForgedRequest } from "./cors.ts";
+import type { Cors } from "./cors.ts";
+import { isForgedRequest } from "./cross-origin.ts";
 import { answerMethod, asBrokerError, problem, withRetryAfter } from "./problem.ts";
 
 /** What trusted code says about a request, whichever kind it is. */
@@ -30,7 +26,7 @@ interface Overrides {
 
 /** What trusted code says about a client. It wins over the request's query. */
 export interface ClientOverrides extends Overrides {
-  readonly id?: string;
+  readonly clientId?: string;
   readonly channels?: string | readonly string[];
   readonly lastEventId?: string;
   readonly from?: "earliest";
@@ -39,24 +35,32 @@ export interface ClientOverrides extends Overrides {
 /** What trusted code says about an event. It wins over the request's query. */
 export interface EventOverrides extends Overrides {
   /** The one client that it is for. */
-  readonly id?: string;
+  readonly clientId?: string;
   readonly channels?: string | readonly string[];
   readonly type?: string;
   /** Names this event, so that it is published once however often it is sent. Wins over `Idempotency-Key`. */
-  readonly key?: string;
+  readonly idempotencyKey?: string;
   /** Asks for `publishToken`, and refuses events where neither that nor `authorize` is set, as `fetch` does. @default false */
-  readonly guarded?: boolean;
+  readonly requireToken?: boolean;
 }
 
 /** 26 characters of five random bits each: 130. */
 const CLIENT_ID_LENGTH = 26;
 
+/** The broker's options that concern requests. */
+export interface HttpSettings {
+  readonly authorize?: Authorize | undefined;
+  readonly cors?: Cors | undefined;
+  readonly errorHandler?: Overrides["errorHandler"];
+  readonly maxBodyBytes: number;
+  readonly paths: { readonly connect: string; readonly broadcast: string };
+  readonly publishToken?: string | undefined;
+  readonly retry: number;
+}
+
 /** What the face has of the broker behind it, which need not be in this process. */
 export interface BrokerBackend {
-  readonly settings: Pick<
-    Settings,
-    "authorize" | "cors" | "errorHandler" | "maxBodyBytes" | "paths" | "publishToken" | "retry"
-  >;
+  readonly settings: HttpSettings;
   readonly names: NameRules;
   readonly authorizeQueue: AuthorizeQueue;
   /** Requests that were not answered as they wished. */
@@ -96,7 +100,7 @@ export class HttpHandler {
     const { connect, broadcast } = this.#core.settings.paths;
     return this.#answer(request, {}, ({ pathname, searchParams }) => {
       if (pathname === connect) return this.#connect(request, searchParams, { context });
-      if (pathname === broadcast) return this.#publish(request, searchParams, { context, guarded: true });
+      if (pathname === broadcast) return this.#publish(request, searchParams, { context, requireToken: true });
       throw new BrokerError("not-found", `There is nothing at ${quote(pathname)}.`);
     });
   }
@@ -116,7 +120,7 @@ export class HttpHandler {
     if (preflight) return preflight;
     const core = this.#core;
     const { names } = core;
-    const id = overrides.id ?? single(query, "id", "bad-id");
+    const id = overrides.clientId ?? single(query, "id", "bad-id");
     const attempt: RequestedAccess = {
       action: "connect",
       channels: names.channels(overrides.channels ?? query.getAll("channel")),
@@ -153,10 +157,10 @@ export class HttpHandler {
     if (preflight) return preflight;
     const core = this.#core;
     const { names, settings } = core;
-    const trusted = overrides.id !== undefined || overrides.channels !== undefined;
+    const trusted = overrides.clientId !== undefined || overrides.channels !== undefined;
     // An id left empty by a mistake is refused below: the event would be for everybody.
     const asked = query.has("id") ? (single(query, "id", "bad-id") ?? "") : undefined;
-    const id = trusted ? overrides.id : asked;
+    const id = trusted ? overrides.clientId : asked;
     const channels = trusted ? overrides.channels : query.has("channel") ? query.getAll("channel") : undefined;
     const type = overrides.type ?? single(query, "type", "bad-event-type");
     if (id !== undefined && channels !== undefined) {
@@ -168,8 +172,8 @@ export class HttpHandler {
       clientId: id === undefined ? undefined : names.clientId(id),
     };
     if (type) checkEventType(type);
-    const key = overrides.key ?? request.headers.get("idempotency-key") ?? undefined;
-    if (key !== undefined) names.key(key);
+    const key = overrides.idempotencyKey ?? request.headers.get("idempotency-key") ?? undefined;
+    if (key !== undefined) names.idempotencyKey(key);
     const admission = await this.#mayPublish(request, overrides, attempt);
     if (isResponse(admission)) return admission;
     core.checkOpen();
@@ -182,7 +186,7 @@ export class HttpHandler {
     const event: EventInput = type ? { data, event: type } : data;
     // A key holds for who presents it: nobody can take another one's and so have its event taken for a repeated one.
     const { subject = null, byToken = false } = admission;
-    const nonce = key === undefined ? undefined : nonceOf(JSON.stringify([byToken, subject]), key);
+    const nonce = key === undefined ? undefined : idempotencyKeyOf(JSON.stringify([byToken, subject]), key);
     const published = await core.publish(keys, event, { idempotencyKey: nonce, recipient: id });
     return Response.json(published, { headers: { "cache-control": "no-store" } });
   }
@@ -197,10 +201,10 @@ export class HttpHandler {
     const { publishToken, cors } = settings;
     const authorize = overrides.authorize ?? settings.authorize;
     if (isForgedRequest(request, cors, true)) throw new BrokerError("cross-origin", FORGED);
-    const guard = overrides.guarded ? publishToken : undefined;
+    const guard = overrides.requireToken ? publishToken : undefined;
     if (guard !== undefined && presentsToken(request, [guard])) return { ...attempt, ...OPEN, byToken: true };
     if (authorize) return this.#ask(authorize, request, overrides, attempt);
-    if (!overrides.guarded) return { ...attempt, ...OPEN };
+    if (!overrides.requireToken) return { ...attempt, ...OPEN };
     if (guard !== undefined) throw unauthorized("Event refused: present the publish token as Authorization: Bearer.");
     throw new BrokerError(
       "publishing-closed",
@@ -286,9 +290,9 @@ function urlOf({ url }: Request): URL {
   }
 }
 
-const COMMON_OVERRIDES = ["context", "authorize", "errorHandler", "id", "channels"];
+const COMMON_OVERRIDES = ["context", "authorize", "errorHandler", "clientId", "channels"];
 const CLIENT_OVERRIDES = new Set([...COMMON_OVERRIDES, "lastEventId", "from"]);
-const EVENT_OVERRIDES = new Set([...COMMON_OVERRIDES, "type", "key", "guarded"]);
+const EVENT_OVERRIDES = new Set([...COMMON_OVERRIDES, "type", "idempotencyKey", "requireToken"]);
 
 /** A router that passes its server or context beside the request would have its properties taken for overrides. */
 function checkOverrides(overrides: Overrides, known: ReadonlySet<string>): void {

@@ -1,7 +1,6 @@
 import { checkNumbers, withDefaults } from "../base/validate.ts";
-import { encode, formatId } from "../event/event.ts";
 import { formatPosition } from "../event/position.ts";
-import type { PeerCommand } from "../shared-log/shared-log.ts";
+import { encode, formatId } from "../event/sse-format.ts";
 import { ChannelLog, type Entry } from "./channel-log.ts";
 
 /** How much of each channel is kept for those who come back. `Infinity` sets no bound. An event of several channels is kept as long as one does. */
@@ -53,27 +52,16 @@ const ENTRY_COST = 256;
 /** What an event takes of `logBytes`. */
 export const entryCost = (entry: Entry): number => entry.bytes.length + ENTRY_COST;
 
-/** Who hands events on from the log to readers. */
-export interface EngineListener {
-  /** All up to here was sent on or concerned nobody; retention keeps what is after it, only `logBytes` does not. */
+/** Receives the events of a log. No method may throw. */
+export interface LogListener {
+  /** Every event up to this position was delivered or concerned no subscriber. Retention keeps what is after it; only `logBytes` does not. */
   readonly position: number;
-  /** An event was appended. Called in order, in the same turn, before the publisher is told. MUST NOT throw. */
+  /** An event was appended. Called in order, in the same turn, before the publisher is answered. */
   onAppended(entry: Entry): void;
-  /** The log had to drop what is after `position`. MUST NOT throw. */
+  /** The log had to drop events after `position`, because it is full. */
   onOverrun(): void;
   /** The head moved on without an event for this process. */
   onAdvanced?(): void;
-  /** The log is another one now: what was before has come to an end. Its channels that are subscribed to are in the new one. */
-  onLogReplaced?(log: Log): void;
-  /**
-   * Events of a channel did not come, though they should have; the log has counted them as dropped. Missing is what is after a position, up
-   * to another one, which may be behind others that came. It is not beyond the head: what comes there was sent to nobody yet.
-   */
-  onMissed?(key: string, after: number, through: number): void;
-  /** Another process asks for something to be done with clients. */
-  onCommand?(order: PeerCommand): void;
-  /** Something failed that nobody waits for. */
-  onError?(error: unknown): void;
 }
 
 /** Who keeps what the log holds in a place that outlives the process. */
@@ -88,7 +76,7 @@ export interface LogStorageListener {
 export class Log {
   readonly epoch: string;
   readonly maxBytes: number;
-  readonly listeners: Set<EngineListener> = new Set();
+  readonly listeners: Set<LogListener> = new Set();
   storageListener: LogStorageListener | undefined;
   /** The last position given. */
   head = 0;

@@ -1,10 +1,10 @@
-import type { EngineSession } from "../engine/engine.ts";
+// Decides where a stream begins: at the head, at the earliest retained event, or after the id that the client received last.
 import { parsePosition } from "../event/position.ts";
-import { type Gap, type MissingRange, makeGap } from "./batch.ts";
 import type { ChannelLog, Entry } from "./channel-log.ts";
+import { type Gap, type MissingRange, makeGap } from "./gap.ts";
 import type { Log } from "./log.ts";
 
-/** Where a reader wishes to start: after an id it was given, or at the earliest event retained; else it is live from now. */
+/** Where a reader asks to start: after an id it received, or at the earliest retained event. Without either it starts at the head. */
 export interface StartOptions {
   readonly lastEventId?: string | undefined;
   readonly from?: "earliest" | undefined;
@@ -13,18 +13,18 @@ export interface StartOptions {
 /** Where a stream starts. */
 export interface ResumePoint {
   readonly cursor: number;
-  /** What has to be said before anything else. */
+  /** Gaps to send before anything else. */
   readonly gaps?: readonly Gap[];
-  /** Whether it continues the position that was asked for. */
+  /** Whether the stream continues at the requested position. */
   readonly resumed: boolean;
   readonly missingRanges?: Map<string, MissingRange>;
-  /** Whether there is more to be said that is missing. */
+  /** Whether more gaps follow later in the stream. */
   readonly hasMissing: boolean;
-  /** It asked for nothing that was before. */
+  /** The reader asked for no history. */
   readonly isLive?: boolean;
 }
 
-/** The most that a connection is given of what was before it. */
+/** Bounds of the history that one connection receives at its start. */
 export interface MaxReplay {
   /** Events, 0 or more. @default Infinity */
   readonly events?: number;
@@ -32,38 +32,51 @@ export interface MaxReplay {
   readonly bytes?: number;
 }
 
-/** What is kept of a channel, as somebody sees it who starts after a position. */
-interface ChannelBounds {
+/** The bounds of one channel's history, for a reader that starts after a position. */
+export interface ChannelBounds {
   readonly key: string;
-  /** The last position of it that is not kept any more; 0 while all are. */
-  readonly dropped: number;
-  /** The position of the oldest event that is kept. */
+  /** The last position of this channel that is no longer retained, or 0. */
+  readonly droppedThrough: number;
+  /** The position of the oldest retained event. */
   readonly oldest: number | undefined;
-  /** The position of the first event that is kept after the one that it starts from. */
+  /** The position of the first retained event after the requested position. */
   readonly next: number | undefined;
 }
 
-/** What is kept for a new reader. */
-interface Survey {
-  /** The position after which the newest events are, as many as a replay may have; 0 if all that there are. */
+/** The bounds of what is retained for a new reader. */
+export interface HistoryBounds {
+  readonly epoch: string;
+  readonly head: number;
+  /** The position after which the newest events lie, as many as `maxReplay` allows; 0 if it allows all of them. */
   readonly floor: number;
-  /** Of each of its channels. */
   readonly channels: readonly ChannelBounds[];
 }
 
-/** What a store keeps for a new reader, of an epoch, and its last position. */
-export type HistoryBounds = Survey & { readonly epoch: string; readonly head: number };
+/** Asks the store for the bounds of its history. */
+export type HistoryBoundsLookup = (keys: readonly string[], after: number, max: MaxReplay) => Promise<HistoryBounds>;
 
-/** The position that a reader asks for: `undefined` if for none, `null` if it is none of this log, whose last one is `head`. */
-function askedOf(log: Log, { lastEventId, from }: StartOptions, head: number): number | "earliest" | null | undefined {
+/** A start request, resolved against one log. */
+type RequestedStart =
+  | { readonly kind: "head" }
+  | { readonly kind: "earliest" }
+  | { readonly kind: "after"; readonly seq: number }
+  /** The id is not a position of this log. */
+  | { readonly kind: "unknown-id" };
+
+/** Resolves a start request. `head` is the last position of the log. */
+function requestedStart(log: Log, { lastEventId, from }: StartOptions, head: number): RequestedStart {
   // EventSource sends an empty id after an event that reset it.
-  if (!lastEventId) return from;
+  if (!lastEventId) return { kind: from ?? "head" };
   const position = parsePosition(lastEventId);
-  return position?.epoch === log.epoch && position.seq <= head ? position.seq : null;
+  return position?.epoch === log.epoch && position.seq <= head
+    ? { kind: "after", seq: position.seq }
+    : { kind: "unknown-id" };
 }
 
-/** What the log itself keeps of these channels. */
-function localHistoryBounds(log: Log, channels: readonly ChannelLog[], from: number, max: MaxReplay): HistoryBounds {
+const seqOf = (start: RequestedStart): number => (start.kind === "after" ? start.seq : 0);
+
+/** Returns the history bounds of a log that holds everything that is retained. */
+function localHistoryBounds(log: Log, channels: readonly ChannelLog[], after: number, max: MaxReplay): HistoryBounds {
   const time = Date.now();
   for (const channel of channels) log.trim(channel, time);
   return {
@@ -72,114 +85,111 @@ function localHistoryBounds(log: Log, channels: readonly ChannelLog[], from: num
     floor: replayFloor(log, channels, max),
     channels: channels.map((channel) => ({
       key: channel.key,
-      dropped: channel.droppedThrough,
+      droppedThrough: channel.droppedThrough,
       oldest: channel.at(0)?.seq,
-      next: channel.at(channel.indexAfter(from))?.seq,
+      next: channel.at(channel.indexAfter(after))?.seq,
     })),
   };
 }
 
-/** What is kept elsewhere for who starts so, if that has to be known: the log alone does not say, unless it holds everything. */
+/**
+ * Asks the store for the history bounds if a start needs them. Returns `undefined` if the local log is enough: the start is at the head, or
+ * the log holds everything after the requested position.
+ */
 export function remoteHistoryBounds(
-  session: EngineSession,
+  log: Log,
+  lookUp: HistoryBoundsLookup | undefined,
   keys: readonly string[],
   start: StartOptions,
   max: MaxReplay,
 ): Promise<HistoryBounds> | undefined {
-  const { log } = session;
-  // Another process may have told a position that this one has not come to.
-  const asked = askedOf(log, start, Infinity);
-  if (!session.historyBounds || asked === undefined) return undefined;
+  // Not limited by the local head: another process may have sent the client a position that this one has not reached.
+  const requested = requestedStart(log, start, Infinity);
+  if (!lookUp || requested.kind === "head") return undefined;
   const { events = Infinity, bytes = Infinity } = max;
-  const isBounded = events !== Infinity || bytes !== Infinity;
-  const isHere = (key: string): boolean => (log.find(key)?.droppedThrough ?? Infinity) <= Number(asked);
-  if (typeof asked === "number" && asked <= log.head && !isBounded && keys.every(isHere)) return undefined;
-  return session.historyBounds(keys, typeof asked === "number" ? asked : 0, max);
+  if (requested.kind === "after" && requested.seq <= log.head && events === Infinity && bytes === Infinity) {
+    const isHeldHere = (key: string): boolean => (log.find(key)?.droppedThrough ?? Infinity) <= requested.seq;
+    if (keys.every(isHeldHere)) return undefined;
+  }
+  return lookUp(keys, seqOf(requested), max);
 }
 
-/** Where a reader of these channels starts that wishes so; `survey` is what is kept for it elsewhere, if it was asked. */
+/** Resolves where a reader of these channels starts. `bounds` are the store's answer, if it was asked. */
 export function resolveResumePoint(
   log: Log,
   channels: readonly ChannelLog[],
   start: StartOptions,
   max: MaxReplay,
-  survey?: HistoryBounds,
+  bounds?: HistoryBounds,
 ): ResumePoint {
-  const asked = askedOf(log, start, Math.max(log.head, survey?.head ?? 0));
-  if (asked === undefined) return { cursor: log.head, resumed: false, hasMissing: false, isLive: true };
-  return resumeWithin(
-    log,
-    asked,
-    survey ?? localHistoryBounds(log, channels, typeof asked === "number" ? asked : 0, max),
-  );
+  const requested = requestedStart(log, start, Math.max(log.head, bounds?.head ?? 0));
+  if (requested.kind === "head") return { cursor: log.head, resumed: false, hasMissing: false, isLive: true };
+  return resumeWithin(log, requested, bounds ?? localHistoryBounds(log, channels, seqOf(requested), max));
 }
 
 /**
- * Where a reader starts: after a position of this log that it asks for, live if it asks for none, at the oldest event retained for
- * `"earliest"`, and there with a gap for a foreign position; with no more before it than `floor` allows.
+ * Resolves a start within history bounds: after the requested position, at the oldest retained event for `"earliest"`, and there with a gap
+ * for an unknown id. The reader never starts before `floor`.
  */
-function resumeWithin(
-  log: Log,
-  asked: number | "earliest" | null,
-  { head, floor, channels }: HistoryBounds,
-): ResumePoint {
-  if (typeof asked === "number") {
-    if (floor > asked) return limitReplay(log, channels, asked, floor);
-    return { cursor: asked, resumed: true, hasMissing: channels.some(({ dropped }) => dropped > asked) };
+function resumeWithin(log: Log, requested: RequestedStart, { head, floor, channels }: HistoryBounds): ResumePoint {
+  if (requested.kind === "after") {
+    const { seq } = requested;
+    if (floor > seq) return skipToFloor(log, channels, seq, floor);
+    return { cursor: seq, resumed: true, hasMissing: channels.some(({ droppedThrough }) => droppedThrough > seq) };
   }
-  // Not where the log is by now: what came since the survey is there to be read.
+  // Not the head of now: events that came after the bounds were read are still to be read.
   let cursor = head;
   for (const { oldest = Infinity } of channels) cursor = Math.min(cursor, oldest - 1);
   cursor = Math.max(cursor, floor);
-  const lost = channels.filter(({ dropped }) => dropped > cursor);
-  const whole = { cursor, resumed: false, hasMissing: lost.length > 0 };
-  if (asked === "earliest")
+  const incomplete = channels.filter(({ droppedThrough }) => droppedThrough > cursor);
+  const start = { cursor, resumed: false, hasMissing: incomplete.length > 0 };
+  if (requested.kind === "earliest") {
+    const excused = (through: number): MissingRange => ({ after: cursor, announcedThrough: through, excused: true });
     return {
-      ...whole,
-      missingRanges: new Map(
-        lost.map(({ key, dropped }) => [key, { after: cursor, announcedThrough: dropped, excused: true }]),
-      ),
+      ...start,
+      missingRanges: new Map(incomplete.map(({ key, droppedThrough }) => [key, excused(droppedThrough)])),
     };
+  }
   const keys = channels.map(({ key }) => key);
-  return { ...whole, gaps: [makeGap(log, { channels: keys, after: undefined, through: cursor, seq: cursor })] };
+  return { ...start, gaps: [makeGap(log, { channels: keys, after: undefined, through: cursor, seq: cursor })] };
 }
 
-/** Where a reader starts that comes back to `from` and is given nothing up to `floor`. */
-function limitReplay(log: Log, channels: readonly ChannelBounds[], from: number, floor: number): ResumePoint {
+/** Resolves the start of a reader that comes back to `after` and, because of `maxReplay`, receives no event up to `floor`. */
+function skipToFloor(log: Log, channels: readonly ChannelBounds[], after: number, floor: number): ResumePoint {
   const missingRanges = new Map<string, MissingRange>();
   const gaps: Gap[] = [];
   const keys: string[] = [];
-  for (const { key, dropped, next = Infinity } of channels) {
-    if (dropped > floor) {
-      // What the log has lost up to a place behind is a hole of its own; it is said first, or the other gap's id would hide its beginning.
-      missingRanges.set(key, { after: from, announcedThrough: dropped });
-      gaps.push(makeGap(log, { channels: [key], after: from, through: dropped, seq: from }));
-    } else if (dropped > from || next <= floor) {
+  for (const { key, droppedThrough, next = Infinity } of channels) {
+    if (droppedThrough > floor) {
+      // A range that ends behind the floor has a gap of its own. It goes first: the id of the other gap would hide its beginning.
+      missingRanges.set(key, { after, announcedThrough: droppedThrough });
+      gaps.push(makeGap(log, { channels: [key], after, through: droppedThrough, seq: after }));
+    } else if (droppedThrough > after || next <= floor) {
       keys.push(key);
     }
   }
-  if (keys.length > 0) gaps.push(makeGap(log, { channels: keys, after: from, through: floor, seq: floor }));
+  if (keys.length > 0) gaps.push(makeGap(log, { channels: keys, after, through: floor, seq: floor }));
   return { cursor: floor, resumed: false, gaps, missingRanges, hasMissing: missingRanges.size > 0 };
 }
 
-/** The position after which the newest events of these channels are, as many as a replay may have; 0 if all that there are. */
+/** Returns the position after which the newest events lie, as many as a replay may have; 0 if it may have all of them. */
 function replayFloor(
   log: Log,
   channels: readonly ChannelLog[],
   { events = Infinity, bytes = Infinity }: MaxReplay,
 ): number {
   if (events === Infinity && bytes === Infinity) return 0;
-  const lanes = channels.map((channel) => ({ channel, index: channel.indexAfter(log.head) - 1 }));
-  let room = bytes;
+  const sources = channels.map((channel) => ({ channel, index: channel.indexAfter(log.head) - 1 }));
+  let remaining = bytes;
   for (let count = 0; ; count++) {
     let newest: Entry | undefined;
-    for (const { channel, index } of lanes) {
+    for (const { channel, index } of sources) {
       const entry = channel.at(index);
       if (entry && !(newest && newest.seq >= entry.seq)) newest = entry;
     }
     if (!newest) return 0;
-    room -= newest.bytes.length;
-    if (count >= events || room < 0) return newest.seq;
-    for (const lane of lanes) if (lane.channel.at(lane.index) === newest) lane.index--;
+    remaining -= newest.bytes.length;
+    if (count >= events || remaining < 0) return newest.seq;
+    for (const source of sources) if (source.channel.at(source.index) === newest) source.index--;
   }
 }

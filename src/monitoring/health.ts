@@ -1,24 +1,33 @@
 import { BrokerError } from "../base/errors.ts";
-import type { Core } from "../broker/core.ts";
 import { respondToMonitor } from "./endpoint.ts";
 
+/** The broker that a health check asks. */
+export interface HealthSource {
+  /** @throws {@link BrokerError} `closed` */
+  checkOpen(): void;
+  /** Returns the state of the engine. Opens an engine that was not used before. */
+  engineState(): "up" | "down";
+  reportError(stage: "engine", error: unknown): unknown;
+}
+
 /**
- * Looks whether a broker takes work. One that was not used before opens its engine for that: nobody else can say whether it is there.
+ * Checks whether a broker takes work: it is not closed, and its engine can append.
  *
  * @throws {@link BrokerError} `closed`, `engine-down`
  */
-export function checkHealth(core: Pick<Core, "checkOpen" | "open" | "reportError">): void {
-  core.checkOpen();
-  let state: "up" | "down" | undefined = "down";
+export function checkHealth(broker: HealthSource): void {
+  broker.checkOpen();
+  let state: "up" | "down" = "down";
   try {
-    ({ state } = core.open());
+    state = broker.engineState();
   } catch (error) {
-    void core.reportError("engine", error);
+    void broker.reportError("engine", error);
   }
-  if (state === "down") throw new BrokerError("engine-down", "Nothing can be published now.");
+  if (state === "down")
+    throw new BrokerError("engine-down", "Health check failed: the engine cannot append events now.");
 }
 
-/** Says that all is well if `check` does not throw. */
+/** Answers a health check: 200 if `check` does not throw. */
 export const respondWithHealth = (request: Request, check: () => unknown): Promise<Response> =>
   respondToMonitor(request, "application/json", async () => {
     await check();

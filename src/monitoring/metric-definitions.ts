@@ -1,5 +1,5 @@
 import { STATUS } from "../base/errors.ts";
-import { DISCONNECT_REASONS } from "../delivery/stream-connection.ts";
+import { DISCONNECT_REASONS } from "../delivery/connection.ts";
 import type { BrokerStats } from "./stats.ts";
 
 /** One thing that `stats()` says, as those who collect such things know it. */

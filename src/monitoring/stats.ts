@@ -1,6 +1,5 @@
 import type { ErrorCode } from "../base/errors.ts";
-import type { Core } from "../broker/core.ts";
-import type { DisconnectReason } from "../delivery/stream-connection.ts";
+import type { DisconnectReason } from "../delivery/connection.ts";
 
 /**
  * What a broker counts, for this process. `published`, `sent`, `bytes`, `replayed`, `gaps`, `overruns`, `disconnects` and `failures` are
@@ -39,27 +38,4 @@ export interface BrokerStats {
   readonly engine: "idle" | "up" | "down";
   /** What this process holds of the log. */
   readonly log: { readonly events: number; readonly bytes: number; readonly channels: number };
-}
-
-export function statsOf(core: Core): BrokerStats {
-  const { fanout, session } = core;
-  const log = session?.log;
-  return {
-    clients: core.clients.size,
-    ids: new Set(Array.from(core.clients, ({ id }) => id)).size,
-    blocked: core.stalled.size,
-    closing: core.closing.size,
-    pending: core.authorizeQueue.pending,
-    channels: fanout.channels,
-    published: core.published,
-    sent: fanout.sentEvents,
-    bytes: fanout.sentBytes,
-    replayed: fanout.replayedEvents,
-    gaps: fanout.sentGaps,
-    overruns: fanout.overruns,
-    disconnects: { ...core.disconnects },
-    failures: { ...core.failures },
-    engine: session && !core.isClosed ? (session.state ?? "up") : "idle",
-    log: { events: log?.size ?? 0, bytes: log?.bytes ?? 0, channels: log?.channels ?? 0 },
-  };
 }

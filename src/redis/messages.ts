@@ -1,4 +1,5 @@
-import type { Checkpoint, FeedEvent, PeerCommand } from "../shared-log/shared-log.ts";
+import type { PeerCommand } from "../engine/engine.ts";
+import type { Checkpoint, FeedEvent } from "../shared-log/shared-log.ts";
 
 // What scripts send through the feed, and what they answer.
 

@@ -25,7 +25,7 @@ export interface RedisOptions {
   /** Channels that Redis remembers the last position of, inboxes included; 1 or more. Beyond it the quietest is forgotten. @default 100_000 */
   readonly maxChannels?: number | undefined;
   /** Milliseconds that the key of an event is remembered, 0 or more; 0 remembers none. @default 300_000 */
-  readonly keyWindow?: number | undefined;
+  readonly idempotencyWindow?: number | undefined;
   /** Milliseconds that a command may take, 1 or more. What takes longer is given up, and Redis counts as away until it answers. @default 5_000 */
   readonly commandTimeout?: number | undefined;
   /** Milliseconds that a process counts as alive after it was last heard of, 100 or more. @default 15_000 */
@@ -46,7 +46,7 @@ export interface RedisSettings {
   readonly base: string;
   readonly retention: { readonly events: number; readonly bytes: number; readonly age: number };
   readonly maxChannels: number;
-  readonly keyWindow: number;
+  readonly idempotencyWindow: number;
   readonly commandTimeout: number;
   readonly lease: number;
   readonly waitReplicas: number;
@@ -60,7 +60,7 @@ const DEFAULTS = {
   prefix: undefined,
   retention: {},
   maxChannels: 100_000,
-  keyWindow: 300_000,
+  idempotencyWindow: 300_000,
   commandTimeout: 5_000,
   lease: 15_000,
   waitReplicas: 0,
@@ -73,7 +73,7 @@ const REFUSED = /[{}\0-\x1f\x7f]/;
 export function resolveRedisOptions(options: RedisOptions): RedisSettings {
   const all = withDefaults<Required<RedisOptions>>(WHERE, "option", DEFAULTS, options);
   const retention = withDefaults<RedisSettings["retention"]>(WHERE, "retention option", RETENTION, all.retention);
-  const { prefix, maxChannels = 0, keyWindow = 0, commandTimeout = 0, lease = 0, waitReplicas = 0 } = all;
+  const { prefix, maxChannels = 0, idempotencyWindow = 0, commandTimeout = 0, lease = 0, waitReplicas = 0 } = all;
   if (typeof prefix !== "string" || prefix === "" || prefix.length > 100 || REFUSED.test(prefix)) {
     throw new TypeError(
       `${WHERE} refused: prefix must be a string of 1 to 100 characters without braces and control characters, such as the application's ` +
@@ -81,7 +81,7 @@ export function resolveRedisOptions(options: RedisOptions): RedisSettings {
     );
   }
   checkNumbers(WHERE, { maxChannels, commandTimeout, ...retention }, 1);
-  checkNumbers(WHERE, { keyWindow, waitReplicas }, 0);
+  checkNumbers(WHERE, { idempotencyWindow, waitReplicas }, 0);
   checkNumbers(WHERE, { lease }, 100, 86_400_000);
   const client = wrap(WHERE, "client", all.client);
   const { subscriber } = all;
@@ -96,7 +96,7 @@ export function resolveRedisOptions(options: RedisOptions): RedisSettings {
     base: `{${prefix}}`,
     retention,
     maxChannels,
-    keyWindow,
+    idempotencyWindow,
     commandTimeout,
     lease,
     waitReplicas,

@@ -1,18 +1,9 @@
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
-import type { AppendResult } from "../engine/engine.ts";
+import type { AppendResult, Presence, PresenceResult, ReplayPage, StoredEvent } from "../engine/engine.ts";
 import { fingerprint } from "../engine/idempotency.ts";
 import type { MaxReplay } from "../log/resume.ts";
-import type {
-  Presence,
-  PresenceResult,
-  ReplayPage,
-  SharedHistoryBounds,
-  SharedLog,
-  SharedLogListener,
-  SharedLogSession,
-  StoredEvent,
-} from "../shared-log/shared-log.ts";
+import type { SharedHistoryBounds, SharedLog, SharedLogListener, SharedLogSession } from "../shared-log/shared-log.ts";
 import { Commands } from "./commands.ts";
 import { down, unknown } from "./errors.ts";
 import { Feed } from "./feed.ts";
@@ -107,7 +98,7 @@ class RedisSession implements SharedLogSession {
     nonce: string | undefined,
     recipient: string | undefined,
   ): Promise<AppendResult> {
-    const { base, keyWindow, maxChannels, waitReplicas, commandTimeout } = this.#settings;
+    const { base, idempotencyWindow, maxChannels, waitReplicas, commandTimeout } = this.#settings;
     const print = nonce === undefined ? "" : fingerprint(`${[...keys].sort().join("\n")}\n${text}`);
     const commands = this.#commands;
     // Nothing is awaited before both are given: that is what keeps the order.
@@ -115,7 +106,16 @@ class RedisSession implements SharedLogSession {
     const given = commands.run(
       "append",
       [
-        ...[base, randomName(12), commands.session, number, ...position(seen), nonce ?? "", print, bound(keyWindow)],
+        ...[
+          base,
+          randomName(12),
+          commands.session,
+          number,
+          ...position(seen),
+          nonce ?? "",
+          print,
+          bound(idempotencyWindow),
+        ],
         ...[recipient ?? "", ...this.#retention, bound(maxChannels), this.#ttl, text, ...keys],
       ],
       true,
@@ -201,7 +201,7 @@ class RedisSession implements SharedLogSession {
     const [current = "", head, floor, ...lines] = (await this.#commands.run("survey", args)) as string[];
     const channels = lines.map((line) => {
       const [dropped, oldest, next] = line.split(" ");
-      return { dropped: parseSeq(dropped), oldest: optional(oldest), next: optional(next) };
+      return { droppedThrough: parseSeq(dropped), oldest: optional(oldest), next: optional(next) };
     });
     return { epoch: current, head: parseSeq(head), floor: parseSeq(floor), channels };
   }

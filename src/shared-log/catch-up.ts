@@ -1,7 +1,8 @@
+import type { EngineListener, ReplayPage, StoredEvent } from "../engine/engine.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
-import type { EngineListener, Log } from "../log/log.ts";
+import type { Log } from "../log/log.ts";
 import type { ChannelSubscriptions } from "./channel-subscriptions.ts";
-import type { Checkpoint, ReplayPage, StoredEvent } from "./shared-log.ts";
+import type { Checkpoint } from "./shared-log.ts";
 
 /** Channels that are read at once. */
 const GROUP = 256;

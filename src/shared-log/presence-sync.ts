@@ -1,6 +1,6 @@
 import { every, now } from "../base/runtime.ts";
-import type { PresenceStore } from "../engine/engine.ts";
-import type { Presence, PresenceResult, SharedLogSession } from "./shared-log.ts";
+import type { Presence, PresenceResult, PresenceStore } from "../engine/engine.ts";
+import type { SharedLogSession } from "./shared-log.ts";
 
 type Rule = Parameters<PresenceStore["enter"]>[1];
 

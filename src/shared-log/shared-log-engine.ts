@@ -1,10 +1,10 @@
 import { BrokerError } from "../base/errors.ts";
 import { after, every } from "../base/runtime.ts";
 import { HistoryLoader, type HistoryLoaderHost } from "../delivery/history-loader.ts";
-import type { AppendResult, Engine, EngineSession } from "../engine/engine.ts";
+import type { AppendResult, Engine, EngineListener, EngineSession, ReplayPage } from "../engine/engine.ts";
 import type { Position } from "../event/position.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
-import { type EngineListener, Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
 import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
 import { CatchUp } from "./catch-up.ts";
 import { ChannelSubscriptions } from "./channel-subscriptions.ts";
@@ -12,14 +12,7 @@ import { type Asked, Checkpoints } from "./checkpoints.ts";
 import { PresenceSync } from "./presence-sync.ts";
 import { PublishAcks } from "./publish-acks.ts";
 import { RetryDelays } from "./retry-delays.ts";
-import type {
-  Checkpoint,
-  FeedEvent,
-  ReplayPage,
-  SharedLog,
-  SharedLogListener,
-  SharedLogSession,
-} from "./shared-log.ts";
+import type { Checkpoint, FeedEvent, SharedLog, SharedLogListener, SharedLogSession } from "./shared-log.ts";
 
 /** Bytes of events in one page, about. */
 const PAGE = 48 * 1024;

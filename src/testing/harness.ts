@@ -6,7 +6,7 @@ export interface NamespaceOptions {
   /** What is kept of each channel. */
   readonly retention?: Retention | undefined;
   /** Milliseconds that the key of an event is remembered. */
-  readonly keyWindow?: number | undefined;
+  readonly idempotencyWindow?: number | undefined;
 }
 
 /** What can happen to an engine whose log is in another place. Each resolves when it has happened. */

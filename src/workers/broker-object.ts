@@ -1,9 +1,15 @@
 import { DurableObject } from "cloudflare:workers";
 import { unauthorized } from "../base/errors.ts";
-import type { BroadcastOptions, ListenOptions, SendOptions } from "../broker/broker.ts";
+import type {
+  BroadcastOptions,
+  CloseOptions,
+  DisconnectOptions,
+  ListenOptions,
+  SendOptions,
+} from "../broker/broker.ts";
+import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
 import type { Published, Reported } from "../delivery/delivery-report.ts";
 import type { Listened } from "../delivery/listener.ts";
-import type { ClientInfo, DisconnectReason } from "../delivery/stream-connection.ts";
 import type { EventInput } from "../event/event.ts";
 import { presentsToken } from "../http/bearer.ts";
 import { problem } from "../http/problem.ts";
@@ -25,7 +31,7 @@ const REASONS = new Set<string>(["client-left", "timeout", "expired", "max-age",
 export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   /** Read at the first use. */
   readonly options: ObjectOptions = {};
-  #room: ObjectBroker | undefined;
+  #broker: ObjectBroker | undefined;
   /** When an alarm is known to come. */
   #alarmAt = Infinity;
 
@@ -33,7 +39,7 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   #open(closing?: Socket): ObjectBroker {
     // Asked with every event: nothing is made where an alarm comes early enough.
     const wakeAt = (time: number) => void (time < this.#alarmAt && this.#wakeAt(time));
-    return (this.#room ??= new ObjectBroker(this.ctx, this.options, wakeAt, closing));
+    return (this.#broker ??= new ObjectBroker(this.ctx, this.options, wakeAt, closing));
   }
 
   /** Publishes an event to every client of this object, or to channels. As of `createBroker`; a report is for callers inside, and of `hub()`. */
@@ -51,7 +57,7 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   }
 
   /** Ends the connections of an id. */
-  async disconnect(clientId: string, options?: { readonly for?: number }): Promise<{ readonly clients: number }> {
+  async disconnect(clientId: string, options?: DisconnectOptions): Promise<{ readonly clients: number }> {
     return this.#open().broker.disconnect(clientId, options);
   }
 
@@ -71,28 +77,28 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   }
 
   /** Ends all streams, as `close` of a broker does; the object is open again after its next start. For code inside of it. */
-  close(options?: { readonly over?: number }): Promise<void> {
+  close(options?: CloseOptions): Promise<void> {
     return this.#open().broker.close(options);
   }
 
   /** The Worker's calls. For `hub()` and nobody else. */
   async serve(call: ObjectCall): Promise<ObjectAnswer> {
-    const room = this.#open();
+    const broker = this.#open();
     try {
-      return { value: await room.serve(call) };
+      return { value: await broker.serve(call) };
     } catch (error) {
       if (error instanceof TypeError || error instanceof RangeError)
         return { mistake: error.message, ofRange: error instanceof RangeError };
-      return { refusal: room.refuse(error) };
+      return { refusal: broker.refuse(error) };
     }
   }
 
   /** The Worker's connections. It proves by the object's secret that it is no visitor's request that was passed on. */
   async fetch(request: Request): Promise<Response> {
-    const room = this.#open();
-    if (!presentsToken(request, [room.secret]))
+    const broker = this.#open();
+    if (!presentsToken(request, [broker.secret]))
       return problem(unauthorized("This object answers no requests but those of fanwire's hub() and worker()."));
-    if (request.headers.get("upgrade") === "websocket") return room.accept();
+    if (request.headers.get("upgrade") === "websocket") return broker.accept();
     const hello = await request.text();
     // It may have been emptied meanwhile.
     return this.#open().stream(request, hello);
@@ -103,7 +109,7 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   }
 
   webSocketClose(socket: Socket, code: number, reason: string): void {
-    this.#open(socket).closed(socket, REASONS.has(reason) ? (reason as DisconnectReason) : "client-left");
+    this.#open(socket).onSocketClosed(socket, REASONS.has(reason) ? (reason as DisconnectReason) : "client-left");
     try {
       socket.close(code, reason);
     } catch {
@@ -112,21 +118,21 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   }
 
   webSocketError(socket: Socket): void {
-    this.#open(socket).closed(socket, "write-failed");
+    this.#open(socket).onSocketClosed(socket, "write-failed");
   }
 
   /** Drops what is old. A subclass that has an alarm of its own calls this one as well: an object has only one. */
   async alarm(): Promise<void> {
     this.#alarmAt = Infinity;
     // It was a subclass's, or a late one.
-    if (!this.#room && !hasTables(this.ctx.storage)) return;
-    const room = this.#open();
-    const next = room.tidy();
+    if (!this.#broker && !hasTables(this.ctx.storage)) return;
+    const broker = this.#open();
+    const next = broker.tidy();
     if (next !== Infinity) {
       await this.#wakeAt(Date.now() + next);
-    } else if (room.isEmpty) {
+    } else if (broker.isEmpty) {
       // Nothing is left behind of a room that nobody uses. Who comes back with an id of before is told of a gap.
-      this.#room = undefined;
+      this.#broker = undefined;
       this.#alarmAt = Infinity;
       await empty(this.ctx.storage);
     }
@@ -140,14 +146,14 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
       if (known === null || known > time) await this.ctx.storage.setAlarm(time);
     } catch (error) {
       this.#alarmAt = Infinity;
-      this.#room?.report(error);
+      this.#broker?.report(error);
     }
   }
 }
 
 /** Takes away all that is the broker's; and if nothing is left that is the subclass's, the storage itself. */
 async function empty(storage: ObjectStorage): Promise<void> {
-  for (const table of ["meta", "events", "channels", "names", "links"])
+  for (const table of ["meta", "events", "channels", "names", "connections"])
     storage.sql.exec(`DROP TABLE IF EXISTS fanwire_${table}`);
   const [others] = storage.sql.exec(
     "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_cf\\_%' ESCAPE '\\' LIMIT 1",

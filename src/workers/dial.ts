@@ -1,3 +1,4 @@
+// Opens a WebSocket to an object and registers a client there.
 import { BrokerError } from "../base/errors.ts";
 import { after } from "../base/runtime.ts";
 import type { Socket } from "./cloudflare.ts";
@@ -15,30 +16,30 @@ import {
   writeWorkerFrame,
 } from "./protocol.ts";
 
-/** How long the object may take to answer, and then to let a client in, in milliseconds. */
-const LONGEST_WELCOME = 10_000;
+/** How long the object may take to accept the socket, and then to register the client, in milliseconds. */
+const DIAL_TIMEOUT_MS = 10_000;
 
 /** Closes a socket that may be closed already. */
 export function closeSocket(socket: Socket, code: number, reason: string): void {
   try {
     socket.close(code, reason);
   } catch {
-    // It is closed.
+    // The socket is closed already.
   }
 }
 
-/** A socket that is dialled; one that comes too late is closed. @throws {@link BrokerError} `engine-down` */
-async function within(ms: number, dialled: Promise<Socket>): Promise<Socket> {
+/** Waits for a socket. Closes one that comes too late. @throws {@link BrokerError} `engine-down` */
+async function withTimeout(ms: number, dialing: Promise<Socket>): Promise<Socket> {
   let isLate = false;
   const late = new Promise<never>((_, reject) => {
     const cancel = after(ms, () => {
       isLate = true;
-      reject(new BrokerError("engine-down", "Connection refused: the object does not answer."));
+      reject(new BrokerError("engine-down", `Connection refused: the object did not answer within ${ms} ms.`));
     });
     const settled = (): void => cancel();
-    dialled.then(settled, settled);
+    dialing.then(settled, settled);
   });
-  dialled.then(
+  dialing.then(
     (socket) => {
       if (!isLate) return;
       socket.accept();
@@ -46,35 +47,36 @@ async function within(ms: number, dialled: Promise<Socket>): Promise<Socket> {
     },
     () => undefined,
   );
-  return Promise.race([dialled, late]);
+  return Promise.race([dialing, late]);
 }
 
-/** A socket by which the client was let in, and what came by it since. */
+/** A socket on which the client is registered. */
 export interface DialedObject {
   readonly socket: Socket;
   readonly welcome: Welcome;
+  /** Messages that arrived after the welcome. */
   readonly rest: readonly unknown[];
 }
 
-/** Dials and says hello. `undefined` if the client is turned away. @throws {@link BrokerError} */
+/** Dials an object and registers a client. Returns `undefined` if the client id is barred. @throws {@link BrokerError} */
 export async function dialObject(dial: () => Promise<Socket>, hello: Hello): Promise<DialedObject | undefined> {
-  const socket = await within(LONGEST_WELCOME, dial());
+  const socket = await withTimeout(DIAL_TIMEOUT_MS, dial());
   let received: unknown[] | undefined = [];
   const first = new Promise<Frame>((resolve, reject) => {
     const refuse = (why: string) => reject(new BrokerError("engine-down", `Connection refused: the object ${why}.`));
-    const cancel = after(LONGEST_WELCOME, () => refuse("does not answer"));
-    const gone = (): void => {
+    const cancel = after(DIAL_TIMEOUT_MS, () => refuse(`did not register the client within ${DIAL_TIMEOUT_MS} ms`));
+    const onGone = (): void => {
       cancel();
-      refuse("is gone");
+      refuse("closed the socket");
     };
-    socket.addEventListener("close", gone);
-    socket.addEventListener("error", gone);
+    socket.addEventListener("close", onGone);
+    socket.addEventListener("error", onGone);
     socket.addEventListener("message", ({ data }) => {
       if (!received || received.push(data) > 1) return;
       cancel();
       const frame = readFrame(data);
       if (frame) resolve(frame);
-      else refuse("is of another version");
+      else refuse("runs another version of fanwire");
     });
   });
   socket.accept();
@@ -93,7 +95,7 @@ export async function dialObject(dial: () => Promise<Socket>, hello: Hello): Pro
     throw errorOf(refusal);
   }
   const rest = received.slice(1);
-  // From here on somebody else listens.
+  // From here on the caller listens.
   received = undefined;
   return { socket, welcome: readJsonFrame<Welcome>(frame), rest };
 }

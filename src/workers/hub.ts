@@ -1,12 +1,14 @@
-import { BrokerError, type ErrorCode } from "../base/errors.ts";
+import { BrokerError, type ErrorCode, type ErrorStage } from "../base/errors.ts";
 import { jitter } from "../base/random.ts";
 import { checkKnownKeys } from "../base/validate.ts";
-import { type Broker, sendersOf } from "../broker/broker.ts";
-import { type BrokerOptions, type ErrorStage, resolveOptions, type Settings } from "../broker/options.ts";
+import { type Broker, blockForOf, publishMethods } from "../broker/broker.ts";
+import { type BrokerOptions, resolveOptions, type Settings } from "../broker/options.ts";
 import type { DeliveryReport, Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
-import { NameRules } from "../event/channel-key.ts";
-import { type EventInput, encode, formatEnd } from "../event/event.ts";
-import { AuthorizeQueue, type ResolvedGrant } from "../http/authorize.ts";
+import type { EventInput } from "../event/event.ts";
+import { NameRules } from "../event/name-rules.ts";
+import { encode, formatEnd } from "../event/sse-format.ts";
+import type { ResolvedGrant } from "../http/authorize.ts";
+import { AuthorizeQueue } from "../http/authorize-queue.ts";
 import { type BrokerBackend, HttpHandler } from "../http/handler.ts";
 import type { StartOptions } from "../log/resume.ts";
 import { respondWithHealth } from "../monitoring/health.ts";
@@ -165,9 +167,12 @@ export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
     eventHandler: (request, overrides = {}) => faceFor(request).eventHandler(request, overrides),
     health: (request) => respondWithHealth(request, () => remoteFor(request).look({ type: "check" })),
     metrics: (request) => respondWithMetrics(request, BROKER_METRICS, () => remoteFor(request).look({ type: "stats" })),
-    ...sendersOf({ names: shared.names, publish: async (keys, event, given) => remote().publish(keys, event, given) }),
-    disconnect: async (clientId, { for: barFor = 0 } = {}) =>
-      remote().call({ type: "disconnect", clientId: shared.names.clientId(clientId), barFor }),
+    ...publishMethods({
+      names: shared.names,
+      publish: async (keys, event, given) => remote().publish(keys, event, given),
+    }),
+    disconnect: async (clientId, options) =>
+      remote().call({ type: "disconnect", clientId: shared.names.clientId(clientId), barFor: blockForOf(options) }),
     stats: async () => ({
       ...(await remote().call<BrokerStats>({ type: "stats" })),
       pending: shared.authorizeQueue.pending,
@@ -246,11 +251,11 @@ class ObjectBackend implements BrokerBackend {
 
   async connect(
     request: Request,
-    admission: ResolvedGrant,
+    grant: ResolvedGrant,
     clientId: string,
     start: StartOptions,
   ): Promise<ReadableStream<Uint8Array> | undefined> {
-    const hello: Hello = { version: VERSION, kind: "hello", admission, clientId, start, url: request.url };
+    const hello: Hello = { version: VERSION, kind: "hello", grant, clientId, start, url: request.url };
     if (this.#shared.mode === "bridge") return WorkerStream.open(request, hello, () => this.#dial());
     const response = await this.#ask({
       method: "POST",

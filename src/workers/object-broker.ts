@@ -1,10 +1,11 @@
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
 import { type Broker, brokerOf } from "../broker/broker.ts";
-import { Core } from "../broker/core.ts";
+import { BrokerCore } from "../broker/broker-core.ts";
 import { type BrokerOptions, resolveOptions } from "../broker/options.ts";
+import type { RunningBroker } from "../broker/running-broker.ts";
+import type { ClientInfo, Connection, DisconnectReason } from "../delivery/connection.ts";
 import type { Reported } from "../delivery/delivery-report.ts";
-import type { ClientInfo, DisconnectReason } from "../delivery/stream-connection.ts";
 import { keysOfClient } from "../event/channel-key.ts";
 import { checkHealth } from "../monitoring/health.ts";
 import type { ObjectContext, Socket } from "./cloudflare.ts";
@@ -23,112 +24,114 @@ import {
 } from "./protocol.ts";
 import { type DurableEngineOptions, durableEngine, type ObjectEngine } from "./sqlite-engine.ts";
 
-/** What of the Worker's options the object has as well. */
-type Both = "maxChannelsPerClient" | "maxChannelsPerEvent" | "maxNameLength" | "onError" | "retry";
+/** Options that the Worker and the object share. */
+type SharedOption = "maxChannelsPerClient" | "maxChannelsPerEvent" | "maxNameLength" | "onError" | "retry";
 
 /** Options of {@link BrokerObject}: those of `createBroker` that concern events and clients, and those of its log. */
 export interface ObjectOptions
-  extends Omit<BrokerOptions, "engine" | Exclude<keyof HubOptions, Both>>,
+  extends Omit<BrokerOptions, "engine" | Exclude<keyof HubOptions, SharedOption>>,
     DurableEngineOptions {}
 
 /**
- * The clock of a deployed Worker stands still while it works, so nothing can be measured. What is sent waits until the storage has what was
- * written before it, and then for the way to a Worker that may be on another continent, and back.
+ * The clock of a deployed Worker stands still while it works, so a flush cannot be measured. Outgoing messages wait until the storage has
+ * confirmed earlier writes, and then travel to a Worker that may be on another continent, and back.
  */
-const RHYTHM = { window: 16, hold: 250 };
-/** Milliseconds after the last client left that an object looks whether there is anything to keep. */
-const LAST_LEFT = 60_000;
-/** What is noted while somebody is connected; later it is until when they may come back. */
+const OBJECT_FLUSH_TIMING = { window: 16, hold: 250 };
+/** Milliseconds between the last disconnect and the check whether the object still keeps anything. */
+const IDLE_CHECK_MS = 60_000;
+/** The stored value of `connected` while a client is connected. Later it is the time until which clients may come back. */
 const CONNECTED = 1;
 
-/** What a socket carries over hibernation. */
+/** The state that a socket carries over hibernation. */
 interface Attachment {
   readonly info: ClientInfo;
-  readonly asked: number;
-  readonly asks: number;
+  readonly ackBytes: number;
+  readonly ackNumber: number;
 }
 
-/** What an object is once something uses it. */
+/** The broker inside an object. Created at the first use after the object starts. */
 export class ObjectBroker implements ObjectConnectionHost {
   readonly broker: Broker;
   readonly secret: string;
   readonly #ctx: ObjectContext;
-  readonly #core: Core;
+  readonly #core: BrokerCore;
+  readonly #running: RunningBroker;
   readonly #engine: ObjectEngine;
-  readonly #links = new Map<string, ObjectConnection>();
-  #noted = 0;
-  #pulsedAt = 0;
-  readonly pacing: ConnectionTiming;
+  readonly #connections = new Map<string, ObjectConnection>();
+  #connectedMark = 0;
+  #positionsSentAt = 0;
+  readonly timing: ConnectionTiming;
   readonly epoch: string;
 
   constructor(ctx: ObjectContext, options: ObjectOptions, wakeAt: (time: number) => void, closing?: Socket) {
-    const { retention, logBytes, maxChannels, keyWindow, ...rest } = options;
+    const { retention, logBytes, maxChannels, idempotencyWindow, ...rest } = options;
     this.#ctx = ctx;
-    this.#engine = durableEngine(ctx.storage, { retention, logBytes, maxChannels, keyWindow });
+    this.#engine = durableEngine(ctx.storage, { retention, logBytes, maxChannels, idempotencyWindow });
     this.#engine.onKept = wakeAt;
     this.#engine.onError = (error) => this.report(error);
     const settings = resolveOptions({ ...rest, engine: this.#engine }, "BrokerObject");
     const { onConnect, onDisconnect } = settings;
-    this.#core = new Core(
+    this.#core = new BrokerCore(
       {
         ...settings,
         onConnect: (event) => {
-          this.#note(CONNECTED);
+          this.#markConnected(CONNECTED);
           return onConnect?.(event);
         },
         onDisconnect: (event) => {
-          if (this.#core.clients.size === 0) {
-            this.#note(0);
-            this.#engine.onKept?.(Date.now() + LAST_LEFT);
+          if (this.#core.connections.size === 0) {
+            this.#markConnected(0);
+            this.#engine.onKept?.(Date.now() + IDLE_CHECK_MS);
           }
           return onDisconnect?.(event);
         },
       },
-      RHYTHM,
+      OBJECT_FLUSH_TIMING,
     );
     this.broker = brokerOf(this.#core);
-    const { log } = this.#core.open();
+    this.#running = this.#core.open();
+    const { log } = this.#running.fanout;
     this.epoch = log.epoch;
-    const { heartbeat, timeout, tolerance, maxAge, retry, announce } = settings;
-    const quiet = announce ? log.retention.age / 2 : Infinity;
-    this.pacing = { heartbeat, timeout, tolerance, maxAge, retry, quiet };
-    const meta = this.#recall();
+    const { heartbeat, timeout, tolerance, maxConnectionAge, retry, announce } = settings;
+    const quietMs = announce ? log.retention.age / 2 : Infinity;
+    this.timing = { heartbeat, timeout, tolerance, maxConnectionAge, retry, quietMs };
+    const meta = this.#readState();
     this.secret = meta.get("secret") as string;
-    this.#noted = Number(meta.get("connected") ?? 0);
+    this.#connectedMark = Number(meta.get("connected") ?? 0);
     this.#restore(log.head, closing);
-    if (this.#noted > 0 && this.#core.clients.size === 0) this.#expectReturns(settings.inboxLinger);
+    if (this.#connectedMark > 0 && this.#core.connections.size === 0) this.#expectReturns(settings.inboxLinger);
   }
 
-  get fanout(): Core["fanout"] {
-    return this.#core.fanout;
+  get fanout(): RunningBroker["fanout"] {
+    return this.#running.fanout;
   }
 
-  get announcer(): Core["controlEvents"] {
-    return this.#core.controlEvents;
+  get controlEvents(): RunningBroker["registry"]["controlEvents"] {
+    return this.#running.registry.controlEvents;
   }
 
-  get stalled(): Core["stalled"] {
-    return this.#core.stalled;
+  get timeouts(): RunningBroker["registry"]["timeouts"] {
+    return this.#running.registry.timeouts;
   }
 
-  get closing(): Core["closing"] {
-    return this.#core.closing;
+  unsubscribe(connection: Connection): void {
+    this.#running.registry.unsubscribe(connection);
   }
 
-  unsubscribe(link: ObjectConnection): void {
-    this.#core.unsubscribe(link);
+  remove(connection: Connection, reason: DisconnectReason): void {
+    this.#running.registry.remove(connection, reason);
   }
 
-  remove(link: ObjectConnection, reason: DisconnectReason): void {
-    this.#core.remove(link, reason);
+  onClosed(connection: Connection): void {
+    this.#running.registry.onClosed(connection);
   }
 
-  /** Nobody reads, and nothing is kept. */
+  /** Whether no client is connected, and nothing is stored. */
   get isEmpty(): boolean {
-    const { fanout, knownClients } = this.#core;
+    const { fanout, registry } = this.#running;
     return (
       fanout.channels === 0 &&
-      knownClients.expectedFor <= 0 &&
+      registry.knownClients.expectedFor <= 0 &&
       this.#engine.isEmpty &&
       this.#ctx.getWebSockets().length === 0
     );
@@ -137,14 +140,14 @@ export class ObjectBroker implements ObjectConnectionHost {
   tidy(): number {
     const next = this.#engine.tidy();
     const time = Date.now();
-    if (time - this.#pulsedAt >= this.pacing.quiet / 2) {
-      this.#pulsedAt = time;
-      for (const link of this.#links.values()) link.pulse();
+    if (time - this.#positionsSentAt >= this.timing.quietMs / 2) {
+      this.#positionsSentAt = time;
+      for (const connection of this.#connections.values()) connection.sendPosition();
     }
-    const expected = this.#core.knownClients.expectedFor;
-    // Those who did not come back are not expected any more.
-    if (expected <= 0 && this.#core.clients.size === 0) this.#note(0);
-    return expected > 0 ? Math.min(next, Math.max(expected, LAST_LEFT)) : next;
+    const expected = this.#running.registry.knownClients.expectedFor;
+    // Clients that did not come back by now are no longer expected.
+    if (expected <= 0 && this.#core.connections.size === 0) this.#markConnected(0);
+    return expected > 0 ? Math.min(next, Math.max(expected, IDLE_CHECK_MS)) : next;
   }
 
   async serve(call: ObjectCall): Promise<unknown> {
@@ -158,7 +161,7 @@ export class ObjectBroker implements ObjectConnectionHost {
     return report === undefined ? published : { ...published, report: () => report };
   }
 
-  /** One end of a socket for the Worker; the other one outlives this instance. */
+  /** Answers an upgrade: one end of a new socket goes to the Worker, the other one outlives this instance. */
   accept(): Response {
     const [theirs, ours] = Object.values(new WebSocketPair());
     this.#ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair(...PING));
@@ -166,15 +169,15 @@ export class ObjectBroker implements ObjectConnectionHost {
     return new Response(null, { status: 101, webSocket: theirs } as ResponseInit);
   }
 
-  /** A client whose stream is held here. */
+  /** Answers with the stream of a client, in mode `direct`. */
   async stream(request: Request, hello: string): Promise<Response> {
     try {
-      const { admission, clientId, start, url } = readWorkerFrame(hello) as Hello;
-      // For the hooks: the one that came has the object's secret.
+      const { grant, clientId, start, url } = readWorkerFrame(hello) as Hello;
+      // A new request for the hooks, because this one carries the object's secret.
       const { signal } = request;
-      const visitor = new Request(url, { signal });
-      const stream = await this.#letIn(clientId, (place) =>
-        this.#core.connect(visitor, admission, clientId, start, place),
+      const visitorRequest = new Request(url, { signal });
+      const stream = await this.#withSlot(clientId, (releaseSlot) =>
+        this.#core.connect(visitorRequest, grant, clientId, start, releaseSlot),
       );
       return stream ? new Response(stream) : Response.json({}, { status: 503 });
     } catch (error) {
@@ -184,30 +187,30 @@ export class ObjectBroker implements ObjectConnectionHost {
 
   receive(socket: Socket, message: unknown): void {
     const frame = readWorkerFrame(message);
-    const link = this.#linkOf(socket);
-    if (!frame || (frame.kind === "hello" && link)) socket.close(CLOSE_PROTOCOL_ERROR, "foreign frame");
-    else if (frame.kind === "hello") void this.#admit(socket, frame);
-    // Of one that has ended there may be something on its way.
-    else if (frame.kind === "ack") link?.acknowledged(frame);
-    else link?.refill(frame);
+    const connection = this.#connectionOf(socket);
+    if (!frame || (frame.kind === "hello" && connection)) socket.close(CLOSE_PROTOCOL_ERROR, "unknown frame");
+    else if (frame.kind === "hello") void this.#register(socket, frame);
+    // Frames of a connection that has closed may still be on their way.
+    else if (frame.kind === "ack") connection?.onAck(frame);
+    else connection?.onRefill(frame);
   }
 
-  closed(socket: Socket, reason: DisconnectReason): void {
-    this.#linkOf(socket)?.onSocketClosed(reason);
+  onSocketClosed(socket: Socket, reason: DisconnectReason): void {
+    this.#connectionOf(socket)?.onSocketClosed(reason);
   }
 
-  save(link: ObjectConnection): void {
-    const { info, asked, asks, socket } = link;
-    const attachment: Attachment = { info, asked, asks };
+  save(connection: ObjectConnection): void {
+    const { info, ackBytes, ackNumber, socket } = connection;
+    const attachment: Attachment = { info, ackBytes, ackNumber };
     try {
       socket.serializeAttachment(attachment);
     } catch {
-      // Its channels are too many for what a socket carries.
+      // The list of channels is larger than an attachment may be.
       const { connectionId } = info;
-      socket.serializeAttachment({ row: connectionId, asked, asks });
+      socket.serializeAttachment({ row: connectionId, ackBytes, ackNumber });
       try {
         this.#ctx.storage.sql.exec(
-          "INSERT OR IGNORE INTO fanwire_links VALUES (?, ?)",
+          "INSERT OR IGNORE INTO fanwire_connections VALUES (?, ?)",
           connectionId,
           JSON.stringify(info),
         );
@@ -215,84 +218,94 @@ export class ObjectBroker implements ObjectConnectionHost {
         this.report(error);
       }
     }
-    this.#links.set(info.connectionId, link);
+    this.#connections.set(info.connectionId, connection);
   }
 
-  forget(link: ObjectConnection): void {
-    const { connectionId } = link.info;
-    const { socket } = link;
-    this.#links.delete(connectionId);
+  forget({ info, socket }: ObjectConnection): void {
+    const { connectionId } = info;
+    this.#connections.delete(connectionId);
     try {
       const { row } = (socket.deserializeAttachment() ?? {}) as { row?: string };
-      if (row !== undefined) this.#ctx.storage.sql.exec("DELETE FROM fanwire_links WHERE id = ?", row);
-      // Until its other end is closed as well it is among the sockets, and would be taken for a client after hibernation.
+      if (row !== undefined) this.#ctx.storage.sql.exec("DELETE FROM fanwire_connections WHERE id = ?", row);
+      // The socket is listed until its other end is closed as well, and would count as a client after hibernation.
       socket.serializeAttachment(null);
     } catch (error) {
       this.report(error);
     }
   }
 
-  async #admit(socket: Socket, { admission, clientId, start, url, again }: Hello): Promise<void> {
+  async #register(socket: Socket, { grant, clientId, start, url, previous }: Hello): Promise<void> {
     try {
-      // The connection that it was is over, if that did not show yet.
-      if (again) this.#links.get(again.connectionId)?.onSocketClosed("client-left");
-      const { subject, channels } = admission;
-      const arrival = { request: new Request(url), subject, clientId, channels, start, since: again?.connectedAt };
-      const link = await this.#letIn(clientId, (place) =>
-        this.#core.register(arrival, place, (info, keys) => new ObjectConnection(this, socket, info, keys)),
+      // The previous connection of this stream is over, even if its socket has not closed yet.
+      if (previous) this.#connections.get(previous.connectionId)?.onSocketClosed("client-left");
+      const { subject, channels } = grant;
+      const arrival = { request: new Request(url), subject, clientId, channels, start, since: previous?.connectedAt };
+      const connection = await this.#withSlot(clientId, (releaseSlot) =>
+        this.#running.registry.register(
+          arrival,
+          releaseSlot,
+          (info, keys) => new ObjectConnection(this, socket, info, keys),
+        ),
       );
-      if (!link) socket.send(writeJsonFrame(kinds.refusal, {}));
+      if (!connection) socket.send(writeJsonFrame(kinds.refusal, {}));
     } catch (error) {
       socket.send(writeJsonFrame(kinds.refusal, this.refuse(error)));
     }
   }
 
-  /** Tells `onError` of what the storage refused. */
+  /** Reports a write that the storage refused. */
   report(error: unknown): void {
     void this.#core.reportError("storage", error);
   }
 
-  /** What is told of an error; of one that is not the broker's that is nothing, and `onError` hears of it. */
+  /** Returns the form of an error that may leave the object. Reports an unexpected error, and hides its text. */
   refuse(error: unknown): Refusal {
     if (!(error instanceof BrokerError)) void this.#core.reportError("request", error);
     return refusalOf(error);
   }
 
-  /** Lets one in if there is room; `undefined` for one that is turned away. */
-  async #letIn<T>(clientId: string, enter: (place: () => void) => Promise<T | undefined>): Promise<T | undefined> {
-    if (this.#core.knownClients.isBarred(clientId)) return undefined;
-    const place = this.#core.reserve();
-    if (!place) throw new BrokerError("at-capacity", "Connection refused: there are too many clients.");
+  /** Runs `register` with a reserved slot. Returns `undefined` if the client id is barred. @throws {@link BrokerError} `at-capacity` */
+  async #withSlot<T>(
+    clientId: string,
+    register: (releaseSlot: () => void) => Promise<T | undefined>,
+  ): Promise<T | undefined> {
+    if (this.#running.registry.knownClients.isBarred(clientId)) return undefined;
+    const releaseSlot = this.#core.reserve();
+    if (!releaseSlot)
+      throw new BrokerError(
+        "at-capacity",
+        "Connection refused: the object has maxClients connections; try again later.",
+      );
     try {
-      return await enter(place);
+      return await register(releaseSlot);
     } finally {
-      place();
+      releaseSlot();
     }
   }
 
-  #linkOf(socket: Socket): ObjectConnection | undefined {
+  #connectionOf(socket: Socket): ObjectConnection | undefined {
     const { info, row } = (socket.deserializeAttachment() ?? {}) as Partial<Attachment> & { row?: string };
-    return this.#links.get(info?.connectionId ?? row ?? "");
+    return this.#connections.get(info?.connectionId ?? row ?? "");
   }
 
-  /** What is known of the object beside its log. */
-  #recall(): ReadonlyMap<unknown, unknown> {
+  /** Reads the object's stored state besides its log. Creates it at the first start. */
+  #readState(): ReadonlyMap<unknown, unknown> {
     const { sql } = this.#ctx.storage;
-    sql.exec("CREATE TABLE IF NOT EXISTS fanwire_links (id TEXT PRIMARY KEY, info TEXT NOT NULL) WITHOUT ROWID");
+    sql.exec("CREATE TABLE IF NOT EXISTS fanwire_connections (id TEXT PRIMARY KEY, info TEXT NOT NULL) WITHOUT ROWID");
     const read = () =>
       new Map(Array.from(sql.exec("SELECT name, value FROM fanwire_meta"), ({ name, value }) => [name, value]));
     const meta = read();
     if (meta.has("secret")) return meta;
     sql.exec("INSERT INTO fanwire_meta VALUES ('secret', ?)", randomName(26));
-    // It may never be used.
-    this.#engine.onKept?.(Date.now() + LAST_LEFT);
+    // The object may never be used again, and then has to be emptied.
+    this.#engine.onKept?.(Date.now() + IDLE_CHECK_MS);
     return read();
   }
 
-  /** Writes down that somebody is connected, or until when they may come back, for the instance that comes after a crash; 0 for neither. */
-  #note(value: number): void {
-    if (value === this.#noted) return;
-    this.#noted = value;
+  /** Stores for the next instance that a client is connected, or the time until which clients may come back; 0 for neither. */
+  #markConnected(value: number): void {
+    if (value === this.#connectedMark) return;
+    this.#connectedMark = value;
     const { sql } = this.#ctx.storage;
     try {
       if (value > 0) sql.exec("INSERT OR REPLACE INTO fanwire_meta VALUES ('connected', ?)", value);
@@ -302,38 +315,38 @@ export class ObjectBroker implements ObjectConnectionHost {
     }
   }
 
-  /** Clients were lost with the instance before this one, and are about to come back; nobody knows who they are. */
+  /** Clients of the previous instance are about to come back. Their ids are not known, so every id counts as known for a while. */
   #expectReturns(inboxLinger: number): void {
     const time = Date.now();
-    const until = this.#noted === CONNECTED ? time + inboxLinger : this.#noted;
-    this.#note(until > time ? until : 0);
-    if (until > time) this.#core.knownClients.expectReturns(until - time);
-    this.#engine.onKept?.(Math.max(until, time + LAST_LEFT));
+    const until = this.#connectedMark === CONNECTED ? time + inboxLinger : this.#connectedMark;
+    this.#markConnected(until > time ? until : 0);
+    if (until > time) this.#running.registry.knownClients.expectReturns(until - time);
+    this.#engine.onKept?.(Math.max(until, time + IDLE_CHECK_MS));
   }
 
-  /** The clients whose sockets outlived the instance before this one. */
+  /** Restores the connections whose sockets outlived the previous instance. */
   #restore(head: number, closing: Socket | undefined): void {
     const { sql } = this.#ctx.storage;
     const rows = new Map<string, ClientInfo>();
-    for (const { id, info } of sql.exec("SELECT id, info FROM fanwire_links"))
+    for (const { id, info } of sql.exec("SELECT id, info FROM fanwire_connections"))
       rows.set(id as string, JSON.parse(info as string));
     for (const socket of new Set([...this.#ctx.getWebSockets(), ...(closing ? [closing] : [])])) {
       const kept = (socket.deserializeAttachment() ?? {}) as Partial<Attachment> & { row?: string };
       const info = kept.info ?? rows.get(kept.row ?? "");
       if (!info) {
-        // Else it has not said hello yet.
-        if (kept.row !== undefined) socket.close(CLOSE_PROTOCOL_ERROR, "nothing is known of it");
+        // A socket without a row has not sent its hello yet.
+        if (kept.row !== undefined) socket.close(CLOSE_PROTOCOL_ERROR, "unknown connection");
         continue;
       }
       rows.delete(kept.row ?? "");
-      const link = new ObjectConnection(this, socket, info, keysOfClient(info.clientId, info.channels));
-      link.restore(head, kept.asked ?? 0, kept.asks ?? 0);
-      this.#links.set(info.connectionId, link);
-      this.#core.enroll(link);
+      const connection = new ObjectConnection(this, socket, info, keysOfClient(info.clientId, info.channels));
+      connection.restore(head, kept.ackBytes ?? 0, kept.ackNumber ?? 0);
+      this.#connections.set(info.connectionId, connection);
+      this.#running.registry.add(connection);
     }
-    for (const id of rows.keys()) sql.exec("DELETE FROM fanwire_links WHERE id = ?", id);
+    for (const id of rows.keys()) sql.exec("DELETE FROM fanwire_connections WHERE id = ?", id);
   }
 }
 
 declare const WebSocketPair: new () => Readonly<Record<"0" | "1", Socket>>;
-declare const WebSocketRequestResponsePair: new (question: string, answer: string) => object;
+declare const WebSocketRequestResponsePair: new (ping: string, pong: string) => object;

@@ -1,9 +1,12 @@
+// A client as the object knows it: a WebSocket to the Worker that holds the client's stream.
+
+import type { ClientInfo, CloseOptions, Connection, DisconnectReason } from "../delivery/connection.ts";
 import type { ControlEvents } from "../delivery/control-events.ts";
 import type { FailureReason, ReportTracker } from "../delivery/delivery-report.ts";
 import type { Fanout } from "../delivery/fanout.ts";
 import type { FanoutGroup } from "../delivery/fanout-group.ts";
-import type { ClientInfo, Connection, ConnectionHost, DisconnectReason } from "../delivery/stream-connection.ts";
-import { textDecoder } from "../event/event.ts";
+import type { ConnectionHost } from "../delivery/stream-connection.ts";
+import { textDecoder } from "../event/sse-format.ts";
 import { type Batch, chunkOf, type LogReader } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { ResumePoint } from "../log/resume.ts";
@@ -18,33 +21,44 @@ import {
   writeJsonFrame,
 } from "./protocol.ts";
 
-/** What a frame costs beside its bytes, in the Worker's turn that it takes. */
+/** The cost of a frame besides its bytes: the turn that it takes in the Worker. */
 const FRAME_COST = 1024;
-/** Beyond so many bytes an acknowledgement is asked for; what is sent to a quiet room never comes to that. */
-const ASK = 64 * 1024;
-/** So many bytes may be on their way to a Worker; then the client is left to its cursor until it answers. A socket never pushes back. */
-const LIMIT = 256 * 1024;
+/** Unacknowledged bytes at which an acknowledgement is requested. A quiet channel never sends as much. */
+const ACK_AFTER_BYTES = 64 * 1024;
+/**
+ * The most bytes that may be on their way to a Worker. Then the connection waits for an acknowledgement, because a WebSocket has no
+ * backpressure of its own.
+ */
+const MAX_UNACKNOWLEDGED_BYTES = 256 * 1024;
 
-/** What a link needs of the object that it is registered at. */
-export interface ObjectConnectionHost extends Pick<ConnectionHost, "stalled" | "closing" | "unsubscribe" | "remove"> {
-  readonly fanout: ConnectionHost["fanout"] & Pick<Fanout, "log">;
-  readonly announcer: Pick<ControlEvents, "position">;
+/** How the connection ends, once that is decided. */
+interface Closing {
+  readonly reason: DisconnectReason;
+  readonly endEvent: Uint8Array<ArrayBuffer>;
+}
+
+/** The object that a connection is registered at. */
+export interface ObjectConnectionHost extends Pick<ConnectionHost, "unsubscribe" | "remove" | "onClosed"> {
+  readonly fanout: Pick<Fanout, "subscribe" | "requestNext" | "position" | "log">;
+  readonly timeouts: Pick<ConnectionHost["timeouts"], "blocked" | "closing">;
+  readonly controlEvents: Pick<ControlEvents, "position">;
   readonly epoch: string;
-  readonly pacing: ConnectionTiming;
-  /** Has what a link needs to be made again outlive this instance of the object. */
-  save(link: ObjectConnection): void;
-  /** Its socket is closed. */
-  forget(link: ObjectConnection): void;
+  readonly timing: ConnectionTiming;
+  /** Stores the state that the connection needs after hibernation. */
+  save(connection: ObjectConnection): void;
+  /** The socket is closed. */
+  forget(connection: ObjectConnection): void;
 }
 
 /**
- * One client, as the object knows it: a socket to the Worker that holds the client's stream. How far the client is, the Worker knows; the
- * object knows what it has sent, and forgets even that when it hibernates.
+ * A connection whose stream a Worker holds. The Worker knows how far the client is. The object knows only what it has sent, and forgets even
+ * that when it hibernates.
  */
 export class ObjectConnection implements Connection {
+  readonly kind = "connection";
   readonly id: string;
   readonly info: ClientInfo;
-  readonly channels: readonly ChannelLog[];
+  channels: readonly ChannelLog[];
   readonly socket: Socket;
   cursor = 0;
   missingRanges: LogReader["missingRanges"];
@@ -52,168 +66,167 @@ export class ObjectConnection implements Connection {
   group: FanoutGroup | undefined;
   live = false;
   reports: Set<ReportTracker> | undefined;
-  release: (() => void) | undefined;
-  /** So many bytes are to be acknowledged by an answer that has not come, and its number. */
-  asked = 0;
-  asks = 0;
+  /** Bytes covered by the requested acknowledgement, and its number. */
+  ackBytes = 0;
+  ackNumber = 0;
 
-  readonly #home: ObjectConnectionHost;
-  /** Where the client is when it has everything that it was sent. */
-  #sent = 0;
-  /** What was sent since the last acknowledgement, and how much of it the next one stands for. */
-  #unacknowledged = 0;
+  readonly #host: ObjectConnectionHost;
+  /** The position of the client once it has received everything that was sent. */
+  #sentThrough = 0;
+  #unacknowledgedBytes = 0;
+  /** The connection was restored after hibernation, and an acknowledgement from before is still to come. */
   #isRestored = false;
-  #failures = 0;
-  #farewell: Uint8Array<ArrayBuffer> | undefined;
-  #reason: DisconnectReason = "closing";
-  #isOver = false;
-  #left: (() => void) | undefined;
+  #timeouts = 0;
+  #closing: Closing | undefined;
+  #isClosed = false;
+  #resolveClosed: (() => void) | undefined;
 
-  constructor(home: ObjectConnectionHost, socket: Socket, info: ClientInfo, keys: readonly string[]) {
-    this.#home = home;
+  constructor(host: ObjectConnectionHost, socket: Socket, info: ClientInfo, keys: readonly string[]) {
+    this.#host = host;
     this.socket = socket;
     this.info = info;
     this.id = info.clientId;
-    this.channels = home.fanout.subscribe(this, keys);
+    this.channels = host.fanout.subscribe(this, keys);
   }
 
   get connectionId(): string {
     return this.info.connectionId;
   }
 
-  startAt({ cursor, missingRanges }: ResumePoint, prelude: Uint8Array<ArrayBuffer>): void {
-    const { epoch, pacing } = this.#home;
-    this.cursor = this.#sent = cursor;
+  startAt({ cursor, missingRanges }: ResumePoint, opening: Uint8Array<ArrayBuffer>): void {
+    const { epoch, timing } = this.#host;
+    this.cursor = this.#sentThrough = cursor;
     this.missingRanges = missingRanges;
-    this.#home.save(this);
+    this.#host.save(this);
     const { connectionId } = this;
     this.#send(
-      writeJsonFrame(kinds.welcome, { connectionId, epoch, cursor, prelude: decoder.decode(prelude), pacing }),
+      writeJsonFrame(kinds.welcome, { connectionId, epoch, cursor, opening: decoder.decode(opening), timing }),
     );
-    this.#home.fanout.requestNext(this);
+    this.#host.fanout.requestNext(this);
   }
 
-  /** Goes on after the object was gone: the client has what there was, or the Worker will say that it has not. */
-  restore(head: number, asked: number, asks: number): void {
+  /**
+   * Restores the connection after the object was gone. It assumes that the client has everything up to `head`; if not, the Worker asks for
+   * it with a refill.
+   */
+  restore(head: number, ackBytes: number, ackNumber: number): void {
     this.cursor = head;
-    const { forgottenThrough } = this.#home.fanout.log;
-    // Of a channel that was forgotten nobody knows what it had last.
+    const { forgottenThrough } = this.#host.fanout.log;
+    // The last position of a forgotten channel is not known.
     const known = this.channels.filter(({ last, size }) => size > 0 || last > forgottenThrough);
-    this.#sent = Math.max(0, ...known.map(({ last }) => last));
-    this.asked = this.#unacknowledged = asked;
-    this.asks = asks;
-    this.live = asked === 0;
-    this.#isRestored = asked > 0;
+    this.#sentThrough = Math.max(0, ...known.map(({ last }) => last));
+    this.ackBytes = this.#unacknowledgedBytes = ackBytes;
+    this.ackNumber = ackNumber;
+    this.live = ackBytes === 0;
+    this.#isRestored = ackBytes > 0;
   }
 
   receive(batch: Batch): boolean {
-    this.#send(frameOf(batch, this.#sent), chunkOf(batch).length);
-    this.#sent = batch.through;
+    this.#send(frameOf(batch, this.#sentThrough), chunkOf(batch).length);
+    this.#sentThrough = batch.through;
     if (this.reports?.size) for (const report of this.reports) report.sentTo(this, batch);
-    if (this.#unacknowledged < LIMIT && !this.#isOver) this.#home.fanout.requestNext(this);
+    if (this.#unacknowledgedBytes < MAX_UNACKNOWLEDGED_BYTES && !this.#isClosed) this.#host.fanout.requestNext(this);
     return true;
   }
 
   onBlocked(): void {
-    if (!this.#isOver) this.#home.stalled.add(this);
+    if (!this.#isClosed) this.#host.timeouts.blocked.add(this);
   }
 
-  /** Tells a client where the log is, if it has everything up to there. */
-  pulse(): void {
-    const { announcer, fanout } = this.#home;
+  /** Sends the position of the log to a client that has everything up to there. */
+  sendPosition(): void {
+    const { controlEvents, fanout } = this.#host;
     const { position } = fanout;
-    if (!this.live || this.#sent >= position) return;
-    const payload = announcer.position(position);
-    this.#send(writeFrame({ kind: kinds.pulse, previous: this.#sent, position, payload }), payload.length);
-    this.cursor = this.#sent = position;
+    if (!this.live || this.#sentThrough >= position) return;
+    const { bytes: payload } = controlEvents.position(fanout.log, position);
+    this.#send(writeFrame({ kind: kinds.position, previous: this.#sentThrough, position, payload }), payload.length);
+    this.cursor = this.#sentThrough = position;
   }
 
-  acknowledged({ number, cursor }: Ack): void {
-    if (number !== this.asks || this.asked === 0) return;
+  onAck({ number, cursor }: Ack): void {
+    if (number !== this.ackNumber || this.ackBytes === 0) return;
     if (this.#isRestored) {
-      // What the instance before sent after its ask may be on its way still; a new one comes after all of it.
+      // Frames that the instance before sent after its request may still be on their way. A new acknowledgement comes after all of them.
       this.#isRestored = false;
-      this.#ask();
+      this.#requestAck();
       return;
     }
-    this.#unacknowledged -= this.asked;
-    this.asked = 0;
-    this.#home.save(this);
-    this.#failures = 0;
-    this.#home.stalled.delete(this);
-    // Nothing is on its way any more, so that is where it goes on; the object may have hibernated meanwhile.
-    if (!this.live && this.#unacknowledged <= 0) this.cursor = this.#sent = cursor;
-    this.#goOn();
+    this.#unacknowledgedBytes -= this.ackBytes;
+    this.ackBytes = 0;
+    this.#host.save(this);
+    this.#timeouts = 0;
+    this.#host.timeouts.blocked.delete(this);
+    // Nothing is on its way, so the client is where it says. The object may have hibernated since.
+    if (!this.live && this.#unacknowledgedBytes <= 0) this.cursor = this.#sentThrough = cursor;
+    this.#continue();
   }
 
-  refill({ cursor }: Refill): void {
-    this.cursor = this.#sent = cursor;
+  onRefill({ cursor }: Refill): void {
+    this.cursor = this.#sentThrough = cursor;
     this.missingRanges = undefined;
     this.live = false;
-    if (this.#unacknowledged < LIMIT) this.#goOn();
-  }
-
-  #goOn(): void {
-    if (!this.live) this.#home.fanout.requestNext(this);
-    if (this.#farewell && this.live) this.#depart(true);
+    if (this.#unacknowledgedBytes < MAX_UNACKNOWLEDGED_BYTES) this.#continue();
   }
 
   onTimeout(tolerance: number): void {
-    if (this.#isOver) return;
-    if (++this.#failures < tolerance) this.#home.stalled.add(this);
-    else this.abort("timeout", new Error(`Client disconnected: it took nothing for ${this.#failures} × timeout.`));
+    if (this.#isClosed) return;
+    if (++this.#timeouts < tolerance) this.#host.timeouts.blocked.add(this);
+    else this.abort("timeout", new Error(`Client disconnected: it took no data for ${this.#timeouts} × timeout.`));
   }
 
-  close(reason: DisconnectReason, farewell: Uint8Array<ArrayBuffer>, drains: boolean): Promise<void> {
-    if (this.#isOver || this.#farewell) return Promise.resolve();
-    this.#farewell = farewell;
-    this.#reason = reason;
-    this.#home.remove(this, reason);
-    if (!drains || this.live) {
-      this.#depart(drains);
+  close(reason: DisconnectReason, { endEvent, drain }: CloseOptions): Promise<void> {
+    if (this.#isClosed || this.#closing) return Promise.resolve();
+    this.#closing = { reason, endEvent };
+    this.#host.remove(this, reason);
+    if (!drain || this.live) {
+      this.#sendEndNotice(drain);
       return Promise.resolve();
     }
-    this.#home.closing.add(this);
+    this.#host.timeouts.closing.add(this);
     return new Promise((resolve) => {
-      this.#left = resolve;
+      this.#resolveClosed = resolve;
     });
   }
 
   abort(reason: DisconnectReason, _error?: Error): void {
-    if (this.#isOver) return;
-    this.#send(writeJsonFrame(kinds.end, { reason, drains: false }));
+    if (this.#isClosed) return;
+    this.#send(writeJsonFrame(kinds.end, { reason, drain: false }));
     this.#finish(reason);
   }
 
   /** The Worker closed the socket. */
   onSocketClosed(reason: DisconnectReason): void {
-    if (!this.#isOver) this.#finish(reason);
+    if (!this.#isClosed) this.#finish(reason);
   }
 
-  #depart(drains: boolean): void {
-    const chunk = decoder.decode(this.#farewell);
-    this.#send(writeJsonFrame(kinds.end, { reason: this.#reason, chunk, drains }));
-    this.#finish(this.#reason);
+  #continue(): void {
+    if (!this.live) this.#host.fanout.requestNext(this);
+    if (this.#closing && this.live) this.#sendEndNotice(true);
+  }
+
+  #sendEndNotice(drain: boolean): void {
+    const { reason, endEvent } = this.#closing as Closing;
+    this.#send(writeJsonFrame(kinds.end, { reason, chunk: decoder.decode(endEvent), drain }));
+    this.#finish(reason);
   }
 
   #finish(reason: DisconnectReason): void {
-    const registered = !this.#farewell;
-    this.#isOver = true;
+    const wasRegistered = !this.#closing;
+    this.#isClosed = true;
     this.live = false;
-    this.release?.();
-    this.release = undefined;
-    this.#home.stalled.delete(this);
-    this.#home.closing.delete(this);
-    this.#home.unsubscribe(this);
-    this.#home.forget(this);
+    this.#host.timeouts.blocked.delete(this);
+    this.#host.timeouts.closing.delete(this);
+    this.#host.unsubscribe(this);
+    this.#host.forget(this);
     try {
       this.socket.close(CLOSE_NORMAL, reason);
     } catch {
-      // It is closed.
+      // The socket is closed already.
     }
-    if (registered) this.#home.remove(this, reason);
+    if (wasRegistered) this.#host.remove(this, reason);
+    this.#host.onClosed(this);
     this.#failReports(reason);
-    this.#left?.();
+    this.#resolveClosed?.();
   }
 
   #failReports(reason: FailureReason): void {
@@ -225,25 +238,27 @@ export class ObjectConnection implements Connection {
       this.socket.send(frame);
       if (bytes > 0) this.#count(bytes);
     } catch {
-      // The socket is gone; its close is on the way.
+      // The socket is gone, and the runtime is about to report its close.
     }
   }
 
   #count(bytes: number): void {
-    this.#unacknowledged += bytes + FRAME_COST;
-    if (this.asked === 0 && this.#unacknowledged >= ASK) this.#ask();
+    this.#unacknowledgedBytes += bytes + FRAME_COST;
+    if (this.ackBytes === 0 && this.#unacknowledgedBytes >= ACK_AFTER_BYTES) this.#requestAck();
   }
 
-  #ask(): void {
-    this.asked = this.#unacknowledged;
-    this.asks++;
-    this.#home.save(this);
-    this.#send(writeFrame({ kind: kinds.ask, previous: 0, position: this.asks, payload: new Uint8Array() }));
+  #requestAck(): void {
+    this.ackBytes = this.#unacknowledgedBytes;
+    this.ackNumber++;
+    this.#host.save(this);
+    this.#send(
+      writeFrame({ kind: kinds.ackRequest, previous: 0, position: this.ackNumber, payload: new Uint8Array() }),
+    );
   }
 }
 
 const decoder = textDecoder();
-/** The last frame of a batch: most clients that get the same have the same behind them. */
+/** The last frame of each batch: most connections that receive the same batch have received the same before. */
 const frames = new WeakMap<Batch, { readonly previous: number; readonly frame: Uint8Array<ArrayBuffer> }>();
 
 function frameOf(batch: Batch, previous: number): Uint8Array<ArrayBuffer> {

@@ -1,33 +1,33 @@
 import { BrokerError, type ErrorCode } from "../base/errors.ts";
-import type { DisconnectReason } from "../delivery/stream-connection.ts";
-import { encode, textDecoder } from "../event/event.ts";
+import type { DisconnectReason } from "../delivery/connection.ts";
+import { encode, textDecoder } from "../event/sse-format.ts";
 import type { ResolvedGrant } from "../http/authorize.ts";
 import { asBrokerError } from "../http/problem.ts";
 import type { StartOptions } from "../log/resume.ts";
 
-// What the Worker that holds a stream and the object that holds the log say to each other, over one WebSocket for each client. The
-// object's frames are binary: version, kind, two positions, and what belongs to the kind. The Worker's are JSON.
+// The protocol between the Worker that holds a stream and the object that holds the log, over one WebSocket per client. The object's frames
+// are binary: version, kind, two positions, and a payload. The Worker's frames are JSON.
 
-/** Both sides must be of the same; who meets another one closes the socket, and the client's stream goes on once both are. */
+/** Both sides must have the same version. A side that meets another one closes the socket; the stream continues once both are the same. */
 export const VERSION = 1;
 
-/** Kinds of the object's frames. */
+/** The kinds of the object's frames. */
 export const kinds = {
-  /** Bytes for the client: all that concerns it after `previous` and up to `position`. */
+  /** Bytes for the client: everything it subscribes to after `previous` and up to `position`. */
   chunk: 1,
-  /** As a chunk, to be given instead of a heartbeat to a client that was told nothing for long. */
-  pulse: 2,
-  /** The Worker is to answer with an {@link Ack} of the number in `position` once the client has taken everything before this. */
-  ask: 3,
+  /** `fanwire-position` for a quiet client, sent in place of a heartbeat. */
+  position: 2,
+  /** The Worker answers with an {@link Ack} of the number in `position` once the client has taken everything before this frame. */
+  ackRequest: 3,
   /** The client is registered: a {@link Welcome}. */
   welcome: 4,
-  /** It is not: a {@link Refusal}. */
+  /** The client is not registered: a {@link Refusal}. */
   refusal: 5,
-  /** The stream is over: a {@link EndNotice}. */
+  /** The stream ends: an {@link EndNotice}. */
   end: 6,
 } as const;
 
-/** One frame of the object. */
+/** A frame of the object. */
 export interface Frame {
   readonly kind: number;
   readonly previous: number;
@@ -49,7 +49,7 @@ export function writeFrame({ kind, previous, position, payload }: Frame): Uint8A
   return bytes;
 }
 
-/** `undefined` for what is no frame of this version. */
+/** Reads a frame. Returns `undefined` if it is not a frame of this version. */
 export function readFrame(data: unknown): Frame | undefined {
   if (!(data instanceof ArrayBuffer) || data.byteLength < HEAD) return undefined;
   const view = new DataView(data);
@@ -62,33 +62,33 @@ export function readFrame(data: unknown): Frame | undefined {
   };
 }
 
-/** What a frame with no position carries. */
+/** Writes a frame without positions, whose payload is JSON. */
 export const writeJsonFrame = (kind: number, note: Welcome | Refusal | EndNotice): Uint8Array<ArrayBuffer> =>
   writeFrame({ kind, previous: 0, position: 0, payload: encode(JSON.stringify(note)) });
 
 export const readJsonFrame = <T>({ payload }: Frame): T => JSON.parse(decoder.decode(payload), revive);
 
-/** What a client is admitted with, and where it wishes to start. */
+/** The Worker's first frame: the grant of a client, and where it starts. */
 export interface Hello {
   readonly version: number;
   readonly kind: "hello";
-  readonly admission: ResolvedGrant;
+  readonly grant: ResolvedGrant;
   readonly clientId: string;
   readonly start: StartOptions;
-  /** The address that it asked for. */
+  /** The URL of the client's request. */
   readonly url: string;
-  /** Its connection, before the socket was lost. */
-  readonly again?: { readonly connectionId: string; readonly connectedAt: number };
+  /** The connection before the socket was lost. */
+  readonly previous?: { readonly connectionId: string; readonly connectedAt: number };
 }
 
-/** The client has taken everything up to `cursor`, and what was sent before the ask of this number. */
+/** The client has taken everything up to `cursor`, and every frame before the acknowledgement request of this number. */
 export interface Ack {
   readonly kind: "ack";
   readonly number: number;
   readonly cursor: number;
 }
 
-/** What was sent does not follow `cursor`; it is to be sent from there. */
+/** A frame did not follow `cursor`; the object sends again from there. */
 export interface Refill {
   readonly kind: "refill";
   readonly cursor: number;
@@ -96,7 +96,7 @@ export interface Refill {
 
 export type WorkerFrame = Hello | Ack | Refill;
 
-/** `undefined` for what is none. */
+/** Reads a frame of the Worker. Returns `undefined` if it is not valid. */
 export function readWorkerFrame(data: unknown): WorkerFrame | undefined {
   if (typeof data !== "string") return undefined;
   try {
@@ -114,28 +114,28 @@ export function readWorkerFrame(data: unknown): WorkerFrame | undefined {
 
 export const writeWorkerFrame = (frame: WorkerFrame): string => JSON.stringify(frame);
 
-/** How the Worker is to keep a client: options of the broker, in milliseconds. */
+/** How the Worker keeps a connection: options of the broker, in milliseconds. */
 export interface ConnectionTiming {
   readonly heartbeat: number;
   readonly timeout: number;
   readonly tolerance: number;
-  readonly maxAge: number;
+  readonly maxConnectionAge: number;
   readonly retry: number;
-  /** How old what a client was told last has to be before it is given a pulse. */
-  readonly quiet: number;
+  /** How long a client must have received nothing before it is sent `fanwire-position`. */
+  readonly quietMs: number;
 }
 
 export interface Welcome {
   readonly connectionId: string;
   readonly epoch: string;
-  /** Where it starts. */
+  /** Where the stream starts. */
   readonly cursor: number;
-  /** What its stream begins with. */
-  readonly prelude: string;
-  readonly pacing: ConnectionTiming;
+  /** The first chunk of the stream. */
+  readonly opening: string;
+  readonly timing: ConnectionTiming;
 }
 
-/** Why a client is not let in; without a code it is to be stopped for good. */
+/** Why a client is refused. Without a code, its id is barred. */
 export interface Refusal {
   readonly code?: ErrorCode;
   readonly message?: string;
@@ -152,19 +152,19 @@ export const errorOf = ({ code = "internal", message = "", headers = {} }: Refus
 
 export interface EndNotice {
   readonly reason: DisconnectReason;
-  /** The last chunk of its stream; without one the stream is cut off. */
+  /** The last chunk of the stream. Without one, the stream is aborted. */
   readonly chunk?: string;
-  /** Whether what it has not taken is for it to take first. */
-  readonly drains: boolean;
+  /** Whether the client first receives every event it has not taken. */
+  readonly drain: boolean;
 }
 
-/** Asked and answered without waking the object, so that a socket which is dead shows. */
-export const PING: readonly [question: string, answer: string] = ["?", "!"];
+/** A ping and its answer, which do not wake the object. They show that a socket is dead. */
+export const PING: readonly [ping: string, pong: string] = ["?", "!"];
 
-/** How the Worker closes a socket: its reason is a reason why clients are disconnected. */
+/** The close code of a Worker. The reason is a {@link DisconnectReason}. */
 export const CLOSE_NORMAL = 4000;
-/** How either closes a socket on which it met what it does not understand. */
+/** The close code of a side that received a frame it does not understand. */
 export const CLOSE_PROTOCOL_ERROR = 4001;
 
-/** JSON has no Infinity and writes null, which stands for nothing else here. */
+/** JSON has no `Infinity` and writes `null`, which means nothing else here. */
 const revive = (_name: string, value: unknown): unknown => (value === null ? Infinity : value);

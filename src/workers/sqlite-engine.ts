@@ -2,11 +2,11 @@ import { BrokerError } from "../base/errors.ts";
 import { ExpiringMap } from "../base/expiring-map.ts";
 import { randomName } from "../base/random.ts";
 import { checkNumbers } from "../base/validate.ts";
-import type { Engine, EngineSession } from "../engine/engine.ts";
+import type { Engine, EngineListener, EngineSession } from "../engine/engine.ts";
 import { appendOnce, type SeenEvents } from "../engine/idempotency.ts";
-import { encode, textDecoder } from "../event/event.ts";
+import { encode, textDecoder } from "../event/sse-format.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
-import { type EngineListener, Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
 import type { ObjectStorage, Row } from "./cloudflare.ts";
 
 /** Options of {@link durableEngine}. */
@@ -16,7 +16,7 @@ export interface DurableEngineOptions extends LogOptions {
    * beyond that the oldest of the subject that has the most are forgotten. 0 remembers none.
    * @default 300_000
    */
-  readonly keyWindow?: number | undefined;
+  readonly idempotencyWindow?: number | undefined;
 }
 
 /** What of the storage and its clock the engine of an object needs from it. */
@@ -53,10 +53,10 @@ const SWEEP = 64;
  */
 export function durableEngine(
   storage: Pick<ObjectStorage, "sql">,
-  { keyWindow = 300_000, ...rest }: DurableEngineOptions = {},
+  { idempotencyWindow = 300_000, ...rest }: DurableEngineOptions = {},
 ): ObjectEngine {
   const bounds = resolveLogOptions("durableEngine()", { ...rest, logBytes: rest.logBytes ?? 8 * 1024 * 1024 });
-  checkNumbers("durableEngine()", { keyWindow }, 0);
+  checkNumbers("durableEngine()", { idempotencyWindow }, 0);
   const run = (query: string, ...bindings: unknown[]): Row[] => [...storage.sql.exec(query, ...bindings)];
   const known: SeenEvents = new ExpiringMap();
   /** Positions that the log dropped and that still have a row. */
@@ -203,7 +203,9 @@ export function durableEngine(
         log: opened,
         append(keys, text, nonce) {
           const body = wellFormed(text);
-          return appendOnce(opened.epoch, known, keyWindow, keys, body, nonce, () => append(opened, keys, body));
+          return appendOnce(opened.epoch, known, idempotencyWindow, keys, body, nonce, () =>
+            append(opened, keys, body),
+          );
         },
         persistNames: keep,
         close: () => void opened.listeners.delete(follower),

@@ -1,18 +1,15 @@
+// The Worker's end of a connection: it holds the client's stream and cursor, and a socket to the object that it dials again when it is lost.
+
 import { BrokerError } from "../base/errors.ts";
 import { jitter } from "../base/random.ts";
 import { after, every } from "../base/runtime.ts";
-import { type TimeoutQueue, watch } from "../base/timeout-queue.ts";
-import { NOT_SOON } from "../broker/core.ts";
-import { bindLifetime } from "../delivery/connection-lifetime.ts";
+import { type DisconnectReason, REPLACED_RETRY_MS } from "../delivery/connection.ts";
+import { type ConnectionTimeouts, createConnectionTimeouts } from "../delivery/connection-timeouts.ts";
+import { type HeartbeatChunk, PLAIN_HEARTBEAT } from "../delivery/control-events.ts";
 import { Heartbeat } from "../delivery/heartbeat.ts";
-import {
-  type Connection,
-  type ConnectionHost,
-  type DisconnectReason,
-  StreamConnection,
-} from "../delivery/stream-connection.ts";
-import { concat, encode, formatEnd, HEARTBEAT } from "../event/event.ts";
+import { type ConnectionHost, StreamConnection } from "../delivery/stream-connection.ts";
 import { formatPosition } from "../event/position.ts";
+import { concat, encode, formatEnd } from "../event/sse-format.ts";
 import type { Socket } from "./cloudflare.ts";
 import { closeSocket, type DialedObject, dialObject } from "./dial.ts";
 import {
@@ -30,143 +27,143 @@ import {
   writeWorkerFrame,
 } from "./protocol.ts";
 
-/** How often the object's side is asked whether it is there, in milliseconds. It answers without being woken. */
-const ECHO_INTERVAL = 10_000;
-/** The longest pause before a lost object is dialled again; the first is a hundredth of it. */
-const LONGEST_PAUSE = 10_000;
-/** A request may make so many others; a stream that has dialled so often asks its client to come back. */
-const MOST_DIALS = 40;
-/** Bytes that are given to the runtime at once, at the most. */
-const MAX_CHUNK = 64 * 1024;
+/** Milliseconds between two pings. The object's side answers without waking the object. */
+const PING_INTERVAL_MS = 10_000;
+/** The longest delay before a lost object is dialed again, in milliseconds; the first one is a hundredth of it. */
+const MAX_REDIAL_MS = 10_000;
+/** One request may make a limited number of others. A stream that has dialed this often asks its client to come back. */
+const MAX_DIALS = 40;
+/** The largest chunk, in bytes. */
+const MAX_CHUNK_BYTES = 64 * 1024;
 
-/** A place of the client: in which log, and where in it. */
+/** A position of the client in a log. */
 interface Place {
   readonly epoch: string;
   readonly cursor: number;
 }
 
-/** What waits for the client to take it, and where it is then; or the number of an acknowledgement. */
+/** A chunk that waits for the client, with the client's position after it; or the number of an acknowledgement. */
 type Item = (Place & { readonly chunk: Uint8Array<ArrayBuffer> }) | number;
 
-/**
- * The Worker's end: it holds the client's stream and cursor, and a socket to the object, for which it dials again whenever that is lost. The
- * stream is a {@link StreamConnection} whose log is what comes by the socket.
- */
+/** A {@link StreamConnection} whose log is the socket to an object. It takes the place of the fanout for this one connection. */
 export class WorkerStream implements ConnectionHost {
   readonly fanout: ConnectionHost["fanout"] = {
     subscribe: () => [],
-    requestNext: () => this.#serve(),
+    requestNext: () => this.#sendNext(),
     position: Infinity,
   };
   readonly heartbeat: Heartbeat<StreamConnection>;
-  readonly stalled: TimeoutQueue<Connection>;
-  readonly starting: TimeoutQueue<StreamConnection>;
-  readonly closing: TimeoutQueue<Connection>;
+  readonly timeouts: ConnectionTimeouts;
 
   readonly #dial: () => Promise<Socket>;
   readonly #hello: Hello;
-  readonly #pacing: ConnectionTiming;
-  readonly #client: StreamConnection;
+  readonly #timing: ConnectionTiming;
+  readonly #connection: StreamConnection;
+  /** The id of the connection at the object. Each dial gets a new one. */
   #connectionId: string;
-  /** What was received so far, and what of it was given to the client. */
+  /** What was received from the object so far, and what of it was sent to the client. */
   #received: Place;
-  #given: Place;
+  #sent: Place;
   #socket: Socket | undefined;
   #queue: Item[] = [];
-  /** What was sent is asked for again; until it comes, what does not follow the cursor is no news. */
-  #refilling = false;
-  /** When the client was last given anything but a heartbeat. */
-  #told = Date.now();
-  /** What a client is told instead of a heartbeat once it was told nothing for long. */
-  #pulse: Uint8Array<ArrayBuffer> | undefined;
+  /** A refill was requested. Until it arrives, frames that do not follow the cursor are expected. */
+  #isRefilling = false;
+  /** Epoch milliseconds of the last chunk that was no heartbeat. */
+  #lastChunkAt = Date.now();
+  /** `fanwire-position` to send in place of a heartbeat, once the client has received nothing for long. */
+  #positionEvent: Uint8Array<ArrayBuffer> | undefined;
   #dials = 0;
-  /** Dials in a row that came to nothing. */
+  /** Failed dials in a row. */
   #failures = 0;
-  #isOver = false;
-  /** Its end is decided, and waits to be read. */
-  #isLeaving = false;
-  #isEchoed = true;
-  #stopEcho: (() => void) | undefined;
+  #isClosed = false;
+  /** The end is decided, and waits to be read. */
+  #isClosing = false;
+  #hasAnsweredPing = true;
+  #stopPing: (() => void) | undefined;
   #cancelDial: (() => void) | undefined;
 
-  /** Dials, and resolves with the stream; `undefined` if the client is turned away. @throws {@link BrokerError} */
+  /** Dials the object. Returns the stream, or `undefined` if the client id is barred. @throws {@link BrokerError} */
   static async open(
     request: Request,
     hello: Hello,
     dial: () => Promise<Socket>,
   ): Promise<ReadableStream<Uint8Array> | undefined> {
-    const line = await dialObject(dial, hello);
-    if (!line) return undefined;
+    const dialed = await dialObject(dial, hello);
+    if (!dialed) return undefined;
     if (request.signal.aborted) {
-      closeSocket(line.socket, CLOSE_NORMAL, "client-left");
+      closeSocket(dialed.socket, CLOSE_NORMAL, "client-left");
       throw new BrokerError("client-left", "Connection refused: the client has left.");
     }
-    return new WorkerStream(request, hello, dial, line).#client.stream();
+    return new WorkerStream(request, hello, dial, dialed).#connection.stream();
   }
 
   private constructor(
-    request: Request,
+    { signal }: Request,
     hello: Hello,
     dial: () => Promise<Socket>,
     { socket, welcome, rest }: DialedObject,
   ) {
-    const { pacing, connectionId, epoch, cursor, prelude } = welcome;
-    const { heartbeat, timeout, tolerance, maxAge } = pacing;
+    const { timing, connectionId, epoch, cursor, opening } = welcome;
+    const { heartbeat, timeout, tolerance, maxConnectionAge } = timing;
     this.#dial = dial;
     this.#hello = hello;
-    this.#pacing = pacing;
+    this.#timing = timing;
     this.#connectionId = connectionId;
-    this.#received = this.#given = { epoch, cursor };
-    // Two looks at each interval: a timer for each stream should have little to do.
-    this.heartbeat = new Heartbeat(heartbeat, (client) => client.sendHeartbeat(), 2);
-    ({ stalled: this.stalled, starting: this.starting, closing: this.closing } = watch(timeout, tolerance));
-    const { admission, clientId } = hello;
-    const { subject, channels, expiresAt } = admission;
-    const client = new StreamConnection(
+    this.#received = this.#sent = { epoch, cursor };
+    // Two slots: a timer for each stream should have little to do.
+    this.heartbeat = new Heartbeat(heartbeat, (connection) => connection.sendHeartbeat(), 2);
+    this.timeouts = createConnectionTimeouts(timeout, tolerance);
+    const { grant, clientId } = hello;
+    const { subject, channels, expiresAt } = grant;
+    this.#connection = new StreamConnection(
       this,
       { clientId, connectionId, ...(subject === undefined ? {} : { subject }), channels, connectedAt: Date.now() },
       [],
+      { signal, expiresAt, maxConnectionAge, onMaxAge: () => this.#close("max-age", true) },
     );
-    this.#client = client;
-    client.startAt({ cursor, resumed: false, hasMissing: false }, encode(prelude));
-    bindLifetime(client, request, expiresAt, maxAge, () => this.#dismiss("max-age", true));
-    this.heartbeat.add(client);
+    this.#connection.startAt({ cursor, resumed: false, hasMissing: false }, encode(opening));
+    this.heartbeat.add(this.#connection);
     this.#listen(socket, rest);
   }
 
-  heartbeatFor(): Uint8Array<ArrayBuffer> {
-    const pulse = this.#pulse;
-    if (!pulse || Date.now() - this.#told < this.#pacing.quiet) return HEARTBEAT;
-    this.#pulse = undefined;
-    this.#told = Date.now();
-    return pulse;
+  heartbeatFor(): HeartbeatChunk {
+    const bytes = this.#positionEvent;
+    if (!bytes || !this.#connection.live || Date.now() - this.#lastChunkAt < this.#timing.quietMs)
+      return PLAIN_HEARTBEAT;
+    this.#positionEvent = undefined;
+    this.#lastChunkAt = Date.now();
+    return { bytes };
   }
 
   endEvent(reason: string, reconnect: boolean): Uint8Array<ArrayBuffer> {
-    return encode(formatEnd(reason, reconnect, jitter(this.#pacing.retry)));
+    return encode(formatEnd(reason, reconnect, jitter(this.#timing.retry)));
   }
 
   unsubscribe(): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     this.#queue = [];
-    this.heartbeat.delete(this.#client);
-    this.stalled.clear();
-    this.#stopEcho?.();
+    this.heartbeat.delete(this.#connection);
+    this.timeouts.blocked.clear();
+    this.#stopPing?.();
     this.#cancelDial?.();
   }
 
-  remove(_client: Connection, reason: DisconnectReason): void {
-    this.#isLeaving = true;
-    this.#stopEcho?.();
-    this.stalled.delete(this.#client);
+  remove(_connection: unknown, reason: DisconnectReason): void {
+    this.#isClosing = true;
+    this.#stopPing?.();
+    this.timeouts.blocked.delete(this.#connection);
     this.#hangUp(CLOSE_NORMAL, reason);
   }
 
-  #dismiss(reason: DisconnectReason | "engine-down", reconnect: boolean): void {
-    // What an object said is the client's reason as well; the word to its client is another matter.
-    const why = reason === "engine-down" ? "closing" : reason;
-    void this.#client.close(why, this.endEvent(reason, reconnect), false);
+  onClosed(): void {
+    // The object counts connections; its side of the socket is closed by `remove`.
+  }
+
+  #close(reason: DisconnectReason | "engine-down", reconnect: boolean): void {
+    // The client receives the code; its reason at the broker is one of the reasons of a disconnect.
+    const recorded = reason === "engine-down" ? "closing" : reason;
+    void this.#connection.close(recorded, { endEvent: this.endEvent(reason, reconnect), drain: false });
   }
 
   #hangUp(code: number, reason: string): void {
@@ -174,164 +171,171 @@ export class WorkerStream implements ConnectionHost {
     this.#socket = undefined;
   }
 
-  /** Takes what comes by a socket; `rest` came already. */
   #listen(socket: Socket, rest: readonly unknown[]): void {
     this.#socket = socket;
-    this.#refilling = false;
-    this.#isEchoed = true;
+    this.#isRefilling = false;
+    this.#hasAnsweredPing = true;
     const isCurrent = (): boolean => socket === this.#socket;
-    const lost = (): void => {
+    const onLost = (): void => {
       if (isCurrent()) this.#redial();
       closeSocket(socket, CLOSE_NORMAL, "closing");
     };
     socket.addEventListener("message", ({ data }) => {
       if (isCurrent()) this.#receive(data);
     });
-    socket.addEventListener("close", lost);
-    socket.addEventListener("error", lost);
-    this.#stopEcho = every(ECHO_INTERVAL, () => {
-      if (!this.#isEchoed) {
+    socket.addEventListener("close", onLost);
+    socket.addEventListener("error", onLost);
+    this.#stopPing = every(PING_INTERVAL_MS, () => {
+      if (!this.#hasAnsweredPing) {
         this.#hangUp(CLOSE_NORMAL, "write-failed");
         this.#redial();
         return;
       }
-      this.#isEchoed = false;
-      this.#say(PING[0]);
+      this.#hasAnsweredPing = false;
+      this.#sendText(PING[0]);
     });
     for (const data of rest) if (isCurrent()) this.#receive(data);
   }
 
   #receive(data: unknown): void {
     if (data === PING[1]) {
-      this.#isEchoed = true;
+      this.#hasAnsweredPing = true;
       return;
     }
     const frame = readFrame(data);
-    if (frame?.kind === kinds.chunk || frame?.kind === kinds.pulse) {
-      this.#take(frame);
-    } else if (frame?.kind === kinds.ask) {
+    if (frame?.kind === kinds.chunk || frame?.kind === kinds.position) {
+      this.#receiveChunk(frame);
+    } else if (frame?.kind === kinds.ackRequest) {
       this.#queue.push(frame.position);
-      if (this.#client.live) this.#serve();
+      if (this.#connection.live) this.#sendNext();
     } else if (frame?.kind === kinds.end) {
-      this.#end(readJsonFrame(frame));
+      this.#receiveEnd(readJsonFrame(frame));
     } else {
-      // Of another version: the object, or this Worker, is about to be replaced.
-      this.#hangUp(CLOSE_PROTOCOL_ERROR, "foreign frame");
+      // A frame of another version: the object, or this Worker, is about to be replaced.
+      this.#hangUp(CLOSE_PROTOCOL_ERROR, "unknown frame");
       this.#redial();
     }
   }
 
-  #take({ kind, previous, position, payload }: Frame): void {
+  #receiveChunk({ kind, previous, position, payload }: Frame): void {
     const { epoch, cursor } = this.#received;
-    // A gap that is announced stands where the client is already.
+    // An announced gap has the position that the client is at already.
     if (position < cursor || (position === cursor && previous !== cursor)) return;
     if (previous > cursor) {
-      if (!this.#refilling) this.#tell({ kind: "refill", cursor });
-      this.#refilling = true;
+      if (!this.#isRefilling) this.#sendFrame({ kind: "refill", cursor });
+      this.#isRefilling = true;
       return;
     }
-    this.#refilling = false;
+    this.#isRefilling = false;
     this.#received = { epoch, cursor: position };
-    this.#pulse = kind === kinds.pulse ? payload : undefined;
-    if (this.#pulse) return;
-    this.#told = Date.now();
+    this.#positionEvent = kind === kinds.position ? payload : undefined;
+    if (this.#positionEvent) return;
+    this.#lastChunkAt = Date.now();
     this.#queue.push({ ...this.#received, chunk: payload });
-    if (this.#client.live) this.#serve();
-    else this.#client.onBlocked();
+    if (this.#connection.live) this.#sendNext();
+    else this.#connection.onBlocked();
   }
 
-  /** Gives the client what waits for it. */
-  #serve(): void {
-    const client = this.#client;
-    client.live = true;
+  /** Sends queued chunks to the client, which wants more. */
+  #sendNext(): void {
+    const connection = this.#connection;
+    connection.live = true;
     while (this.#queue.length > 0) {
-      const chunks = this.#nextChunks();
+      const chunks = this.#takeChunks();
       if (chunks.length > 0) {
-        client.live = false;
-        client.receive({ items: [], events: 0, through: this.#given.cursor, more: false, chunk: concat(chunks) });
-        if (this.#queue.some((item) => typeof item !== "number")) client.onBlocked();
+        connection.live = false;
+        connection.receive({ items: [], events: 0, through: this.#sent.cursor, more: false, chunk: concat(chunks) });
+        if (this.#queue.some((item) => typeof item !== "number")) connection.onBlocked();
         return;
       }
-      this.#tell({ kind: "ack", number: this.#queue.shift() as number, cursor: this.#given.cursor });
+      this.#sendFrame({ kind: "ack", number: this.#queue.shift() as number, cursor: this.#sent.cursor });
     }
   }
 
-  /** The chunks at the head of the queue, as many as go at once. */
-  #nextChunks(): Uint8Array<ArrayBuffer>[] {
+  /** Takes the chunks at the head of the queue, as many as fit into one. */
+  #takeChunks(): Uint8Array<ArrayBuffer>[] {
     const chunks: Uint8Array<ArrayBuffer>[] = [];
     let bytes = 0;
     for (let [item] = this.#queue; typeof item === "object"; [item] = this.#queue) {
       bytes += item.chunk.length;
-      if (chunks.length > 0 && bytes > MAX_CHUNK) break;
+      if (chunks.length > 0 && bytes > MAX_CHUNK_BYTES) break;
       chunks.push(item.chunk);
-      this.#given = item;
+      this.#sent = item;
       this.#queue.shift();
     }
     return chunks;
   }
 
-  #end({ reason, chunk, drains }: EndNotice): void {
-    if (chunk === undefined) this.#client.abort(reason, new Error(`Stream ended by the broker: ${reason}.`));
-    else void this.#client.close(reason, encode(chunk), drains);
+  #receiveEnd({ reason, chunk, drain }: EndNotice): void {
+    if (chunk === undefined) this.#connection.abort(reason, new Error(`Stream ended by the broker: ${reason}.`));
+    else void this.#connection.close(reason, { endEvent: encode(chunk), drain });
   }
 
   #redial(): void {
     this.#socket = undefined;
-    this.#stopEcho?.();
-    if (this.#isOver || this.#isLeaving) return;
-    // What it was not given is sent again: what waits for it is bounded by what one socket may have on its way.
+    this.#stopPing?.();
+    if (this.#isClosed || this.#isClosing) return;
+    // The object sends again what the client has not received. The queue is bounded by what one socket may have on its way.
     this.#queue = [];
-    this.#pulse = undefined;
-    if (this.#dials >= MOST_DIALS) {
-      this.#dismiss("engine-down", true);
+    this.#positionEvent = undefined;
+    if (this.#dials >= MAX_DIALS) {
+      this.#close("engine-down", true);
       return;
     }
-    const longest = Math.min(LONGEST_PAUSE, (LONGEST_PAUSE / 100) * 2 ** this.#failures++);
+    const longest = Math.min(MAX_REDIAL_MS, (MAX_REDIAL_MS / 100) * 2 ** this.#failures++);
     this.#cancelDial = after(jitter(longest), () => void this.#dialAgain());
   }
 
   async #dialAgain(): Promise<void> {
     this.#dials++;
-    const start = { lastEventId: formatPosition(this.#given.epoch, this.#given.cursor) };
-    const again = { connectionId: this.#connectionId, connectedAt: this.#client.info.connectedAt };
-    let line: DialedObject | undefined;
+    const start = { lastEventId: formatPosition(this.#sent.epoch, this.#sent.cursor) };
+    const previous = { connectionId: this.#connectionId, connectedAt: this.#connection.info.connectedAt };
+    let dialed: DialedObject | undefined;
     try {
-      line = await dialObject(this.#dial, { ...this.#hello, start, again });
+      dialed = await dialObject(this.#dial, { ...this.#hello, start, previous });
     } catch (error) {
-      const isFinal = error instanceof BrokerError && error.code !== "engine-down" && error.code !== "closed";
-      if (this.#isOver) return;
-      if (isFinal && error.code === "duplicate-id")
-        void this.#client.close("replaced", encode(formatEnd("replaced", false, NOT_SOON)), false);
-      else if (isFinal) void this.#client.close("closing", this.endEvent(error.code, true), false);
-      else this.#redial();
+      this.#onRefused(error);
       return;
     }
-    if (!line || this.#isOver || this.#isLeaving) {
-      if (line) closeSocket(line.socket, CLOSE_NORMAL, "client-left");
-      else this.#dismiss("disconnected", false);
+    if (!dialed || this.#isClosed || this.#isClosing) {
+      if (dialed) closeSocket(dialed.socket, CLOSE_NORMAL, "client-left");
+      else this.#close("disconnected", false);
       return;
     }
-    const { socket, welcome, rest } = line;
+    const { socket, welcome, rest } = dialed;
     this.#failures = 0;
     this.#connectionId = welcome.connectionId;
-    const { epoch, cursor, prelude } = welcome;
+    const { epoch, cursor, opening } = welcome;
     this.#received = { epoch, cursor };
-    // Without anything to say first, that is where the client is.
-    if (prelude === "") this.#given = this.#received;
-    else this.#queue.push({ ...this.#received, chunk: encode(prelude) });
+    // Without an opening, the client is at this position already.
+    if (opening === "") this.#sent = this.#received;
+    else this.#queue.push({ ...this.#received, chunk: encode(opening) });
     this.#listen(socket, rest);
-    if (this.#client.live) this.#serve();
+    if (this.#connection.live) this.#sendNext();
   }
 
-  #tell(frame: WorkerFrame): void {
-    this.#say(writeWorkerFrame(frame));
+  /** The object refused the connection, or was not reached. */
+  #onRefused(error: unknown): void {
+    if (this.#isClosed) return;
+    if (!(error instanceof BrokerError) || error.code === "engine-down" || error.code === "closed") {
+      this.#redial();
+    } else if (error.code === "duplicate-id") {
+      const endEvent = encode(formatEnd("replaced", false, REPLACED_RETRY_MS));
+      void this.#connection.close("replaced", { endEvent, drain: false });
+    } else {
+      void this.#connection.close("closing", { endEvent: this.endEvent(error.code, true), drain: false });
+    }
   }
 
-  #say(text: string): void {
+  #sendFrame(frame: WorkerFrame): void {
+    this.#sendText(writeWorkerFrame(frame));
+  }
+
+  #sendText(text: string): void {
     try {
       this.#socket?.send(text);
     } catch {
-      // Its close is on the way.
+      // The socket is gone, and its close is about to be reported.
     }
   }
 }

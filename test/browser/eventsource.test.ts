@@ -116,7 +116,7 @@ describe("Chromium's EventSource", () => {
       const stage = await server.stage({ retry: 100 });
       const page = await open(stage, "?id=out");
       await waitFor(page, "fanwire-ready");
-      await stage.tell("disconnect", { id: "out", for: 60_000 });
+      await stage.tell("disconnect", { id: "out", blockFor: 60_000 });
       await waitFor(page, "closed");
     });
 

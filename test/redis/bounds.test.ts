@@ -2,11 +2,11 @@ import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { type Broker, createBroker } from "../../src/index.ts";
 import { type RedisEngineOptions, redisEngine } from "../../src/redis/index.ts";
-import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
+import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { codeOf, Member } from "./support/member.ts";
 
 // What only shows where a bound is reached, is none, or is passed by two at a time.
-describe.runIf(hasRedis)("the Redis engine at its bounds", () => {
+describe("the Redis engine at its bounds", needsRedis, () => {
   let server: RedisServer;
   const members: Member[] = [];
   const brokers: Broker[] = [];
@@ -38,7 +38,7 @@ describe.runIf(hasRedis)("the Redis engine at its bounds", () => {
   }
 
   test("Infinity is no bound: neither of channels nor of how long a key is remembered", async () => {
-    const member = await join({ maxChannels: Infinity, keyWindow: Infinity });
+    const member = await join({ maxChannels: Infinity, idempotencyWindow: Infinity });
     const first = await member.append(["#a"], "one", { nonce: "key" });
     expect(await member.append(["#a"], "one", { nonce: "key" })).toEqual({ ...first, repeated: true });
     expect(await member.append(["#b"], "two")).toMatchObject({ epoch: first.epoch, seq: 2 });
@@ -95,7 +95,7 @@ describe.runIf(hasRedis)("the Redis engine at its bounds", () => {
   test("channels that Redis has forgotten are no gap for who followed them throughout", async () => {
     const [broker, writer] = [open({ maxChannels: 20 }), open({ maxChannels: 20 })];
     const write = async (first: number, count: number): Promise<void> => {
-      for (let n = first; n < first + count; n++) await writer.broadcast("text", { channel: `channel-${n}` });
+      for (let n = first; n < first + count; n++) await writer.broadcast("text", { channels: `channel-${n}` });
     };
     await write(0, 30);
     const got = new Map<string, string>();

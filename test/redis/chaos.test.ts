@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { hasRedis } from "../support/servers/redis.ts";
+import { needsRedis } from "../support/servers/redis.ts";
 import { type Order, runChaos, summary } from "./chaos/chaos.ts";
 
 // Brokers on Bun, Deno and Node share one Redis, and all that can happen to it, to them and to their clients happens. Each run waits
@@ -12,9 +12,9 @@ const orders: readonly Order[] = [
   ...[1, 2].map((seed) => ({ seed, family: "any" as const })),
 ];
 
-test.skipIf(!hasRedis).for(orders)(
+test.for(orders)(
   "chaos, $family, seed $seed: nobody loses anything in silence",
-  { timeout: 110_000 },
+  { ...needsRedis, timeout: 110_000 },
   async (order) => {
     const outcome = await runChaos(order);
     console.log(summary(order, outcome));

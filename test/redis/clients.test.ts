@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { redisLog } from "../../src/redis/redis-log.ts";
-import { anyRedis, hasRedis } from "../support/servers/redis.ts";
+import { anyRedis, needsRedis } from "../support/servers/redis.ts";
 
 const bin = (name: string): string => new URL(`../../node_modules/.bin/${name}`, import.meta.url).pathname;
 const file = (name: string): string => new URL(`servers/${name}.ts`, import.meta.url).pathname;
@@ -18,7 +18,7 @@ const pairs = [
   ["bun", "bun"],
 ] as const;
 
-describe.runIf(hasRedis || process.env.REDIS_URL)("redisRemote through a client", () => {
+describe("redisRemote through a client", process.env.REDIS_URL ? {} : needsRedis, () => {
   let server: Awaited<ReturnType<typeof anyRedis>>;
   const children: ChildProcess[] = [];
 

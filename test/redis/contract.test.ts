@@ -2,13 +2,20 @@ import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { redisEngine } from "../../src/redis/index.ts";
 import { brokerCases, type EngineHarness, engineCases, missing, type Namespace } from "../../src/testing/index.ts";
-import { hasRedis, type RedisServer, redisVersion, SwallowingProxy, startRedis } from "../support/servers/redis.ts";
+import {
+  hasRedis,
+  needsRedis,
+  type RedisServer,
+  redisVersion,
+  SwallowingProxy,
+  startRedis,
+} from "../support/servers/redis.ts";
 
 if (hasRedis) console.log(`redis on ${redisVersion}`);
 
 const cases = [...engineCases, ...brokerCases];
 
-describe.runIf(hasRedis)("the engine contract, on Redis", () => {
+describe("the engine contract, on Redis", needsRedis, () => {
   let server: RedisServer;
   let spaces = 0;
 
@@ -20,7 +27,7 @@ describe.runIf(hasRedis)("the engine contract, on Redis", () => {
   const harness: EngineHarness = {
     offers: ["presence", "cutFeed", "swallowFeed", "loseReply", "goAway", "comeBack", "beginAnew"],
     patience: 20_000,
-    async open({ retention, keyWindow } = {}): Promise<Namespace> {
+    async open({ retention, idempotencyWindow } = {}): Promise<Namespace> {
       const prefix = `contract-${++spaces}`;
       const clients: Redis[] = [];
       const connect = (proxy: SwallowingProxy): Redis => {
@@ -54,7 +61,7 @@ describe.runIf(hasRedis)("the engine contract, on Redis", () => {
             prefix,
             commandTimeout: 600,
             retention,
-            keyWindow,
+            idempotencyWindow,
           });
         },
         faults: {

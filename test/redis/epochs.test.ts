@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { AppendResult } from "../../src/engine/engine.ts";
-import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
+import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { codeOf, Member } from "./support/member.ts";
 
-describe.runIf(hasRedis)("redisRemote never hands out a position twice", () => {
+describe("redisRemote never hands out a position twice", needsRedis, () => {
   const servers: RedisServer[] = [];
   const members: Member[] = [];
   const handedOut = new Map<string, string>();

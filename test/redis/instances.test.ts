@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
+import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { Instance, type Runtime } from "./chaos/instance.ts";
 
 // Bun with its own client of Redis, Deno with node-redis and Node with ioredis are one broker.
@@ -8,7 +8,7 @@ import { Instance, type Runtime } from "./chaos/instance.ts";
 const RUNTIMES = ["bun", "deno", "node"] as const;
 type Published = { readonly id: string; readonly clients: number };
 
-describe.skipIf(!hasRedis)("instances on one Redis", () => {
+describe("instances on one Redis", needsRedis, () => {
   let redis: RedisServer;
   let instances: Record<Runtime, Instance>;
   const opened: SocketClient[] = [];

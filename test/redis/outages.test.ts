@@ -1,9 +1,9 @@
 import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { hasRedis, type RedisServer, SwallowingProxy, startRedis } from "../support/servers/redis.ts";
+import { needsRedis, type RedisServer, SwallowingProxy, startRedis } from "../support/servers/redis.ts";
 import { codeOf, Member } from "./support/member.ts";
 
-describe.runIf(hasRedis)("redisRemote, when something fails", () => {
+describe("redisRemote, when something fails", needsRedis, () => {
   let server: RedisServer;
   let proxy: SwallowingProxy;
   let replica: RedisServer | undefined;

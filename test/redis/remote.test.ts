@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
+import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { codeOf, Member } from "./support/member.ts";
 
-describe.runIf(hasRedis)("redisRemote", () => {
+describe("redisRemote", needsRedis, () => {
   let server: RedisServer;
   const members: Member[] = [];
 

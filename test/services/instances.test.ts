@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { hasRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
+import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { freePort, listens } from "../support/servers/server.ts";
+import { skipIf } from "../support/skip.ts";
 
 // Two instances of the example on one Redis, as the user that the README has for it, behind nginx with the example's own configuration.
 
@@ -18,7 +19,6 @@ const [, acl = ""] = /^redis-cli (ACL SETUSER [\s\S]*?)\n```/m.exec(read("README
 const [command = "", ...user] = acl.replaceAll("\\\n", " ").replaceAll("'", "").split(/\s+/);
 
 const hasNginx = spawnSync("nginx", ["-v"]).error === undefined;
-if (!hasNginx) console.warn("services: there is no nginx here; what is balanced by it is left out");
 
 /** A copy of the example that runs on a port. */
 class Instance {
@@ -73,7 +73,7 @@ async function publish(at: string, query: string, data: string): Promise<void> {
   }
 }
 
-describe.skipIf(!hasRedis)("two instances of examples/bun/redis.ts", () => {
+describe("two instances of examples/bun/redis.ts", needsRedis, () => {
   let redis: RedisServer;
   let ports: readonly [number, number];
   let instances: readonly [Instance, Instance];
@@ -130,8 +130,9 @@ describe.skipIf(!hasRedis)("two instances of examples/bun/redis.ts", () => {
     await publish(url, "", "with all again");
   });
 
-  // Where nginx is not installed this was said; in CI it fails instead.
-  describe.runIf(hasNginx || process.env.CI === "true")("behind nginx, with examples/bun/nginx.conf", () => {
+  // In CI a missing nginx is a failure.
+  const needsNginx = skipIf(!hasNginx && process.env.CI !== "true", "there is no nginx on the PATH");
+  describe("behind nginx, with examples/bun/nginx.conf", needsNginx, () => {
     let nginx: ChildProcess;
     let folder: string;
     let base: string;

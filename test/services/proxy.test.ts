@@ -7,6 +7,7 @@ import { createParser } from "eventsource-parser";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { freePort, listens, type Server, startServer } from "../support/servers/server.ts";
+import { skipIf } from "../support/skip.ts";
 
 // The README's configurations, run by the proxies themselves.
 
@@ -60,8 +61,9 @@ http {
 const isThere = (name: keyof typeof proxies): boolean => spawnSync(name, proxies[name].version).error === undefined;
 
 describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
-  // Where it is not installed this says so; in CI it fails instead.
-  const run = test.runIf(process.env.CI === "true" || isThere(name));
+  // In CI a missing proxy is a failure.
+  const options = skipIf(process.env.CI !== "true" && !isThere(name), `there is no ${name} on the PATH`);
+  const run = (title: string, body: () => Promise<void>): void => test(title, options, body);
   let server: Server;
   let proxy: ChildProcess | undefined;
   let folder: string;
@@ -69,10 +71,7 @@ describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
   let base2: string;
 
   beforeAll(async () => {
-    if (!isThere(name)) {
-      console.warn(`services: there is no ${name} here; its tests are left out`);
-      return;
-    }
+    if (!isThere(name)) return;
     server = await startServer("bun");
     folder = mkdtempSync(join(tmpdir(), `fanwire-${name}-`));
     const [port, port2] = [await freePort(), await freePort()];
@@ -134,7 +133,7 @@ describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
     const clients = await Promise.all(
       Array.from({ length: 20 }, () => new SocketClient(base + stage.path("connect")).ready()),
     );
-    await stage.tell("close", { over: 100 });
+    await stage.tell("close", { spreadOver: 100 });
     for (const client of clients) {
       await client.end();
       expect(JSON.parse(client.control("end")[0]?.data ?? "{}")).toEqual({ reason: "closing", reconnect: true });

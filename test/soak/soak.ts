@@ -19,7 +19,7 @@ const OPTIONS = {
   tolerance: 2,
   inboxLinger: 2_000,
   maxAge: 600_000,
-  engine: { logBytes: 2 * 1024 * 1024, maxChannels: 200, keyWindow: 5_000, retention: { age: RETENTION } },
+  engine: { logBytes: 2 * 1024 * 1024, maxChannels: 200, idempotencyWindow: 5_000, retention: { age: RETENTION } },
 };
 /** Equal parts of a run, each ended by a mark; the first of them warm up. */
 const PARTS = 12;

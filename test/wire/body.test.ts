@@ -12,6 +12,7 @@ import {
   startServer,
   withWrangler,
 } from "../support/servers/server.ts";
+import { skipIf } from "../support/skip.ts";
 
 const LIMIT = 65_536;
 const PUBLISHER = { authorization: "Bearer secret" };
@@ -185,8 +186,8 @@ describe.each(withWrangler)("the body of an event on %s", (platform) => {
     reader.leave();
   });
 
-  // The proxy of wrangler waits for the body that its client holds back.
-  test.runIf(!onWrangler(platform))("Expect: 100-continue is answered with the outcome", async () => {
+  const noExpect = skipIf(onWrangler(platform), "wrangler's proxy waits for the body that the client holds back");
+  test("Expect: 100-continue is answered with the outcome", noExpect, async () => {
     const stage = await server.stage();
     const client = begin(stage, { ...PUBLISHER, "content-length": "5", expect: "100-continue" });
     client.write("hello");

@@ -21,7 +21,7 @@ describe.each(platforms)("close() on %s", (platform) => {
     await stage.until(({ stats }) => stats.blocked === 1);
 
     // Published and not awaited: still pending when the broker closes.
-    await stage.tell("close", { over: 200, first: "the last word" });
+    await stage.tell("close", { spreadOver: 200, first: "the last word" });
 
     for (const client of clients) {
       await client.end();

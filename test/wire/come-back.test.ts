@@ -3,6 +3,7 @@ import { type Answer, exchange, PlainClient } from "../support/clients/http-clie
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { expectProblem, expectToldToComeBack } from "../support/http/problem.ts";
 import { isHub, type Server, type Stage, startServer, withWrangler } from "../support/servers/server.ts";
+import { skipIf } from "../support/skip.ts";
 
 // What cannot be answered now: 503 with a time for a program, and for an EventSource, which never comes back after a 503, a stream that
 // ends with the time to come back.
@@ -20,14 +21,14 @@ describe.each(withWrangler)("not now, on %s", (platform) => {
   const publish = (stage: Stage, body: string, headers: Record<string, string> = {}): Promise<Answer> =>
     exchange(server.url, stage.path("broadcast"), { method: "POST", body, headers: { ...PUBLISHER, ...headers } });
 
-  // The engine of an object is not to be had from outside.
-  const outside = test.runIf(!isHub(platform));
+  const engineTest = (title: string, body: () => Promise<void>): void =>
+    test(title, skipIf(isHub(platform), "the engine of an object cannot be replaced from outside"), body);
 
   test("draining: an event is 503, a client is told to come back, and who is still there is kept until its turn", async () => {
     const stage = await server.stage({ retry: 100_000, heartbeat: 100 });
     const clients = [await stage.join(), await stage.join()] as const;
     // The first leaves at once, the second in half an hour.
-    await stage.tell("close", { over: 3_600_000, background: true });
+    await stage.tell("close", { spreadOver: 3_600_000, background: true });
     await clients[0].end();
     expect(JSON.parse(clients[0].control("end")[0]?.data ?? "")).toEqual({ reason: "closing", reconnect: true });
 
@@ -164,7 +165,7 @@ describe.each(withWrangler)("not now, on %s", (platform) => {
     expect((await stage.state()).connected).toBe(0);
   });
 
-  outside(
+  engineTest(
     "engine-down: 503 for an event, a client is told to come back, open streams stay and go on when it is up",
     async () => {
       const stage = await server.stage({ engine: { breakable: true }, heartbeat: 100 });
@@ -188,7 +189,7 @@ describe.each(withWrangler)("not now, on %s", (platform) => {
     },
   );
 
-  outside("publish-outcome-unknown: 503, and the same key sent again does not double the event", async () => {
+  engineTest("publish-outcome-unknown: 503, and the same key sent again does not double the event", async () => {
     const stage = await server.stage({ engine: { breakable: true } });
     const client = await stage.join();
     await stage.tell("break", { append: "publish-outcome-unknown" });
@@ -204,7 +205,7 @@ describe.each(withWrangler)("not now, on %s", (platform) => {
     client.leave();
   });
 
-  outside("internal: an error of the inside is 500, goes to onError, and none of its text to anybody", async () => {
+  engineTest("internal: an error of the inside is 500, goes to onError, and none of its text to anybody", async () => {
     const stage = await server.stage({ engine: { breakable: true } });
     await stage.tell("break", { append: "inner", subscribe: "inner" });
     expectProblem(await publish(stage, "x"), 500, "internal");

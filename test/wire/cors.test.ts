@@ -35,7 +35,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
     stage: Stage,
     origin: string,
   ): Promise<(readonly [what: string, answer: Pick<Answer, "headers" | "status">])[]> {
-    await stage.tell("disconnect", { id: "out", for: 60_000 });
+    await stage.tell("disconnect", { id: "out", blockFor: 60_000 });
     const post = (body: string, headers: Record<string, string> = PUBLISHER): Asked => ({
       method: "POST",
       body,

@@ -90,7 +90,7 @@ describe.each(["bun", "deno", "node-hono", "workerd"] satisfies Platform[])("a d
     for (const server of servers.splice(0)) server.stop();
   });
 
-  test("close({ over }): nobody's stream ends without a word, all come back to the next process, and not at once", async () => {
+  test("close({ spreadOver }): nobody's stream ends without a word, all come back to the next process, and not at once", async () => {
     const first = await startServer(platform);
     servers.push(first);
     const stage = await first.stage({ retry: RETRY });
@@ -101,7 +101,7 @@ describe.each(["bun", "deno", "node-hono", "workerd"] satisfies Platform[])("a d
     await stage.tell("flood", { count: 20, bytes: 100 });
 
     const from = performance.now();
-    await stage.tell("close", { over: OVER, first: "the last word" });
+    await stage.tell("close", { spreadOver: OVER, first: "the last word" });
     const closed = performance.now() - from;
     await Promise.all(clients.map(({ visits }) => visits[0]?.client.end()));
     await first.retire();

@@ -9,12 +9,12 @@ import { publish, story } from "./support/story.ts";
 
 test(
   "keys that are forgotten one after the other do not wake the object one after the other",
-  room({ keyWindow: 200, inboxLinger: 0 }, async (room) => {
+  room({ idempotencyWindow: 200, inboxLinger: 0 }, async (room) => {
     await room.stub.stats();
     const alarm = vi.spyOn(BrokerObject.prototype, "alarm");
     try {
       for (const key of numbers(1, 60)) {
-        await room.hub.broadcast("x", { key });
+        await room.hub.broadcast("x", { idempotencyKey: key });
         await pause(5);
       }
       await pause(400);
@@ -32,7 +32,7 @@ test(
     const client = await room.join({ channel: "quiet" });
     let pulses = 0;
     const count = (frame: unknown): boolean => {
-      if (kindOf(frame) === kinds.pulse) pulses++;
+      if (kindOf(frame) === kinds.position) pulses++;
       return true;
     };
     await passing(count, async () => {

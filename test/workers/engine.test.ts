@@ -118,15 +118,17 @@ for (const [how, restart] of RESTARTS) {
     `after ${how} a key is known: the same event is not published twice, and another one is refused`,
     room({}, async (room) => {
       const { hub } = room;
-      const { id } = await hub.broadcast("once", { channel: ["a", "b"], key: "k" });
+      const { id } = await hub.broadcast("once", { channels: ["a", "b"], idempotencyKey: "k" });
       await restart(room);
-      expect((await hub.broadcast("once", { channel: ["b", "a"], key: "k" })).id).toBe(id);
-      expect(await codeOf(hub.broadcast("other", { channel: ["a", "b"], key: "k" }))).toBe("key-reused");
-      expect(await codeOf(hub.broadcast("once", { key: "k" }))).toBe("key-reused");
+      expect((await hub.broadcast("once", { channels: ["b", "a"], idempotencyKey: "k" })).id).toBe(id);
+      expect(await codeOf(hub.broadcast("other", { channels: ["a", "b"], idempotencyKey: "k" }))).toBe("key-reused");
+      expect(await codeOf(hub.broadcast("once", { idempotencyKey: "k" }))).toBe("key-reused");
       expect(await room.rows("events")).toBe(1);
-      expect(seqOf((await hub.broadcast("another", { key: "l" })).id)).toBe(2);
+      expect(seqOf((await hub.broadcast("another", { idempotencyKey: "l" })).id)).toBe(2);
       await restart(room);
-      await after(300_001, async () => expect(seqOf((await hub.broadcast("once", { key: "k" })).id)).toBe(3));
+      await after(300_001, async () =>
+        expect(seqOf((await hub.broadcast("once", { idempotencyKey: "k" })).id)).toBe(3),
+      );
     }),
   );
 
@@ -136,7 +138,7 @@ for (const [how, restart] of RESTARTS) {
       const client = await room.join({ channel: "a" });
       const { lastEventId = "" } = client;
       await publish(room, ["a\0b", "\uFEFFx"], "a");
-      const half = () => room.hub.broadcast("\uD800y", { channel: "a", key: "k" });
+      const half = () => room.hub.broadcast("\uD800y", { channels: "a", idempotencyKey: "k" });
       const { id } = await half();
       const texts = ["a\0b", "\uFEFFx", "\uFFFDy"];
       expect(await story(client, "\uFFFDy")).toEqual(texts);
@@ -149,7 +151,7 @@ for (const [how, restart] of RESTARTS) {
   test(
     `after ${how} who was disconnected for a while is still turned away, and only for as long`,
     room({}, async (room) => {
-      expect(await room.hub.disconnect("eve", { for: 60_000 })).toEqual({ clients: 0 });
+      expect(await room.hub.disconnect("eve", { blockFor: 60_000 })).toEqual({ clients: 0 });
       await restart(room);
       expect((await room.ask({ id: "eve" })).status).toBe(204);
       await room.join({ id: "adam" });

@@ -8,7 +8,7 @@ import { publish, replay, story } from "./support/story.ts";
 async function forget(room: Room): Promise<void> {
   const before = await room.rows("events");
   await room.inside(async (object) => {
-    for (const channel of numbers(1, 100)) await object.broadcast("x", { channel });
+    for (const channel of numbers(1, 100)) await object.broadcast("x", { channels: channel });
   });
   expect(await room.rows("events")).toBeLessThan(before + 100);
 }

@@ -56,9 +56,9 @@ test(
       await room.join({ id: "both", channel: ["a", "b"] }),
     ];
     await room.evict();
-    expect(await room.hub.broadcast("to a", { channel: "a" })).toMatchObject({ clients: 2 });
+    expect(await room.hub.broadcast("to a", { channels: "a" })).toMatchObject({ clients: 2 });
     await room.evict();
-    expect(await room.hub.broadcast("to a and b", { channel: ["b", "a"] })).toMatchObject({ clients: 3 });
+    expect(await room.hub.broadcast("to a and b", { channels: ["b", "a"] })).toMatchObject({ clients: 3 });
     await room.evict();
     expect(await room.hub.broadcastTo("b", "to one")).toMatchObject({ clients: 1 });
     await room.evict();
@@ -87,7 +87,7 @@ test(
     }
     expect((await other.nextData()).data).toBe(`to ${LONG[99]}`);
     await room.evict();
-    expect(await room.hub.broadcast("end", { channel: [LONG[3] ?? "", "7"] })).toMatchObject({ clients: 2 });
+    expect(await room.hub.broadcast("end", { channels: [LONG[3] ?? "", "7"] })).toMatchObject({ clients: 2 });
     expect(await story(few, "end")).toEqual(["end"]);
     expect(told(other)).toHaveLength(1);
     await room.evict();

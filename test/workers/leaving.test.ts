@@ -118,7 +118,7 @@ for (const mode of ["bridge", "direct"] as const) {
     `${mode}: disconnect with a time ends the stream for good, and answers 204 meanwhile, also after a restart`,
     room({ hub: { mode } }, async (room) => {
       const client = await room.join({ id: "eve" });
-      expect(await room.hub.disconnect("eve", { for: 60_000 })).toEqual({ clients: 1 });
+      expect(await room.hub.disconnect("eve", { blockFor: 60_000 })).toEqual({ clients: 1 });
       expect(await ending(client)).toEqual(["closed", { reason: "disconnected", reconnect: false }]);
       expect((await room.ask({ id: "eve" })).status).toBe(204);
       await room.abort();
@@ -141,7 +141,7 @@ for (const mode of ["bridge", "direct"] as const) {
 
   test(
     `${mode}: maxAge ends a stream between half of it and all of it, and its client goes on where it was`,
-    room({ hub: { mode }, maxAge: 600 }, async (room) => {
+    room({ hub: { mode }, maxConnectionAge: 600 }, async (room) => {
       const start = Date.now();
       const client = await room.join();
       const { lastEventId = "" } = client;

@@ -122,12 +122,12 @@ async function live({ events, logEvents, readers: plans, steps }: Life): Promise
   const room = new Room({ retention: { events }, logBytes, timeout: Infinity, inboxLinger: 0 });
   const published: Told[] = [];
   const publish = async (channels: readonly string[], data: string): Promise<void> => {
-    const { id } = await room.hub.broadcast(data, { channel: channels });
+    const { id } = await room.hub.broadcast(data, { channels: channels });
     published.push({ channels, data, seq: seqOf(id), cost: COST + data.length });
   };
   const readers = plans.map((channels) => new Reader(room, channels));
   // Something that is kept all the time: an object that its alarm finds empty in the moment after a crash begins anew.
-  await room.hub.disconnect("nobody", { for: 3_600_000 });
+  await room.hub.disconnect("nobody", { blockFor: 3_600_000 });
   for (const reader of readers) await reader.connect();
   for (const step of steps) {
     const reader = readers["reader" in step ? step.reader : 0] as Reader;

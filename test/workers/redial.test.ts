@@ -45,7 +45,7 @@ for (const [how, lose] of LOSSES) {
       await client.untilData("1");
       await lose(room);
       await room.inside(async (object) => {
-        for (const data of numbers(2, 7)) await object.broadcast(data, { channel: "a" });
+        for (const data of numbers(2, 7)) await object.broadcast(data, { channels: "a" });
       });
       await client.untilData("7");
       expect(told(client)).toEqual(["1", "a: (1, 5]", "6", "7"]);
@@ -80,7 +80,7 @@ for (const [how, lose] of LOSSES) {
     room({}, async (room) => {
       const client = await room.join({ id: "eve" });
       await lose(room);
-      await room.hub.disconnect("eve", { for: 60_000 });
+      await room.hub.disconnect("eve", { blockFor: 60_000 });
       expect(await client.ended()).toBe("closed");
       const [end] = client.control("end");
       expect(JSON.parse(end?.data ?? "{}")).toEqual({ reason: "disconnected", reconnect: false });

@@ -41,8 +41,8 @@ for (const mode of ["bridge", "direct"] as const)
     await room({ hub: { mode }, ...hooks }, async (room) => {
       const client = await room.join({ id: "ada" });
       await refuse(room, /INTO fanwire_names/);
-      const { id } = await room.hub.broadcast("once", { key: "k" });
-      expect((await room.hub.broadcast("once", { key: "k" })).id).toBe(id);
+      const { id } = await room.hub.broadcast("once", { idempotencyKey: "k" });
+      expect((await room.hub.broadcast("once", { idempotencyKey: "k" })).id).toBe(id);
       await until("it is told", () => errors.length > 0);
       expect(errors).toEqual([`storage: ${FULL}`]);
       await publish(room, ["end"]);
@@ -77,7 +77,7 @@ test("with a storage that takes no rows a client of many channels is let in, and
   const { errors, gone, ...hooks } = heard();
   await room(hooks, async (room) => {
     await room.stub.stats();
-    await refuse(room, /INTO fanwire_links/);
+    await refuse(room, /INTO fanwire_connections/);
     const channel = numbers(1, 100).map((name) => name.padEnd(250, "…"));
     const client = await room.join({ id: "ada", channel });
     expect([errors, await room.rows("links")]).toEqual([[`storage: ${FULL}`], 0]);

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { ExpiringMap } from "../../src/base/expiring-map.ts";
-import type { EngineListener } from "../../src/log/log.ts";
+import type { EngineListener } from "../../src/engine/engine.ts";
 import { durableEngine } from "../../src/workers/sqlite-engine.ts";
 import { seqOf } from "../support/clients/connection.ts";
 import { codeOf } from "../support/test-broker.ts";
@@ -16,7 +16,7 @@ const flood = (room: Room, count: number, data = "x", channel: (index: number) =
   room.inside(async (object) => {
     for (let index = 0; index < count; index++) {
       const names = channel(index);
-      await object.broadcast(data, names.length > 0 ? { channel: names } : {});
+      await object.broadcast(data, names.length > 0 ? { channels: names } : {});
     }
   });
 
@@ -136,7 +136,7 @@ test(
 test(
   "an alarm for something late does not hold up one for something early",
   room({ retention: { age: MINUTE } }, async (room) => {
-    await room.hub.disconnect("eve", { for: 24 * 60 * MINUTE });
+    await room.hub.disconnect("eve", { blockFor: 24 * 60 * MINUTE });
     await publish(room, ["1"]);
     expect(Number(await room.nextAlarm()) - Date.now()).toBeLessThanOrEqual(MINUTE);
   }),
@@ -190,20 +190,20 @@ test(
 
 test(
   "an object with a client, a kept event, a key or somebody who is barred is not emptied",
-  room({ retention: { age: MINUTE }, keyWindow: 10 * MINUTE, inboxLinger: 0 }, async (room) => {
+  room({ retention: { age: MINUTE }, idempotencyWindow: 10 * MINUTE, inboxLinger: 0 }, async (room) => {
     const client = await room.join();
-    const { id } = await room.hub.broadcast("1", { key: "k" });
+    const { id } = await room.hub.broadcast("1", { idempotencyKey: "k" });
     await client.untilData("1");
     await after(2 * MINUTE, () => room.alarm());
     expect([await room.rows("events"), await room.rows("names")]).toEqual([0, 1]);
     await client.leave();
     await room.gone();
     await after(3 * MINUTE, () => room.alarm());
-    expect((await room.hub.broadcast("1", { key: "k" })).id, "the key is kept").toBe(id);
+    expect((await room.hub.broadcast("1", { idempotencyKey: "k" })).id, "the key is kept").toBe(id);
     await after(11 * MINUTE, () => room.alarm());
     expect(await room.tables()).toEqual([]);
 
-    await room.hub.disconnect("eve", { for: 60 * MINUTE });
+    await room.hub.disconnect("eve", { blockFor: 60 * MINUTE });
     await after(59 * MINUTE, () => room.alarm());
     expect((await room.ask({ id: "eve" })).status).toBe(204);
     await after(61 * MINUTE, () => room.alarm());
@@ -215,7 +215,7 @@ test(
   "an object where somebody is barred for ever is not emptied, and has nothing to wake it for",
   room({ retention: { age: MINUTE }, inboxLinger: 0 }, async (room) => {
     const client = await room.join({ id: "eve" });
-    await room.hub.disconnect("eve", { for: Infinity });
+    await room.hub.disconnect("eve", { blockFor: Infinity });
     await client.ended();
     await room.gone();
     for (const round of [1, 2, 3]) await after(round * 10 * MINUTE, () => room.alarm());
@@ -232,9 +232,9 @@ test(
   "an event that is larger than a row may be is refused, reaches nobody, and is not in anybody's way",
   room({ maxEventBytes: 30_000_000 }, async (room) => {
     const client = await room.join();
-    expect(await codeOf(room.hub.broadcast("x".repeat(20_000_000), { key: "k" }))).toBe("event-too-large");
+    expect(await codeOf(room.hub.broadcast("x".repeat(20_000_000), { idempotencyKey: "k" }))).toBe("event-too-large");
     expect(await room.rows("events")).toBe(0);
-    expect(seqOf((await room.hub.broadcast("small", { key: "k" })).id)).toBe(1);
+    expect(seqOf((await room.hub.broadcast("small", { idempotencyKey: "k" })).id)).toBe(1);
     expect(await story(client, "small")).toEqual(["small"]);
   }),
 );

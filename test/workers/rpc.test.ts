@@ -15,7 +15,7 @@ test(
     const { broadcast, broadcastTo, stats } = room.hub;
     const [ada, bob] = [await room.join({ id: "ada", channel: "a" }), await room.join({ id: "bob" })];
     const all = await broadcast({ event: "greeting", data: { hello: "all" } });
-    const channel = await broadcast("to a", { channel: ["a", "b"] });
+    const channel = await broadcast("to a", { channels: ["a", "b"] });
     const one = await broadcastTo("bob", new TextEncoder().encode("to bob"));
     expect([all, channel, one]).toEqual([
       { id: expect.stringMatching(/-1$/), clients: 2 },
@@ -37,7 +37,7 @@ test(
     expect([published.clients, await report]).toEqual([3, { sent: 3, failed: [] }]);
     const { report: toAda } = await room.hub.broadcastTo("ada", "x", { report: true });
     expect(await toAda).toEqual({ sent: 2, failed: [] });
-    const { report: toNobody } = await room.hub.broadcast("x", { channel: "empty", report: true });
+    const { report: toNobody } = await room.hub.broadcast("x", { channels: "empty", report: true });
     expect(await toNobody).toEqual({ sent: 0, failed: [] });
     expect(await room.hub.broadcast("x")).not.toHaveProperty("report");
   }),
@@ -66,12 +66,12 @@ test(
   "hub: an error keeps its code, its status and its message",
   room({ maxEventBytes: 100 }, async (room) => {
     const { hub } = room;
-    await hub.broadcast("x", { key: "k" });
+    await hub.broadcast("x", { idempotencyKey: "k" });
     const codes = await Promise.all([
       codeOf(hub.broadcastTo("nobody", "x")),
-      codeOf(hub.broadcast("x", { channel: "" })),
-      codeOf(hub.broadcast("x", { channel: "fanwire-x" })),
-      codeOf(hub.broadcast("y", { key: "k" })),
+      codeOf(hub.broadcast("x", { channels: "" })),
+      codeOf(hub.broadcast("x", { channels: "fanwire-x" })),
+      codeOf(hub.broadcast("y", { idempotencyKey: "k" })),
       codeOf(hub.broadcast("x".repeat(101))),
       codeOf(hub.broadcast({ event: "a\nb", data: "x" })),
       codeOf(hub.broadcastTo("", "x")),
@@ -101,7 +101,7 @@ test(
     expect(await codeOf(hub.broadcast(wrong))).toBe("TypeError");
     expect(await codeOf(hub.broadcast(undefined as unknown as EventInput))).toBe("TypeError");
     expect(await codeOf(hub.broadcast("x", { chanel: "a" } as object))).toBe("TypeError");
-    expect(await codeOf(hub.disconnect("ada", { for: -1 }))).toBe("RangeError");
+    expect(await codeOf(hub.disconnect("ada", { blockFor: -1 }))).toBe("RangeError");
     expect((await room.hub.stats()).published).toBe(0);
   }),
 );
@@ -138,9 +138,9 @@ test(
   room({}, async (room) => {
     const client = await room.join({ id: "ada", channel: "a" });
     const heard = await room.inside(async (object) => {
-      const listening = object.listen({ channel: "a" });
+      const listening = object.listen({ channels: "a" });
       await object.broadcast("for all");
-      await object.broadcast("for a", { channel: "a" });
+      await object.broadcast("for a", { channels: "a" });
       const { report } = await object.broadcastTo("ada", "for one", { report: true });
       const { value } = await listening.next();
       await listening.return?.();
@@ -161,11 +161,13 @@ test(
     const long = "x".repeat(1_000);
     const channels = numbers(1, 200);
     const client = await room.join({ id: long, channel: channels });
-    expect(await room.hub.broadcast("to 200", { channel: channels, key: long })).toMatchObject({ clients: 1 });
+    expect(await room.hub.broadcast("to 200", { channels: channels, idempotencyKey: long })).toMatchObject({
+      clients: 1,
+    });
     expect(await room.hub.broadcastTo(long, "to one")).toMatchObject({ clients: 1 });
     expect(await story(client, "to one")).toEqual(["to 200", "to one"]);
     expect(await room.hub.disconnect(long)).toEqual({ clients: 1 });
-    expect(await codeOf(room.hub.broadcast("x", { channel: `${long}x` }))).toBe("bad-channel");
+    expect(await codeOf(room.hub.broadcast("x", { channels: `${long}x` }))).toBe("bad-channel");
   }),
 );
 

@@ -81,7 +81,7 @@ test(
     const telemetry = new Telemetry();
     try {
       const hub = instrument(room.hub, telemetry.providers);
-      const { id } = await hub.broadcast("x", { channel: "a" });
+      const { id } = await hub.broadcast("x", { channels: "a" });
       await hub.broadcastTo("nobody", "x").catch(() => undefined);
       const spans = await telemetry.spans();
       expect(spans.map(({ attributes }) => [attributes["messaging.message.id"], attributes["error.type"]])).toEqual([

@@ -19,7 +19,7 @@ export const brokerCases: readonly EngineCase[] = [
         const publishing = brokers.flatMap((broker, index) =>
           ["a", ["a", "b"], undefined].map(async (channel, which) => {
             const data = `${index} in ${round}: ${which}`;
-            ids.set(data, (await broker.broadcast(data, channel === undefined ? {} : { channel })).id);
+            ids.set(data, (await broker.broadcast(data, channel === undefined ? {} : { channels: channel })).id);
           }),
         );
         await Promise.all(publishing);
@@ -44,13 +44,13 @@ export const brokerCases: readonly EngineCase[] = [
     async (stage) => {
       const [one, two] = [await stage.broker(), await stage.broker()];
       const first = await stage.client(one, { id: "mover", channels: ["a"] });
-      for (const name of series("before ", 3)) await one.broadcast(name, { channel: "a" });
+      for (const name of series("before ", 3)) await one.broadcast(name, { channels: "a" });
       await first.hasRead(series("before ", 3));
       await first.leave();
       for (const [index, name] of series("meanwhile ", 6).entries())
-        await (index % 2 ? one : two).broadcast(name, index % 3 ? { channel: "a" } : {});
+        await (index % 2 ? one : two).broadcast(name, index % 3 ? { channels: "a" } : {});
       const second = await stage.client(two, { id: "mover", channels: ["a"], lastEventId: first.lastEventId });
-      await one.broadcast("after", { channel: "a" });
+      await one.broadcast("after", { channels: "a" });
       await second.hasRead([...series("meanwhile ", 6), "after"]);
       equal("whether it continues", JSON.parse(second.events[0]?.data ?? "{}"), { clientId: "mover", resumed: true });
     },
@@ -66,7 +66,7 @@ export const brokerCases: readonly EngineCase[] = [
       const expected: string[] = [];
       const publish = async (names: readonly string[]): Promise<void> => {
         for (const [index, name] of names.entries())
-          await (brokers[index % 2] as Broker).broadcast(name, index % 3 ? { channel: "a" } : {});
+          await (brokers[index % 2] as Broker).broadcast(name, index % 3 ? { channels: "a" } : {});
       };
       let client = await stage.client(brokers[0] as Broker, { channels: ["a"] });
       for (let hop = 1; hop <= 6; hop++) {
@@ -92,11 +92,11 @@ export const brokerCases: readonly EngineCase[] = [
   caseOf("brokers/keys", "A key that was used at one broker MUST be known at another.", {}, async (stage) => {
     const [one, two] = [await stage.broker(), await stage.broker()];
     const client = await stage.client(two, { channels: ["a"] });
-    const { id } = await one.broadcast("event", { channel: "a", key: "key" });
-    equal("the id of the same event", (await two.broadcast("event", { channel: "a", key: "key" })).id, id);
-    const other = two.broadcast("another", { channel: "a", key: "key" });
+    const { id } = await one.broadcast("event", { channels: "a", idempotencyKey: "key" });
+    equal("the id of the same event", (await two.broadcast("event", { channels: "a", idempotencyKey: "key" })).id, id);
+    const other = two.broadcast("another", { channels: "a", idempotencyKey: "key" });
     await rejects(stage.patience, "another event of that key", other, ["key-reused"]);
-    await one.broadcast("end", { channel: "a" });
+    await one.broadcast("end", { channels: "a" });
     await client.hasRead(["event", "end"]);
   }),
 
@@ -138,7 +138,7 @@ export const brokerCases: readonly EngineCase[] = [
       const [one, two] = brokers as [Broker, Broker];
       const clients = [await stage.client(one, { id: "guest" }), await stage.client(two, { id: "guest" })];
       const other = await stage.client(two, { id: "other" });
-      equal("how many were ended", await one.disconnect("guest", { for: 60_000 }), { clients: 2 });
+      equal("how many were ended", await one.disconnect("guest", { blockFor: 60_000 }), { clients: 2 });
       for (const client of clients) {
         await client.control("end");
         await client.ended();
@@ -189,9 +189,9 @@ export const brokerCases: readonly EngineCase[] = [
     {},
     async (stage) => {
       const [one, two] = [await stage.broker(), await stage.broker()];
-      const listener = two.listen({ channel: "a" });
+      const listener = two.listen({ channels: "a" });
       const got: unknown[] = [];
-      for (const name of series("event ", 5)) await one.broadcast(name, { channel: "a" });
+      for (const name of series("event ", 5)) await one.broadcast(name, { channels: "a" });
       for (let count = 0; count < 5; count++) {
         const { value } = await inTime(stage.patience, "listening", listener.next());
         got.push(value?.type === "event" ? value.data : value);
@@ -228,7 +228,7 @@ export const brokerCases: readonly EngineCase[] = [
       const client = await stage.client(two, { channels: ["a"] });
       const names = series("event ", 40);
       for (const [index, name] of names.entries()) {
-        await one.broadcast(name, index % 2 ? { channel: "a" } : {});
+        await one.broadcast(name, index % 2 ? { channels: "a" } : {});
         if (index % 20 === 10) await stage.fault("cutFeed")(1);
       }
       await client.hasRead(names);
@@ -242,10 +242,10 @@ export const brokerCases: readonly EngineCase[] = [
     async (stage) => {
       const [one, two] = [await stage.broker(), await stage.broker()];
       const client = await stage.client(two, { channels: ["a"] });
-      await one.broadcast("before", { channel: "a" });
+      await one.broadcast("before", { channels: "a" });
       await client.hasRead(["before"]);
       const undo = await stage.fault("swallowFeed")(1);
-      await one.broadcast("vanished", { channel: "a" });
+      await one.broadcast("vanished", { channels: "a" });
       await undo();
       await client.hasRead(["before", "vanished"]);
     },

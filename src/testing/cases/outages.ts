@@ -17,7 +17,7 @@ export const outageCases: readonly EngineCase[] = [
   caseOf(
     "outcome/unknown",
     "An engine MUST reject with publish-outcome-unknown an append whose answer is lost, and MUST NOT append it twice.",
-    { needs: ["loseReply"], keyWindow: 60_000 },
+    { needs: ["loseReply"], idempotencyWindow: 60_000 },
     async (stage) => {
       const probe = await stage.probe("#a");
       await append(probe, ["before"]);

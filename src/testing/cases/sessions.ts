@@ -99,7 +99,7 @@ export const sessionCases: readonly EngineCase[] = [
   caseOf(
     "nonces/once",
     "An engine MUST append what has the same nonce once, and answer with the first position again.",
-    { keyWindow: 60_000 },
+    { idempotencyWindow: 60_000 },
     async (stage) => {
       const probe = await stage.probe("#a");
       const first = await probe.append(["#a"], "event", "nonce");
@@ -118,7 +118,7 @@ export const sessionCases: readonly EngineCase[] = [
   caseOf(
     "nonces/processes",
     "An engine MUST know a nonce at every process, also of those that have left.",
-    { keyWindow: 60_000 },
+    { idempotencyWindow: 60_000 },
     async (stage) => {
       const [a, b] = [await stage.probe(), await stage.probe("#a")];
       const first = await a.append(["#a", "#b"], "event", "nonce");
@@ -134,7 +134,7 @@ export const sessionCases: readonly EngineCase[] = [
   caseOf(
     "nonces/at-once",
     "An engine MUST append what has the same nonce once when it is appended several times at once.",
-    { keyWindow: 60_000 },
+    { idempotencyWindow: 60_000 },
     async (stage) => {
       const probes = [await stage.probe("#a"), await stage.probe("#a")];
       const appending = Array.from({ length: 10 }, () => probes.map((probe) => probe.append(["#a"], "event", "nonce")));
@@ -152,7 +152,7 @@ export const sessionCases: readonly EngineCase[] = [
   caseOf(
     "nonces/other-event",
     "An engine MUST refuse with key-reused what has the nonce of another event.",
-    { keyWindow: 60_000 },
+    { idempotencyWindow: 60_000 },
     async (stage) => {
       const probe = await stage.probe("#a", "#b");
       await probe.append(["#a"], "event", "nonce");
@@ -172,7 +172,7 @@ export const sessionCases: readonly EngineCase[] = [
   caseOf(
     "nonces/apart",
     "An engine MUST append the same event as often as it comes with another nonce, or with none.",
-    { keyWindow: 60_000 },
+    { idempotencyWindow: 60_000 },
     async (stage) => {
       const probe = await stage.probe("#a");
       const nonces = ["one", "One", "one ", undefined, undefined];

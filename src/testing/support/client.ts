@@ -1,5 +1,5 @@
 import type { Broker } from "../../broker/broker.ts";
-import { textDecoder } from "../../event/event.ts";
+import { textDecoder } from "../../event/sse-format.ts";
 import { equal, inTime, until } from "./expectation.ts";
 
 /** How a client asks for its stream. */

@@ -1,7 +1,7 @@
-import { textDecoder } from "../../event/event.ts";
+import type { ReplayPage, StoredEvent } from "../../engine/engine.ts";
+import { textDecoder } from "../../event/sse-format.ts";
 import type { ChannelLog, Entry } from "../../log/channel-log.ts";
 import type { Log } from "../../log/log.ts";
-import type { ReplayPage, StoredEvent } from "../../shared-log/shared-log.ts";
 import { check, equal } from "./expectation.ts";
 
 const decoder = textDecoder();

@@ -1,7 +1,6 @@
-import type { AppendResult, Engine, EngineSession } from "../../engine/engine.ts";
+import type { AppendResult, Engine, EngineListener, EngineSession, ReplayPage } from "../../engine/engine.ts";
 import type { Entry } from "../../log/channel-log.ts";
-import type { EngineListener, Log } from "../../log/log.ts";
-import type { ReplayPage } from "../../shared-log/shared-log.ts";
+import type { Log } from "../../log/log.ts";
 import { check, equal, inTime, persist, until } from "./expectation.ts";
 import { pageOf, type Sent, unpack } from "./page.ts";
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { Pace } from "../../../src/delivery/flush-scheduler.ts";
-import { AuthorizeQueue } from "../../../src/http/authorize.ts";
+import { FlushScheduler } from "../../../src/delivery/flush-scheduler.ts";
+import { AuthorizeQueue } from "../../../src/http/authorize-queue.ts";
 import { never } from "../../support/http/entry-points.ts";
 import { clientRequest, codeOf, turn } from "../../support/test-broker.ts";
 import { inside } from "../../support/workerd.ts";
@@ -10,19 +10,19 @@ import { inside } from "../../support/workerd.ts";
 const AN_AGE = 1_000_000;
 
 test(
-  "Pace: with a window the first flush leaves at once, the next one waits for it, and close() waits for nothing",
+  "FlushScheduler: with a fixed window the first flush runs at once, the next one after the window, and close() runs it at once",
   inside(async () => {
     let flushes = 0;
-    const pace = new Pace(() => flushes++, { window: AN_AGE, hold: AN_AGE });
+    const scheduler = new FlushScheduler(() => flushes++, AN_AGE);
     const turns = async (): Promise<number> => {
       for (let count = 0; count < 5; count++) await turn();
       return flushes;
     };
-    pace.request();
+    scheduler.request();
     expect(await turns()).toBe(1);
-    pace.request();
+    scheduler.request();
     expect(await turns()).toBe(1);
-    pace.close();
+    scheduler.close();
     expect(flushes).toBe(2);
   }),
 );

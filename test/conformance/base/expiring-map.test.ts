@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { ExpiringMap } from "../../../src/base/expiring-map.ts";
 import { appendOnce, type SeenEvents } from "../../../src/engine/idempotency.ts";
-import { nonceOf } from "../../../src/event/channel-key.ts";
+import { idempotencyKeyOf } from "../../../src/event/channel-key.ts";
 
 // What is remembered for a while, and how much of it: nobody has another one's forgotten.
 
@@ -71,7 +71,7 @@ test("keys: one publisher's do not have another one's forgotten, and what is sen
   const known: SeenEvents = new ExpiringMap(100);
   let head = 0;
   const publish = (publisher: string, key: string): number =>
-    appendOnce("e", known, 60_000, ["c:a"], "data: x\n\n", nonceOf(publisher, key), () => ++head).seq;
+    appendOnce("e", known, 60_000, ["c:a"], "data: x\n\n", idempotencyKeyOf(publisher, key), () => ++head).seq;
   const first = publish("ada", "k");
   for (let index = 0; index < MANY; index++) publish("eve", `${index}`);
   // A name that begins as another one is not the same publisher.

@@ -123,11 +123,11 @@ for (const [options, most] of [
         `?${many(count)
           .map((name) => `channel=${encodeURIComponent(name)}`)
           .join("&")}`;
-      expect(await codeOf(broker.broadcast("x", { channel: many(most) }))).toBe("none");
-      expect(await codeOf(broker.broadcast("x", { channel: [...many(most), ...many(most)] }))).toBe("none");
+      expect(await codeOf(broker.broadcast("x", { channels: many(most) }))).toBe("none");
+      expect(await codeOf(broker.broadcast("x", { channels: [...many(most), ...many(most)] }))).toBe("none");
       expect((await broker.eventHandler(eventRequest("x", query(most)))).status).toBe(200);
       expect((await broker.eventHandler(eventRequest("x"), { channels: many(most) })).status).toBe(200);
-      expect(await codeOf(broker.broadcast("x", { channel: many(most + 1) }))).toBe("bad-channel");
+      expect(await codeOf(broker.broadcast("x", { channels: many(most + 1) }))).toBe("bad-channel");
       for (const answer of [
         await broker.eventHandler(eventRequest("x", query(most + 1))),
         await broker.eventHandler(eventRequest("x"), { channels: many(most + 1) }),
@@ -156,23 +156,23 @@ for (const [options, most] of [
       for (const name of fits) {
         const client = await stage.join(broker, { id: name, channel: name });
         expect(client.clientId).toBe(name);
-        await broker.broadcast("channel", { channel: name, key: name });
+        await broker.broadcast("channel", { channels: name, idempotencyKey: name });
         await broker.broadcastTo(name, "inbox");
         expect([(await client.nextData()).data, (await client.nextData()).data]).toEqual(["channel", "inbox"]);
-        expect((await broker.eventHandler(eventRequest("http"), { key: name })).status).toBe(200);
+        expect((await broker.eventHandler(eventRequest("http"), { idempotencyKey: name })).status).toBe(200);
       }
       for (const name of over) {
-        expect(await codeOf(broker.broadcast("x", { channel: name }))).toBe("bad-channel");
-        expect(await codeOf(broker.broadcast("x", { key: name }))).toBe("bad-key");
+        expect(await codeOf(broker.broadcast("x", { channels: name }))).toBe("bad-channel");
+        expect(await codeOf(broker.broadcast("x", { idempotencyKey: name }))).toBe("bad-key");
         expect(await codeOf(broker.broadcastTo(name, "x"))).toBe("bad-id");
         expect(await codeOf(broker.disconnect(name))).toBe("bad-id");
-        expect(await codeOf((async () => broker.listen({ channel: name }))())).toBe("bad-channel");
+        expect(await codeOf((async () => broker.listen({ channels: name }))())).toBe("bad-channel");
         const answers = [
           await broker.clientHandler(clientRequest({ id: name })),
           await broker.clientHandler(clientRequest({ channel: name })),
           await broker.eventHandler(eventRequest("x", `?id=${encodeURIComponent(name)}`)),
           await broker.eventHandler(eventRequest("x", `?channel=${encodeURIComponent(name)}`)),
-          await broker.eventHandler(eventRequest("x"), { key: name }),
+          await broker.eventHandler(eventRequest("x"), { idempotencyKey: name }),
         ];
         const codes = await Promise.all(answers.map(problemOf));
         expect(codes).toEqual(["bad-id", "bad-channel", "bad-id", "bad-channel", "bad-key"]);
@@ -212,7 +212,7 @@ test(
       [bytes - 1, []],
     ] as const) {
       const broker = stage.broker({ log: { retention: { bytes: room } } });
-      for (let event = 0; event < 4; event++) await broker.broadcast("x".repeat(100), { channel: "a" });
+      for (let event = 0; event < 4; event++) await broker.broadcast("x".repeat(100), { channels: "a" });
       expect(await kept(stage, broker, "a")).toEqual(seqs);
     }
   }),
@@ -223,7 +223,7 @@ test(
   scene(async (stage) => {
     const [all, one] = [stage.broker(), stage.broker({ log: { retention: { events: 1 } } })];
     for (const broker of [all, one]) {
-      for (let event = 0; event < 5_000; event++) await broker.broadcast("x", { channel: "a" });
+      for (let event = 0; event < 5_000; event++) await broker.broadcast("x", { channels: "a" });
     }
     expect((await kept(stage, all, "a")).length).toBe(5_000);
     expect(await kept(stage, one, "a")).toEqual([5_000]);
@@ -242,7 +242,7 @@ for (const [retention, age] of [
       const clock = vi.spyOn(Date, "now");
       try {
         clock.mockReturnValue(start);
-        await broker.broadcast("x", { channel: "a" });
+        await broker.broadcast("x", { channels: "a" });
         clock.mockReturnValue(start + age);
         expect(await kept(stage, broker, "a")).toEqual([1]);
         clock.mockReturnValue(start + age + 1);
@@ -297,14 +297,14 @@ for (const [log, most] of [
     { timeout: 60_000 },
     scene(async (stage) => {
       const broker = stage.broker({ log });
-      for (let channel = 0; channel < most; channel++) await broker.broadcast("x", { channel: `c${channel}` });
+      for (let channel = 0; channel < most; channel++) await broker.broadcast("x", { channels: `c${channel}` });
       expect(broker.stats().log.channels).toBe(most);
       // Used again, it is not the one that goes.
-      await broker.broadcast("again", { channel: "c0" });
-      await broker.broadcast("x", { channel: "one more" });
+      await broker.broadcast("again", { channels: "c0" });
+      await broker.broadcast("x", { channels: "one more" });
       expect(broker.stats().log).toMatchObject({ channels: most, events: most + 1 });
       const heard = async (channel: string): Promise<string> => {
-        const listener = broker.listen({ channel, from: "earliest" });
+        const listener = broker.listen({ channels: channel, from: "earliest" });
         const next = listener.next();
         await listener.return?.();
         const { value } = await next;
@@ -320,8 +320,8 @@ test(
   scene(async (stage) => {
     const broker = stage.broker({ log: { maxChannels: 2 } });
     const client = await stage.join(broker, { id: "one", channel: ["a", "b", "c"] });
-    for (const channel of ["a", "b", "c"]) await broker.broadcast(channel, { channel });
-    for (let channel = 0; channel < 10; channel++) await broker.broadcast("x", { channel: `other ${channel}` });
+    for (const channel of ["a", "b", "c"]) await broker.broadcast(channel, { channels: channel });
+    for (let channel = 0; channel < 10; channel++) await broker.broadcast("x", { channels: `other ${channel}` });
     await broker.broadcast("end");
     await client.untilData("end");
     expect(client.data).toEqual(["a", "b", "c", "end"]);

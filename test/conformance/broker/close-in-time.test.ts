@@ -50,7 +50,7 @@ class LateClock {
 }
 
 test(
-  "close({ over }): resolves within over + timeout though every timer is a little late",
+  "close({ spreadOver }): resolves within over + timeout though every timer is a little late",
   scene(async (stage) => {
     const broker = stage.broker({ timeout: 100 });
     const clients = [];
@@ -59,7 +59,7 @@ test(
     await turn();
     const clock = new LateClock(2);
 
-    await clock.run(() => broker.close({ over: 1_000 }));
+    await clock.run(() => broker.close({ spreadOver: 1_000 }));
 
     expect(await Promise.all(ends)).toEqual(clients.map(() => "closed"));
     expect(clock.time).toBeGreaterThan(500);

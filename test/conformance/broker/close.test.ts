@@ -92,7 +92,7 @@ test(
   scene(async (stage) => {
     const { close, ...broker } = stage.broker({ timeout: 30 });
     await stage.join(broker as Broker);
-    const [first, second] = [close(), close({ over: 5_000 })];
+    const [first, second] = [close(), close({ spreadOver: 5_000 })];
     expect(second).toBe(first);
     await first;
     expect(close()).toBe(first);
@@ -109,14 +109,14 @@ test(
 );
 
 test(
-  "close({ over }): spreads the ends",
+  "close({ spreadOver }): spreads the ends",
   scene(async (stage) => {
     const left = new Witness<Left>();
     const broker = stage.broker({ timeout: 5_000, onDisconnect: left.see });
     const ends = [];
     for (let client = 0; client < 5; client++) ends.push(farewell(await stage.join(broker)));
     await turn();
-    const closed = broker.close({ over: 200 });
+    const closed = broker.close({ spreadOver: 200 });
     await left.next();
     // The first has left, and others have not yet.
     expect(broker.stats().clients).toBeGreaterThan(0);
@@ -127,14 +127,14 @@ test(
 );
 
 test(
-  "close({ over }): a client that leaves by itself before its turn is no obstacle",
+  "close({ spreadOver }): a client that leaves by itself before its turn is no obstacle",
   scene(async (stage) => {
     const left = new Witness<Left>();
     const broker = stage.broker({ onDisconnect: left.see });
     const clients = [];
     for (let client = 0; client < 4; client++) clients.push(await stage.join(broker));
     for (const client of clients.slice(0, 1)) void client.ended();
-    const closed = broker.close({ over: 100 });
+    const closed = broker.close({ spreadOver: 100 });
     await left.next();
     for (const client of clients) await client.leave();
     await closed;
@@ -263,11 +263,11 @@ test(
 );
 
 test(
-  "disconnect({ for }): that id is answered 204 for so long, and no other",
+  "disconnect({ blockFor }): that id is answered 204 for so long, and no other",
   scene(async (stage) => {
     const broker = stage.broker();
     const client = await stage.join(broker, { id: "one" });
-    await broker.disconnect("one", { for: 60_000 });
+    await broker.disconnect("one", { blockFor: 60_000 });
     expect(await farewell(client)).toEqual({ reason: "disconnected", reconnect: false });
     for (const handle of [broker.fetch, broker.clientHandler]) {
       const answer = await handle(clientRequest({ id: "one" }));
@@ -279,11 +279,11 @@ test(
 );
 
 test(
-  "disconnect({ for }): its time ends",
+  "disconnect({ blockFor }): its time ends",
   scene(async (stage) => {
     const broker = stage.broker({ heartbeat: 160 });
     const idle = await stage.join(broker, { id: "clock" });
-    await broker.disconnect("one", { for: 20 });
+    await broker.disconnect("one", { blockFor: 20 });
     expect((await broker.clientHandler(clientRequest({ id: "one" }))).status).toBe(204);
     // A heartbeat comes after 160 ms at the earliest.
     while (idle.comments < 1) await idle.read();

@@ -198,7 +198,7 @@ const ways: readonly Way[] = [
   },
   {
     how: "the client reaches maxAge",
-    options: { maxAge: 30 },
+    options: { maxConnectionAge: 30 },
     async go(stage, broker) {
       const client = await stage.connect(broker, ann());
       expect(await client.ended()).toBe("closed");

@@ -15,7 +15,7 @@ const least: Readonly<Record<string, number>> = {
   maxEventBytes: 1,
   maxBodyBytes: 1,
   authorizeTimeout: 1,
-  maxAge: 1,
+  maxConnectionAge: 1,
   maxClients: 0,
   maxClientsPerSubject: 1,
   maxClientsPerId: 1,
@@ -66,7 +66,7 @@ test(
       authorizeTimeout: 5_000,
       publishToken: undefined,
       duplicateIds: "allow",
-      maxAge: Infinity,
+      maxConnectionAge: Infinity,
       maxClients: 50_000,
       maxClientsPerSubject: 100,
       maxClientsPerId: 100,
@@ -139,7 +139,7 @@ for (const name of ["authorize", "errorHandler", "onConnect", "onDisconnect", "o
 
 /** Options of a memory engine with one of its numbers set. */
 const engineNumbers: readonly (readonly [name: string, low: number, set: (value: unknown) => object])[] = [
-  ["keyWindow", 0, (keyWindow) => ({ keyWindow })],
+  ["idempotencyWindow", 0, (idempotencyWindow) => ({ idempotencyWindow })],
   ["logBytes", 1, (logBytes) => ({ logBytes })],
   ["maxChannels", 1, (maxChannels) => ({ maxChannels })],
   ["retention.events", 1, (events) => ({ retention: { events } })],

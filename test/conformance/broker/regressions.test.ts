@@ -1,7 +1,8 @@
 import { expect, test, vi } from "vitest";
 import { TimeoutQueue } from "../../../src/base/timeout-queue.ts";
-import { Pace } from "../../../src/delivery/flush-scheduler.ts";
+import { FlushScheduler } from "../../../src/delivery/flush-scheduler.ts";
 import { Heartbeat } from "../../../src/delivery/heartbeat.ts";
+import { PublisherBackpressure } from "../../../src/delivery/publisher-backpressure.ts";
 import type { EventOverrides } from "../../../src/index.ts";
 import { clientRequest, codeOf, eventRequest, scene, turn } from "../../support/test-broker.ts";
 import { inside } from "../../support/workerd.ts";
@@ -15,7 +16,7 @@ test(
     const eve = await stage.join(broker, { id: "eve" });
     // As Bun's server is: a class of its own, with an id that is empty.
     class Server {
-      readonly id = "";
+      readonly clientId = "";
     }
     expect(await codeOf(broker.eventHandler(eventRequest("secret", "?id=alice"), new Server()))).toBe("TypeError");
     expect(await codeOf(broker.clientHandler(clientRequest({ id: "alice" }), new Server()))).toBe("TypeError");
@@ -30,14 +31,14 @@ test(
     const broker = stage.broker();
     await stage.join(broker, { id: "eve" });
     const answers: (readonly [EventOverrides, string])[] = [
-      [{ id: "" }, "bad-id"],
+      [{ clientId: "" }, "bad-id"],
       [{ channels: [] }, "bad-channel"],
     ];
     for (const [overrides, code] of answers) {
       const response = await broker.eventHandler(eventRequest("secret", "?id=eve"), overrides);
       expect([response.status, ((await response.json()) as { code: string }).code]).toEqual([400, code]);
     }
-    expect(await codeOf(broker.broadcast("secret", { channel: [] }))).toBe("bad-channel");
+    expect(await codeOf(broker.broadcast("secret", { channels: [] }))).toBe("bad-channel");
     expect(broker.stats().published).toBe(0);
   }),
 );
@@ -51,8 +52,8 @@ test(
     await closing.broadcast("common");
     const closed = closing.close();
     await turn();
-    await other.broadcast("one", { channel: "x" });
-    await other.broadcast("two", { channel: "x" });
+    await other.broadcast("one", { channels: "x" });
+    await other.broadcast("two", { channels: "x" });
     const seen = [(await client.nextData()).data];
     const id = client.lastEventId;
     await client.leave();
@@ -81,7 +82,7 @@ test(
   "maxChannels: channels that somebody only asks for do not push out the history of others",
   scene(async (stage) => {
     const broker = stage.broker({ log: { maxChannels: 10 } });
-    await broker.broadcast("kept", { channel: "news" });
+    await broker.broadcast("kept", { channels: "news" });
     const channel = Array.from({ length: 90 }, (_, index) => `asked ${index}`);
     await (await stage.join(broker, { channel })).leave();
     const late = await stage.join(broker, { channel: "news", query: { from: "earliest" } });
@@ -94,9 +95,9 @@ test(
   scene(async (stage) => {
     const broker = stage.broker({ log: { maxChannels: 4 } });
     const reader = await stage.join(broker, { channel: "kept" });
-    await broker.broadcast("still here", { channel: "kept" });
+    await broker.broadcast("still here", { channels: "kept" });
     await reader.nextData();
-    for (let channel = 0; channel < 10; channel++) await broker.broadcast("x", { channel: `other ${channel}` });
+    for (let channel = 0; channel < 10; channel++) await broker.broadcast("x", { channels: `other ${channel}` });
     await reader.leave();
     const late = await stage.join(broker, { channel: "kept", query: { from: "earliest" } });
     expect((await late.nextData()).data).toBe("still here");
@@ -108,10 +109,10 @@ test(
   scene(async (stage) => {
     const broker = stage.broker();
     const client = await stage.join(broker);
-    const listener = broker.listen({ channel: "y" });
+    const listener = broker.listen({ channels: "y" });
     const publishing = (async () => {
       for (let event = 0; event < 100; event++) {
-        await broker.broadcast(`${event}`, { channel: "y" });
+        await broker.broadcast(`${event}`, { channels: "y" });
         await broker.broadcast("for everybody");
         await client.nextData();
       }
@@ -142,19 +143,31 @@ function toil(): void {
   expect(sum).toBeTypeOf("number");
 }
 
-/** A pace with a taker that is sent every flush. */
-function paced(takers: readonly string[]): Pace<string> {
-  const pace: Pace<string> = new Pace(() => {
-    for (const taker of takers) pace.sent(taker);
-  });
-  return pace;
+/** The scheduler and the backpressure of a fanout. `flush` sends to subscribers. */
+function backpressureOf(
+  flush: (backpressure: PublisherBackpressure<string>) => void,
+  timing: { window?: number; hold?: number } = {},
+): PublisherBackpressure<string> {
+  const scheduler = new FlushScheduler(() => {
+    backpressure.beforeFlush();
+    flush(backpressure);
+    backpressure.afterFlush();
+  }, timing.window);
+  const backpressure = new PublisherBackpressure<string>(() => scheduler.request(), timing.hold);
+  return backpressure;
 }
 
+/** Backpressure with subscribers that receive every flush. */
+const sendingTo = (subscribers: readonly string[]): PublisherBackpressure<string> =>
+  backpressureOf((backpressure) => {
+    for (const subscriber of subscribers) backpressure.sent(subscriber);
+  });
+
 /** Publishes too much at once, and tells whether the publisher may go on before `taken` is called. */
-async function hold(pace: Pace<string>, taken: () => void): Promise<"went on" | "was held"> {
-  pace.appended(2);
+async function hold(backpressure: PublisherBackpressure<string>, taken: () => void): Promise<"went on" | "was held"> {
+  backpressure.appended(2);
   let free = false;
-  const ready = pace.ready()?.then(() => {
+  const ready = backpressure.ready()?.then(() => {
     free = true;
   });
   for (let turns = 0; turns < 3; turns++) await turn();
@@ -165,19 +178,19 @@ async function hold(pace: Pace<string>, taken: () => void): Promise<"went on" | 
 }
 
 test(
-  "Pace: a publisher waits for those who take, and once only for one that does not",
+  "backpressure: a publisher waits for subscribers that take events, and once only for one that does not",
   inside(async () => {
-    const alone = paced([]);
+    const alone = sendingTo([]);
     expect(await hold(alone, () => undefined)).toBe("went on");
 
-    const healthy = paced(["healthy"]);
+    const healthy = sendingTo(["healthy"]);
     for (let round = 0; round < 3; round++)
-      expect(await hold(healthy, () => healthy.taken("healthy"))).toBe("was held");
+      expect(await hold(healthy, () => healthy.caughtUp("healthy"))).toBe("was held");
 
     // It is sent one flush and never comes back.
     let first = true;
-    const stuck: Pace<string> = new Pace(() => {
-      if (first) stuck.sent("stuck");
+    const stuck = backpressureOf((backpressure) => {
+      if (first) backpressure.sent("stuck");
       first = false;
     });
     expect(await hold(stuck, () => undefined)).toBe("was held");
@@ -187,34 +200,34 @@ test(
 );
 
 test(
-  "Pace: where a busy process runs its timers late, a taker is judged after what came in meanwhile",
+  "backpressure: where a busy process runs its timers late, a subscriber is judged after the sockets were read",
   inside(async () => {
     let flushes = 0;
-    const pace: Pace<string> = new Pace(
-      () => {
-        if (++flushes === 1) pace.sent("taker");
+    const backpressure = backpressureOf(
+      (to) => {
+        if (++flushes === 1) to.sent("subscriber");
         if (flushes !== 2) return;
         setTimeout(toil, 5);
         // Behind the timer of the hold, and due by then as well.
-        queueMicrotask(() => setTimeout(() => pace.moved("taker"), 20));
+        queueMicrotask(() => setTimeout(() => to.progressed("subscriber"), 20));
       },
       { window: 0, hold: 20 },
     );
-    for (let round = 0; round < 3; round++) expect(await hold(pace, () => undefined)).toBe("was held");
-    expect(await hold(pace, () => undefined)).toBe("went on");
+    for (let round = 0; round < 3; round++) expect(await hold(backpressure, () => undefined)).toBe("was held");
+    expect(await hold(backpressure, () => undefined)).toBe("went on");
   }),
 );
 
 test(
-  "Pace: one that is always behind is not waited for for ever",
+  "backpressure: a subscriber that is always behind is not waited for endlessly",
   inside(async () => {
     let first = true;
-    const slow: Pace<string> = new Pace(() => {
-      if (first) slow.sent("slow");
+    const slow = backpressureOf((backpressure) => {
+      if (first) backpressure.sent("slow");
       first = false;
     });
     let held = 0;
-    while ((await hold(slow, () => slow.moved("slow"))) === "was held") held++;
+    while ((await hold(slow, () => slow.progressed("slow"))) === "was held") held++;
     expect(held).toBeGreaterThan(1);
     expect(held).toBeLessThan(12);
   }),
@@ -266,11 +279,11 @@ test(
 );
 
 test(
-  "maxAge: many clients make timers of few durations, of each of which Node and Deno keep something for as long",
+  "maxConnectionAge: many clients make timers of few durations, of each of which Node and Deno keep something for as long",
   scene(async (stage) => {
     const timers = vi.spyOn(globalThis, "setTimeout");
     try {
-      const broker = stage.broker({ maxAge: 600_000 });
+      const broker = stage.broker({ maxConnectionAge: 600_000 });
       for (let count = 0; count < 100; count++) await stage.join(broker);
       const durations = timers.mock.calls.map(([, ms = 0]) => ms).filter((ms) => ms > 100_000);
       expect(durations).toHaveLength(100);

@@ -8,9 +8,9 @@ test(
     const broker = stage.broker();
     const client = await stage.join(broker, { id: "one", channel: ["a", "b"] });
     await broker.broadcast("all");
-    await broker.broadcast("a", { channel: "a" });
-    await broker.broadcast("c", { channel: "c" });
-    await broker.broadcast("b and c", { channel: ["b", "c"] });
+    await broker.broadcast("a", { channels: "a" });
+    await broker.broadcast("c", { channels: "c" });
+    await broker.broadcast("b and c", { channels: ["b", "c"] });
     await stage.join(broker, { id: "two" });
     await broker.broadcastTo("two", "for two");
     await broker.broadcastTo("one", "for one");
@@ -27,8 +27,8 @@ test(
     const client = await stage.join(broker, { id: "one", channel: ["a", "b"] });
     const ids: string[] = [];
     for (let round = 0; round < 20; round++) {
-      ids.push((await broker.broadcast("x", { channel: "b" })).id);
-      ids.push((await broker.broadcast("x", { channel: "a" })).id);
+      ids.push((await broker.broadcast("x", { channels: "b" })).id);
+      ids.push((await broker.broadcast("x", { channels: "a" })).id);
       ids.push((await broker.broadcastTo("one", "x")).id);
       ids.push((await broker.broadcast("x")).id);
     }
@@ -49,7 +49,7 @@ test(
     const results = [
       broker.broadcast("1"),
       broker.broadcastTo("one", "2"),
-      broker.broadcast("3", { channel: "a" }),
+      broker.broadcast("3", { channels: "a" }),
       broker.broadcast("4"),
     ];
     await broker.broadcast("5");
@@ -64,7 +64,7 @@ test(
   scene(async (stage) => {
     const broker = stage.broker();
     const client = await stage.join(broker, { channel: ["a", "b", "c"] });
-    expect(await broker.broadcast("once", { channel: ["a", "b", "a", "d"] })).toMatchObject({ clients: 1 });
+    expect(await broker.broadcast("once", { channels: ["a", "b", "a", "d"] })).toMatchObject({ clients: 1 });
     await broker.broadcast("end");
     await client.untilData("end");
     expect(client.data).toEqual(["once", "end"]);
@@ -79,9 +79,9 @@ test(
     await stage.join(broker, { id: "one", channel: ["a", "b"] });
     await stage.join(broker, { id: "two" });
     expect((await broker.broadcast("x")).clients).toBe(3);
-    expect((await broker.broadcast("x", { channel: "a" })).clients).toBe(2);
-    expect((await broker.broadcast("x", { channel: ["a", "b"] })).clients).toBe(2);
-    expect((await broker.broadcast("x", { channel: "none" })).clients).toBe(0);
+    expect((await broker.broadcast("x", { channels: "a" })).clients).toBe(2);
+    expect((await broker.broadcast("x", { channels: ["a", "b"] })).clients).toBe(2);
+    expect((await broker.broadcast("x", { channels: "none" })).clients).toBe(0);
     expect((await broker.broadcastTo("one", "x")).clients).toBe(2);
   }),
 );
@@ -93,9 +93,9 @@ for (const name of ["@victim", "#a", "@", "#", "@@victim", "#@victim"]) {
       const broker = stage.broker();
       const victim = await stage.join(broker, { id: "victim", channel: "a" });
       const spy = await stage.join(broker, { id: "spy", channel: name });
-      await broker.broadcast("by channel", { channel: name });
+      await broker.broadcast("by channel", { channels: name });
       await broker.broadcastTo("victim", "private");
-      await broker.broadcast("in a", { channel: "a" });
+      await broker.broadcast("in a", { channels: "a" });
       await broker.broadcast("end");
       await victim.untilData("end");
       await spy.untilData("end");
@@ -113,7 +113,7 @@ test(
     const common = await stage.join(broker, { id: "@x", channel: "a" });
     await broker.broadcastTo("#a", "for #a");
     await broker.broadcastTo("@x", "for @x");
-    await broker.broadcast("in a", { channel: "a" });
+    await broker.broadcast("in a", { channels: "a" });
     await broker.broadcast("end");
     await odd.untilData("end");
     await common.untilData("end");
@@ -195,14 +195,14 @@ test(
   scene(async (stage) => {
     const broker = stage.broker();
     for (const name of ["", "x".repeat(257), "a\nb", "a\0", "\x7f", "\uD800", "fanwire-common", "fanwire-"]) {
-      expect(await codeOf(broker.broadcast("x", { channel: name }))).toBe("bad-channel");
-      expect(await codeOf(broker.broadcast("x", { channel: ["fine", name] }))).toBe("bad-channel");
+      expect(await codeOf(broker.broadcast("x", { channels: name }))).toBe("bad-channel");
+      expect(await codeOf(broker.broadcast("x", { channels: ["fine", name] }))).toBe("bad-channel");
     }
     for (const id of ["", "x".repeat(257), "a\nb", "a\0", "\x7f", "\uD800"]) {
       expect(await codeOf(broker.broadcastTo(id, "x"))).toBe("bad-id");
     }
-    expect(await codeOf(broker.broadcast("x", { channel: "x".repeat(256) }))).toBe("none");
-    expect(await codeOf(broker.broadcast("x", { channel: 7 as unknown as string }))).toBe("TypeError");
+    expect(await codeOf(broker.broadcast("x", { channels: "x".repeat(256) }))).toBe("none");
+    expect(await codeOf(broker.broadcast("x", { channels: 7 as unknown as string }))).toBe("TypeError");
   }),
 );
 
@@ -212,8 +212,8 @@ test(
     const broker = stage.broker();
     const many = Array.from({ length: 101 }, (_, index) => `channel ${index}`);
     for (const channel of [[], many]) {
-      expect(await codeOf(broker.broadcast("x", { channel }))).toBe("bad-channel");
-      expect(await codeOf((async () => broker.listen({ channel }))())).toBe("bad-channel");
+      expect(await codeOf(broker.broadcast("x", { channels: channel }))).toBe("bad-channel");
+      expect(await codeOf((async () => broker.listen({ channels: channel }))())).toBe("bad-channel");
       const answer = await broker.eventHandler(eventRequest("x"), { channels: channel });
       expect(answer.status).toBe(400);
     }

@@ -21,8 +21,8 @@ test(
     for (const [index, client] of clients.entries()) watchFields(client, () => void touched.add(index));
 
     const unread = await meter(async () => {
-      expect(await broker.broadcast("x", { channel: "nobody's" })).toMatchObject({ clients: 0 });
-      expect(await broker.broadcast("x", { channel: ["nobody's", "nor this"] })).toMatchObject({ clients: 0 });
+      expect(await broker.broadcast("x", { channels: "nobody's" })).toMatchObject({ clients: 0 });
+      expect(await broker.broadcast("x", { channels: ["nobody's", "nor this"] })).toMatchObject({ clients: 0 });
       for (let turns = 0; turns < 5; turns++) await turn();
     });
     expect(countsOf(unread)).toEqual({ encodes: 2, joins: 0, chunks: 0, enqueues: 0 });
@@ -30,7 +30,7 @@ test(
 
     // The same eyes see the one that is concerned, and no other.
     const read = await meter(async () => {
-      void broker.broadcast("x", { channel: "own 500" });
+      void broker.broadcast("x", { channels: "own 500" });
       await reads[500];
     });
     expect(countsOf(read)).toEqual({ encodes: 1, joins: 0, chunks: 1, enqueues: 1 });
@@ -88,7 +88,7 @@ test(
       // Half of it is the interval of the heartbeat, so that all of them are due.
       const broker = stage.broker({ log: { retention: { age: 16_000 } } });
       const clients = await crowd(stage, broker, 100);
-      await broker.broadcast("elsewhere", { channel: "other" });
+      await broker.broadcast("elsewhere", { channels: "other" });
       const told = clients.map((client) => client.untilControl("position"));
       await turn();
       const cost = await meter(async () => {

@@ -71,17 +71,17 @@ test(
 
     const first = await wanting(clients, "2");
     const shared = await meter(async () => {
-      void broker.broadcast("1", { channel: "a" });
-      void broker.broadcast("2", { channel: "b" });
+      void broker.broadcast("1", { channels: "a" });
+      void broker.broadcast("2", { channels: "b" });
       await first.done;
     });
     expect(countsOf(shared)).toEqual({ encodes: 2, joins: 1, chunks: 1, enqueues: 100 });
 
     const second = await wanting(clients, "4");
     const direct = await meter(async () => {
-      void broker.broadcast("3", { channel: "a" });
+      void broker.broadcast("3", { channels: "a" });
       void broker.broadcastTo("client 7", "private");
-      void broker.broadcast("4", { channel: "b" });
+      void broker.broadcast("4", { channels: "b" });
       await second.done;
     });
     // One for the recipient, one for the 99 others.
@@ -109,7 +109,7 @@ for (const each of [1, 20]) {
       const first = all.map((some, kind) => reading(some, 2 * (kinds[kind] as string).length));
       const everywhere = await meter(async () => {
         await turn();
-        for (const channel of "abcdabcd") void broker.broadcast(channel, { channel });
+        for (const channel of "abcdabcd") void broker.broadcast(channel, { channels: channel });
         await Promise.all(first);
       });
       expect(countsOf(everywhere)).toEqual({ encodes: 8, joins: 10, chunks: 10, enqueues: 10 * each });
@@ -119,8 +119,8 @@ for (const each of [1, 20]) {
       const second = concerned.map((client) => client.until(() => client.data.at(-1) === "end"));
       const some = await meter(async () => {
         await turn();
-        for (const channel of "abab") void broker.broadcast(channel, { channel });
-        void broker.broadcast("end", { channel: ["a", "b"] });
+        for (const channel of "abab") void broker.broadcast(channel, { channels: channel });
+        void broker.broadcast("end", { channels: ["a", "b"] });
         await Promise.all(second);
       });
       expect(countsOf(some)).toEqual({ encodes: 5, joins: 3, chunks: 3, enqueues: 8 * each });
@@ -149,7 +149,7 @@ test(
     const plain = await crowd(stage, broker, 12, (index) => ({ channel: `own ${index}` }));
     const more = await crowd(stage, broker, 12, () => ({ channel: "more" }));
     for (let event = 0; event < 200; event++) {
-      await broker.broadcast(sized(1_000, event), { channel: "more" });
+      await broker.broadcast(sized(1_000, event), { channels: "more" });
       await broker.broadcast(sized(1_000, event));
     }
     await untilBlocked(broker, 24);

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
+import type { Connection } from "../../../src/delivery/connection.ts";
 import { DeliveryReports } from "../../../src/delivery/delivery-report.ts";
-import type { Connection } from "../../../src/delivery/stream-connection.ts";
 import type { Entry } from "../../../src/log/channel-log.ts";
 import type { Log } from "../../../src/log/log.ts";
 import { slowEngine } from "../../support/engines/slow-engine.ts";
@@ -26,7 +26,7 @@ test(
   "report: of an event that is for nobody it is empty, at once",
   scene(async (stage) => {
     const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
-    const { report } = await broker.broadcast("one", { channel: "none", report: true });
+    const { report } = await broker.broadcast("one", { channels: "none", report: true });
     expect(await report).toEqual({ sent: 0, failed: [] });
   }),
 );
@@ -64,9 +64,13 @@ test(
   scene(async (stage) => {
     const broker = stage.broker({ log: { logBytes: 5_000 }, timeout: Number.POSITIVE_INFINITY });
     await broker.broadcast("first");
-    await broker.broadcast("x".repeat(5_000), { channel: "a", key: "k" });
+    await broker.broadcast("x".repeat(5_000), { channels: "a", idempotencyKey: "k" });
     const client = await stage.join(broker, { id: "one", channel: "a", query: { from: "earliest" } });
-    const { clients, report } = await broker.broadcast("x".repeat(5_000), { channel: "a", key: "k", report: true });
+    const { clients, report } = await broker.broadcast("x".repeat(5_000), {
+      channels: "a",
+      idempotencyKey: "k",
+      report: true,
+    });
     await client.untilData("first");
     expect([clients, await report]).toMatchObject([1, { sent: 0, failed: [{ clientId: "one", reason: "lost" }] }]);
     expect(client.control("gap")).toEqual([]);
@@ -226,9 +230,9 @@ test(
     const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
     const client = await stage.join(broker);
     await broker.broadcast("first".padEnd(40_000));
-    await broker.broadcast("second".padEnd(40_000), { key: "k" });
+    await broker.broadcast("second".padEnd(40_000), { idempotencyKey: "k" });
     const third = await broker.broadcast("third".padEnd(40_000), { report: true });
-    const second = await broker.broadcast("second".padEnd(40_000), { key: "k", report: true });
+    const second = await broker.broadcast("second".padEnd(40_000), { idempotencyKey: "k", report: true });
     for (let event = 0; event < 3; event++) await client.nextData();
     expect(await Promise.all([second.report, third.report])).toEqual([
       { sent: 1, failed: [] },
@@ -245,7 +249,7 @@ test(
     const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after") });
     const client = await stage.join(broker);
     const read = client.nextData();
-    const both = [1, 2].map(() => broker.broadcast("x", { key: "k", report: true }));
+    const both = [1, 2].map(() => broker.broadcast("x", { idempotencyKey: "k", report: true }));
     await read;
     answers[1]?.();
     await both[1];

@@ -36,7 +36,7 @@ test(
     const reads = [a.read(), b.read(), own.read()];
     void broker.broadcast("1");
     void broker.broadcastTo("own", "private");
-    void broker.broadcast("news", { channel: "news" });
+    void broker.broadcast("news", { channels: "news" });
     void broker.broadcast("2");
     await Promise.all(reads);
     expect(a.chunks.at(-1)).toBe(b.chunks.at(-1));
@@ -51,7 +51,7 @@ test(
     const broker = stage.broker();
     const [a, b] = [await stage.join(broker, { channel: "a" }), await stage.join(broker, { channel: "a" })];
     const reads = [a.read(), b.read()];
-    await broker.broadcast("1", { channel: ["a", "z"] });
+    await broker.broadcast("1", { channels: ["a", "z"] });
     await Promise.all(reads);
     expect(a.chunks.at(-1)).toBe(b.chunks.at(-1));
   }),
@@ -84,8 +84,8 @@ test(
     const channels = Array.from({ length: 100 }, (_, index) => `channel ${index}`);
     const all = await stage.join(broker, { overrides: { channels } });
     const one = await stage.join(broker, { channel: "channel 50" });
-    expect(await broker.broadcast("everywhere", { channel: channels })).toMatchObject({ clients: 2 });
-    for (const channel of channels) await broker.broadcast(channel, { channel });
+    expect(await broker.broadcast("everywhere", { channels: channels })).toMatchObject({ clients: 2 });
+    for (const channel of channels) await broker.broadcast(channel, { channels: channel });
     await broker.broadcast("end");
     await all.untilData("end");
     await one.untilData("end");

@@ -50,10 +50,10 @@ const endOf = (client: Connection): unknown => {
 };
 
 test(
-  "maxAge: ends the stream with fanwire-end, which asks to come back, and a jittered retry",
+  "maxConnectionAge: ends the stream with fanwire-end, which asks to come back, and a jittered retry",
   scene(async (stage) => {
     const left = new Witness<Left>();
-    const broker = stage.broker({ maxAge: 20, retry: 10_000, onDisconnect: left.see });
+    const broker = stage.broker({ maxConnectionAge: 20, retry: 10_000, onDisconnect: left.see });
     const times: number[] = [];
     for (let client = 0; client < 40; client++) times.push(client);
     const clients = await Promise.all(times.map((index) => stage.connect(broker, { id: `${index}` })));
@@ -72,10 +72,10 @@ test(
 );
 
 test(
-  "maxAge: is spread over the last half of it",
+  "maxConnectionAge: is spread over the last half of it",
   scene(async (stage) => {
     const left = new Witness<Left>();
-    const broker = stage.broker({ maxAge: 40, onDisconnect: left.see });
+    const broker = stage.broker({ maxConnectionAge: 40, onDisconnect: left.see });
     const random = vi.spyOn(Math, "random");
     try {
       await withClock(Date, async (set) => {
@@ -105,11 +105,11 @@ test(
 );
 
 test(
-  "maxAge: what a client has outside of the broker goes with it: its timer, and its listener on the request",
+  "maxConnectionAge: what a client has outside of the broker goes with it: its timer, and its listener on the request",
   scene(async (stage) => {
     const clock = new Clock();
     await clock.run(async () => {
-      const broker = stage.broker({ maxAge: 1_000_000 });
+      const broker = stage.broker({ maxConnectionAge: 1_000_000 });
       const abort = new AbortController();
       const request = clientRequest({}, abort.signal);
       const { signal } = request;
@@ -130,9 +130,9 @@ test(
 );
 
 test(
-  "maxAge: a client that comes back each time loses nothing and gets nothing twice",
+  "maxConnectionAge: a client that comes back each time loses nothing and gets nothing twice",
   scene(async (stage) => {
-    const broker = stage.broker({ maxAge: 6 });
+    const broker = stage.broker({ maxConnectionAge: 6 });
     const count = 300;
     const seen: string[] = [];
     let generations = 0;
@@ -155,7 +155,7 @@ test(
     await turn();
     for (let event = 0; event < count; event++) {
       if (event % 3 === 0) await broker.broadcastTo("one", `${event}`);
-      else await broker.broadcast(`${event}`, event % 3 === 1 ? { channel: "a" } : {});
+      else await broker.broadcast(`${event}`, event % 3 === 1 ? { channels: "a" } : {});
       if (event % 5 === 0) await turn();
     }
     await reading;
@@ -165,10 +165,10 @@ test(
 );
 
 test(
-  "maxAge: a blocked client reads its end and not what waits for it, which it gets when it comes back",
+  "maxConnectionAge: a blocked client reads its end and not what waits for it, which it gets when it comes back",
   scene(async (stage) => {
     const left = new Witness<Left>();
-    const broker = stage.broker({ maxAge: 20, timeout: 60_000, onDisconnect: left.see });
+    const broker = stage.broker({ maxConnectionAge: 20, timeout: 60_000, onDisconnect: left.see });
     const client = await stage.join(broker, { id: "one" });
     for (const data of ["1", "2"]) await broker.broadcast(data);
     expect((await left.next()).reason).toBe("max-age");
@@ -184,9 +184,9 @@ test(
 );
 
 test(
-  "maxAge: a blocked client that never reads its end is errored within timeout, and nothing of it is left",
+  "maxConnectionAge: a blocked client that never reads its end is errored within timeout, and nothing of it is left",
   scene(async (stage) => {
-    const broker = stage.broker({ maxAge: 20, timeout: 40, tolerance: 1_000 });
+    const broker = stage.broker({ maxConnectionAge: 20, timeout: 40, tolerance: 1_000 });
     const client = await stage.join(broker);
     await broker.broadcast("unread");
     while (broker.stats().clients > 0) await turn();
@@ -198,13 +198,13 @@ test(
 );
 
 test(
-  "maxAge, expiresAt: the sooner of the two ends the stream",
+  "maxConnectionAge, expiresAt: the sooner of the two ends the stream",
   scene(async (stage) => {
     for (const [maxAge, expires, reason] of [
       [20, 60_000, "max-age"],
       [60_000, 20, "expired"],
     ] as const) {
-      const broker = stage.broker({ maxAge, authorize: () => ({ expiresAt: Date.now() + expires }) });
+      const broker = stage.broker({ maxConnectionAge: maxAge, authorize: () => ({ expiresAt: Date.now() + expires }) });
       const client = await stage.connect(broker);
       expect(await client.ended()).toBe("closed");
       expect(endOf(client)).toEqual({ reason, reconnect: true });
@@ -213,9 +213,9 @@ test(
 );
 
 test(
-  "maxAge: one that is longer than a timer may be does not end the stream at once",
+  "maxConnectionAge: one that is longer than a timer may be does not end the stream at once",
   scene(async (stage) => {
-    const broker = stage.broker({ maxAge: 2 ** 33 });
+    const broker = stage.broker({ maxConnectionAge: 2 ** 33 });
     const client = await stage.join(broker);
     await aWhile(stage);
     expect(broker.stats()).toMatchObject({ clients: 1, disconnects: {} });
@@ -226,10 +226,10 @@ test(
 );
 
 test(
-  "maxAge: who left before leaves nothing behind that ends somebody else",
+  "maxConnectionAge: who left before leaves nothing behind that ends somebody else",
   scene(async (stage) => {
     const left = new Witness<Left>();
-    const broker = stage.broker({ maxAge: 30, onDisconnect: left.see });
+    const broker = stage.broker({ maxConnectionAge: 30, onDisconnect: left.see });
     await (await stage.join(broker, { id: "one" })).leave();
     await aWhile(stage);
     const client = await stage.join(broker, { id: "one" });
@@ -293,7 +293,7 @@ test(
 );
 
 test(
-  "disconnect({ for }): to the millisecond, whatever is called meanwhile without it",
+  "disconnect({ blockFor }): to the millisecond, whatever is called meanwhile without it",
   scene(async (stage) => {
     const broker = stage.broker();
     const statusOf = async (id: string): Promise<number> => {
@@ -302,20 +302,20 @@ test(
       return status;
     };
     await withClock(performance, async (set) => {
-      await broker.disconnect("one", { for: 1_000 });
-      await broker.disconnect("two", { for: 500 });
-      await broker.disconnect("for ever", { for: Infinity });
+      await broker.disconnect("one", { blockFor: 1_000 });
+      await broker.disconnect("two", { blockFor: 500 });
+      await broker.disconnect("for ever", { blockFor: Infinity });
       set(499);
       expect([await statusOf("one"), await statusOf("two")]).toEqual([204, 204]);
       set(500);
       expect([await statusOf("one"), await statusOf("two")]).toEqual([204, 200]);
       await broker.disconnect("one");
-      await broker.disconnect("one", { for: 0 });
+      await broker.disconnect("one", { blockFor: 0 });
       set(999);
       expect(await statusOf("one")).toBe(204);
       set(1_000);
       expect(await statusOf("one")).toBe(200);
-      await broker.disconnect("one", { for: 10 });
+      await broker.disconnect("one", { blockFor: 10 });
       set(1_010);
       expect([await statusOf("one"), await statusOf("for ever")]).toEqual([200, 204]);
     });
@@ -323,18 +323,18 @@ test(
 );
 
 test(
-  "disconnect({ for }): turns away whoever was granted that id, and what is not a time is refused",
+  "disconnect({ blockFor }): turns away whoever was granted that id, and what is not a time is refused",
   scene(async (stage) => {
     const broker = stage.broker({ authorize: () => ({ clientId: "ann" }) });
     const client = await stage.join(broker);
-    await broker.disconnect("ann", { for: 60_000 });
+    await broker.disconnect("ann", { blockFor: 60_000 });
     expect(await client.ended()).toBe("closed");
     for (const method of ["GET", "HEAD"]) {
       const answer = await broker.clientHandler(new Request("https://fanwire.test/connect", { method }));
       expect([answer.status, answer.body]).toEqual([204, null]);
     }
     for (const wrong of [-1, Number.NaN, "5", null])
-      expect(await codeOf(broker.disconnect("ben", { for: wrong as number }))).toBe("RangeError");
+      expect(await codeOf(broker.disconnect("ben", { blockFor: wrong as number }))).toBe("RangeError");
     expect(broker.stats()).toMatchObject({ clients: 0, closing: 0 });
   }),
 );

@@ -10,10 +10,10 @@ test(
   scene(async (stage) => {
     const broker = stage.broker();
     await stage.join(broker, { channel: "a" });
-    const listeners = [broker.listen(), broker.listen({ channel: ["a", "b"] })];
+    const listeners = [broker.listen(), broker.listen({ channels: ["a", "b"] })];
     const waiting = listeners.map((each) => each.next());
-    expect(await broker.broadcast("1", { channel: "b" })).toMatchObject({ clients: 0 });
-    expect(await broker.broadcast("2", { channel: "a" })).toMatchObject({ clients: 1 });
+    expect(await broker.broadcast("1", { channels: "b" })).toMatchObject({ clients: 0 });
+    expect(await broker.broadcast("2", { channels: "a" })).toMatchObject({ clients: 1 });
     expect(await broker.broadcast("3")).toMatchObject({ clients: 1 });
     expect((await Promise.all(waiting)).map(dataOf)).toEqual(["3", "1"]);
   }),
@@ -37,12 +37,12 @@ test(
   "listen: the items are the events as published, of its channels only",
   scene(async (stage) => {
     const broker = stage.broker();
-    const listening = broker.listen({ channel: ["a", "b"] });
+    const listening = broker.listen({ channels: ["a", "b"] });
     await broker.broadcast("common");
-    await broker.broadcast("1", { channel: "a" });
-    await broker.broadcast("2", { channel: ["b", "a", "c"] });
-    await broker.broadcast("no", { channel: "c" });
-    await broker.broadcast({ data: "data: x\n\nid: 1\n" }, { channel: "b" });
+    await broker.broadcast("1", { channels: "a" });
+    await broker.broadcast("2", { channels: ["b", "a", "c"] });
+    await broker.broadcast("no", { channels: "c" });
+    await broker.broadcast({ data: "data: x\n\nid: 1\n" }, { channels: "b" });
     const heard = [await listening.next(), await listening.next(), await listening.next()].map(({ value }) => value);
     expect(heard).toMatchObject([
       { type: "event", data: "1", channels: ["a"] },
@@ -154,10 +154,10 @@ test(
   "listen: what it did not read and the log dropped is an item gap, exactly",
   scene(async (stage) => {
     const broker = stage.broker({ log: { retention: { events: 2 } } });
-    const { id: start } = await broker.broadcast("read", { channel: "a" });
-    const listening = broker.listen({ channel: "a" });
+    const { id: start } = await broker.broadcast("read", { channels: "a" });
+    const listening = broker.listen({ channels: "a" });
     const ids: string[] = [];
-    for (let event = 0; event < 5; event++) ids.push((await broker.broadcast(String(event), { channel: "a" })).id);
+    for (let event = 0; event < 5; event++) ids.push((await broker.broadcast(String(event), { channels: "a" })).id);
     expect(await listening.next()).toEqual({
       done: false,
       value: { type: "gap", id: ids[2], channels: ["a"], after: start, through: ids[2] },

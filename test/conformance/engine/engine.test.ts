@@ -73,7 +73,7 @@ test(
     const [one, two] = [stage.broker({ engine }), stage.broker({ engine })];
     const [a, b] = [await stage.join(one, { channel: "x" }), await stage.join(two, { channel: "x" })];
     const ids = [];
-    for (const broker of [one, two, one, two]) ids.push((await broker.broadcast("x", { channel: "x" })).id);
+    for (const broker of [one, two, one, two]) ids.push((await broker.broadcast("x", { channels: "x" })).id);
     for (const id of ids) {
       expect((await a.nextData()).id).toBe(id);
       expect((await b.nextData()).id).toBe(id);
@@ -107,7 +107,7 @@ test(
     for (let event = 0; event < 10; event++) {
       publishing.push(
         broker.broadcast(`${event} all`),
-        broker.broadcast(`${event} a`, { channel: "a" }),
+        broker.broadcast(`${event} a`, { channels: "a" }),
         broker.broadcastTo("one", `${event} one`),
       );
     }

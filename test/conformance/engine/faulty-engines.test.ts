@@ -77,10 +77,10 @@ const NEEDS: readonly Need[] = ["presence", "cutFeed", "swallowFeed", "loseReply
 
 const optionsOf = (
   { durableObject }: Scene,
-  { retention, keyWindow = 300_000 }: NamespaceOptions = {},
+  { retention, idempotencyWindow = 300_000 }: NamespaceOptions = {},
 ): MemoryEngineOptions => ({
   retention,
-  keyWindow,
+  idempotencyWindow,
   ...(durableObject ? { durableObject } : {}),
 });
 

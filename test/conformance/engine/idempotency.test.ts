@@ -22,11 +22,14 @@ const ways: readonly (readonly [
   publish: (broker: Broker, data: string, key: string) => Promise<string>,
 ])[] = [
   ["Idempotency-Key", (broker, data, key) => post(broker, data, key)],
-  ["{ key }", async (broker, data, key) => (await broker.broadcast(data, { key })).id],
+  ["{ key }", async (broker, data, key) => (await broker.broadcast(data, { idempotencyKey: key })).id],
 ];
 
-const remembering = (stage: Scene, keyWindow: number | undefined): Engine =>
-  memoryEngine({ durableObject: stage.durableObject ?? {}, ...(keyWindow === undefined ? {} : { keyWindow }) });
+const remembering = (stage: Scene, idempotencyWindow: number | undefined): Engine =>
+  memoryEngine({
+    durableObject: stage.durableObject ?? {},
+    ...(idempotencyWindow === undefined ? {} : { idempotencyWindow }),
+  });
 
 /** What a client is given, up to an event that is published now. */
 async function received(broker: Broker, client: Awaited<ReturnType<Scene["join"]>>): Promise<string[]> {
@@ -90,17 +93,17 @@ for (const [name, publish] of ways) {
   );
 
   test(
-    `${name}: is remembered for keyWindow from the first time on, and no longer`,
+    `${name}: is remembered for idempotencyWindow from the first time on, and no longer`,
     scene(async (stage) => {
       // Whole, so that sums are exact.
       const start = Math.ceil(performance.now());
       const clock = vi.spyOn(performance, "now");
       try {
-        for (const [keyWindow, window] of [
+        for (const [idempotencyWindow, window] of [
           [undefined, 300_000],
           [1_000, 1_000],
         ] as const) {
-          const broker = stage.broker({ engine: remembering(stage, keyWindow) });
+          const broker = stage.broker({ engine: remembering(stage, idempotencyWindow) });
           clock.mockReturnValue(start);
           const first = await publish(broker, "x", "k");
           clock.mockReturnValue(start + window - 1);
@@ -122,7 +125,7 @@ for (const [name, publish] of ways) {
   );
 
   test(
-    `${name}: with keyWindow 0 none is remembered`,
+    `${name}: with idempotencyWindow 0 none is remembered`,
     scene(async (stage) => {
       const broker = stage.broker({ engine: remembering(stage, 0) });
       const client = await stage.join(broker);
@@ -177,23 +180,23 @@ test(
     const client = await stage.join(broker, { id: "one", channel: ["a", "b"] });
     const key = "k";
     const event = { data: "x", event: "t" };
-    const { id } = await broker.broadcast(event, { key, channel: "a" });
+    const { id } = await broker.broadcast(event, { idempotencyKey: key, channels: "a" });
     for (const publishing of [
-      broker.broadcast({ data: "y", event: "t" }, { key, channel: "a" }),
-      broker.broadcast({ data: "x" }, { key, channel: "a" }),
-      broker.broadcast({ ...event, retry: 5 }, { key, channel: "a" }),
-      broker.broadcast(event, { key, channel: "b" }),
-      broker.broadcast(event, { key, channel: ["a", "b"] }),
-      broker.broadcast(event, { key }),
-      broker.broadcastTo("one", event, { key }),
+      broker.broadcast({ data: "y", event: "t" }, { idempotencyKey: key, channels: "a" }),
+      broker.broadcast({ data: "x" }, { idempotencyKey: key, channels: "a" }),
+      broker.broadcast({ ...event, retry: 5 }, { idempotencyKey: key, channels: "a" }),
+      broker.broadcast(event, { idempotencyKey: key, channels: "b" }),
+      broker.broadcast(event, { idempotencyKey: key, channels: ["a", "b"] }),
+      broker.broadcast(event, { idempotencyKey: key }),
+      broker.broadcastTo("one", event, { idempotencyKey: key }),
       // What looks like a key of the inside is a name like any other.
-      broker.broadcast(event, { key, channel: "@one" }),
-      broker.broadcast(event, { key, channel: "#a" }),
+      broker.broadcast(event, { idempotencyKey: key, channels: "@one" }),
+      broker.broadcast(event, { idempotencyKey: key, channels: "#a" }),
     ])
       expect(await codeOf(publishing)).toBe("key-reused");
     // The same event, said in another way.
     const bytes = { data: new TextEncoder().encode("x"), event: "t" };
-    expect((await broker.broadcast(bytes, { key, channel: ["a", "a"] })).id).toBe(id);
+    expect((await broker.broadcast(bytes, { idempotencyKey: key, channels: ["a", "a"] })).id).toBe(id);
     expect(await received(broker, client)).toEqual(["x"]);
     expect(broker.stats().published).toBe(2);
   }),
@@ -204,9 +207,9 @@ test(
   scene(async (stage) => {
     const broker = stage.broker();
     const [one, two] = [await stage.join(broker, { id: "one" }), await stage.join(broker, { id: "two" })];
-    const first = await broker.broadcastTo("one", "x", { key: "k" });
-    expect(await broker.broadcastTo("one", "x", { key: "k" })).toEqual(first);
-    expect(await codeOf(broker.broadcastTo("two", "x", { key: "k" }))).toBe("key-reused");
+    const first = await broker.broadcastTo("one", "x", { idempotencyKey: "k" });
+    expect(await broker.broadcastTo("one", "x", { idempotencyKey: "k" })).toEqual(first);
+    expect(await codeOf(broker.broadcastTo("two", "x", { idempotencyKey: "k" }))).toBe("key-reused");
     expect(await received(broker, one)).toEqual(["x"]);
     expect(await received(broker, two)).toEqual(["end"]);
   }),
@@ -226,7 +229,7 @@ test(
     const subjects = [undefined, "null", "a", "a b", 'a" b', '"a"', "own", "http", "undefined", 'a" k'];
     const ids = new Set<string>();
     for (const key of keys) {
-      ids.add((await broker.broadcast("x", { key, channel: "c" })).id);
+      ids.add((await broker.broadcast("x", { idempotencyKey: key, channels: "c" })).id);
       for (const subject of subjects) {
         const headers = subject === undefined ? {} : { "x-subject": subject };
         ids.add(await post(broker, "x", key, "?channel=c", headers));
@@ -245,7 +248,7 @@ test(
     const send = async (header: string, key?: string): Promise<string> => {
       const answer = await broker.eventHandler(
         eventRequest("x", "", withKey(header)),
-        key === undefined ? {} : { key },
+        key === undefined ? {} : { idempotencyKey: key },
       );
       return ((await answer.json()) as Published).id;
     };
@@ -296,24 +299,24 @@ test(
       },
     };
     const broker = stage.broker({ engine, maxEventBytes: 100 });
-    expect(await codeOf(broker.broadcast("x".repeat(150), { key: "large" }))).toBe("event-too-large");
-    expect(await codeOf(broker.broadcast("fits", { key: "large" }))).toBe("none");
-    expect(await codeOf(broker.broadcastTo("later", "x", { key: "unknown" }))).toBe("unknown-client");
+    expect(await codeOf(broker.broadcast("x".repeat(150), { idempotencyKey: "large" }))).toBe("event-too-large");
+    expect(await codeOf(broker.broadcast("fits", { idempotencyKey: "large" }))).toBe("none");
+    expect(await codeOf(broker.broadcastTo("later", "x", { idempotencyKey: "unknown" }))).toBe("unknown-client");
     const client = await stage.join(broker, { id: "later" });
-    expect(await codeOf(broker.broadcastTo("later", "for later", { key: "unknown" }))).toBe("none");
+    expect(await codeOf(broker.broadcastTo("later", "for later", { idempotencyKey: "unknown" }))).toBe("none");
     fails = true;
-    expect(await codeOf(broker.broadcast("retried", { key: "away" }))).toBe("Error");
+    expect(await codeOf(broker.broadcast("retried", { idempotencyKey: "away" }))).toBe("Error");
     fails = false;
-    for (let time = 0; time < 2; time++) await broker.broadcast("retried", { key: "away" });
+    for (let time = 0; time < 2; time++) await broker.broadcast("retried", { idempotencyKey: "away" });
     expect(await received(broker, client)).toEqual(["for later", "retried"]);
   }),
 );
 
 test(
-  "{ key, report }: of a repeated event the report settles, also if the event was not read yet or is gone",
+  "{ idempotencyKey, report }: of a repeated event the report settles, also if the event was not read yet or is gone",
   scene(async (stage) => {
     const broker = stage.broker({ timeout: 60_000, log: { retention: { events: 1 } } });
-    const options = { key: "k", report: true } as const;
+    const options = { idempotencyKey: "k", report: true } as const;
     const client = await stage.join(broker, { id: "one" });
     const first = await broker.broadcast("x", options);
     const pending = await broker.broadcast("x", options);
@@ -343,29 +346,31 @@ test(
     for (const key of ["", " ", "a\tb", "x".repeat(257)]) expect(await post(broker, "x", key)).toBe("400 bad-key");
     const bad = ["", "a\tb", "a\nb", "a\0b", "\x7f", "\u0001", "\uD800", "a\uDC00b", "x".repeat(257)];
     for (const key of bad) {
-      const answer = await broker.eventHandler(eventRequest("x"), { key });
+      const answer = await broker.eventHandler(eventRequest("x"), { idempotencyKey: key });
       expect([answer.status, await problemOf(answer)]).toEqual([400, "bad-key"]);
-      expect(await codeOf(broker.broadcast("x", { key }))).toBe("bad-key");
-      expect(await codeOf(broker.broadcastTo("one", "x", { key }))).toMatch(/^(bad-key|unknown-client)$/);
+      expect(await codeOf(broker.broadcast("x", { idempotencyKey: key }))).toBe("bad-key");
+      expect(await codeOf(broker.broadcastTo("one", "x", { idempotencyKey: key }))).toMatch(
+        /^(bad-key|unknown-client)$/,
+      );
     }
     for (const key of [7, null, {}, Symbol("k")])
-      expect(await codeOf(broker.broadcast("x", { key: key as string }))).toBe("TypeError");
+      expect(await codeOf(broker.broadcast("x", { idempotencyKey: key as string }))).toBe("TypeError");
     expect(broker.stats().published).toBe(0);
   }),
 );
 
 test(
-  "keyWindow: the last 100,000 keys are remembered, and one more forgets the first",
+  "idempotencyWindow: the last 100,000 keys are remembered, and one more forgets the first",
   { timeout: 60_000 },
   scene(async (stage) => {
     const broker = stage.broker({ log: { retention: { events: 1 } } });
-    const first = await broker.broadcast("x", { key: "0" });
-    const second = await broker.broadcast("x", { key: "1" });
-    for (let key = 2; key < 100_000; key++) await broker.broadcast("x", { key: `${key}` });
-    expect((await broker.broadcast("x", { key: "0" })).id).toBe(first.id);
-    await broker.broadcast("x", { key: "one more" });
-    expect((await broker.broadcast("x", { key: "1" })).id).toBe(second.id);
-    expect((await broker.broadcast("x", { key: "0" })).id).not.toBe(first.id);
+    const first = await broker.broadcast("x", { idempotencyKey: "0" });
+    const second = await broker.broadcast("x", { idempotencyKey: "1" });
+    for (let key = 2; key < 100_000; key++) await broker.broadcast("x", { idempotencyKey: `${key}` });
+    expect((await broker.broadcast("x", { idempotencyKey: "0" })).id).toBe(first.id);
+    await broker.broadcast("x", { idempotencyKey: "one more" });
+    expect((await broker.broadcast("x", { idempotencyKey: "1" })).id).toBe(second.id);
+    expect((await broker.broadcast("x", { idempotencyKey: "0" })).id).not.toBe(first.id);
     expect(broker.stats().published).toBe(100_002);
   }),
 );

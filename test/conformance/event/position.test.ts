@@ -27,7 +27,7 @@ test(
   scene(async (stage) => {
     const broker = stage.broker(QUICK);
     const client = await stage.join(broker, { channel: "quiet" });
-    const { id } = await broker.broadcast("elsewhere", { channel: "other" });
+    const { id } = await broker.broadcast("elsewhere", { channels: "other" });
     const position = await client.next();
     // Half of the retention has passed, so a heartbeat was before it.
     expect(client.comments).toBeGreaterThan(0);
@@ -47,10 +47,10 @@ test(
   scene(async (stage) => {
     const broker = stage.broker(QUICK);
     const client = await stage.join(broker, { channel: "quiet" });
-    await broker.broadcast("elsewhere", { channel: "other" });
+    await broker.broadcast("elsewhere", { channels: "other" });
     await client.untilControl("position");
     for (let round = 2; round <= 4; round++) {
-      const { id } = await broker.broadcast("elsewhere", { channel: "other" });
+      const { id } = await broker.broadcast("elsewhere", { channels: "other" });
       // That of the last position is young still.
       const before = client.comments;
       expect((await client.untilControl("position")).id).toBe(id);
@@ -71,11 +71,11 @@ for (const [when, options] of otherwise) {
     scene(async (stage) => {
       const broker = stage.broker(options);
       const client = await stage.connect(broker, { channel: "quiet" });
-      await broker.broadcast("elsewhere", { channel: "other" });
+      await broker.broadcast("elsewhere", { channels: "other" });
       await beats(client, 6);
       expect(client.control("position")).toEqual([]);
       const next = client.nextData();
-      await broker.broadcast("x", { channel: "quiet" });
+      await broker.broadcast("x", { channels: "quiet" });
       expect((await next).data).toBe("x");
     }),
   );
@@ -88,7 +88,7 @@ test(
     const client = await stage.join(broker, { channel: "own" });
     await beats(client, 6);
     const next = client.nextData();
-    await broker.broadcast("x", { channel: "own" });
+    await broker.broadcast("x", { channels: "own" });
     await next;
     await beats(client, 6);
     expect(client.control("position")).toEqual([]);
@@ -103,10 +103,10 @@ test(
     for (let round = 0; round < 6; round++) {
       await beats(client, 1);
       const next = client.nextData();
-      await broker.broadcast("elsewhere", { channel: "other" });
-      await broker.broadcast("x", { channel: "own" });
+      await broker.broadcast("elsewhere", { channels: "other" });
+      await broker.broadcast("x", { channels: "own" });
       await next;
-      await broker.broadcast("elsewhere", { channel: "other" });
+      await broker.broadcast("elsewhere", { channels: "other" });
     }
     expect(client.control("position")).toEqual([]);
   }),
@@ -122,13 +122,13 @@ test(
     ];
     const idle = await stage.join(broker, { channel: "quiet" });
     await withoutAge(async () => {
-      await broker.broadcast("x", { channel: "own" });
+      await broker.broadcast("x", { channels: "own" });
       for (let round = 0; round < 3; round++) {
-        await broker.broadcast("elsewhere", { channel: "other" });
+        await broker.broadcast("elsewhere", { channels: "other" });
         await idle.untilControl("position");
       }
       // What they read next is what is published for them, and nothing was queued before that.
-      await broker.broadcast("y", { channel: ["own", "quiet"] });
+      await broker.broadcast("y", { channels: ["own", "quiet"] });
       expect([(await behind.next()).data, (await behind.next()).data]).toEqual(["x", "y"]);
       expect((await still.next()).data).toBe("y");
     });
@@ -141,7 +141,7 @@ test(
     // So slow that no id grows old meanwhile; this one was old before.
     const broker = stage.broker({ heartbeat: 32 });
     const first = await stage.join(broker, { channel: "quiet" });
-    const { id } = await broker.broadcast("elsewhere", { channel: "other" });
+    const { id } = await broker.broadcast("elsewhere", { channels: "other" });
     const back = await stage.join(broker, { channel: "quiet", lastEventId: first.lastEventId ?? "" });
     expect(back.lastEventId).toBe(first.lastEventId);
     expect((await back.untilControl("position")).id).toBe(id);
@@ -157,7 +157,7 @@ test(
       await stage.join(broker, { channel: "quiet too" }),
       await stage.join(broker),
     ];
-    await broker.broadcast("elsewhere", { channel: "other" });
+    await broker.broadcast("elsewhere", { channels: "other" });
     await Promise.all(clients.map((client) => client.untilControl("position")));
     expect(new Set(clients.map(({ chunks }) => chunks.at(-1))).size).toBe(1);
   }),
@@ -176,13 +176,13 @@ test(
         return broadcast(data);
       };
       for (let round = 0; round < 8; round++) {
-        await broker.broadcast("elsewhere", { channel: "other" });
+        await broker.broadcast("elsewhere", { channels: "other" });
         const { id } = await client.untilControl("position");
         // In the turn in which it was told, and while it is away.
-        void publish(`${round} at once`, (data) => broker.broadcast(data, { channel: "quiet" }));
+        void publish(`${round} at once`, (data) => broker.broadcast(data, { channels: "quiet" }));
         if (round % 2 === 0) await turn();
         await client.leave();
-        await broker.broadcast("elsewhere", { channel: "other" });
+        await broker.broadcast("elsewhere", { channels: "other" });
         await publish(`${round} away`, (data) => broker.broadcastTo("one", data));
         client = await stage.connect(broker, { id: "one", channel: "quiet", lastEventId: id ?? "" });
         const ready = await client.untilControl("ready");
@@ -208,9 +208,9 @@ test(
     try {
       const broker = stage.broker({ log: { retention: { age: 20 } } });
       const client = await stage.join(broker, { channel: "own" });
-      const { id } = await broker.broadcast("elsewhere", { channel: "other" });
+      const { id } = await broker.broadcast("elsewhere", { channels: "other" });
       const next = client.next();
-      const published = broker.broadcast("x", { channel: "own" });
+      const published = broker.broadcast("x", { channels: "own" });
       // The whole interval of the heartbeat, before the turn is over.
       for (let part = 0; part < 32; part++) tick();
       expect(await next).toMatchObject({ event: "fanwire-position", id });
@@ -236,7 +236,7 @@ test(
       const publishing = (async (): Promise<void> => {
         for (let event = 0; !clients.every(isTold); event++) {
           const index = event % 41;
-          const { id } = await (event % 2 ? one : two).broadcast("x", { channel: `c${index}` });
+          const { id } = await (event % 2 ? one : two).broadcast("x", { channels: `c${index}` });
           own[index]?.push(seqOf(id));
           await turn();
         }

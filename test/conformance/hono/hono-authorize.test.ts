@@ -41,7 +41,7 @@ test(
     ]);
 
     await broker.broadcastTo("ben", "for ben");
-    await broker.broadcast("of anna's room", { channel: "room of anna" });
+    await broker.broadcast("of anna's room", { channels: "room of anna" });
     await broker.broadcast("for all");
 
     await anna.untilData("for all");

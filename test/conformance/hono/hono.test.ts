@@ -134,8 +134,8 @@ test(
       connect(broker, { authorize: (c) => ({ channels: [c.req.param("room") ?? ""] }) }),
     );
     const client = await stage.join(app, "/rooms/a%20b");
-    await broker.broadcast("elsewhere", { channel: "b" });
-    await broker.broadcast("here", { channel: "a b" });
+    await broker.broadcast("elsewhere", { channels: "b" });
+    await broker.broadcast("here", { channels: "a b" });
     expect((await client.nextData()).data).toBe("here");
     expect((await app.request("/rooms/a?channel=b")).status).toBe(403);
   }),

@@ -116,14 +116,14 @@ test(
       [no, {}, undefined, 403, "forbidden"],
       [yes, {}, undefined, 200],
       [{ ...no, ...token }, {}, undefined, 403, "forbidden"],
-      [{}, { guarded: true }, undefined, 403, "publishing-closed"],
-      [{}, { guarded: true }, "secret", 403, "publishing-closed"],
-      [token, { guarded: true }, undefined, 401, "unauthorized"],
-      [token, { guarded: true }, "guess", 401, "unauthorized"],
-      [token, { guarded: true }, "secret", 200],
-      [no, { guarded: true }, undefined, 403, "forbidden"],
-      [yes, { guarded: true }, undefined, 200],
-      [{ ...no, ...token }, { guarded: true }, "secret", 200],
+      [{}, { requireToken: true }, undefined, 403, "publishing-closed"],
+      [{}, { requireToken: true }, "secret", 403, "publishing-closed"],
+      [token, { requireToken: true }, undefined, 401, "unauthorized"],
+      [token, { requireToken: true }, "guess", 401, "unauthorized"],
+      [token, { requireToken: true }, "secret", 200],
+      [no, { requireToken: true }, undefined, 403, "forbidden"],
+      [yes, { requireToken: true }, undefined, 200],
+      [{ ...no, ...token }, { requireToken: true }, "secret", 200],
     ];
     for (const [options, overrides, presented, status, code] of cases) {
       const broker = stage.broker(options);
@@ -242,8 +242,11 @@ test(
       return false;
     };
     const broker = stage.broker({ authorize });
-    await broker.clientHandler(clientRequest({ id: "asked", channel: "asked" }), { id: "given", channels: "given" });
-    await broker.eventHandler(eventRequest("x", "?channel=asked"), { id: "given" });
+    await broker.clientHandler(clientRequest({ id: "asked", channel: "asked" }), {
+      clientId: "given",
+      channels: "given",
+    });
+    await broker.eventHandler(eventRequest("x", "?channel=asked"), { clientId: "given" });
     await broker.eventHandler(eventRequest("x", "?id=asked"), { channels: ["given"] });
     expect(attempts).toMatchObject([
       { action: "connect", channels: ["given"], clientId: "given" },

@@ -324,7 +324,7 @@ reading("maxClients: however a request ends, it gives its place back", async ({ 
       return decide(attempt);
     },
   });
-  await broker.disconnect("barred", { for: HOUR });
+  await broker.disconnect("barred", { blockFor: HOUR });
   await enter(broker, { id: "taken" });
   for (let round = 0; round < 3; round++) {
     for (const [id, [status]] of Object.entries(endings)) {

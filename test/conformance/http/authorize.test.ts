@@ -112,7 +112,7 @@ reading("Grant.channels: is the whole list that a client may read", async ({ sta
 reading("Grant.channels: nothing else arrives, neither live nor from the log", async ({ stage, enter }) => {
   const broker = stage.broker({ authorize: () => ({ channels: ["a"], clientId: "one" }) });
   const live = await enter(broker);
-  for (const channel of ["a", "b", "one", "@one"]) await broker.broadcast(`for ${channel}`, { channel });
+  for (const channel of ["a", "b", "one", "@one"]) await broker.broadcast(`for ${channel}`, { channels: channel });
   await broker.broadcastTo("one", "for me");
   await broker.broadcast("end");
   const replayed = await enter(broker, { query: { from: "earliest" } });
@@ -125,7 +125,8 @@ reading("Grant.channels: nothing else arrives, neither live nor from the log", a
 reading("Grant.channels: a gap tells of no channel that is not granted", async ({ stage, enter }) => {
   const broker = stage.broker({ log: { retention: { events: 1 } }, authorize: () => ({ channels: ["a"] }) });
   await enter(broker);
-  for (const data of ["1", "2", "3"]) for (const channel of ["a", "b"]) await broker.broadcast(data, { channel });
+  for (const data of ["1", "2", "3"])
+    for (const channel of ["a", "b"]) await broker.broadcast(data, { channels: channel });
   const client = await enter(broker, { lastEventId: "elsewhere-7" });
   const gap = JSON.parse((client.control("gap")[0] ?? (await client.untilControl("gap"))).data) as {
     channels: string[];
@@ -189,7 +190,7 @@ test(
   "clientHandler: an id and channels of trusted code need the grant as well",
   scene(async (stage) => {
     const broker = stage.broker({ authorize: () => ({ clientId: "one", channels: ["a"] }) });
-    for (const overrides of [{ id: "two" }, { channels: ["b"] }, { channels: "b" }])
+    for (const overrides of [{ clientId: "two" }, { channels: ["b"] }, { channels: "b" }])
       expect((await broker.clientHandler(clientRequest({ id: "one", channel: "a" }), overrides)).status).toBe(403);
     expectUntouched(broker);
   }),

@@ -156,11 +156,11 @@ test(
   "overrides: id and channels of trusted code win over the query",
   scene(async (stage) => {
     const broker = stage.broker();
-    const wish = { id: "asked", channel: ["asked"], overrides: { id: "trusted", channels: ["given"] } };
+    const wish = { id: "asked", channel: ["asked"], overrides: { clientId: "trusted", channels: ["given"] } };
     const client = await stage.join(broker, wish);
     expect(broker.clients()).toMatchObject([{ clientId: "trusted", channels: ["given"] }]);
-    await broker.broadcast("no", { channel: "asked" });
-    await broker.broadcast("yes", { channel: "given" });
+    await broker.broadcast("no", { channels: "asked" });
+    await broker.broadcast("yes", { channels: "given" });
     expect((await client.nextData()).data).toBe("yes");
     await stage.join(broker, { channel: ["asked"], overrides: { channels: [] } });
     expect(broker.clients()[1]).toMatchObject({ channels: [] });

@@ -20,7 +20,7 @@ test(
     let taken = 0;
     await fc.assert(
       fc.asyncProperty(breaking, async (id) => {
-        const answer = await broker.clientHandler(clientRequest(), { id });
+        const answer = await broker.clientHandler(clientRequest(), { clientId: id });
         const field = answer.headers.get("fanwire-client-id");
         expect([...answer.headers.keys()]).not.toContain("x-injected");
         if (answer.status === 200) {

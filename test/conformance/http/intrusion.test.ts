@@ -37,8 +37,8 @@ for (const name of INHERITED) {
       expect([one.clientId, (await broker.clientHandler(clientRequest(mine))).status]).toEqual([name, 409]);
 
       const event = { event: name, data: "in a channel" };
-      const { id } = await broker.broadcast(event, { channel: name, key: name });
-      expect((await broker.broadcast(event, { channel: name, key: name })).id).toBe(id);
+      const { id } = await broker.broadcast(event, { channels: name, idempotencyKey: name });
+      expect((await broker.broadcast(event, { channels: name, idempotencyKey: name })).id).toBe(id);
       await broker.broadcastTo(name, "for one");
       const post = () =>
         broker.fetch(
@@ -55,7 +55,7 @@ for (const name of INHERITED) {
       ]);
       expect(other.data).toEqual(["end"]);
 
-      await broker.disconnect(name, { for: 60_000 });
+      await broker.disconnect(name, { blockFor: 60_000 });
       expect(await one.ended()).toBe("closed");
       expect((await broker.clientHandler(clientRequest(mine))).status).toBe(204);
       const { clients, disconnects, failures } = broker.stats();
@@ -114,7 +114,7 @@ reading(
     const [info] = broker.clients();
     expect(info).toMatchObject({ clientId: expect.stringMatching(/^[0-9a-v]{26}$/), channels: [] });
     expect(info).not.toHaveProperty("subject");
-    await broker.broadcast("for victim", { channel: "victim" });
+    await broker.broadcast("for victim", { channels: "victim" });
     await broker.broadcast("end");
     await client.untilData("end");
     expect(client.data).toEqual(["end"]);
@@ -134,11 +134,11 @@ reading(
     await enter(broker, { headers: { "x-who": "ada" } });
     const told: { readonly id: string; readonly data: string }[] = [];
     for (const [data, send] of [
-      ["a 1", () => broker.broadcast("a 1", { channel: "a" })],
-      ["b 1", () => broker.broadcast("b 1", { channel: "b" })],
+      ["a 1", () => broker.broadcast("a 1", { channels: "a" })],
+      ["b 1", () => broker.broadcast("b 1", { channels: "b" })],
       ["to ada", () => broker.broadcastTo("ada", "to ada")],
-      ["a 2", () => broker.broadcast("a 2", { channel: ["a", "b"] })],
-      ["b 2", () => broker.broadcast("b 2", { channel: "b" })],
+      ["a 2", () => broker.broadcast("a 2", { channels: ["a", "b"] })],
+      ["b 2", () => broker.broadcast("b 2", { channels: "b" })],
       ["all", () => broker.broadcast("all")],
     ] as const)
       told.push({ ...(await send()), data });
@@ -146,7 +146,7 @@ reading(
       const mine = told.slice(index + 1).filter(({ data }) => /^(a|all)\b/.test(data));
       for (const wish of [{ lastEventId: id }, { query: { lastEventId: id } }] satisfies Wish[]) {
         const eve = await enter(broker, asEve(wish));
-        const { id: end } = await broker.broadcast("end", { channel: "a" });
+        const { id: end } = await broker.broadcast("end", { channels: "a" });
         await eve.until((event) => event.id === end);
         // Those of the loop before are in the channel as well.
         expect(eve.data.filter((data) => data !== "end")).toEqual(mine.map(({ data }) => data));
@@ -159,7 +159,7 @@ reading(
 
 reading("Last-Event-ID, from: neither asks for more than the grant has", async ({ stage, door }) => {
   const broker = stage.broker({ authorize: onlyA });
-  const { id } = await broker.broadcast("b", { channel: "b" });
+  const { id } = await broker.broadcast("b", { channels: "b" });
   for (const start of [{ query: { from: "earliest" } }, { lastEventId: id }, { lastEventId: "elsewhere-1" }])
     for (const more of [{ channel: "b" }, { channel: ["a", "b"] }, { id: "ada" }] as const)
       expect(await problem(await door(broker, clientRequest(asEve({ ...start, ...more }))))).toEqual([
@@ -179,13 +179,13 @@ const holes: readonly (readonly [what: string, isThere: boolean, options: SceneB
 for (const [what, isThere, options] of holes) {
   reading(`fanwire-gap: of ${what} names nothing that one may not read`, async ({ stage, enter }) => {
     const broker = stage.broker({ ...options, authorize: onlyA });
-    const { id } = await broker.broadcast("first", { channel: "a" });
+    const { id } = await broker.broadcast("first", { channels: "a" });
     await (await enter(broker, { headers: { "x-who": "ada" } })).leave();
     const readers: Connection[] = isThere ? [await enter(broker, asEve({}))] : [];
     for (let time = 0; time < 20; time++) {
-      for (const channel of ["a", "b", "secret"]) await broker.broadcast("x".repeat(100), { channel });
+      for (const channel of ["a", "b", "secret"]) await broker.broadcast("x".repeat(100), { channels: channel });
       await broker.broadcastTo("ada", "x".repeat(100));
-      await broker.broadcast("x", { channel: `channel ${time}` });
+      await broker.broadcast("x", { channels: `channel ${time}` });
       // Nothing is dropped before it was sent on.
       await turn();
     }

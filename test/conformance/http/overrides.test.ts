@@ -72,7 +72,7 @@ test(
   "broadcast, broadcastTo, listen, handlers: an option that does not exist is refused, it could be the one that says for whom",
   scene(async (stage) => {
     const broker = stage.broker();
-    const wrong = { channels: "admins" } as object;
+    const wrong = { channle: "admins" } as object;
     expect(await codeOf(broker.broadcast("secret", wrong))).toBe("TypeError");
     expect(await codeOf(broker.broadcast("secret", "admins" as unknown as object))).toBe("TypeError");
     expect(await codeOf(broker.broadcastTo("one", "x", wrong))).toBe("TypeError");
@@ -140,27 +140,27 @@ test(
 );
 
 test(
-  "disconnect({ for }): a shorter bar does not lift a longer one, nor do many that are over",
+  "disconnect({ blockFor }): a shorter bar does not lift a longer one, nor do many that are over",
   scene(async (stage) => {
     const broker = stage.broker();
-    await broker.disconnect("evil", { for: 1_000_000 });
-    await broker.disconnect("evil", { for: 1 });
+    await broker.disconnect("evil", { blockFor: 1_000_000 });
+    await broker.disconnect("evil", { blockFor: 1 });
     await broker.disconnect("evil");
-    for (let n = 0; n < 100_001; n++) await broker.disconnect(`other ${n}`, { for: 0.000_1 });
+    for (let n = 0; n < 100_001; n++) await broker.disconnect(`other ${n}`, { blockFor: 0.000_1 });
     const answer = await broker.clientHandler(clientRequest({ id: "evil" }));
     expect([answer.status, answer.headers.get("cache-control")]).toEqual([204, "no-store"]);
   }),
 );
 
 test(
-  "disconnect({ for }): holds for a client that an engine is about to subscribe",
+  "disconnect({ blockFor }): holds for a client that an engine is about to subscribe",
   scene(async (stage) => {
     let go = (): void => undefined;
     const engine = slowEngine(stage.engine(), () => new Promise<void>((resolve) => (go = resolve)));
     const broker = stage.broker({ engine });
     const answer = broker.clientHandler(clientRequest({ id: "evil" }));
     await turn();
-    await broker.disconnect("evil", { for: 60_000 });
+    await broker.disconnect("evil", { blockFor: 60_000 });
     go();
     expect((await answer).status).toBe(204);
     expect(broker.stats()).toMatchObject({ clients: 0, channels: 0 });
@@ -220,7 +220,7 @@ test(
     await broker.close();
     const answer = await broker.fetch(eventRequest("x"));
     expect([answer.status, await problemOf(answer), asked]).toEqual([503, "closed", 0]);
-    expect(await codeOf(broker.close({ over: -1 }))).toBe("RangeError");
+    expect(await codeOf(broker.close({ spreadOver: -1 }))).toBe("RangeError");
   }),
 );
 

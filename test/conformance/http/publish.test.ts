@@ -226,10 +226,10 @@ test(
     const broker = stage.broker();
     const one = await stage.join(broker, { id: "one", channel: "given" });
     const two = await stage.join(broker, { id: "two", channel: "asked" });
-    await broker.eventHandler(eventRequest("1", "?id=two&type=asked"), { id: "one", type: "given" });
+    await broker.eventHandler(eventRequest("1", "?id=two&type=asked"), { clientId: "one", type: "given" });
     await broker.eventHandler(eventRequest("2", "?channel=asked"), { channels: "given" });
     await broker.eventHandler(eventRequest("3", "?id=two"), { channels: ["given"] });
-    await broker.eventHandler(eventRequest("4", "?channel=asked"), { id: "one" });
+    await broker.eventHandler(eventRequest("4", "?channel=asked"), { clientId: "one" });
     await broker.broadcast("end");
     await one.untilData("end");
     await two.untilData("end");

@@ -35,7 +35,7 @@ test(
   scene(async (stage) => {
     const { broker, resume, idOf } = await remembered(stage, { retention: { events: 3 } }, ["a"]);
     for (let event = 1; event <= 5; event++) await broker.broadcast(`c${event}`);
-    for (let event = 6; event <= 9; event++) await broker.broadcast(`a${event}`, { channel: "a" });
+    for (let event = 6; event <= 9; event++) await broker.broadcast(`a${event}`, { channels: "a" });
     const client = await resume(0);
     expect(await client.next()).toMatchObject({ event: "fanwire-ready", id: undefined });
     await client.untilData("a9");
@@ -106,13 +106,13 @@ test(
     const clock = vi.spyOn(Date, "now");
     try {
       clock.mockReturnValue(start);
-      await broker.broadcast("1", { channel: ["a", "b"] });
+      await broker.broadcast("1", { channels: ["a", "b"] });
       await client.untilData("1");
       clock.mockReturnValue(start + 9_000);
       const flushed = reading.untilData("3");
-      await broker.broadcast("2", { channel: "a" });
-      await broker.broadcast("in b", { channel: "b" });
-      await broker.broadcast("3", { channel: "a" });
+      await broker.broadcast("2", { channels: "a" });
+      await broker.broadcast("in b", { channels: "b" });
+      await broker.broadcast("3", { channels: "a" });
       await flushed;
       clock.mockReturnValue(start + 12_000);
       await client.untilData("3");
@@ -127,8 +127,8 @@ test(
   "logBytes: beyond it the largest channel loses its oldest first, and small ones keep theirs",
   scene(async (stage) => {
     const { broker, resume } = await remembered(stage, { logBytes: 20_000 }, ["big", "small"]);
-    await broker.broadcast("small", { channel: "small" });
-    for (let event = 0; event < 60; event++) await broker.broadcast("x".repeat(1_000), { channel: "big" });
+    await broker.broadcast("small", { channels: "small" });
+    for (let event = 0; event < 60; event++) await broker.broadcast("x".repeat(1_000), { channels: "big" });
     expect(broker.stats().log.bytes).toBeLessThanOrEqual(20_000);
     const client = await resume(0);
     await broker.broadcast("end");
@@ -144,7 +144,7 @@ test(
   "a hole with other channels' events inside: said at once without moving the id, and again where it ends",
   scene(async (stage) => {
     const { broker, resume } = await remembered(stage, { retention: { events: 1 } }, ["a", "b"]);
-    for (const channel of ["a", "a", "b", "a", "a", "a"]) await broker.broadcast(channel, { channel });
+    for (const channel of ["a", "a", "b", "a", "a", "a"]) await broker.broadcast(channel, { channels: channel });
     const client = await resume(0);
     await broker.broadcast("end");
     // Of a: 1, 2, 4, 5 are gone and 6 is there; of b: 3 is there.
@@ -156,7 +156,7 @@ test(
   "a hole with other channels' events inside: who leaves in the middle and comes back is told of the rest",
   scene(async (stage) => {
     const { broker, resume } = await remembered(stage, { retention: { events: 1 } }, ["a", "b"]);
-    for (const channel of ["a", "a", "b", "a", "a", "a"]) await broker.broadcast(channel, { channel });
+    for (const channel of ["a", "a", "b", "a", "a", "a"]) await broker.broadcast(channel, { channels: channel });
     const client = await resume(0);
     await client.untilData("b");
     expect(client.control("gap").map((event) => describeGap(gapOf(event)))).toContain("(0, 5] of a");
@@ -171,9 +171,9 @@ test(
   "two holes that end at one place: who leaves between their gaps is told of the second one",
   scene(async (stage) => {
     const { broker, resume } = await remembered(stage, { retention: { events: 1 } }, ["a", "b"]);
-    await broker.broadcast("lost in both", { channel: ["a", "b"] });
-    await broker.broadcast("a", { channel: "a" });
-    await broker.broadcast("b", { channel: "b" });
+    await broker.broadcast("lost in both", { channels: ["a", "b"] });
+    await broker.broadcast("a", { channels: "a" });
+    await broker.broadcast("b", { channels: "b" });
     const client = await resume(0);
     const first = await client.untilControl("gap");
     await client.leave();
@@ -191,7 +191,7 @@ test(
   scene(async (stage) => {
     const { broker, resume } = await remembered(stage, { retention: { events: 1 } }, ["a", "b"]);
     // Of a: 1, 3 are gone and 5 is there; of b: 2 is gone and 4 is there.
-    for (const channel of ["a", "b", "a", "b", "a"]) await broker.broadcast(channel, { channel });
+    for (const channel of ["a", "b", "a", "b", "a"]) await broker.broadcast(channel, { channels: channel });
     for (let events = 1; events <= 3; events++) {
       const client = await resume(0);
       await client.untilControl("ready");
@@ -199,7 +199,7 @@ test(
       for (let event = 0; event < events; event++) seen.push(await client.next());
       await client.leave();
       const back = await resume(seqOf(client.lastEventId));
-      await broker.broadcast("end", { channel: "b" });
+      await broker.broadcast("end", { channels: "b" });
       await back.untilData("end");
       const gaps = [...seen, ...back.events].filter(({ event }) => event === "fanwire-gap").map(gapOf);
       const ofA = gaps.filter(({ channels }) => channels.includes("a"));
@@ -212,9 +212,9 @@ test(
   "an event that one channel dropped and another still has is received, and the gap covers only what is missing",
   scene(async (stage) => {
     const { broker, resume } = await remembered(stage, { retention: { events: 1 } }, ["a", "b"]);
-    await broker.broadcast("in both", { channel: ["a", "b"] });
-    await broker.broadcast("lost", { channel: "a" });
-    await broker.broadcast("kept", { channel: "a" });
+    await broker.broadcast("in both", { channels: ["a", "b"] });
+    await broker.broadcast("lost", { channels: "a" });
+    await broker.broadcast("kept", { channels: "a" });
     const client = await resume(0);
     await broker.broadcast("end");
     const told = await story(client);
@@ -227,9 +227,9 @@ test(
   "no gap where every event is received through another channel",
   scene(async (stage) => {
     const { broker, resume } = await remembered(stage, { retention: { events: 1 } }, ["a", "b"]);
-    await broker.broadcast("of others", { channel: "c" });
-    await broker.broadcast("in both", { channel: ["a", "b"] });
-    await broker.broadcast("of a", { channel: "a" });
+    await broker.broadcast("of others", { channels: "c" });
+    await broker.broadcast("in both", { channels: ["a", "b"] });
+    await broker.broadcast("of a", { channels: "a" });
     const client = await resume(0);
     await broker.broadcast("end");
     expect(await story(client)).toEqual(["in both", "of a", "end"]);
@@ -240,8 +240,8 @@ test(
   "maxChannels: a client that comes back to a forgotten channel is told of a gap",
   scene(async (stage) => {
     const { broker, resume } = await remembered(stage, { maxChannels: 4 }, ["a"]);
-    await broker.broadcast("lost", { channel: "a" });
-    for (let channel = 0; channel < 10; channel++) await broker.broadcast("x", { channel: `other ${channel}` });
+    await broker.broadcast("lost", { channels: "a" });
+    for (let channel = 0; channel < 10; channel++) await broker.broadcast("x", { channels: `other ${channel}` });
     expect(broker.stats().log.channels).toBeLessThanOrEqual(4);
     const client = await resume(0);
     await broker.broadcast("end");
@@ -256,16 +256,16 @@ test(
   scene(async (stage) => {
     const { broker } = await remembered(stage, { maxChannels: 3 });
     const client = await stage.join(broker, { id: "one", channel: "a" });
-    await broker.broadcast("in a", { channel: "a" });
+    await broker.broadcast("in a", { channels: "a" });
     await client.nextData();
-    await broker.broadcast("in b", { channel: "b" });
-    await broker.broadcast("in c", { channel: "c" });
+    await broker.broadcast("in b", { channels: "b" });
+    await broker.broadcast("in c", { channels: "c" });
     await client.leave();
     const { events } = broker.stats().log;
     let readable = 0;
     // What is there comes in the same turn. The forgotten ones last, because a look at them may forget others.
     for (const channel of ["c", "a", "b"]) {
-      const listener = broker.listen({ channel, from: "earliest" });
+      const listener = broker.listen({ channels: channel, from: "earliest" });
       const next = listener.next();
       await listener.return?.();
       if (!(await next).done) readable++;

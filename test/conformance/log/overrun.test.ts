@@ -21,7 +21,7 @@ class Publisher {
 
   constructor(broker: Broker, channel?: readonly string[]) {
     this.broker = broker;
-    this.#clock = broker.listen(channel ? { channel } : {});
+    this.#clock = broker.listen(channel ? { channels: channel } : {});
   }
 
   /** Large ones. */
@@ -46,7 +46,7 @@ class Publisher {
   }
 
   async #publish(data: string, channel: string | undefined): Promise<void> {
-    const { id } = await this.broker.broadcast(data, channel === undefined ? {} : { channel });
+    const { id } = await this.broker.broadcast(data, channel === undefined ? {} : { channels: channel });
     this.told.push({ seq: seqOf(id), channels: [channel ?? "fanwire-common"], data, cost: 0 });
   }
 }

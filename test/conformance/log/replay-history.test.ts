@@ -53,7 +53,7 @@ async function replay(stage: Scene, { events, channels, from, max, retention, vi
       const data = "x".repeat(size);
       const { id } = channel.includes("@")
         ? await broker.broadcastTo("one", data)
-        : await broker.broadcast(data, channel.length > 0 ? { channel } : {});
+        : await broker.broadcast(data, channel.length > 0 ? { channels: channel } : {});
       const names = channel.includes("@") ? ["fanwire-inbox"] : channel.length > 0 ? channel : ["fanwire-common"];
       const bytes = `id: ${id}\ndata: ${data}\n\n`.length;
       published.push({ seq: seqOf(id), channels: names, data, cost: 0, bytes });

@@ -12,7 +12,7 @@ async function ten(stage: Scene, maxReplay: MaxReplay, log: LogOptions = {}) {
   const zero = first.lastEventId ?? "";
   await first.leave();
   const channels = ["a", "a", "a", "a", "a", "b", "b", "b", ["a", "b"]];
-  for (const [index, channel] of channels.entries()) await broker.broadcast(`${index + 1}`, { channel });
+  for (const [index, channel] of channels.entries()) await broker.broadcast(`${index + 1}`, { channels: channel });
   await broker.broadcast("10");
   const idOf = (seq: number): string => zero.replace(/0$/, String(seq));
   return { broker, idOf };
@@ -254,7 +254,7 @@ test(
     const { broker, idOf } = await ten(stage, { events: 2 });
     await stage.join(broker, { channel: "a" });
     // The flush of these is still to come.
-    for (const data of ["11", "12", "13"]) void broker.broadcast(data, { channel: "a" });
+    for (const data of ["11", "12", "13"]) void broker.broadcast(data, { channels: "a" });
     const client = await stage.connect(broker, { channel: "a", lastEventId: idOf(9) });
     const expected = ["ready", "(9, 11] of fanwire-common, a @ 11", "12", "13"];
     expect(await told(broker, client)).toEqual(expected);
@@ -282,7 +282,7 @@ test(
   scene(async (stage) => {
     const { broker, idOf } = await ten(stage, { events: 2, bytes: 10 });
     for (const start of [{ lastEventId: idOf(0) }, { from: "earliest" as const }]) {
-      const listener = broker.listen({ channel: "a", ...start });
+      const listener = broker.listen({ channels: "a", ...start });
       for (const data of ["1", "2", "3", "4", "5", "9"])
         expect((await listener.next()).value).toMatchObject({ type: "event", data });
     }

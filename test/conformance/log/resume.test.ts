@@ -156,10 +156,10 @@ test(
   "?from=earliest of several channels: each one's retained events, merged, without a gap",
   scene(async (stage) => {
     const broker = stage.broker({ log: { retention: { events: 1 } } });
-    await broker.broadcast("a1", { channel: "a" });
-    await broker.broadcast("b1", { channel: "b" });
-    await broker.broadcast("b2", { channel: "b" });
-    await broker.broadcast("b3", { channel: "b" });
+    await broker.broadcast("a1", { channels: "a" });
+    await broker.broadcast("b1", { channels: "b" });
+    await broker.broadcast("b2", { channels: "b" });
+    await broker.broadcast("b3", { channels: "b" });
     await broker.broadcast("common");
     const client = await stage.join(broker, { channel: ["a", "b"], query: { from: "earliest" } });
     await client.untilData("common");
@@ -172,11 +172,11 @@ test(
   "a foreign id with nothing retained: the gap stands at the head, and what comes next follows",
   scene(async (stage) => {
     const broker = stage.broker();
-    const { id: head } = await broker.broadcast("elsewhere", { channel: "b" });
+    const { id: head } = await broker.broadcast("elsewhere", { channels: "b" });
     const client = await stage.join(broker, { lastEventId: "garbage", channel: "a" });
     const gap = await client.next();
     expect(gap).toMatchObject({ event: "fanwire-gap", id: head });
-    await broker.broadcast("in a", { channel: "a" });
+    await broker.broadcast("in a", { channels: "a" });
     expect((await client.next()).data).toBe("in a");
     const back = await stage.connect(broker, { lastEventId: head, channel: "a" });
     expect(JSON.parse((await back.next()).data)).toMatchObject({ resumed: true });
@@ -218,17 +218,17 @@ test(
   scene(async (stage) => {
     const broker = stage.broker();
     const other = await stage.join(broker, { id: "other" });
-    const { id } = await broker.broadcast("seen", { channel: "c" });
+    const { id } = await broker.broadcast("seen", { channels: "c" });
     const flushed = other.nextData();
     await broker.broadcastTo("other", "flush");
     await flushed;
     // A flush is pending for somebody else, and nobody has channel c.
     void broker.broadcastTo("other", "pending");
-    void broker.broadcast("missed", { channel: "c" });
+    void broker.broadcast("missed", { channels: "c" });
     const back = await stage.join(broker, { channel: "c", lastEventId: id });
     const next = back.nextData();
     await other.nextData();
-    await broker.broadcast("later", { channel: "c" });
+    await broker.broadcast("later", { channels: "c" });
     expect((await next).data).toBe("missed");
   }),
 );

@@ -70,7 +70,9 @@ for (const [title, share, kinds] of KINDS) {
   );
 }
 
-test.skipIf(total < 1_000 || part === "durable")("all of this has happened in them", ({ skip }) => {
+test("all of this has happened in them", ({ skip }) => {
+  skip(total < 1_000, "fewer than 1,000 histories do not show every outcome");
+  skip(part === "durable", "histories with a store, which some outcomes need, are left out with the log in SQLite");
   skip(isCutShort, "one of them has failed");
   expect(WANTED.filter((outcome) => !counts.has(outcome))).toEqual([]);
 });

@@ -85,7 +85,7 @@ test(
   scene(async (stage) => {
     const broker = stage.broker({ timeout: 100 });
     await stage.join(broker);
-    const closed = broker.close({ over: 20 });
+    const closed = broker.close({ spreadOver: 20 });
     await expectIll(await ask(broker), "closed");
     const headers = { accept: "text/event-stream" };
     await expectIll(await broker.health(new Request("https://fanwire.test/", { headers })), "closed");

@@ -60,11 +60,11 @@ test(
     const template = (channel: string): string | undefined =>
       channel.startsWith("room-") ? channel.replace(/\d+/, "{id}") : undefined;
     const broker = make({}, { template });
-    await make().broadcast("x", { channel: "room-7" });
-    await broker.broadcast("x", { channel: "room-7" });
-    await broker.broadcast("x", { channel: ["room-7"] });
-    await broker.broadcast("x", { channel: "news" });
-    await broker.broadcast("x", { channel: ["news", "room-7"] });
+    await make().broadcast("x", { channels: "room-7" });
+    await broker.broadcast("x", { channels: "room-7" });
+    await broker.broadcast("x", { channels: ["room-7"] });
+    await broker.broadcast("x", { channels: "news" });
+    await broker.broadcast("x", { channels: ["news", "room-7"] });
     const told = (await telemetry.spans()).map(({ name, attributes }) => [
       name,
       attributes["messaging.destination.name"],
@@ -112,7 +112,7 @@ test(
     };
     const broker = make({ engine });
     await expect(broker.broadcast("x")).rejects.toBe(fault);
-    expect(await codeOf(broker.broadcast("x", { channel: "" }))).toBe("bad-channel");
+    expect(await codeOf(broker.broadcast("x", { channels: "" }))).toBe("bad-channel");
     expect(await codeOf(broker.broadcast({ typo: 1 } as unknown as EventInput))).toBe("TypeError");
     expect(await codeOf(broker.broadcast("x", { chanel: "a" } as object))).toBe("TypeError");
     expect(await codeOf(broker.broadcast("x", null as unknown as object))).toBe("TypeError");
@@ -138,7 +138,7 @@ test(
   watched(async (stage, telemetry, make) => {
     const broker = make();
     await stage.join(broker, { id: "ada" });
-    for (const channel of ["a", "b", ["c", "d"]]) await broker.broadcast("x", { channel });
+    for (const channel of ["a", "b", ["c", "d"]]) await broker.broadcast("x", { channels: channel });
     await broker.broadcast("x");
     await broker.broadcastTo("ada", "x");
     await codeOf(broker.broadcastTo("nobody", "x"));
@@ -182,7 +182,7 @@ test(
     const broker = make();
     const client = await stage.join(broker, { id: "ada", channel: "a" });
     const read = client.nextData();
-    await broker.broadcast("x", { channel: "a" });
+    await broker.broadcast("x", { channels: "a" });
     await read;
     // Not of the program's own sending, but of what was published.
     await broker.eventHandler(eventRequest("x"));
@@ -310,10 +310,10 @@ test(
     expect(client.data).toEqual(Array.from({ length: 50 }, (_, n) => `${n}`));
     await Promise.all(all);
     const read = client.nextData();
-    const first = await broadcast("keyed", { key: "k", report: true });
+    const first = await broadcast("keyed", { idempotencyKey: "k", report: true });
     await read;
     expect(await first.report).toEqual({ sent: 1, failed: [] });
-    expect((await broadcast("keyed", { key: "k" })).id).toBe(first.id);
+    expect((await broadcast("keyed", { idempotencyKey: "k" })).id).toBe(first.id);
     expect((await telemetry.spans()).length).toBe(52);
   }),
 );
@@ -322,7 +322,7 @@ test(
   "instrument: close() is the broker's own, and one that is refused closes nothing",
   watched(async (_stage, telemetry, make) => {
     const broker = make();
-    expect(await codeOf(broker.close({ over: -1 }))).toBe("RangeError");
+    expect(await codeOf(broker.close({ spreadOver: -1 }))).toBe("RangeError");
     await broker.broadcast("x");
     expect(pointsOf(await telemetry.metrics(), "fanwire.events.published")).toEqual([[{}, 1]]);
     const closed = broker.close();

@@ -135,7 +135,7 @@ test(
     const broker = stage.broker();
     const client = await stage.join(broker, { id: "ada", channel: "news" });
     const read = client.nextData();
-    await broker.broadcast("x", { channel: "news" });
+    await broker.broadcast("x", { channels: "news" });
     await read;
     await broker.clientHandler(clientRequest({ id: "a\n" }));
     await broker.fetch(eventRequest("x"));
@@ -162,7 +162,7 @@ test(
       authorize: ({ channels, clientId = "" }) => ({ subject: "subject-7", clientId, channels }),
     });
     await stage.join(broker, { id: "client-7", channel: "channel-7" });
-    await broker.broadcast("data-7", { channel: "channel-7" });
+    await broker.broadcast("data-7", { channels: "channel-7" });
     expect(await (await broker.metrics(get())).text()).not.toMatch(/-7/);
   }),
 );

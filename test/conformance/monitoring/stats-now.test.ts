@@ -36,7 +36,7 @@ test(
       errorHandler: ({ status }) => new Response("my own", { status }),
     });
     await stage.join(broker, { id: "one" });
-    const guarded = { guarded: true };
+    const guarded = { requireToken: true };
     const publish = (body: string, query = "", init: RequestInit = {}): Promise<Response> =>
       broker.eventHandler(eventRequest(body, query, init));
     const key = { headers: { "idempotency-key": "k" } };
@@ -77,11 +77,11 @@ test(
     await stage.join(broker);
     await fail("at-capacity", () => broker.clientHandler(clientRequest()));
     // These are answers, and what the program does itself has its own error.
-    await broker.disconnect("barred", { for: 60_000 });
+    await broker.disconnect("barred", { blockFor: 60_000 });
     await broker.clientHandler(clientRequest({ id: "barred" }));
     await broker.eventHandler(eventRequest("x"), { authorize: () => new Response("no", { status: 403 }) });
     await broker.fetch(new Request("https://fanwire.test/connect", { method: "OPTIONS" }));
-    await broker.broadcast("x", { channel: "" }).catch(() => undefined);
+    await broker.broadcast("x", { channels: "" }).catch(() => undefined);
     expect(broker.stats().failures).toEqual(expected);
     void broker.close();
     await fail("closed", () => publish("x"));
@@ -142,12 +142,12 @@ test(
   scene(async (stage) => {
     const engine = stage.engine({ retention: { events: 2 } });
     const [one, two] = [stage.broker({ engine }), stage.broker({ engine })];
-    await one.broadcast("x", { channel: ["a", "b", "c"] });
-    await two.broadcast("x", { channel: "a" });
+    await one.broadcast("x", { channels: ["a", "b", "c"] });
+    await two.broadcast("x", { channels: "a" });
     expect(one.stats()).toMatchObject({ published: 1, log: { events: 2, channels: 3 } });
     expect(two.stats()).toMatchObject({ published: 1, log: one.stats().log });
     expect(one.stats().log.bytes).toBeGreaterThan(0);
-    for (let event = 0; event < 10; event++) await two.broadcast("x", { channel: "a" });
+    for (let event = 0; event < 10; event++) await two.broadcast("x", { channels: "a" });
     // Two of a, and one that b and c still keep.
     expect(one.stats().log).toMatchObject({ events: 3, channels: 3 });
   }),
@@ -181,7 +181,7 @@ test(
       clients.push(client);
       check();
       for (let event = 0; event < 5; event++) {
-        await broker.broadcast(`${event}`, { channel: `c${event}` });
+        await broker.broadcast(`${event}`, { channels: `c${event}` });
         check();
       }
       await client.read();

@@ -59,7 +59,7 @@ test(
     const two = await stage.join(broker, { id: "two", channel: ["a", "b"] });
     // The common one, two inboxes, a and b.
     expect(broker.stats()).toMatchObject({ clients: 3, ids: 2, channels: 5 });
-    const listener = broker.listen({ channel: ["a", "c"] });
+    const listener = broker.listen({ channels: ["a", "c"] });
     expect(broker.stats()).toMatchObject({ clients: 3, channels: 5 });
     const heard = listener.next();
     expect(broker.stats()).toMatchObject({ clients: 3, channels: 6 });
@@ -115,13 +115,13 @@ test(
   "stats().sent, bytes: each event and each byte that each client was given, live or behind, and none of a listener",
   scene(async (stage) => {
     const broker = stage.broker({ timeout: 60_000 });
-    const listener = broker.listen({ channel: "a" });
+    const listener = broker.listen({ channels: "a" });
     const live = await stage.join(broker, { id: "live", channel: "a" });
     const behind = await stage.join(broker, { id: "behind", channel: ["a", "b"] });
     const reading = live.untilData("end");
     for (let event = 0; event < 100; event++) {
-      await broker.broadcast(`${event} €${"x".repeat(event * 30)}`, { channel: "a" });
-      await broker.broadcast({ event: "type", data: "1\n2\n3", retry: 5 }, { channel: "b" });
+      await broker.broadcast(`${event} €${"x".repeat(event * 30)}`, { channels: "a" });
+      await broker.broadcast({ event: "type", data: "1\n2\n3", retry: 5 }, { channels: "b" });
     }
     const heard = await listener.next();
     expect(heard.done).toBe(false);
@@ -145,7 +145,7 @@ test(
     const broker = stage.broker({ heartbeat: 16, log: { retention: { age: 30 } } });
     const client = await stage.join(broker, { id: "one" });
     while (client.comments < 2) await client.read();
-    await broker.broadcast("elsewhere", { channel: "other" });
+    await broker.broadcast("elsewhere", { channels: "other" });
     await client.untilControl("position");
     await broker.disconnect("one");
     expect(await client.ended()).toBe("closed");
@@ -160,7 +160,7 @@ test(
     const broker = stage.broker({ log: { retention: { events: 1 } } });
     const start = (await stage.join(broker)).lastEventId ?? "";
     // Holes of two channels, with an event inside of one of them.
-    for (const channel of ["a", "a", "b", "b", "a"]) await broker.broadcast("x", { channel });
+    for (const channel of ["a", "a", "b", "b", "a"]) await broker.broadcast("x", { channels: channel });
     await broker.broadcast("last");
     const clients = [];
     for (let client = 0; client < 2; client++) {
@@ -188,7 +188,7 @@ for (const [what, options, lastEventId] of [
     scene(async (stage) => {
       const broker = stage.broker(options);
       const start = (await stage.join(broker)).lastEventId ?? "";
-      await broker.broadcast("x", { channel: "a" });
+      await broker.broadcast("x", { channels: "a" });
       const before = broker.stats();
       const client = await stage.connect(broker, { channel: "a", lastEventId: lastEventId(start) });
       const gap = await client.untilControl("gap");

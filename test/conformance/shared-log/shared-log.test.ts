@@ -38,8 +38,8 @@ test(
   replicas(async (world) => {
     const [here, there] = [world.broker(), world.broker()];
     await world.join(there, { channel: "a" });
-    await world.clock.until(here.broadcast("1", { channel: ["a", "b"] }));
-    await world.clock.until(here.broadcast("2", { channel: ["a", "b"] }));
+    await world.clock.until(here.broadcast("1", { channels: ["a", "b"] }));
+    await world.clock.until(here.broadcast("2", { channels: ["a", "b"] }));
 
     const client = await world.join(there, { channel: ["a", "b"], query: { from: "earliest" } });
     await world.publish(here, ["3"]);

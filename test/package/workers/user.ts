@@ -23,7 +23,7 @@ export class Rooms extends brokerObject({ heartbeat: 5_000 }) {}
 
 /** One's own broker in one's own object. */
 export class Own extends BrokerObject {
-  readonly broker = createBroker({ engine: durableEngine(this.ctx.storage, { keyWindow: 0 }) });
+  readonly broker = createBroker({ engine: durableEngine(this.ctx.storage, { idempotencyWindow: 0 }) });
 }
 
 export const whole = worker(({ PUBLISH_TOKEN }: Env) => ({
@@ -39,7 +39,7 @@ export default {
     const greeted: string = await env.HUB.getByName("fanwire").greet(`${id} ${clients}`);
     const { report } = await hub(env.HUB).broadcast(greeted, { report: true });
     const { sent } = await report;
-    if (sent === 0) await env.ROOMS.getByName("x").disconnect("me", { for: 1_000 });
+    if (sent === 0) await env.ROOMS.getByName("x").disconnect("me", { blockFor: 1_000 });
     return rooms.fetch(request, env);
   },
 } satisfies ExportedHandler<Env>;

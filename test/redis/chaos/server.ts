@@ -54,7 +54,7 @@ const fetch: Handler = async (request, context) => {
   if (pathname === "/stats") return Response.json(broker.stats());
   if (pathname === "/disconnect")
     return Response.json(
-      await broker.disconnect(searchParams.get("id") ?? "", { for: Number(searchParams.get("for")) }),
+      await broker.disconnect(searchParams.get("id") ?? "", { blockFor: Number(searchParams.get("for")) }),
     );
   return broker.fetch(request, context);
 };

@@ -1,7 +1,8 @@
 import { Redis } from "ioredis";
+import type { PeerCommand } from "../../../src/engine/engine.ts";
 import type { RedisOptions } from "../../../src/redis/options.ts";
 import { redisLog } from "../../../src/redis/redis-log.ts";
-import type { Checkpoint, FeedEvent, PeerCommand, SharedLogSession } from "../../../src/shared-log/shared-log.ts";
+import type { Checkpoint, FeedEvent, SharedLogSession } from "../../../src/shared-log/shared-log.ts";
 
 /** One process's part in a shared log, and all that it was told. */
 export class Member {

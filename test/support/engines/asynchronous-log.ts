@@ -1,4 +1,4 @@
-import type { PresenceStore } from "../../../src/engine/engine.ts";
+import type { PeerCommand, Presence, PresenceStore } from "../../../src/engine/engine.ts";
 import {
   type AppendResult,
   type Engine,
@@ -8,7 +8,6 @@ import {
   type MemoryEngineOptions,
   memoryEngine,
 } from "../../../src/index.ts";
-import type { PeerCommand, Presence } from "../../../src/shared-log/shared-log.ts";
 import type { Faults, Namespace } from "../../../src/testing/index.ts";
 import { type Lie, Link } from "./faulty-engines.ts";
 

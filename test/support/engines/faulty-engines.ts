@@ -1,4 +1,4 @@
-import type { PresenceStore } from "../../../src/engine/engine.ts";
+import type { PeerCommand, PresenceStore, ReplayPage } from "../../../src/engine/engine.ts";
 import {
   type AppendResult,
   BrokerError,
@@ -7,7 +7,6 @@ import {
   type Entry,
   type Log,
 } from "../../../src/index.ts";
-import type { PeerCommand, ReplayPage } from "../../../src/shared-log/shared-log.ts";
 import { pageOf } from "../../../src/testing/support/page.ts";
 import type { DistantLog } from "./asynchronous-log.ts";
 

@@ -1,5 +1,6 @@
+import type { ReplayPage, StoredEvent } from "../../../src/engine/engine.ts";
 import type { MaxReplay } from "../../../src/log/resume.ts";
-import type { ReplayPage, SharedHistoryBounds, StoredEvent } from "../../../src/shared-log/shared-log.ts";
+import type { SharedHistoryBounds } from "../../../src/shared-log/shared-log.ts";
 
 /** What is kept of a channel. */
 interface Kept {
@@ -72,7 +73,7 @@ export class MemoryLog {
     }
     const channels = keys.map((key) => {
       const { dropped = 0, records = [] } = this.#channels.get(key) ?? {};
-      return { dropped, oldest: records[0]?.seq, next: records.find(({ seq }) => seq > from)?.seq };
+      return { droppedThrough: dropped, oldest: records[0]?.seq, next: records.find(({ seq }) => seq > from)?.seq };
     });
     return { epoch: this.epoch, head: this.head, floor, channels };
   }

@@ -1,11 +1,8 @@
-import type { AppendResult } from "../../../src/engine/engine.ts";
+import type { AppendResult, PeerCommand, Presence, ReplayPage } from "../../../src/engine/engine.ts";
 import { BrokerError } from "../../../src/index.ts";
 import type { MaxReplay } from "../../../src/log/resume.ts";
 import type {
   FeedEvent,
-  PeerCommand,
-  Presence,
-  ReplayPage,
   SharedHistoryBounds,
   SharedLogListener,
   SharedLogSession,
@@ -246,7 +243,7 @@ export class MemorySession implements SharedLogSession {
     return this.#ask(() => {
       const { log } = this.#store;
       if (log?.epoch === epoch) return log.survey(keys, from, max);
-      const channels = keys.map(() => ({ dropped: 0, oldest: undefined, next: undefined }));
+      const channels = keys.map(() => ({ droppedThrough: 0, oldest: undefined, next: undefined }));
       return { epoch: log?.epoch ?? "", head: log?.head ?? 0, floor: 0, channels };
     });
   }

@@ -48,7 +48,7 @@ export class Replicas {
   async publish(broker: Broker, data: readonly string[], channel?: string): Promise<string> {
     let id = "";
     for (const each of data)
-      id = (await this.clock.until(broker.broadcast(each, channel === undefined ? {} : { channel }))).id;
+      id = (await this.clock.until(broker.broadcast(each, channel === undefined ? {} : { channels: channel }))).id;
     return id;
   }
 

@@ -25,7 +25,7 @@ export const kinds: readonly Kind[] = [
     what: "204 to who is turned away",
     status: 204,
     async ask(broker, headers) {
-      await broker.disconnect("one", { for: 60_000 });
+      await broker.disconnect("one", { blockFor: 60_000 });
       return broker.fetch(get(headers, "?id=one"));
     },
   },

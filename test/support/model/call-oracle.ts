@@ -93,7 +93,7 @@ function judgeOnce({ key, isAgain }: Call, there: readonly Told[], { setting }: 
   if (isAgain) return [];
   const early = there.some((event, index) => {
     const before = there[index - 1];
-    return before && (key === undefined || (event.at ?? 0) < (before.at ?? 0) + setting.keyWindow);
+    return before && (key === undefined || (event.at ?? 0) < (before.at ?? 0) + setting.idempotencyWindow);
   });
   return early ? [`it was appended at ${there.map(({ at }) => at).join(", ")}`] : [];
 }

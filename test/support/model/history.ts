@@ -31,7 +31,7 @@ export interface Setting {
   readonly age: number;
   readonly logBytes: number;
   readonly maxChannels: number;
-  readonly keyWindow: number;
+  readonly idempotencyWindow: number;
   readonly timeout: number;
   readonly tolerance: number;
   readonly heartbeat: number;
@@ -150,7 +150,7 @@ function settings(kinds: Kinds): fc.Arbitrary<Setting> {
       ? integer({ min: 2, max: 12 }).map((count) => count * (COST + unit))
       : constant(32 * 1024 * 1024),
     maxChannels: forgets ? integer({ min: 2, max: 6 }) : constant(1_000),
-    keyWindow: store ? constant(300_000) : constantFrom(300_000, 1_000),
+    idempotencyWindow: store ? constant(300_000) : constantFrom(300_000, 1_000),
     timeout: swallows ? constant(Infinity) : constantFrom(400, 1_000, 2_500, Infinity),
     tolerance: integer({ min: 0, max: 3 }),
     heartbeat: store ? constantFrom(8_000, 30_000) : constantFrom(1_600, 8_000, Infinity),

@@ -36,7 +36,7 @@ export class Instance {
       tolerance,
       heartbeat,
       inboxLinger,
-      maxAge,
+      maxConnectionAge: maxAge,
       duplicateIds,
       onConnect: ({ client, request }) => {
         const visit = this.visits.find((each) => each.request === request);
@@ -58,7 +58,7 @@ export class Instance {
     const connections = this.broker.clients().filter(({ clientId }) => clientId === id).length;
     const call: (typeof this.disconnects)[number] = { at: this.#clock.time, id, for: barFor, connections };
     this.disconnects.push(call);
-    this.broker.disconnect(id, { for: barFor }).then(
+    this.broker.disconnect(id, { blockFor: barFor }).then(
       ({ clients }) => {
         call.clients = clients;
       },
@@ -70,7 +70,7 @@ export class Instance {
   close(over: number): void {
     const closing: NonNullable<typeof this.closing> = { at: this.#clock.time, over };
     this.closing = closing;
-    void this.broker.close({ over }).then(() => {
+    void this.broker.close({ spreadOver: over }).then(() => {
       closing.doneAt = this.#clock.time;
     });
   }

@@ -86,8 +86,8 @@ export class Publisher {
     const clients = broker.clients();
     const isLate = instance.closing !== undefined;
     const count = this.#asked.length;
-    const options = { report: wantsReport, ...(key === undefined ? {} : { key }) };
-    const channel = channels[0] === "fanwire-common" ? {} : { channel: channels };
+    const options = { report: wantsReport, ...(key === undefined ? {} : { idempotencyKey: key }) };
+    const channel = channels[0] === "fanwire-common" ? {} : { channels };
     const published =
       recipient === undefined
         ? broker.broadcast(data, { ...channel, ...options })

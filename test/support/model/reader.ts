@@ -74,7 +74,7 @@ export class Reader implements Lineage {
     if (isNew && isHere && beginning === "live") this.start = this.floor = head();
     if (isNew && isHere && beginning === "earliest") this.#beginsAt(head(), now());
     this.#listener = broker(this).listen({
-      ...(channels.length > 0 ? { channel: channels } : {}),
+      ...(channels.length > 0 ? { channels: channels } : {}),
       lastEventId: asked,
       ...(beginning === "earliest" ? { from: "earliest" } : {}),
     });

@@ -68,9 +68,14 @@ class MemoryWorld extends World {
   /** Of each process, the number of its session. */
   readonly #sessions: number[] = [];
 
-  constructor(stage: Scene, { events, bytes, age, logBytes, maxChannels, keyWindow }: Setting, clock: Clock) {
+  constructor(stage: Scene, { events, bytes, age, logBytes, maxChannels, idempotencyWindow }: Setting, clock: Clock) {
     super();
-    const options: MemoryEngineOptions = { retention: { events, bytes, age }, logBytes, maxChannels, keyWindow };
+    const options: MemoryEngineOptions = {
+      retention: { events, bytes, age },
+      logBytes,
+      maxChannels,
+      idempotencyWindow,
+    };
     this.#engine = new LateEngine(stage.engine(options), clock);
   }
 

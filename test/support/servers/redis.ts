@@ -5,6 +5,8 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
+import type { TestOptions } from "vitest";
+import { skipIf } from "../skip.ts";
 import { freePort } from "./server.ts";
 
 const PROGRAM = process.env.REDIS_SERVER ?? "redis-server";
@@ -16,12 +18,13 @@ export const redisVersion: string | undefined = (() => {
     return said.replace("v=", "Redis ");
   } catch {
     if (process.env.CI === "true") throw new Error(`there is no ${PROGRAM} on the PATH; install it`);
-    console.warn(`redis: skipped, there is no ${PROGRAM} on the PATH`);
     return undefined;
   }
 })();
 
 export const hasRedis: boolean = redisVersion !== undefined;
+/** Skips a test or a suite where there is no Redis. */
+export const needsRedis: TestOptions = skipIf(!hasRedis, `there is no ${PROGRAM} on the PATH`);
 
 /** A Redis that a test started. */
 export class RedisServer {

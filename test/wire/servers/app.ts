@@ -15,7 +15,7 @@ export type Wish = Omit<
   readonly authorize?: keyof typeof authorizes;
   readonly errorHandler?: keyof typeof errorHandlers;
   /** With `breakable` it can be told to fail. */
-  readonly engine?: LogOptions & { readonly breakable?: boolean; readonly keyWindow?: number };
+  readonly engine?: LogOptions & { readonly breakable?: boolean; readonly idempotencyWindow?: number };
   /** `null` for none. @default "secret" */
   readonly publishToken?: string | null;
 };

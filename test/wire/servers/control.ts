@@ -42,7 +42,7 @@ export interface Stage {
 /** Publishes numbered events: `{"n":0,"pad":"…"}`. */
 async function flood(broker: StageBroker, { count = 1, bytes = 0, channel = "", every = 1 }): Promise<void> {
   const pad = "x".repeat(bytes);
-  const options = channel ? { channel } : {};
+  const options = channel ? { channels: channel } : {};
   for (let n = 0; n < count; n++) {
     const published = broker.broadcast(`${n} ${pad}`, options);
     if (n % every === every - 1) await published;
@@ -65,10 +65,12 @@ export async function control(host: Host, stage: Stage, verb: string, wish: Reco
   }
   if (verb === "decide") return void stage.decision.decide();
   if (verb === "break") return void Object.assign(stage.faults, { append: undefined, subscribe: undefined }, wish);
-  if (verb === "disconnect") return await broker.disconnect(String(wish.id), wish);
+  if (verb === "disconnect")
+    return await broker.disconnect(String(wish.id), wish.blockFor === undefined ? {} : { blockFor: wish.blockFor });
   if (verb === "close") {
     const first = wish.first ? broker.broadcast(String(wish.first)) : undefined;
-    const closed = broker.close(wish);
+    const { spreadOver } = wish as { spreadOver?: number };
+    const closed = broker.close(spreadOver === undefined ? {} : { spreadOver });
     if (wish.background) return {};
     await closed;
     await first;

@@ -43,7 +43,7 @@ export async function publish(
 ): Promise<string[]> {
   const ids: string[] = [];
   for (const each of data) {
-    const { id }: Published = await room.hub.broadcast(each, channel === undefined ? {} : { channel });
+    const { id }: Published = await room.hub.broadcast(each, channel === undefined ? {} : { channels: channel });
     ids.push(id);
   }
   return ids;

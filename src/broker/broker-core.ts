@@ -1,0 +1,161 @@
+// The broker behind its HTTP handler. Opens the engine at the first use, because a Workers module may do nothing in its scope.
+
+import { BrokerError, type ErrorCode, type ErrorStage } from "../base/errors.ts";
+import { extendIdleTimeout } from "../base/runtime.ts";
+import { checkNumbers } from "../base/validate.ts";
+import type { Connection } from "../delivery/connection.ts";
+import { ControlEvents } from "../delivery/control-events.ts";
+import type { Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
+import type { FlushTiming } from "../delivery/fanout.ts";
+import type { Listener } from "../delivery/listener.ts";
+import type { EventInput } from "../event/event.ts";
+import { NameRules } from "../event/name-rules.ts";
+import type { ResolvedGrant } from "../http/authorize.ts";
+import { AuthorizeQueue } from "../http/authorize-queue.ts";
+import type { BrokerBackend } from "../http/handler.ts";
+import type { StartOptions } from "../log/resume.ts";
+import type { BrokerStats } from "../monitoring/stats.ts";
+import { ConnectionLimits } from "./connection-limits.ts";
+import { ErrorReporter } from "./error-reporter.ts";
+import type { Settings } from "./options.ts";
+import { type BrokerContext, RunningBroker } from "./running-broker.ts";
+import { shutDown } from "./shutdown.ts";
+
+/** The longest time that `close({ spreadOver })` takes, in milliseconds: an hour. */
+const MAX_SPREAD_MS = 3_600_000;
+const NO_CONNECTIONS: ReadonlySet<Connection> = new Set();
+
+export class BrokerCore implements BrokerBackend, BrokerContext {
+  readonly settings: Settings;
+  readonly names: NameRules;
+  readonly authorizeQueue: AuthorizeQueue;
+  readonly limits: ConnectionLimits;
+  readonly errors: ErrorReporter;
+  readonly timing: FlushTiming | undefined;
+  /** Requests that were refused or failed, by code. */
+  readonly failures: Partial<Record<ErrorCode, number>> = {};
+  readonly #controlEvents: ControlEvents;
+  #running: RunningBroker | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(settings: Settings, timing?: FlushTiming) {
+    this.settings = settings;
+    this.timing = timing;
+    this.names = new NameRules(settings);
+    this.authorizeQueue = new AuthorizeQueue(settings.maxPending, settings.authorizeTimeout);
+    this.limits = new ConnectionLimits(settings);
+    this.errors = new ErrorReporter(settings.onError);
+    this.#controlEvents = new ControlEvents(settings);
+  }
+
+  /** Opens the engine if it is not open. */
+  open(): RunningBroker {
+    return (this.#running ??= new RunningBroker(this));
+  }
+
+  engineState(): "up" | "down" {
+    return this.open().fanout.session.state ?? "up";
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  checkOpen(): void {
+    if (this.isClosed) throw new BrokerError("closed", "Request refused: the broker is closing; try again later.");
+  }
+
+  reserve(): (() => void) | undefined {
+    return this.limits.reserve();
+  }
+
+  keepOpen(request: Request, context: unknown): void {
+    const { heartbeat, timeout, tolerance } = this.settings;
+    // Long enough for the broker's own timeout to come first, and short enough that the runtime still closes a dead socket.
+    extendIdleTimeout(context, request, Math.max(3 * heartbeat, timeout * Math.max(1, tolerance) + heartbeat));
+  }
+
+  isBarred(clientId: string): boolean | Promise<boolean> {
+    // Does not open the engine: the question comes from requests that register no connection.
+    return this.#running?.registry.knownClients.isBarredAnywhere(clientId) ?? false;
+  }
+
+  connect(
+    request: Request,
+    grant: ResolvedGrant,
+    clientId: string,
+    start: StartOptions,
+    releaseSlot: () => void,
+  ): Promise<ReadableStream<Uint8Array> | undefined> {
+    return this.open().registry.connect(request, grant, clientId, start, releaseSlot);
+  }
+
+  async publish(
+    keys: readonly string[],
+    event: EventInput,
+    options: PublishOptions = {},
+  ): Promise<Published | Reported> {
+    this.checkOpen();
+    return this.open().publisher.publish(keys, event, options);
+  }
+
+  listen(keys: readonly string[], start: StartOptions, signal: AbortSignal | undefined): Listener {
+    this.checkOpen();
+    return this.open().listen(keys, start, signal);
+  }
+
+  disconnect(clientId: string, barFor: number): number | Promise<number> {
+    checkNumbers("disconnect()", { blockFor: barFor }, 0);
+    return this.open().registry.disconnect(clientId, barFor);
+  }
+
+  /** The connections of this process. */
+  get connections(): ReadonlySet<Connection> {
+    return this.#running?.registry.connections ?? NO_CONNECTIONS;
+  }
+
+  stats(): BrokerStats {
+    const { connections } = this;
+    const { fanout, registry, publisher } = this.#running ?? {};
+    const session = fanout?.session;
+    const log = session?.log;
+    return {
+      clients: connections.size,
+      ids: new Set(Array.from(connections, ({ id }) => id)).size,
+      blocked: registry?.timeouts.blocked.size ?? 0,
+      closing: registry?.timeouts.closing.size ?? 0,
+      pending: this.authorizeQueue.pending,
+      channels: fanout?.channels ?? 0,
+      published: publisher?.published ?? 0,
+      sent: fanout?.sentEvents ?? 0,
+      bytes: fanout?.sentBytes ?? 0,
+      replayed: fanout?.replayedEvents ?? 0,
+      gaps: fanout?.sentGaps ?? 0,
+      overruns: fanout?.overruns ?? 0,
+      disconnects: { ...registry?.disconnects },
+      failures: { ...this.failures },
+      engine: session && !this.isClosed ? (session.state ?? "up") : "idle",
+      log: { events: log?.size ?? 0, bytes: log?.bytes ?? 0, channels: log?.channels ?? 0 },
+    };
+  }
+
+  endEvent(reason: ErrorCode | "closing", reconnect: boolean): Uint8Array<ArrayBuffer> {
+    return this.#controlEvents.end(reason, reconnect);
+  }
+
+  reportError(stage: ErrorStage, error: unknown): Promise<void> {
+    return this.errors.report(stage, error);
+  }
+
+  close(spreadOver: number): Promise<void> {
+    checkNumbers("close()", { spreadOver }, 0);
+    return (this.#closing ??= this.#close(Math.min(spreadOver, MAX_SPREAD_MS)));
+  }
+
+  async #close(spreadOver: number): Promise<void> {
+    // A turn at least, so that `isClosed` holds before anything ends.
+    await undefined;
+    if (this.#running) await shutDown(this.#running, spreadOver);
+    this.authorizeQueue.close();
+  }
+}

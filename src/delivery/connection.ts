@@ -1,0 +1,68 @@
+// A connection: one stream of one client. `StreamConnection` writes to a response of this process; `ObjectConnection` (workers) writes to
+// the Worker that holds the response.
+import type { ResumePoint } from "../log/resume.ts";
+import type { ReportTracker } from "./delivery-report.ts";
+import type { Subscriber } from "./subscriber.ts";
+
+/**
+ * Why a connection ended: the client left, it was blocked for `timeout` × `tolerance`, `disconnect()` named it, its grant expired, it reached
+ * `maxAge`, another connection replaced it (`duplicateIds`), the broker closed, or the runtime refused a chunk.
+ */
+export type DisconnectReason = (typeof DISCONNECT_REASONS)[number];
+
+export const DISCONNECT_REASONS = [
+  "client-left",
+  "timeout",
+  "disconnected",
+  "expired",
+  "max-age",
+  "replaced",
+  "closing",
+  "write-failed",
+] as const;
+
+/** The `retry:` value, one day in milliseconds, that keeps a replaced EventSource from taking its place back. */
+export const REPLACED_RETRY_MS = 86_400_000;
+
+/** A connection, as `clients()` and the hooks show it. */
+export interface ClientInfo {
+  /** Identifies the client; several connections may share it. */
+  readonly clientId: string;
+  /** Identifies this one connection. */
+  readonly connectionId: string;
+  /** The subject that `authorize` returned. */
+  readonly subject?: string;
+  /** The channels that the connection reads. */
+  readonly channels: readonly string[];
+  /** Epoch milliseconds. */
+  readonly connectedAt: number;
+}
+
+/** How a connection closes. */
+export interface CloseOptions {
+  /** The last chunk of the stream (`fanwire-end`). */
+  readonly endEvent: Uint8Array<ArrayBuffer>;
+  /** Whether the connection first receives every event it has not read. */
+  readonly drain: boolean;
+}
+
+/** A registered connection. Its states are `open`, `closing` (the end event waits to be read) and `closed`. */
+export interface Connection extends Subscriber {
+  readonly kind: "connection";
+  readonly id: string;
+  readonly connectionId: string;
+  readonly info: ClientInfo;
+  /** Delivery reports that wait for this connection. */
+  reports: Set<ReportTracker> | undefined;
+  /** Sets the cursor and the first chunk. Events after the cursor count as pending from here on. */
+  startAt(point: ResumePoint, opening: Uint8Array<ArrayBuffer>): void;
+  /** The connection was blocked for `timeout` once more. */
+  onTimeout(tolerance: number): void;
+  /**
+   * Closes with an end event: at once if the client can take it, else when it reads again. A client that does not read the end event in time
+   * is aborted. Resolves when the connection is closed.
+   */
+  close(reason: DisconnectReason, options: CloseOptions): Promise<void>;
+  /** Ends at once, without an end event. With an `error` the runtime also drops the chunks it has queued. */
+  abort(reason: DisconnectReason, error?: Error): void;
+}

@@ -1,0 +1,78 @@
+// The wire form of events (HTML standard, section 9.2.5). Ids and types are checked before they come here.
+
+/** Fields of one event. */
+interface WireFields {
+  readonly event?: string | undefined;
+  readonly id?: string | undefined;
+  readonly retry?: number | undefined;
+  readonly data: string;
+}
+
+const encoder = new TextEncoder();
+/** Creates a decoder that keeps a byte order mark and replaces invalid UTF-8 by U+FFFD. */
+export const textDecoder = (): TextDecoder => new TextDecoder("utf-8", { ignoreBOM: true });
+const decoder = textDecoder();
+
+/** Encodes a text as UTF-8. Lone surrogates become U+FFFD. */
+export const encode = (text: string): Uint8Array<ArrayBuffer> => encoder.encode(text);
+/** Decodes UTF-8. Invalid bytes become U+FFFD. */
+export const decode = (bytes: Uint8Array | ArrayBuffer): string => decoder.decode(bytes);
+
+/** Joins chunks. A single chunk is not copied. */
+export function concat(parts: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
+  const [first] = parts;
+  if (first && parts.length === 1) return first;
+  let length = 0;
+  for (const part of parts) length += part.length;
+  const whole = new Uint8Array(length);
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}
+
+/** A comment that keeps a connection alive. `EventSource` ignores it. */
+export const HEARTBEAT: Uint8Array<ArrayBuffer> = encode(":\n\n");
+
+const NEWLINE = /\r\n|\r|\n/g;
+
+/**
+ * Formats one event. Data is split at CRLF, CR and LF, as a parser splits lines (section 9.2.6). Empty lines and a trailing newline are kept.
+ * One space always follows the colon, because a parser removes one.
+ */
+export function formatEvent({ event, id, retry, data }: WireFields): string {
+  return (
+    (id === undefined ? "" : formatId(id)) +
+    (event ? `event: ${event}\n` : "") +
+    (retry === undefined ? "" : formatRetry(retry)) +
+    `data: ${data.replace(NEWLINE, "\ndata: ")}\n\n`
+  );
+}
+
+/** Formats the `id:` line. The engine puts it before the text of `prepareEvent`. */
+export const formatId = (id: string): string => `id: ${id}\n`;
+
+/** Formats the line that sets the client's reconnection time. */
+export const formatRetry = (ms: number): string => `retry: ${ms}\n`;
+
+/** Formats a control event: its type begins with `fanwire-`, and its data is JSON. */
+export const formatControl = (name: "ready" | "position" | "gap" | "end", data: object, id?: string): string =>
+  formatEvent({ event: `fanwire-${name}`, id, data: JSON.stringify(data) });
+
+/** Formats the end of a stream: why it ends, and when to come back. */
+export const formatEnd = (reason: string, reconnect: boolean, retry: number): string =>
+  formatRetry(retry) + formatControl("end", { reason, reconnect });
+
+/** Parses an event that this module formatted, for `listen()`. */
+export function parseEvent(bytes: Uint8Array): { id: string; event?: string; data: string } {
+  const data: string[] = [];
+  const fields: { id: string; event?: string } = { id: "" };
+  for (const line of decode(bytes).split("\n")) {
+    if (line.startsWith("data: ")) data.push(line.slice(6));
+    else if (line.startsWith("id: ")) fields.id = line.slice(4);
+    else if (line.startsWith("event: ")) fields.event = line.slice(7);
+  }
+  return { ...fields, data: data.join("\n") };
+}
