@@ -16,7 +16,7 @@ test(
     for (let batch = 0; batch < CLIENTS / 100; batch++)
       clients.push(...(await Promise.all(numbers(1, 100).map((id) => room.join({ id: `${batch} ${id}` })))));
     const before = await room.stub.stats();
-    expect(before).toMatchObject({ clients: CLIENTS, recipients: CLIENTS, sent: 0 });
+    expect(before).toMatchObject({ clients: CLIENTS, ids: CLIENTS, sent: 0 });
     const data = numbers(1, EVENTS, "event ");
     const reading = Promise.all(clients.map((client) => client.untilData(data.at(-1) ?? "")));
     await room.inside(async (object) => {

@@ -14,7 +14,7 @@ interface Line {
 
 /** A socket to the object, as a Worker of fanwire's has it; one that is half open is not closed because the object's end is. */
 async function dial(room: Room, allowHalfOpen = false): Promise<Line> {
-  const { value } = await room.stub.serve({ do: "secret" });
+  const { value } = await room.stub.serve({ type: "secret" });
   const { webSocket } = await room.stub.fetch("https://fanwire.invalid/", {
     headers: { upgrade: "websocket", authorization: `Bearer ${value}` },
   });
@@ -31,7 +31,7 @@ const hello = (more: object = {}): string =>
   JSON.stringify({
     version: VERSION,
     kind: "hello",
-    admission: { channels: ["a"], expiresAt: null },
+    grant: { channels: ["a"], expiresAt: null },
     clientId: "by hand",
     start: {},
     url: "https://fanwire.test/connect",

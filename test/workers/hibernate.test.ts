@@ -75,10 +75,10 @@ test(
   "a client of few channels is kept by its socket alone, one of 100 with long names by a row, which goes with it",
   room({ inboxLinger: 0 }, async (room) => {
     const few = await room.join({ id: "few", channel: numbers(1, 10) });
-    expect(await room.rows("links")).toBe(0);
+    expect(await room.rows("connections")).toBe(0);
     const many = await room.join({ id: "many", channel: LONG });
     const other = await room.join({ id: "other", channel: LONG.slice(50) });
-    const kept = await room.rows("links");
+    const kept = await room.rows("connections");
     expect(kept).toBeGreaterThanOrEqual(1);
     for (const channel of [LONG[0] ?? "", LONG[99] ?? ""]) {
       await room.evict();
@@ -92,9 +92,9 @@ test(
     expect(told(other)).toHaveLength(1);
     await room.evict();
     await many.leave();
-    await until("its row is gone", async () => (await room.rows("links")) === kept - 1);
+    await until("its row is gone", async () => (await room.rows("connections")) === kept - 1);
     await other.leave();
-    await until("the other row is gone", async () => (await room.rows("links")) === 0);
+    await until("the other row is gone", async () => (await room.rows("connections")) === 0);
     expect(await room.stub.stats()).toMatchObject({ clients: 1, channels: 12 });
   }),
 );
@@ -103,16 +103,16 @@ test(
   "the row of a client whose socket was lost together with the object goes as well",
   room({}, async (room) => {
     const many = await room.join({ channel: LONG });
-    expect(await room.rows("links")).toBe(1);
+    expect(await room.rows("connections")).toBe(1);
     await room.evict("close");
     await publish(room, ["after"], LONG[42]);
     expect(await story(many, "after")).toEqual(["after"]);
-    expect(await room.rows("links")).toBe(1);
+    expect(await room.rows("connections")).toBe(1);
     await many.leave();
     await room.gone();
     await room.evict();
     await room.stub.stats();
-    expect(await room.rows("links")).toBe(0);
+    expect(await room.rows("connections")).toBe(0);
   }),
 );
 

@@ -80,14 +80,14 @@ test("with a storage that takes no rows a client of many channels is let in, and
     await refuse(room, /INTO fanwire_connections/);
     const channel = numbers(1, 100).map((name) => name.padEnd(250, "…"));
     const client = await room.join({ id: "ada", channel });
-    expect([errors, await room.rows("links")]).toEqual([[`storage: ${FULL}`], 0]);
+    expect([errors, await room.rows("connections")]).toEqual([[`storage: ${FULL}`], 0]);
     await publish(room, ["1"], channel[42]);
     await client.untilData("1");
     // Nothing is known of it any more, so it dials again.
     await room.evict();
     await publish(room, ["2"], channel[42]);
     expect(await story(client, "2")).toEqual(["1", "2"]);
-    expect([await room.rows("links"), (await room.stub.stats()).clients, gone]).toEqual([1, 1, []]);
+    expect([await room.rows("connections"), (await room.stub.stats()).clients, gone]).toEqual([1, 1, []]);
   })();
 });
 

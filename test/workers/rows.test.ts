@@ -38,7 +38,7 @@ test(
     await room.join({ id: "ada" });
     await room.hub.broadcastTo("ada", "4");
     expect(await room.rows("events")).toBe(4);
-    expect([await room.rows("channels"), await room.rows("names"), await room.rows("links")]).toEqual([0, 0, 0]);
+    expect([await room.rows("channels"), await room.rows("names"), await room.rows("connections")]).toEqual([0, 0, 0]);
   }),
 );
 

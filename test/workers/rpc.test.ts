@@ -124,7 +124,7 @@ test(
     const client = await room.join({ id: "ada", channel: "a" });
     const { stub } = room;
     expect(seqOf((await stub.broadcast("x")).id)).toBe(1);
-    expect(await stub.broadcast("y", { channel: "a", key: "k" })).toMatchObject({ clients: 1 });
+    expect(await stub.broadcast("y", { channels: "a", idempotencyKey: "k" })).toMatchObject({ clients: 1 });
     expect(await stub.broadcastTo("ada", "z")).toMatchObject({ clients: 1 });
     expect(await story(client, "z")).toEqual(["x", "y", "z"]);
     expect((await stub.stats()).clients).toBe(1);

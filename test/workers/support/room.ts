@@ -87,7 +87,7 @@ export class Room {
   }
 
   /** How many rows a table has; -1 if there is none. */
-  async rows(table: "events" | "channels" | "names" | "links"): Promise<number> {
+  async rows(table: "events" | "channels" | "names" | "connections"): Promise<number> {
     return this.inside((_, { storage: { sql } }) => {
       const count = (what: string): number => Number([...sql.exec(`SELECT count(*) AS n FROM ${what}`)][0]?.n);
       return count(`sqlite_master WHERE name = 'fanwire_${table}'`) === 0 ? -1 : count(`fanwire_${table}`);
