@@ -1,6 +1,10 @@
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { defineConfig, type ViteUserConfig } from "vitest/config";
+import { hideColours, hideWorkerdNotices } from "./test/support/output.ts";
+import { SkipReporter } from "./test/support/skip.ts";
+
+hideColours();
 
 // Two files at a time, also where there are two cores, of which vitest would keep one for itself: much of a test is waiting. Those that take
 // a second or two by themselves have the time to do so beside something else.
@@ -38,6 +42,7 @@ export default defineConfig(async ({ mode }): Promise<ViteUserConfig> => {
       `vitest: no part is called "${mode}"; pass --mode ${Object.keys(parts).join("|")}, or use npm run test:node`,
     );
   }
+  const skips = new SkipReporter();
   const { FANWIRE_REPORT_DIR: reports, SEED: seed = "", HISTORIES: histories = "" } = process.env;
   return {
     plugins: mode in mains ? [await workers(mains[mode] as Main)] : [],
@@ -46,8 +51,8 @@ export default defineConfig(async ({ mode }): Promise<ViteUserConfig> => {
       include: ["**/*.test.ts"],
       provide: { part: mode, seed, histories },
       reporters: reports
-        ? ["default", ["json", { outputFile: join(reports, `${mode}-${process.pid}.json`) }]]
-        : ["default"],
+        ? ["default", skips, ["json", { outputFile: join(reports, `${mode}-${process.pid}.json`) }]]
+        : ["default", skips],
     },
   };
 });
@@ -58,15 +63,20 @@ interface Main {
   readonly binding: string;
   readonly className: string;
 }
-const stage: Main = { file: "test/workers/conformance-object.ts", binding: "STAGE", className: "Stage" };
+const conformanceObject: Main = {
+  file: "test/workers/conformance-object.ts",
+  binding: "CONFORMANCE",
+  className: "ConformanceObject",
+};
 const mains: Record<string, Main> = {
-  workerd: stage,
-  durable: stage,
+  workerd: conformanceObject,
+  durable: conformanceObject,
   workers: { file: "test/workers/servers/main.ts", binding: "HUB", className: "Hub" },
 };
 
 /** workerd, without `nodejs_compat`: what passes there leans on no module of Node's. */
 async function workers({ file, binding, className }: Main) {
+  hideWorkerdNotices();
   const { cloudflareTest } = await import("@cloudflare/vitest-plugin");
   return cloudflareTest({
     main: file,
