@@ -1,10 +1,10 @@
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { defineConfig, type ViteUserConfig } from "vitest/config";
-import { hideColours, hideWorkerdNotices } from "./test/support/output.ts";
+import { hideColors, hideWorkerdNotices } from "./test/support/output.ts";
 import { SkipReporter } from "./test/support/skip.ts";
 
-hideColours();
+hideColors();
 
 // Two files at a time, also where there are two cores, of which vitest would keep one for itself: much of a test is waiting. Those that take
 // a second or two by themselves have the time to do so beside something else.
@@ -26,6 +26,8 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   workers: { dir: "test/workers", maxWorkers: 1, testTimeout: 30_000, hookTimeout: 30_000 },
   wire: { dir: "test/wire", maxWorkers: 2, testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },
+  // Several tests at once: a client that reconnects does little but wait.
+  clients: { dir: "test/clients", maxConcurrency: 6, testTimeout: 120_000, hookTimeout: 60_000 },
   services: { dir: "test/services", testTimeout: 30_000, hookTimeout: 30_000 },
   redis: { dir: "test/redis", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
   // One of the two does little but wait.

@@ -10,10 +10,10 @@ export type {
 } from "./broker/broker.ts";
 export { createBroker } from "./broker/broker.ts";
 export type { BrokerOptions } from "./broker/options.ts";
-export type { ClientInfo, DisconnectReason } from "./delivery/connection.ts";
-export type { DeliveryReport, Failure, FailureReason, Published, Reported } from "./delivery/delivery-report.ts";
+export type { ClientInfo, DisconnectReason, FailureReason } from "./delivery/connection.ts";
+export type { DeliveryReport, Failure, Published, Reported } from "./delivery/delivery-report.ts";
 export type { Listened, ListenedEvent, ListenedGap } from "./delivery/listener.ts";
-export type { AppendResult, Engine, EngineListener, EngineSession } from "./engine/engine.ts";
+export type { Engine } from "./engine/engine.ts";
 export type { MemoryEngineOptions } from "./engine/memory-engine.ts";
 export { memoryEngine } from "./engine/memory-engine.ts";
 export type { EventEnvelope, EventInput } from "./event/event.ts";
@@ -21,7 +21,6 @@ export type { AccessRequest, Authorize, AuthorizeResult, Grant } from "./http/au
 export { bearer } from "./http/bearer.ts";
 export type { CorsOptions } from "./http/cors.ts";
 export type { ClientOverrides, EventOverrides } from "./http/handler.ts";
-export type { ChannelLog, Entry } from "./log/channel-log.ts";
-export type { Log, LogOptions, Retention } from "./log/log.ts";
+export type { LogOptions, Retention } from "./log/log.ts";
 export type { MaxReplay } from "./log/resume.ts";
 export type { BrokerStats } from "./monitoring/stats.ts";

@@ -1,3 +1,4 @@
+// `fanwire/jwt`: an `authorize` that verifies JSON Web Tokens with jose.
 import {
   createLocalJWKSet,
   createRemoteJWKSet,
@@ -12,44 +13,50 @@ import { checkNumbers, isPlain, withDefaults } from "./base/validate.ts";
 import type { AccessRequest, Authorize, AuthorizeResult, Grant } from "./http/authorize.ts";
 import { bearerTokenOf } from "./http/bearer.ts";
 
-/** Where the keys come from: a secret that both sides have, or the issuer's public keys. */
+/** The keys: a secret that both sides share, or the issuer's public keys. */
 type Keys =
   | {
-      /** For HS256, HS384 and HS512: at least 32, 48 or 64 bytes (RFC 7518, section 3.2). */
+      /** The shared secret, for HS256, HS384 and HS512: at least 32, 48 or 64 bytes (RFC 7518, section 3.2). */
       readonly secret: string | Uint8Array;
       readonly jwks?: undefined;
     }
   | {
-      /** The issuer's public keys, or where they are. They are fetched at the first token, and again for a key that is not known. */
+      /** The issuer's public keys, or their URL. They are fetched for the first token, and again for a token with an unknown key. */
       readonly jwks: string | URL | JSONWebKeySet;
       readonly secret?: undefined;
     };
 
 /** Options of {@link jwt}. */
 export type JwtOptions = Keys & {
-  /** The algorithms that are taken, such as `["ES256"]`. What the token says of itself decides nothing. */
+  /** The accepted algorithms, such as `["ES256"]`. A token that names another one is refused. */
   readonly algorithms: readonly string[];
-  /** The `iss` that a token must have. @default any */
+  /** The `iss` that a token must have, or several accepted ones. @default any */
   readonly issuer?: string | string[];
-  /** The `aud` that a token must have: without it, a token that the issuer made for another service is taken here as well. @default any */
+  /**
+   * The `aud` that a token must have, or several accepted ones. Without it, tokens that the issuer made for other services are accepted as well.
+   * @default any
+   */
   readonly audience?: string | string[];
-  /** Seconds that the issuer's clock may differ, 0 or more. @default 0 */
+  /** Seconds by which the issuer's clock may differ, from 0 to 86,400. @default 0 */
   readonly clockTolerance?: number;
-  /** A cookie that the token may be in where there is no `Authorization: Bearer …`; an EventSource can send nothing else. @default none */
+  /**
+   * The name of a cookie with the token, read if there is no `Authorization: Bearer …`. The EventSource of browsers can send cookies, and no
+   * header fields. @default none
+   */
   readonly cookie?: string;
   /**
-   * What the owner of a token that is good may do. Asked for `connect` and for `publish`; `true` allows what was asked for. `subject` is
-   * the token's `sub` unless the grant says another, and `expiresAt` is never later than its `exp`.
+   * Decides what the owner of a valid token may do. Called for `connect` and for `publish`; `true` allows what was requested. `subject` is the
+   * token's `sub`, unless the grant has another one. `expiresAt` is never later than the token's `exp`.
    */
   readonly grant: (
     claims: JWTPayload,
-    attempt: AccessRequest,
+    access: AccessRequest,
   ) => Exclude<AuthorizeResult, Response> | Promise<Exclude<AuthorizeResult, Response>>;
 };
 
 /**
- * An `authorize` for who presents a JSON Web Token (RFC 7519), verified by jose. A token without `exp` is refused, and a stream ends when
- * its token does.
+ * Returns an `authorize` that lets a request in if it presents a valid JSON Web Token (RFC 7519). A token without `exp` is refused, and a
+ * stream ends when its token expires.
  *
  * @example
  * createBroker({
@@ -61,7 +68,8 @@ export type JwtOptions = Keys & {
  *     grant: ({ sub }, { action }) => action === "connect" && { clientId: sub, channels: ["news"] },
  *   }),
  * });
- * @throws `TypeError` for a secret that is too short, and for algorithms that do not fit the kind of key.
+ * @throws `TypeError` for a missing or unknown option, a secret that is too short, and algorithms that do not fit the kind of key;
+ * `RangeError` for `clockTolerance`.
  */
 export function jwt(options: JwtOptions): Authorize {
   const { secret, jwks, algorithms, cookie, grant, ...claims } = withDefaults<JwtOptions>(
@@ -71,12 +79,13 @@ export function jwt(options: JwtOptions): Authorize {
     options,
   );
   for (const name of ["audience", "issuer"] as const) {
-    // Of an environment variable that is not set, say: every audience would be taken.
-    if (name in options && options[name] === undefined) throw new TypeError(`jwt() refused: ${name} is undefined.`);
+    // An environment variable that is not set must not turn the check off.
+    if (name in options && options[name] === undefined)
+      throw new TypeError(`jwt() refused: ${name} is undefined; set it, or leave it out to accept any.`);
   }
   if (typeof grant !== "function") throw new TypeError("jwt() refused: grant must be a function.");
   const clockTolerance = claims.clockTolerance ?? 0;
-  checkNumbers("jwt()", { clockTolerance }, 0, 86_400);
+  checkNumbers("jwt()", { clockTolerance }, 0, MAX_CLOCK_TOLERANCE_S);
   checkAlgorithms(algorithms, secret);
   const rules = { clockTolerance, algorithms: [...algorithms], requiredClaims: ["exp"] };
   if (claims.issuer !== undefined) Object.assign(rules, { issuer: claims.issuer });
@@ -84,21 +93,25 @@ export function jwt(options: JwtOptions): Authorize {
   const key =
     secret === undefined ? keySet(jwks) : typeof secret === "string" ? new TextEncoder().encode(secret) : secret;
 
-  return async (attempt) => {
-    const token = bearerTokenOf(attempt.request) ?? (cookie && cookieOf(attempt.request, cookie));
-    if (!token) throw unauthorized("Refused: present a token.");
-    // The two signatures of jwtVerify do not take a key that may be either.
-    const verified = typeof key === "function" ? jwtVerify(token, key, rules) : jwtVerify(token, key, rules);
-    const { payload } = await verified.catch(refuse);
-    const verdict: AuthorizeResult = await grant(payload, attempt);
-    // What is no grant is judged where all verdicts are.
-    if (verdict !== true && !isPlain(verdict)) return verdict;
-    const { channels, clientId } = attempt;
-    const given: Grant = verdict === true ? { channels, clientId, everybody: true } : verdict;
-    const expiresAt = Math.min(Number(given.expiresAt ?? Infinity), ((payload.exp as number) + clockTolerance) * 1000);
-    return { ...given, subject: given.subject ?? payload.sub, expiresAt };
+  return async (access) => {
+    const token = bearerTokenOf(access.request) ?? (cookie && cookieOf(access.request, cookie));
+    if (!token) throw unauthorized("Request refused: present a token.");
+    // The compiler finds no signature of jwtVerify for a key that may be a function or a secret.
+    const verifying = typeof key === "function" ? jwtVerify(token, key, rules) : jwtVerify(token, key, rules);
+    const { payload } = await verifying.catch(refuse);
+    const result: AuthorizeResult = await grant(payload, access);
+    // The broker checks results that are not grants.
+    if (result !== true && !isPlain(result)) return result;
+    const { channels, clientId } = access;
+    const granted: Grant = result === true ? { channels, clientId, everybody: true } : result;
+    const tokenEnd = ((payload.exp as number) + clockTolerance) * 1000;
+    const expiresAt = Math.min(Number(granted.expiresAt ?? Infinity), tokenEnd);
+    return { ...granted, subject: granted.subject ?? payload.sub, expiresAt };
   };
 }
+
+/** The largest `clockTolerance`, a day in seconds. */
+const MAX_CLOCK_TOLERANCE_S = 86_400;
 
 const OPTIONS = {
   secret: undefined,
@@ -111,34 +124,43 @@ const OPTIONS = {
   grant: undefined,
 };
 
-/** What is wrong with the token is answered 401. What keeps us from judging it is not the client's fault, and passes. */
+/** Answers 401 for an invalid token. If the keys are not available, that is not the client's fault, and it can come back later. */
 function refuse(cause: unknown): never {
-  const isTokens =
+  const isAboutToken =
     cause instanceof errors.JOSEError && !(cause instanceof errors.JWKSTimeout || cause instanceof errors.JWKSInvalid);
-  // That the keys could not be fetched has no class of its own.
-  if (isTokens && cause.code !== "ERR_JOSE_GENERIC") throw unauthorized("Refused: the token is not good.", cause, true);
-  throw new BrokerError("authorize-unavailable", "Refused: tokens cannot be checked now.", { cause });
+  // jose has no class for keys that could not be fetched; that error has the generic code.
+  if (isAboutToken && cause.code !== "ERR_JOSE_GENERIC")
+    throw unauthorized("Request refused: its token is invalid or has expired.", cause, true);
+  throw new BrokerError("authorize-unavailable", "Request refused: tokens cannot be checked now; try again later.", {
+    cause,
+  });
 }
 
 function keySet(jwks: string | URL | JSONWebKeySet | undefined): JWTVerifyGetKey {
-  if (jwks === undefined) throw new TypeError("jwt() refused: pass a secret or jwks.");
+  if (jwks === undefined) throw new TypeError("jwt() refused: there is no key; pass secret or jwks.");
   if (typeof jwks === "string" || jwks instanceof URL) return createRemoteJWKSet(new URL(jwks));
   return createLocalJWKSet(jwks);
 }
 
-/** A public key taken for a secret would let everybody sign; RFC 8725, section 2.1. */
+/**
+ * Checks that the algorithms fit the kind of key. If a public key were used as a secret, everybody could sign tokens (RFC 8725, section 2.1).
+ */
 function checkAlgorithms(algorithms: readonly string[], secret: string | Uint8Array | undefined): void {
-  if (!Array.isArray(algorithms) || algorithms.length === 0) throw new TypeError("jwt() refused: name the algorithms.");
+  if (!Array.isArray(algorithms) || algorithms.length === 0)
+    throw new TypeError('jwt() refused: algorithms must be a list that is not empty, such as ["ES256"].');
   const bytes = typeof secret === "string" ? new TextEncoder().encode(secret).length : (secret?.length ?? 0);
   for (const name of algorithms as readonly unknown[]) {
     const bits = Number(/^HS(256|384|512)$/.exec(String(name))?.[1] ?? 0);
     if (bits > 0 !== (secret !== undefined) || !/^[A-Z][A-Za-z]+[0-9]*$/.test(String(name)))
-      throw new TypeError(`jwt() refused: the algorithm ${String(name)} does not go with this kind of key.`);
-    if (bytes * 8 < bits) throw new TypeError(`jwt() refused: a secret for HS${bits} has at least ${bits / 8} bytes.`);
+      throw new TypeError(
+        `jwt() refused: algorithm ${String(name)} does not fit the key; HS… needs a secret, others need jwks.`,
+      );
+    if (bytes * 8 < bits)
+      throw new TypeError(`jwt() refused: a secret for HS${bits} must have at least ${bits / 8} bytes.`);
   }
 }
 
-/** The first cookie of this name. RFC 6265, section 5.4. */
+/** Returns the value of the first cookie with a name (RFC 6265, section 5.4). */
 function cookieOf(request: Request, name: string): string | undefined {
   for (const pair of (request.headers.get("cookie") ?? "").split(";")) {
     const at = pair.indexOf("=");

@@ -1,3 +1,5 @@
+// `fanwire/otel`: spans and metrics of a broker for OpenTelemetry. Names follow its conventions for messaging:
+// https://opentelemetry.io/docs/specs/semconv/messaging/
 import {
   type Attributes,
   type BatchObservableCallback,
@@ -24,84 +26,85 @@ import { BROKER_METRICS, HTTP_METRICS, type MetricDefinition, samplesOf } from "
 import type { BrokerStats } from "./monitoring/stats.ts";
 import type { Hub } from "./workers/hub.ts";
 
-// Names are those of OpenTelemetry's conventions for messaging: https://opentelemetry.io/docs/specs/semconv/messaging/
-
 /** Options of {@link instrument}. */
 export interface InstrumentOptions {
-  /** Where spans go. @default the one registered with `@opentelemetry/api` when the first span is made */
+  /** The provider that receives spans. @default the one registered with `@opentelemetry/api` when the first span starts */
   readonly tracerProvider?: TracerProvider;
-  /** Where metrics go. @default the one registered with `@opentelemetry/api` when {@link instrument} is called */
+  /** The provider that receives metrics. @default the one registered with `@opentelemetry/api` when {@link instrument} is called */
   readonly meterProvider?: MeterProvider;
   /**
-   * A channel's name without what makes it one of many, such as `room-{id}` for `room-7`. It names spans and tells metrics apart, which a channel's own
-   * name does not: whoever collects metrics keeps a series for each. MUST NOT throw. @default none
+   * Returns the pattern of a channel's name, such as `room-{id}` for `room-7`. Spans are named after the pattern, and metrics have it as an
+   * attribute. They never have the channel's own name, because a metrics store keeps one series for each value. MUST NOT throw. @default none
    */
   readonly template?: (channel: string) => string | undefined;
-  /** Added to every span and metric, to tell this broker from another one of the same process. @default none */
+  /** Attributes of every span and metric, to tell this broker from another one in the same process. @default none */
   readonly attributes?: Attributes;
 }
 
 /**
- * Has OpenTelemetry know what a broker does. The answer is the broker, to be used in its place: `broadcast` and `broadcastTo` make a span each, and count
- * into `messaging.client.sent.messages` and `messaging.client.operation.duration`. What `stats()` says is observed as `fanwire.…`; of a `hub()` it is
- * not, because every isolate would tell the same of one object.
+ * Reports a broker's work to OpenTelemetry. Returns a broker to use in place of the given one. Its `broadcast` and `broadcastTo` start a span for
+ * each call, and record `messaging.client.sent.messages` and `messaging.client.operation.duration`. The numbers of `stats()` are observed as
+ * `fanwire.…`, except those of a `hub()`, because every isolate would report the same object.
  *
- * What comes by HTTP is spans of your server's instrumentation. No span has the id of a client: who knows one may read what is sent to it.
+ * Requests are spans of your server's own instrumentation. No span or metric has a client id, because everybody who knows an id may be able to
+ * read its inbox.
  *
  * @example const broker = instrument(createBroker());
- * @throws `TypeError` for what is no broker or no option.
+ * @throws `TypeError` for an unknown option, or a value that is not a broker.
  */
 export function instrument<B extends Broker | Hub>(broker: B, options: InstrumentOptions = {}): B {
   checkKnownKeys("instrument()", "option", OPTIONS, options);
-  // From JavaScript anything may come.
+  // JavaScript callers may pass any value.
   if (typeof (broker as Partial<Broker> | undefined)?.broadcastTo !== "function")
-    throw new TypeError("instrument() refused: pass what createBroker() or hub() gives.");
+    throw new TypeError("instrument() refused: pass the broker that createBroker() or hub() returned.");
   const { tracerProvider = trace, meterProvider = metrics, template, attributes = {} } = options;
   const meter = meterProvider.getMeter(SCOPE);
-  const send = senderOf(tracerProvider.getTracer(SCOPE), meter, attributes);
+  const send = createSender(tracerProvider.getTracer(SCOPE), meter, attributes);
   const instrumented = {
     ...broker,
-    broadcast: (event: EventInput, given?: BroadcastOptions) =>
-      send("broadcast", channelsTo(given?.channels, template), () => broker.broadcast(event, given)),
-    broadcastTo: (clientId: string, event: EventInput, given?: SendOptions) =>
-      send("broadcastTo", INBOX, () => broker.broadcastTo(clientId, event, given)),
+    broadcast: (event: EventInput, sendOptions?: BroadcastOptions) =>
+      send("broadcast", destinationOf(sendOptions?.channels, template), () => broker.broadcast(event, sendOptions)),
+    broadcastTo: (clientId: string, event: EventInput, sendOptions?: SendOptions) =>
+      send("broadcastTo", INBOX, () => broker.broadcastTo(clientId, event, sendOptions)),
   };
-  return isHere(broker)
-    ? { ...instrumented, close: closing(broker, observe(broker, meter, attributes)) }
+  return isInThisProcess(broker)
+    ? { ...instrumented, close: closeAndStop(broker, observe(broker, meter, attributes)) }
     : instrumented;
 }
 
 const SCOPE = "fanwire";
 const OPTIONS = new Set(["tracerProvider", "meterProvider", "template", "attributes"]);
-const isHere = (broker: Broker | Hub): broker is Broker => "clients" in broker;
+const isInThisProcess = (broker: Broker | Hub): broker is Broker => "clients" in broker;
 
-/** What an event is for. */
+/** The destination of an event, as attributes. */
 interface Destination {
-  /** For people to read, and for metrics: there are few of these. */
+  /** Attributes with few different values, for metrics and for the names of spans. */
   readonly few: Attributes;
+  /** Attributes of the span. */
   readonly all: Attributes;
 }
 
 const NAME = "messaging.destination.name";
 const TEMPLATE = "messaging.destination.template";
-const toOne = (few: Attributes): Destination => ({ few, all: few });
-const EVERYBODY = toOne({ [NAME]: publicName(COMMON) });
-const INBOX = toOne({ [NAME]: publicName(inboxKey("")) });
+const fixedDestination = (name: string): Destination => ({ few: { [NAME]: name }, all: { [NAME]: name } });
+const EVERY_CLIENT = fixedDestination(publicName(COMMON));
+const INBOX = fixedDestination(publicName(inboxKey("")));
 
-function channelsTo(channel: BroadcastOptions["channels"], template: InstrumentOptions["template"]): Destination {
-  if (channel === undefined) return EVERYBODY;
-  const [name, ...others] = [channel].flat();
-  // The conventions have one destination, so that several are an attribute of ours.
-  if (name === undefined || others.length > 0)
-    return { few: {}, all: { "messaging.fanwire.channels": [channel].flat() } };
+function destinationOf(channels: BroadcastOptions["channels"], template: InstrumentOptions["template"]): Destination {
+  if (channels === undefined) return EVERY_CLIENT;
+  const names = [channels].flat();
+  const [name, ...others] = names;
+  // The conventions know one destination only, so several channels are an attribute of our own.
+  if (name === undefined || others.length > 0) return { few: {}, all: { "messaging.fanwire.channels": names } };
   const pattern = template?.(name);
   const few: Attributes = pattern === undefined ? {} : { [TEMPLATE]: pattern };
   return { few, all: { ...few, [NAME]: name } };
 }
 
+/** Runs one publish inside a span, and counts it. */
 type Send = <T extends Published>(operation: string, destination: Destination, publish: () => Promise<T>) => Promise<T>;
 
-function senderOf(tracer: Tracer, meter: Meter, own: Attributes): Send {
+function createSender(tracer: Tracer, meter: Meter, ownAttributes: Attributes): Send {
   const sent = meter.createCounter("messaging.client.sent.messages", {
     description: "Number of messages producer attempted to send to the broker.",
     unit: "{message}",
@@ -114,7 +117,7 @@ function senderOf(tracer: Tracer, meter: Meter, own: Attributes): Send {
   });
   return (operation, { few, all }, publish) => {
     const common: Attributes = {
-      ...own,
+      ...ownAttributes,
       "messaging.system": "fanwire",
       "messaging.operation.name": operation,
       "messaging.operation.type": "send",
@@ -122,74 +125,79 @@ function senderOf(tracer: Tracer, meter: Meter, own: Attributes): Send {
     const attributes = { ...common, ...all };
     const name = [operation, few[TEMPLATE] ?? few[NAME] ?? ""].join(" ").trim();
     return tracer.startActiveSpan(name, { kind: SpanKind.PRODUCER, attributes }, async (span) => {
-      const began = now();
+      const startMs = now();
       const outcome: Attributes = {};
       try {
-        // Called at once, so that events keep the order of the calls.
+        // Called before any other work, so that events keep the order of the calls.
         const published = await publish();
         span.setAttributes({ "messaging.message.id": published.id, "messaging.fanwire.clients": published.clients });
         return published;
       } catch (error) {
-        outcome["error.type"] = fail(span, error);
+        outcome["error.type"] = recordError(span, error);
         throw error;
       } finally {
-        const told = { ...common, ...few, ...outcome };
-        sent.add(1, told);
-        duration.record((now() - began) / 1000, told);
+        const metricAttributes = { ...common, ...few, ...outcome };
+        sent.add(1, metricAttributes);
+        duration.record((now() - startMs) / 1000, metricAttributes);
         span.end();
       }
     });
   };
 }
 
-/** Its message stays out of it: it may quote the id of a client. */
-function fail(span: Span, error: unknown): string {
+/** Marks a span as failed. Leaves out the error's message, because it may quote a client id. Returns the type of the error. */
+function recordError(span: Span, error: unknown): string {
   const type = error instanceof BrokerError ? error.code : error instanceof Error ? error.name : "_OTHER";
   span.setStatus({ code: SpanStatusCode.ERROR }).setAttribute("error.type", type);
   return type;
 }
 
-/** What a broker counts. */
-type Source = { stats(): BrokerStats };
+/** The part of a broker that metrics are read from. */
+type StatsSource = { stats(): BrokerStats };
 
-/** Has a source looked at whenever metrics are collected. The answer has what it says now be its last, and lets go of it. */
-function observe(source: Source, meter: Meter, own: Attributes): () => void {
+/**
+ * Observes a source whenever metrics are collected. Returns a function that takes the last numbers and releases the source; they are still
+ * collected afterwards.
+ */
+function observe(source: StatsSource, meter: Meter, ownAttributes: Attributes): () => void {
   let observed = source;
-  const instruments = new Map([...BROKER_METRICS, ...HTTP_METRICS].map((reading) => [make(meter, reading), reading]));
-  const tell: BatchObservableCallback = (result) => {
+  const definitions = new Map(
+    [...BROKER_METRICS, ...HTTP_METRICS].map((metric) => [createInstrument(meter, metric), metric]),
+  );
+  const collect: BatchObservableCallback = (result) => {
     const stats = observed.stats();
-    for (const [instrument, reading] of instruments) {
-      const { label } = reading;
-      for (const [value, count] of samplesOf(reading, stats))
-        result.observe(instrument, count, label ? { ...own, [label]: value } : own);
+    for (const [instrument, metric] of definitions) {
+      const { label } = metric;
+      for (const [value, count] of samplesOf(metric, stats))
+        result.observe(instrument, count, label ? { ...ownAttributes, [label]: value } : ownAttributes);
     }
   };
-  meter.addBatchObservableCallback(tell, [...instruments.keys()]);
+  meter.addBatchObservableCallback(collect, [...definitions.keys()]);
   return () => {
     const last = observed.stats();
     observed = { stats: () => last };
   };
 }
 
-/** Under a name that exporters make the one for Prometheus of: `fanwire.log.size`, in bytes, is `fanwire_log_size_bytes`. */
-function make(meter: Meter, { name: ending, help: description }: MetricDefinition): Observable {
-  const name = `fanwire.${ending
+/** Creates an instrument whose name exporters turn into the one for Prometheus: `fanwire.log.size`, in bytes, is `fanwire_log_size_bytes`. */
+function createInstrument(meter: Meter, { name: prometheusName, help: description }: MetricDefinition): Observable {
+  const name = `fanwire.${prometheusName
     .replace(/_total$/, "")
     .replace(/_bytes$/, "")
     .replaceAll("_", ".")}`;
-  const unit = /_bytes(_total)?$/.test(ending) ? "By" : "";
+  const unit = /_bytes(_total)?$/.test(prometheusName) ? "By" : "";
   const options = { description, unit, valueType: ValueType.INT };
-  return ending.endsWith("_total")
+  return prometheusName.endsWith("_total")
     ? meter.createObservableCounter(name, options)
     : meter.createObservableUpDownCounter(name, options);
 }
 
-/** `close()` of a broker whose last counts are still to be collected, though nothing else of it is to stay. */
-const closing =
-  (broker: Broker, end: () => void): Broker["close"] =>
+/** Returns a `close()` that also calls `stopObserving`, so that a closed broker's memory is released. */
+const closeAndStop =
+  (broker: Broker, stopObserving: () => void): Broker["close"] =>
   (options) => {
     const closed = broker.close(options);
-    // One that is refused, because `over` is no number, closes nothing.
-    void closed.then(end, () => undefined);
+    // A call with an invalid `spreadOver` rejects, and closes nothing.
+    void closed.then(stopObserving, () => undefined);
     return closed;
   };

@@ -1,4 +1,4 @@
-// What the configuration binds. `wrangler types` writes such a file for you, with types for all else that Workers have.
+// The bindings of the configuration. `wrangler types` writes such a file for you, with the types of everything else in Workers.
 declare module "cloudflare:workers" {
   export const env: {
     readonly HUB: import("fanwire/workers").ObjectNamespace;
@@ -8,7 +8,7 @@ declare module "cloudflare:workers" {
   };
 }
 
-// wrangler imports it as text.
+// wrangler imports HTML files as text.
 declare module "*.html" {
   const text: string;
   export default text;

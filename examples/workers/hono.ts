@@ -1,7 +1,5 @@
-/**
- * EventSource can send no token, and one in the URL ends up in logs. Two ways without: a session cookie, and a ticket that is good once.
- * With Hono, on Cloudflare Workers. PUBLISH_TOKEN is a secret of the Worker, TICKET_LIFE (milliseconds) a variable.
- */
+// Two ways to authorize an EventSource, which cannot send a token: a session cookie, and a ticket that is valid once. A token in the URL would
+// end up in logs. With Hono, on Cloudflare Workers. PUBLISH_TOKEN is a secret of the Worker, TICKET_LIFE (milliseconds) a variable.
 import { DurableObject, env } from "cloudflare:workers";
 import { sse } from "fanwire/hono";
 import { BrokerObject, hub, type ObjectOptions } from "fanwire/workers";
@@ -22,28 +20,28 @@ interface AppEnv {
   Variables: { cookie: string; session: Session | undefined };
 }
 
-/** Where all clients meet. */
+/** The object that keeps the log. All clients share one. */
 export class Hub extends BrokerObject {
-  // A client that is only slow may stay for 20 timeouts.
+  // A slow client may stay for 20 timeouts.
   override readonly options: ObjectOptions = { timeout: 3_000, tolerance: 20 };
 }
 
 /**
- * Sessions by a secret name, which is a cookie or a ticket. What one request makes another one takes, perhaps on the other side of the earth,
- * so they are in an object; and in one of their own, because a hub that nobody uses for long empties its storage.
+ * Sessions by a secret name, which is a cookie or a ticket. An object keeps them, because the request that uses a name may reach a Worker on
+ * another continent. The object is not the hub, because a hub that is unused for long empties its storage.
  */
 export class Secrets extends DurableObject {
   readonly #sql: typeof this.ctx.storage.sql = this.ctx.storage.sql;
 
-  constructor(...given: ConstructorParameters<typeof DurableObject>) {
-    super(...given);
+  constructor(...args: ConstructorParameters<typeof DurableObject>) {
+    super(...args);
     this.#sql.exec(
       `CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, user TEXT, expiresAt INTEGER, until INTEGER, cookie TEXT);
       CREATE INDEX IF NOT EXISTS untils ON secrets (until)`,
     );
   }
 
-  /** A ticket is of a cookie, or of none. */
+  /** Creates a cookie, or a ticket. A ticket ends with its `cookie`, if it has one. Returns the secret name, valid for `life` milliseconds. */
   async make({ user, expiresAt }: Session, life: number, cookie = ""): Promise<string> {
     const now = Date.now();
     this.#sql.exec("DELETE FROM secrets WHERE until <= ?", now);
@@ -58,22 +56,23 @@ export class Secrets extends DurableObject {
     return session as Session | undefined;
   }
 
-  /** Finds it for the last time. */
+  /** Returns a session, and deletes its name, so that it is valid once. */
   async take(name: string): Promise<Session | undefined> {
     const session = await this.find(name);
     this.#sql.exec("DELETE FROM secrets WHERE name = ?", name);
     return session;
   }
 
-  /** Ends a session, and its tickets with it. */
+  /** Ends a session with its tickets. */
   async drop(cookie: string): Promise<void> {
     this.#sql.exec("DELETE FROM secrets WHERE name = ? OR cookie = ?", cookie, cookie);
   }
 }
 
 const COOKIE = "fanwire-session";
+/** Milliseconds. */
 const SESSION_LIFE = 8 * 3_600_000;
-/** One object for all of them; a busy site would have one for each name's first letters. A stub is good for one request. */
+/** One object for all sessions; a busy site would choose one by the first letters of the name. A stub is valid for one request. */
 const secrets = () => env.SECRETS.getByName("secrets");
 
 const broker = hub(env.HUB, { publishToken: env.PUBLISH_TOKEN });
@@ -93,11 +92,11 @@ const app = new Hono<AppEnv>()
     await next();
   })
   .get("/session", (c) => c.json({ user: c.var.session?.user ?? null }))
-  // A page of another origin cannot send JSON without being allowed to.
+  // A page of another origin cannot send JSON unless CORS allows it.
   .post(
     "/login",
     validator("json", ({ user }: { user?: unknown }) => {
-      // Where a password would be checked.
+      // A real application checks a password here.
       if (typeof user === "string" && /^[\w-]{1,32}$/.test(user)) return { user };
       throw new HTTPException(400, { message: "A name has 1 to 32 letters, digits, _ and -." });
     }),
@@ -114,13 +113,13 @@ const app = new Hono<AppEnv>()
   )
   .post("/logout", signedIn, async (c) => {
     const { cookie, session } = c.var;
-    // Its tickets are worth nothing from now on, and its streams end.
+    // From here on its tickets are not valid, and its streams end.
     await secrets().drop(cookie);
     deleteCookie(c, COOKIE);
     await broker.disconnect((session as Session).user);
     return c.body(null, 204);
   })
-  // For a session, or for a program that has the token; what it gives may stand in a URL.
+  // For a session, or for a program that has the token. The answer may be in a URL, because a ticket is valid once and not for long.
   .post("/ticket", some(signedIn, bearerAuth({ token: env.PUBLISH_TOKEN ?? [] })), async (c) => {
     const { cookie, session = { user: "(program)", expiresAt: Date.now() + SESSION_LIFE } } = c.var;
     return c.json({ ticket: await secrets().make(session, Number(env.TICKET_LIFE), c.var.session && cookie) });
@@ -138,10 +137,10 @@ const app = new Hono<AppEnv>()
     "/events",
     sse<AppEnv>(broker, {
       async authorize(c, { action }) {
-        // Events come from /say, and from who has the token.
+        // Events come from /say, and from programs with the token.
         if (action === "publish") return false;
         const ticket = c.req.query("ticket");
-        // A ticket is enough, and where there is one it decides alone.
+        // A ticket is enough. If there is one, the cookie does not count.
         const session = ticket ? await secrets().take(ticket) : c.var.session;
         if (!session) throw new HTTPException(401, { message: "Sign in, or bring a ticket that was not used." });
         return { subject: session.user, clientId: session.user, expiresAt: session.expiresAt };

@@ -1,11 +1,11 @@
-/** A broker and its live page on Cloudflare Workers. PUBLISH_TOKEN is a secret of the Worker. */
+// A broker and its live page on Cloudflare Workers. PUBLISH_TOKEN is a secret of the Worker.
 import { env } from "cloudflare:workers";
 import { BrokerObject, hub, type ObjectOptions } from "fanwire/workers";
 import page from "../bun/page.html";
 
-/** Where all clients meet. */
+/** The object that keeps the log. All clients share one. */
 export class Hub extends BrokerObject {
-  // A client that is only slow may stay for 20 timeouts.
+  // A slow client may stay for 20 timeouts.
   override readonly options: ObjectOptions = { timeout: 3_000, tolerance: 20 };
 }
 
@@ -17,7 +17,7 @@ export default {
     if (pathname === "/") return new Response(page, { headers: { "content-type": "text/html; charset=utf-8" } });
     if (pathname === "/stats") return Response.json(await broker.stats());
     const response = await broker.fetch(request);
-    // For fetch() Chromium reads 50 MB ahead of the page unless the answer says no-store; no stall would show before that.
+    // Without no-store, Chromium reads 50 MB ahead of a page that uses fetch(), and the page could not show a stalled client before that.
     response.headers.set("cache-control", "no-store");
     return response;
   },

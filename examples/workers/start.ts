@@ -1,7 +1,5 @@
-/**
- * Runs `wrangler dev` with no account, no network and no questions, and ends it with everything that it started. PORT, HOST and PUBLISH_TOKEN
- * come from the environment, or have defaults. Arguments: the script, its configuration, and where events are published.
- */
+// Runs `wrangler dev` without an account, a network or questions, and ends it with everything that it started. PORT, HOST and PUBLISH_TOKEN
+// come from the environment, or have defaults. Arguments: the script, its configuration, and the path of the publish endpoint.
 import { spawn } from "node:child_process";
 import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -12,7 +10,7 @@ const [script = "server.ts", config = "wrangler.jsonc", path = "broadcast"] = pr
 const { PATH = "", PORT = "3000", HOST = "127.0.0.1", PUBLISH_TOKEN, TICKET_LIFE } = process.env;
 const token = PUBLISH_TOKEN || crypto.randomUUID();
 
-// All that wrangler leaves is in a folder that goes with it.
+// All files that wrangler writes are in one folder, which is deleted at the end.
 const folder = mkdtempSync(join(tmpdir(), "fanwire-wrangler-"));
 const copy = join(folder, basename(config));
 copyFileSync(resolve(import.meta.dirname, config), copy);
@@ -26,7 +24,8 @@ const dev = [
   ...["--show-interactive-dev-session=false", "--log-level=warn"],
 ];
 
-// workerd stays when its parent is killed. The shell is in one group with all of them, and reads until this process is gone, however it goes.
+// workerd outlives a parent that is killed. So a shell shares a process group with all of them, reads until this process has ended for
+// whatever reason, and then ends the group.
 const child = spawn("sh", ["-c", '{ "$@"; kill -KILL 0; } & read -r _; rm -rf "$TMPDIR"; kill -KILL 0', "sh", ...dev], {
   detached: true,
   cwd: folder,
@@ -39,11 +38,11 @@ const child = spawn("sh", ["-c", '{ "$@"; kill -KILL 0; } & read -r _; rm -rf "$
     CLOUDFLARE_CF_FETCH_ENABLED: "false",
     WRANGLER_SEND_METRICS: "false",
     WRANGLER_SEND_ERROR_REPORTS: "false",
-    // With the banner goes the look for a newer version.
+    // Without the banner wrangler does not look for a newer version.
     WRANGLER_HIDE_BANNER: "true",
     WRANGLER_LOG_PATH: join(folder, "logs"),
     WRANGLER_REGISTRY_PATH: join(folder, "registry"),
-    // The Worker's env has everything that stands here, so that the token is in no list of processes, as with `--var` it would be.
+    // Copies this environment to the Worker's env. With `--var` the token would be visible in the list of processes.
     CLOUDFLARE_INCLUDE_PROCESS_ENV: "true",
     PUBLISH_TOKEN: token,
     ...(TICKET_LIFE === undefined ? {} : { TICKET_LIFE }),
@@ -56,19 +55,19 @@ child.on("message", (text) => {
   const { event, port } = JSON.parse(String(text)) as { event: string; port: number };
   if (event !== "DEV_SERVER_READY") return;
   const url = `http://${HOST.includes(":") ? `[${HOST}]` : HOST}:${port}/`;
-  // The page reads the token from the fragment, which a browser never sends. One of your own is not printed: the page asks for it.
+  // The page reads the token from the fragment, which a browser never sends. Your own token is not printed: the page asks for it.
   console.log(PUBLISH_TOKEN || script !== "server.ts" ? url : `${url}#token=${token}`);
   if (!PUBLISH_TOKEN) console.log(`curl -H "Authorization: Bearer ${token}" -d "hello" ${url}${path}`);
 });
 
-let isAsked = false;
+let isStopping = false;
 for (const signal of ["SIGTERM", "SIGINT"] as const)
   process.on(signal, () => {
-    isAsked = true;
+    isStopping = true;
     child.stdin?.end();
   });
-// Not `exit`: what they all write to is closed only when all of them are gone.
+// Not `exit`: the shared output closes only when all processes have ended.
 child.on("close", () => {
   rmSync(folder, { recursive: true, force: true });
-  process.exitCode = isAsked ? 0 : 1;
+  process.exitCode = isStopping ? 0 : 1;
 });

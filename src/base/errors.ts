@@ -1,4 +1,6 @@
-/** Every code, and the HTTP status that answers it. */
+// The error class of fanwire and its closed set of codes, each with the HTTP status of its response.
+
+/** HTTP status by error code. */
 export const STATUS = {
   "bad-request": 400,
   "no-event-data": 400,
@@ -28,14 +30,17 @@ export const STATUS = {
   "publish-outcome-unknown": 503,
 } as const;
 
-/** What went wrong, in a form that programs may rely on. */
+/** Identifies a kind of error. Codes are stable, so programs may rely on them; messages may change. */
 export type ErrorCode = keyof typeof STATUS;
 
 /**
- * Where an error came from that no caller waits for: a hook (`on-connect`, `on-disconnect`, `error-handler`), `authorize`, a `request` that was
- * answered 500, or `overrun`: more was published at once than the log holds, so that clients that were not slow lost events and received a
- * gap. `storage`, on Workers: the storage of an object refused a write that nobody waits for. `engine`: the store that processes share failed,
- * and is tried again.
+ * The part of the broker that reports an error which no caller waits for:
+ * - `on-connect`, `on-disconnect` and `error-handler`: the hook of this name threw or rejected;
+ * - `authorize`: the function threw, rejected or returned an invalid value;
+ * - `request`: a request failed in an unexpected way and was answered with 500;
+ * - `overrun`: more was published at once than the log holds, so clients that were not slow lost events and received a gap;
+ * - `storage`: on Workers, the storage of a Durable Object refused a write in the background;
+ * - `engine`: the engine's store failed in the background; the broker tries again.
  */
 export type ErrorStage =
   | "on-connect"
@@ -48,38 +53,40 @@ export type ErrorStage =
   | "engine";
 
 /**
- * Every error that fanwire raises about a request, an event or its own state. Wrong arguments of the calling program are
- * `TypeError`s and `RangeError`s.
+ * An error about a request, an event or the state of the broker. Wrong arguments of the calling program are `TypeError`s and `RangeError`s
+ * instead.
  */
 export class BrokerError extends Error {
   override readonly name = "BrokerError";
   readonly code: ErrorCode;
-  /** The HTTP status that answers it. */
+  /** HTTP status of the response to this error. */
   readonly status: number;
-  /** Header fields that belong into the answer, such as `allow` with 405. */
+  /** Header fields of the response to this error, such as `allow` with 405. */
   readonly headers: Readonly<Record<string, string>>;
 
+  /** @throws `TypeError` for an unknown code, and for a header value that HTTP does not allow. */
   constructor(
     code: ErrorCode,
     message: string,
     { cause, headers = {} }: { cause?: unknown; headers?: Record<string, string> } = {},
   ) {
     super(message, cause === undefined ? undefined : { cause });
-    // What cannot be answered is to be found where it was made.
-    if (!Object.hasOwn(STATUS, code)) throw new TypeError(`BrokerError refused: there is no code "${String(code)}".`);
-    // workerd takes what is beyond Latin-1, where the others throw.
+    // Checked here, so that the stack trace shows where the error was created, not where the response failed.
+    if (!Object.hasOwn(STATUS, code))
+      throw new TypeError(`BrokerError refused: "${String(code)}" is not a known code.`);
+    // `Headers` of workerd accepts characters beyond Latin-1. Other runtimes throw.
     if (/[^\t -~\x80-\xff]/.test([...new Headers(headers).values()].join("")))
-      throw new TypeError("BrokerError refused: a header field has a character that none can have.");
+      throw new TypeError("BrokerError refused: a header value has a character that HTTP does not allow.");
     this.code = code;
     this.status = STATUS[code];
     this.headers = headers;
   }
 }
 
-/** `value` as it may stand in a message: quoted, escaped and short. */
+/** Returns `value` for use in a message: quoted, escaped, and cut to 40 characters. */
 export const quote = (value: string): string => JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
 
-/** The answer to who has to present a token: 401, with the field that RFC 6750, section 3 asks for; `invalid` if there was one. */
+/** Creates the error for a missing token, or with `invalid` for a rejected one: 401 with the `www-authenticate` field of RFC 6750, section 3. */
 export const unauthorized = (message: string, cause?: unknown, invalid = false): BrokerError =>
   new BrokerError("unauthorized", message, {
     cause,

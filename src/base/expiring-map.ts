@@ -1,95 +1,117 @@
+// A map whose entries expire, with a bound that is fair to the owners of the entries.
 import { now } from "./runtime.ts";
 
-/** Names remembered at the most. */
-const MOST = 100_000;
-/** So many are added, at least, before those that are over are looked for. */
-const SWEEP = 1_000;
-/** Whoever has no more names than this does not have too many. */
-const FEW = 8;
+/** Default bound of a map, in names. */
+const MAX_NAMES = 100_000;
+/** Calls of `set` between two sweeps, at least. */
+const MIN_SETS_PER_SWEEP = 1_000;
+/** An owner with this many names or fewer is never the one that loses names to others. */
+const FEW_NAMES = 8;
 
-/** Names that something is remembered of for a while. No timer: what is over goes when others come. */
+interface ExpiringEntry<T> {
+  /** Expiry time, as `now()` counts. */
+  readonly end: number;
+  readonly value: T;
+  readonly owner: string;
+}
+
+/**
+ * Remembers a value for each name until the name expires. No timer runs: expired names are removed when other names are set.
+ *
+ * A full map removes expired names first, and then the oldest name of the owner that has the most. If it always removed the oldest name of
+ * all, one owner could push out the names of everybody else.
+ */
 export class ExpiringMap<T = true> {
-  /** Told of every name with the time it is remembered until, epoch milliseconds. */
+  /** Called for every name that is set. `until` is its expiry time in epoch milliseconds. */
   onSet: ((name: string, until: number, value: T, owner: string) => void) | undefined;
-  /** Told of every name that is forgotten before its time, for want of room. */
+  /** Called for every name that is removed before it expires, because the map is full. */
   onForget: ((name: string) => void) | undefined;
-  readonly #most: number;
-  readonly #kept = new Map<string, { readonly end: number; readonly value: T; readonly owner: string }>();
-  /** The names of each owner, the one that was set longest ago first. */
-  readonly #owned = new Map<string, Set<string>>();
-  #added = 0;
-  /** How many the last look for those that are over has left. */
-  #left = 0;
-  /** Names of the owner that had the most when that was last looked for, which is not done every time; none if all have few. */
-  #fullest: Set<string> | undefined;
-  /** How many names of that owner are left when it is looked for again, and how many others go before that if there was none. */
-  #enough = 0;
-  #spared = 0;
+  readonly #maxNames: number;
+  /** By name, in the order in which they were set. */
+  readonly #entries = new Map<string, ExpiringEntry<T>>();
+  /** Names by owner, each in the order in which they were set. */
+  readonly #namesByOwner = new Map<string, Set<string>>();
+  #setsSinceSweep = 0;
+  #sizeAfterSweep = 0;
+  /**
+   * Names of the owner that had the most at the last search, which does not run every time. `undefined` if every owner had few.
+   */
+  #largest: Set<string> | undefined;
+  /** The search runs again once `#largest` has no more names than this. */
+  #searchAtSize = 0;
+  /** Without `#largest`, the search runs again after this many removals. */
+  #removalsToSearch = 0;
 
-  /** Beyond so many names the oldest are forgotten, of who has the most of them. */
-  constructor(most: number = MOST) {
-    this.#most = most;
+  /** Creates a map of at most `maxNames` names. */
+  constructor(maxNames: number = MAX_NAMES) {
+    this.#maxNames = maxNames;
   }
 
-  /** Remembers a name for `ms` from now; a later end that it had stays. */
+  /** Remembers a name for `ms` milliseconds from now. If the name already had a later expiry time, it keeps that. */
   set(name: string, ms: number, value: T, owner: string = ""): void {
     const time = now();
-    const end = Math.max(time + ms, this.#kept.get(name)?.end ?? 0);
-    this.#forget(name);
-    // When there may be twice as many as were left, so that each costs the same.
-    if (++this.#added >= Math.max(SWEEP, this.#left)) {
-      this.#added = 0;
-      for (const [old, kept] of this.#kept) if (kept.end <= time) this.#forget(old);
-      this.#left = this.#kept.size;
+    const end = Math.max(time + ms, this.#entries.get(name)?.end ?? 0);
+    this.#remove(name);
+    // The map may double before it is swept again, so the cost per name stays constant.
+    if (++this.#setsSinceSweep >= Math.max(MIN_SETS_PER_SWEEP, this.#sizeAfterSweep)) {
+      this.#setsSinceSweep = 0;
+      for (const [old, entry] of this.#entries) if (entry.end <= time) this.#remove(old);
+      this.#sizeAfterSweep = this.#entries.size;
     }
     if (end <= time) return;
-    if (this.#kept.size >= this.#most) this.#makeRoom();
-    this.#kept.set(name, { end, value, owner });
-    const names = this.#owned.get(owner);
+    if (this.#entries.size >= this.#maxNames) this.#makeRoom();
+    this.#entries.set(name, { end, value, owner });
+    const names = this.#namesByOwner.get(owner);
     if (names) names.add(name);
-    else this.#owned.set(owner, new Set([name]));
+    else this.#namesByOwner.set(owner, new Set([name]));
     this.onSet?.(name, Date.now() + end - time, value, owner);
   }
 
-  /** What is over goes first. Then, were it always the oldest of all, one owner could have everybody else's forgotten. */
+  /** Removes one name: the oldest of all if it has expired, else the oldest of the owner that has the most. */
   #makeRoom(): void {
-    let [name = ""] = this.#kept.keys();
+    let [name = ""] = this.#entries.keys();
     if (this.has(name)) {
-      if (this.#fullest ? this.#fullest.size <= this.#enough : this.#spared-- <= 0) this.#findFullest();
-      [name = name] = this.#fullest ?? [];
+      const isDue = this.#largest ? this.#largest.size <= this.#searchAtSize : this.#removalsToSearch-- <= 0;
+      if (isDue) this.#findLargest();
+      [name = name] = this.#largest ?? [];
       this.onForget?.(name);
     }
-    this.#forget(name);
+    this.#remove(name);
   }
 
-  #findFullest(): void {
-    this.#fullest = undefined;
-    for (const names of this.#owned.values()) if (names.size > (this.#fullest?.size ?? FEW)) this.#fullest = names;
-    this.#enough = (this.#fullest?.size ?? 0) / 2;
-    this.#spared = this.#most / 100;
+  /** Finds the owner that has the most names. */
+  #findLargest(): void {
+    this.#largest = undefined;
+    for (const names of this.#namesByOwner.values())
+      if (names.size > (this.#largest?.size ?? FEW_NAMES)) this.#largest = names;
+    this.#searchAtSize = (this.#largest?.size ?? 0) / 2;
+    this.#removalsToSearch = this.#maxNames / 100;
   }
 
-  #forget(name: string): void {
-    const kept = this.#kept.get(name);
-    if (!kept) return;
-    this.#kept.delete(name);
-    const names = this.#owned.get(kept.owner);
+  #remove(name: string): void {
+    const entry = this.#entries.get(name);
+    if (!entry) return;
+    this.#entries.delete(name);
+    const names = this.#namesByOwner.get(entry.owner);
     names?.delete(name);
-    if (names?.size === 0) this.#owned.delete(kept.owner);
+    if (names?.size === 0) this.#namesByOwner.delete(entry.owner);
   }
 
+  /** Returns the value of a name that has not expired. */
   get(name: string): T | undefined {
-    const kept = this.#kept.get(name);
-    return kept && kept.end > now() ? kept.value : undefined;
+    const entry = this.#entries.get(name);
+    return entry && entry.end > now() ? entry.value : undefined;
   }
 
+  /** Whether a name is in the map and has not expired. */
   has(name: string): boolean {
     return this.get(name) !== undefined;
   }
 
+  /** Removes all names. */
   clear(): void {
-    this.#kept.clear();
-    this.#owned.clear();
-    this.#fullest = undefined;
+    this.#entries.clear();
+    this.#namesByOwner.clear();
+    this.#largest = undefined;
   }
 }

@@ -1,4 +1,5 @@
-// The one place that asks where it runs, and the only one that touches timers.
+// Everything that differs between runtimes: detection, timers, the clock and idle timeouts. No other file asks which runtime it runs on, and
+// no other file touches timers.
 
 interface TimerGlobals {
   setImmediate?: (task: () => void) => unknown;
@@ -6,7 +7,9 @@ interface TimerGlobals {
 }
 const globals: TimerGlobals = globalThis as TimerGlobals;
 
-/** Whether this is a Cloudflare Workers isolate, where requests may land in many isolates and the module scope forbids timers. */
+/**
+ * Whether this is a Cloudflare Workers isolate. There, requests may arrive in many isolates, and timers are forbidden at module scope.
+ */
 export const onWorkers = (): boolean => globals.navigator?.userAgent === "Cloudflare-Workers";
 
 /** Runs `task` in the next turn of the event loop. workerd has no `setImmediate`. */
@@ -15,33 +18,37 @@ export function nextTurn(task: () => void): void {
   else setTimeout(task, 0);
 }
 
-/** The longest delay that a timer takes; what is longer fires at once on every runtime, so it is cut to this. */
-const LONGEST_DELAY = 2 ** 31 - 1;
+/** The longest delay of a timer, in milliseconds. A longer one would fire at once on every runtime, so it is cut to this. */
+const MAX_DELAY_MS = 2 ** 31 - 1;
 
-/** Runs `task` once after `ms`; the answer cancels it. `background` timers do not keep the process alive. */
+/** Runs `task` once after `ms` milliseconds. Returns a function that cancels it. A `background` timer does not keep the process alive. */
 export function after(ms: number, task: () => void, background = false): () => void {
-  const timer: unknown = setTimeout(task, Math.min(ms, LONGEST_DELAY));
-  if (background) release(timer);
+  const timer: unknown = setTimeout(task, Math.min(ms, MAX_DELAY_MS));
+  if (background) unref(timer);
   return () => clearTimeout(timer as number);
 }
 
-/** Runs `task` every `ms`, never keeping the process alive; the answer stops it. */
+/** Runs `task` every `ms` milliseconds, without keeping the process alive. Returns a function that stops it. */
 export function every(ms: number, task: () => void): () => void {
-  const timer: unknown = setInterval(task, Math.min(ms, LONGEST_DELAY));
-  release(timer);
+  const timer: unknown = setInterval(task, Math.min(ms, MAX_DELAY_MS));
+  unref(timer);
   return () => clearInterval(timer as number);
 }
 
-const release = (timer: unknown): void => (timer as { unref?: () => void }).unref?.();
+/** Lets the process end while the timer runs, on runtimes where a timer would keep it alive. */
+const unref = (timer: unknown): void => (timer as { unref?: () => void }).unref?.();
 
-/** Monotonic milliseconds. On deployed Workers it stands still between I/O, so nothing there may depend on it. */
+/** Returns monotonic milliseconds. On deployed Workers the clock stands still between I/O, so nothing there may depend on it. */
 export const now = (): number => performance.now();
 
-/** Bun's `server.timeout` takes no more seconds than this. */
-const LONGEST_IDLE = 255;
+/** The longest idle timeout that Bun's `server.timeout` accepts, in seconds. */
+const MAX_IDLE_SECONDS = 255;
 
-/** Tells a runtime that cuts idle connections for how many milliseconds this one may be quiet. Bun wants the very request that it passed. */
+/**
+ * Asks a runtime that closes idle connections to keep this one open for `ms` milliseconds without traffic. `context` is what the runtime passed
+ * to its handler beyond the request. Bun needs its own request object, not a copy.
+ */
 export function extendIdleTimeout(context: unknown, request: Request, ms: number): void {
   const server = context as { timeout?: (request: Request, seconds: number) => void } | null | undefined;
-  if (typeof server?.timeout === "function") server.timeout(request, Math.min(LONGEST_IDLE, Math.ceil(ms / 1000)));
+  if (typeof server?.timeout === "function") server.timeout(request, Math.min(MAX_IDLE_SECONDS, Math.ceil(ms / 1000)));
 }

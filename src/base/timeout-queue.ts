@@ -1,4 +1,4 @@
-// A queue of items that share one timeout.
+// A queue of items that share one timeout. The broker watches blocked connections with it.
 import { after, now } from "./runtime.ts";
 
 /**
@@ -47,7 +47,7 @@ export class TimeoutQueue<T> {
 
   #onTimer(): void {
     this.#cancelTimer = undefined;
-    // A timer may fire a little early by this clock.
+    // A timer may fire up to a millisecond early by this clock.
     const time = now() + 1;
     const expired: T[] = [];
     for (const [item, expiry] of this.#expiries) {

@@ -1,6 +1,10 @@
-// Checks of arguments. Every check throws before anything is done.
+// Checks of arguments and options. Each one throws before anything has happened.
 
-/** @throws `RangeError` for a value that is not a number from `least` to `most`. */
+/**
+ * Checks that each value is a number from `least` to `most`. `where` is the call that a message names.
+ *
+ * @throws `RangeError`
+ */
 export function checkNumbers(
   where: string,
   values: Readonly<Record<string, unknown>>,
@@ -25,7 +29,7 @@ export function isPlain(value: unknown): value is Readonly<Record<string, unknow
 export const isResponse = (value: unknown): value is Response =>
   value instanceof Response || Object.prototype.toString.call(value) === "[object Response]";
 
-/** Names that were renamed before the first release. */
+/** New names of options that were renamed before the first release, by old name. */
 const RENAMED: Readonly<Record<string, string>> = {
   channel: "channels",
   for: "blockFor",

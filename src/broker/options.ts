@@ -1,3 +1,4 @@
+// Options of `createBroker`: their types, defaults and checks.
 import type { BrokerError, ErrorStage } from "../base/errors.ts";
 import { checkNumbers, withDefaults } from "../base/validate.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
@@ -10,106 +11,113 @@ import type { MaxReplay } from "../log/resume.ts";
 
 /** Options of {@link createBroker}. */
 export interface BrokerOptions {
-  /** Where events are kept. @default memoryEngine() */
+  /** The engine that keeps events. @default memoryEngine() */
   readonly engine?: Engine;
   /**
-   * Milliseconds that a client may be blocked with something to receive before it has failed once. 1 or more; `Infinity` never
-   * disconnects anybody. On HTTP/1 progress shows only when about a third of the kernel's send queue (4 MB on Linux) was read, so
-   * a client slower than 1.3 MB / (`timeout` × `tolerance`) cannot be told from a dead one. @default 30_000
+   * Milliseconds for which a connection may be blocked with something to receive until that counts as one failure. 1 or more; `Infinity` never
+   * disconnects. On HTTP/1 progress shows only when about a third of the kernel's send queue (4 MB on Linux) was read, so a client slower than
+   * 1.3 MB / (`timeout` × `tolerance`) looks like a dead one. @default 30_000
    */
   readonly timeout?: number;
-  /** Failures in a row after which a client is disconnected; 0 and 1 both mean the first. Progress resets the count. @default 3 */
+  /** Failures in a row after which a connection is ended; 0 and 1 both mean the first. Progress resets the count. @default 3 */
   readonly tolerance?: number;
   /**
-   * Milliseconds without an event after which a comment is sent, which keeps proxies patient and finds out who left; it comes at
-   * most a sixteenth later. `Infinity` sends none. @default 8_000
+   * Milliseconds without an event after which a comment is sent. The comment keeps proxies from closing the stream, and finds clients that have
+   * left. It may be late by a sixteenth. 1 or more; `Infinity` sends none. @default 8_000
    */
   readonly heartbeat?: number;
-  /** Milliseconds that clients are told to wait before they reconnect, spread over half to one and a half of it. @default 2_000 */
+  /**
+   * Milliseconds that clients wait before they reconnect, a whole number, 0 or more. Each client receives a random value between half of it and
+   * one and a half. @default 2_000
+   */
   readonly retry?: number;
-  /** Milliseconds that `broadcastTo` still accepts events for a client after its last connection ended. @default 60_000 */
+  /** Milliseconds for which `broadcastTo` accepts events for a client after its last connection ended, 0 or more. @default 60_000 */
   readonly inboxLinger?: number;
-  /** Makes text of an envelope's `data` that is neither a string nor bytes. @default JSON.stringify */
+  /** Turns the `data` of an envelope into text, if it is neither a string nor bytes. @default JSON.stringify */
   readonly serialize?: (data: unknown) => string;
-  /** Bytes of an event as encoded; a larger one is refused with `event-too-large`. @default 1_048_576 (1 MiB) */
+  /** The largest event, in bytes as encoded. A larger one is refused with `event-too-large`. 1 or more. @default 1_048_576 (1 MiB) */
   readonly maxEventBytes?: number;
-  /** Bytes of a request's body; a larger one is answered 413, however long it says it is. @default 65_536 (64 KiB) */
+  /** The largest request body, in bytes that were read. A larger one is answered 413. 1 or more. @default 65_536 (64 KiB) */
   readonly maxBodyBytes?: number;
-  /** Where `fetch` answers. @default { connect: "/connect", broadcast: "/broadcast" } */
+  /** The paths that `fetch` serves. @default { connect: "/connect", broadcast: "/broadcast" } */
   readonly paths?: { readonly connect?: string; readonly broadcast?: string };
   /**
-   * Decides who may connect and who may publish, before the body is read. Without it everybody who can reach the server reads
-   * every channel, under whatever client id, and nobody publishes through `fetch`.
+   * Decides who may connect and who may publish, before the body is read. Without it, everybody who can reach the server may read every channel,
+   * under any client id, and nobody may publish through `fetch`.
    */
   readonly authorize?: Authorize;
-  /** Milliseconds that `authorize` may take; who waits longer is told to come back. 1 or more. @default 5_000 */
+  /** Milliseconds that `authorize` may take; after that the client has to come back later. 1 or more. @default 5_000 */
   readonly authorizeTimeout?: number;
   /**
-   * Whoever presents this token as `Authorization: Bearer …` may publish anything, without `authorize` being asked. While neither is
-   * set, `fetch` accepts no event and answers 403: whoever can reach the server could speak to all its clients otherwise.
+   * A request that presents this token as `Authorization: Bearer …` may publish anything; `authorize` is not called. Without this option and
+   * without `authorize`, `fetch` answers every event 403, because everybody who can reach the server could publish to all its clients.
    */
   readonly publishToken?: string | undefined;
-  /** Which pages of other origins may use the broker. @default none */
+  /** Pages of other origins that may use the broker. @default none */
   readonly cors?: CorsOptions;
   /**
-   * What happens when a client connects with an id that another connection of the same subject has: both receive (`allow`), the new one
-   * is answered 409 (`reject`; a native EventSource never comes back after that), or the old one is ended (`replace`). Those without a
-   * subject count as one: have `authorize` set it, or one user can end another's stream. @default "allow"
+   * How to treat a client that connects with the client id of another connection of the same subject. `allow`: both receive. `reject`: the new
+   * one is answered 409, after which an EventSource does not reconnect. `replace`: the old one is ended. Connections without a subject count as
+   * one subject, so have `authorize` return one, or one user can end another's stream. @default "allow"
    */
   readonly duplicateIds?: "allow" | "reject" | "replace";
   /**
-   * Milliseconds after which a stream is ended, spread over the last half of it; its client comes back and goes on where it was. Moves
-   * long-lived clients to other instances. 1 or more. @default Infinity
+   * Milliseconds after which a stream is ended; the exact time is random, between half of this age and all of it. The client reconnects and
+   * continues where it was. Moves long-lived clients to other instances. 1 or more. @default Infinity
    */
   readonly maxConnectionAge?: number;
   /**
-   * Connections in all, those included that wait for `authorize` and those that were told to end and have not read it; one more is told to come back later. 0 or more.
-   * @default 50_000
+   * Connections in all, 0 or more; one more has to come back later. Counts also connections that wait for `authorize`, and those that have not
+   * read their end event. @default 50_000
    */
   readonly maxClients?: number;
-  /** Connections of one `subject`; those without one are not counted. 1 or more. @default 100 */
+  /** Connections of one `subject`; connections without one are not counted. 1 or more. @default 100 */
   readonly maxClientsPerSubject?: number;
   /** Connections of one client id. 1 or more. @default 100 */
   readonly maxClientsPerId?: number;
-  /** Requests that may wait for `authorize` at a time; one more is told to come back later. 1 or more. @default 1_000 */
+  /** Requests that may wait for `authorize` at a time; one more has to come back later. 1 or more. @default 1_000 */
   readonly maxPending?: number;
   /** Channels of one client. 0 or more. @default 100 */
   readonly maxChannelsPerClient?: number;
   /** Channels of one event. 1 or more. @default 100 */
   readonly maxChannelsPerEvent?: number;
-  /** Length of a channel name, a client id or a key, in UTF-16 code units; from 1 to 1,024. @default 256 */
+  /** Length of a channel name, a client id, a subject or an idempotency key, in UTF-16 code units; from 1 to 1,024. @default 256 */
   readonly maxNameLength?: number;
   /**
-   * The most that is replayed to one connection, the newest first; what is before that is told as a gap. The log is a bound by itself.
-   * @default { events: Infinity, bytes: Infinity }
+   * Bounds of the history that one connection receives at its start: the newest events, within both bounds. A gap reports the events before
+   * them. The size of the log is a bound as well. @default { events: Infinity, bytes: Infinity }
    */
   readonly maxReplay?: MaxReplay;
   /**
-   * Sends `fanwire-ready` first on every stream, and `fanwire-position` on quiet ones. Without it a client that drops before its first
-   * event loses what came. @default true
+   * Whether every stream starts with `fanwire-ready`, and quiet streams receive `fanwire-position`. Without them, a client that drops before its
+   * first event has no id to resume after, and loses the events in between. @default true
    */
   readonly announce?: boolean;
   /**
-   * Answers errors in your own format. What it throws goes to `onError`, and the default answer is given. Not asked where an EventSource
-   * is told to come back later, because that must not be an error to it.
+   * Answers errors in your own format. If it throws, the error goes to `onError` and the default answer is sent. Not called where an EventSource
+   * has to come back later: that answer must be a stream. @default problem details (RFC 9457)
    */
   readonly errorHandler?: (error: BrokerError, request: Request) => Response | Promise<Response>;
-  /** A client is registered. What is sent to it from here comes after its replay. Not awaited. */
+  /** Called when a connection is registered. Events that it publishes to the client come after the replay. Not awaited. */
   readonly onConnect?: (event: { readonly client: ClientInfo; readonly request: Request }) => unknown;
-  /** A client is not registered any more. Not awaited. */
+  /** Called when a connection is no longer registered. Not awaited. */
   readonly onDisconnect?: (event: { readonly client: ClientInfo; readonly reason: DisconnectReason }) => unknown;
-  /** Something went wrong in the background. @default ignores it */
+  /** Called with an error that no caller waits for. @default ignores it */
   readonly onError?: (event: { readonly error: unknown; readonly stage: ErrorStage }) => unknown;
 }
 
+/** Options that have no default value. */
 type Unset = "authorize" | "errorHandler" | "onConnect" | "onDisconnect" | "onError" | "publishToken";
-/** Options with every default in its place. */
+/** Options with all defaults filled in. */
 export interface Settings
   extends Readonly<Required<Omit<BrokerOptions, Unset | "cors" | "paths">>>,
     Readonly<{ [Name in Unset]: BrokerOptions[Name] | undefined }> {
   readonly paths: { readonly connect: string; readonly broadcast: string };
   readonly cors: Cors | undefined;
 }
+
+/** The longest name that `maxNameLength` allows, in UTF-16 code units. */
+const MAX_NAME_LENGTH = 1_024;
 
 const DEFAULTS = {
   timeout: 30_000,
@@ -146,7 +154,11 @@ const FUNCTIONS = ["authorize", "serialize", "errorHandler", "onConnect", "onDis
 const MAX_REPLAY = { events: Infinity, bytes: Infinity };
 const PATHS = { connect: "/connect", broadcast: "/broadcast" };
 
-/** @throws `RangeError` for a number out of its range, `TypeError` for what is no option. */
+/**
+ * Checks options and fills in the defaults. `where` names the function in error messages.
+ *
+ * @throws `RangeError` for a number out of its range, `TypeError` for any other wrong value or name.
+ */
 export function resolveOptions(options: BrokerOptions, where = "createBroker()"): Settings {
   const given = withDefaults<Omit<Settings, "cors"> & BrokerOptions>(where, "option", DEFAULTS, options);
   const maxReplay = withDefaults<Required<MaxReplay>>(where, "maxReplay option", MAX_REPLAY, given.maxReplay);
@@ -157,12 +169,12 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   checkNumbers(where, { tolerance, inboxLinger, maxClients, maxChannelsPerClient, ...maxReplay }, 0);
   checkNumbers(where, { timeout, heartbeat, maxEventBytes, maxBodyBytes, authorizeTimeout, maxConnectionAge }, 1);
   checkNumbers(where, { maxClientsPerSubject, maxClientsPerId, maxPending, maxChannelsPerEvent }, 1);
-  checkNumbers(where, { maxNameLength }, 1, 1_024);
+  checkNumbers(where, { maxNameLength }, 1, MAX_NAME_LENGTH);
   if (!Number.isSafeInteger(retry) || retry < 0) {
     throw new RangeError(`${where} refused: retry must be a whole number of milliseconds, not ${String(retry)}.`);
   }
-  const check = (isGood: boolean, rule: string): void => {
-    if (!isGood) throw new TypeError(`${where} refused: ${rule}.`);
+  const check = (isValid: boolean, rule: string): void => {
+    if (!isValid) throw new TypeError(`${where} refused: ${rule}.`);
   };
   const { publishToken, duplicateIds, announce, engine, cors } = given;
   check(
@@ -171,11 +183,11 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   );
   check(["allow", "reject", "replace"].includes(duplicateIds), 'duplicateIds must be "allow", "reject" or "replace"');
   check(typeof announce === "boolean", "announce must be true or false");
-  check(engine === undefined || typeof engine?.open === "function", "engine must be one, such as memoryEngine() gives");
+  check(engine === undefined || typeof engine?.open === "function", "engine must be an engine, such as memoryEngine()");
   for (const path of Object.values(paths))
-    check(typeof path === "string" && path.startsWith("/"), "a path begins with /");
+    check(typeof path === "string" && path.startsWith("/"), "a path must begin with /");
   for (const name of FUNCTIONS) {
-    // An authorize that is none must not leave everything open.
+    // A wrong `authorize` must not leave everything open.
     check(given[name] === undefined || typeof given[name] === "function", `${name} must be a function`);
   }
   return Object.freeze({

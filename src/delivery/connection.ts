@@ -1,7 +1,7 @@
 // A connection: one stream of one client. `StreamConnection` writes to a response of this process; `ObjectConnection` (workers) writes to
 // the Worker that holds the response.
+import type { Batch } from "../log/batch.ts";
 import type { ResumePoint } from "../log/resume.ts";
-import type { ReportTracker } from "./delivery-report.ts";
 import type { Subscriber } from "./subscriber.ts";
 
 /**
@@ -20,6 +20,20 @@ export const DISCONNECT_REASONS = [
   "closing",
   "write-failed",
 ] as const;
+
+/**
+ * Why an event did not reach a connection: how the connection ended, `"late"` (the event may still come from the log), or `"lost"` (it cannot,
+ * and a connection that had a claim to it received a gap).
+ */
+export type FailureReason = DisconnectReason | "late" | "lost";
+
+/** Watches what a connection receives, for a delivery report. */
+export interface DeliveryWatcher {
+  /** The connection received a batch. */
+  sentTo(connection: Connection, batch: Batch): void;
+  /** The connection will not receive the event. */
+  failedFor(connection: Connection, reason: FailureReason): void;
+}
 
 /** The `retry:` value, one day in milliseconds, that keeps a replaced EventSource from taking its place back. */
 export const REPLACED_RETRY_MS = 86_400_000;
@@ -53,7 +67,7 @@ export interface Connection extends Subscriber {
   readonly connectionId: string;
   readonly info: ClientInfo;
   /** Delivery reports that wait for this connection. */
-  reports: Set<ReportTracker> | undefined;
+  reports: Set<DeliveryWatcher> | undefined;
   /** Sets the cursor and the first chunk. Events after the cursor count as pending from here on. */
   startAt(point: ResumePoint, opening: Uint8Array<ArrayBuffer>): void;
   /** The connection was blocked for `timeout` once more. */

@@ -43,7 +43,8 @@ export class ControlEvents {
     continues: boolean,
   ): Uint8Array<ArrayBuffer> {
     const { announce, retry } = this.#options;
-    let text = continues ? "" : `${formatRetry(jitter(retry))}\n`;
+    // In the block of the event that follows: some clients dispatch an empty message for a block without data (fetch-event-source 2.0.1).
+    let text = continues ? "" : formatRetry(jitter(retry));
     if (announce && !continues) {
       // With the id, a client that drops before a gap arrives would skip that gap.
       const id = gaps.length > 0 || hasMissing ? undefined : log.id(cursor);

@@ -4,8 +4,8 @@ import type { AppendResult } from "../engine/engine.ts";
 import { formatPosition } from "../event/position.ts";
 import { type Batch, holdsEvent } from "../log/batch.ts";
 import type { Entry } from "../log/channel-log.ts";
-import type { Connection, DisconnectReason } from "./connection.ts";
-import type { Fanout } from "./fanout.ts";
+import type { Log } from "../log/log.ts";
+import type { Connection, DeliveryWatcher, FailureReason } from "./connection.ts";
 
 /** The answer to a publish. */
 export interface Published {
@@ -33,12 +33,6 @@ export interface Reported extends Published {
   readonly report: Promise<DeliveryReport>;
 }
 
-/**
- * Why an event did not reach a connection: how the connection ended, `"late"` (the event may still come from the log), or `"lost"` (it cannot,
- * and a connection that had a claim to it received a gap).
- */
-export type FailureReason = DisconnectReason | "late" | "lost";
-
 /** A connection that an event was not sent to. */
 export interface Failure {
   readonly clientId: string;
@@ -54,7 +48,7 @@ export interface DeliveryReport {
 }
 
 /** Watches one event until every connection it is for has received it or failed. */
-export class ReportTracker {
+export class ReportTracker implements DeliveryWatcher {
   readonly done: Promise<DeliveryReport>;
   /** How many connections the report covers. */
   readonly clients: number;
@@ -118,6 +112,13 @@ export class ReportTracker {
   }
 }
 
+/** The fan-out, as far as reports need it. */
+export interface ReportSource {
+  readonly log: Pick<Log, "epoch" | "id">;
+  connectionsOf(keys: readonly string[]): Set<Connection>;
+  countConnections(keys: readonly string[]): number;
+}
+
 /** A publish with a report whose position is not known yet. */
 interface PendingPublish {
   /** The event's id, once the engine has answered; empty if the publish failed. */
@@ -140,12 +141,12 @@ const MAX_FOREIGN_REPORTS = 64;
  * come and gone.
  */
 export class DeliveryReports {
-  readonly #fanout: Pick<Fanout, "log" | "connectionsOf" | "countConnections">;
+  readonly #fanout: ReportSource;
   readonly #timeout: number;
   readonly #pending = new Map<string, PendingReports>();
 
   /** `timeout` is the time after which a report settles, in milliseconds. */
-  constructor(fanout: Pick<Fanout, "log" | "connectionsOf" | "countConnections">, timeout: number) {
+  constructor(fanout: ReportSource, timeout: number) {
     this.#fanout = fanout;
     this.#timeout = timeout;
   }

@@ -1,5 +1,12 @@
 // Sends appended events to the subscribers of their channels: one chunk per flush, position and set of matched channels.
-import type { Engine, EngineListener, EngineSession, PeerCommand } from "../engine/engine.ts";
+import type {
+  Engine,
+  EngineListener,
+  EngineSession,
+  HistoryHost,
+  HistoryLoader,
+  PeerCommand,
+} from "../engine/engine.ts";
 import { type Batch, chunkOf, type HistoryRange, hasMissing, hasNews, readBatch } from "../log/batch.ts";
 import type { ChannelLog, Entry } from "../log/channel-log.ts";
 import { type Gap, makeGap } from "../log/gap.ts";
@@ -8,7 +15,6 @@ import { ChannelIndex } from "./channel-index.ts";
 import type { Connection } from "./connection.ts";
 import { FanoutGroup } from "./fanout-group.ts";
 import { FlushScheduler } from "./flush-scheduler.ts";
-import { HistoryLoader, type HistoryLoaderHost } from "./history-loader.ts";
 import { PublisherBackpressure } from "./publisher-backpressure.ts";
 import type { ChannelSubscribers, Subscriber } from "./subscriber.ts";
 
@@ -39,7 +45,7 @@ const RECENT_BATCHES = 16;
  * Connects the engine to the subscribers of one broker. A live subscriber receives new events in the next flush. A subscriber that is
  * behind asks with `requestNext`, and reads the log from its cursor.
  */
-export class Fanout implements EngineListener, HistoryLoaderHost {
+export class Fanout implements EngineListener, HistoryHost {
   /** Every event up to here was offered to every subscriber. */
   position: number;
   /** Events sent to connections. */
@@ -83,9 +89,7 @@ export class Fanout implements EngineListener, HistoryLoaderHost {
     this.session = engine.open(this);
     this.log = this.session.log;
     this.position = this.#through = this.log.head;
-    const { session } = this;
-    const { read } = session;
-    if (read) this.#history = new HistoryLoader((keys, after) => read.call(session, keys, after), this);
+    this.#history = this.session.loadHistory?.(this);
   }
 
   /** Adds a subscriber to channels. Returns their records, which are kept until `unsubscribe`. */

@@ -2,12 +2,11 @@
 
 import { jitter } from "../base/random.ts";
 import { after } from "../base/runtime.ts";
-import type { ReplayPage } from "../engine/engine.ts";
+import type { HistoryHost, HistoryLoader, ReplayPage } from "../engine/engine.ts";
 import { encode, formatId } from "../event/sse-format.ts";
-import type { HistoryRange } from "../log/batch.ts";
+import type { LogReader } from "../log/batch.ts";
 import { ChannelLog, type Entry } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
-import type { Subscriber } from "./subscriber.ts";
 
 /** Loaded pages kept for subscribers that are about to read the same. */
 const RECENT_PAGES = 64;
@@ -27,26 +26,18 @@ interface PageRequest {
   readonly name: string;
   readonly keys: readonly string[];
   readonly cursor: number;
-  readonly subscribers: Set<Subscriber>;
+  readonly subscribers: Set<LogReader>;
   loaded: LoadedPage | undefined;
-}
-
-/** Receives loaded pages. */
-export interface HistoryLoaderHost {
-  readonly log: Log;
-  /** Sends loaded history to a subscriber that asked for it. */
-  deliverHistory(subscriber: Subscriber, history: HistoryRange): void;
-  onError(error: unknown): void;
 }
 
 /**
  * Loads pages for subscribers that are behind what this process holds. Each page is read once for all subscribers that want the same one.
  * A waiting subscriber costs a place in a map, however long the store is away.
  */
-export class HistoryLoader {
+class PageLoader implements HistoryLoader {
   readonly #read: (keys: readonly string[], after: number) => Promise<ReplayPage>;
-  readonly #home: HistoryLoaderHost;
-  readonly #waiting = new Map<Subscriber, PageRequest>();
+  readonly #host: HistoryHost;
+  readonly #waiting = new Map<LogReader, PageRequest>();
   /** By cursor and channels; newest last. */
   readonly #pages = new Map<string, PageRequest>();
   /** Requests that wait for one of the concurrent reads to finish. */
@@ -54,17 +45,17 @@ export class HistoryLoader {
   #loading = 0;
   #cancelRetry: (() => void) | undefined;
 
-  constructor(read: (keys: readonly string[], after: number) => Promise<ReplayPage>, home: HistoryLoaderHost) {
+  constructor(read: (keys: readonly string[], after: number) => Promise<ReplayPage>, host: HistoryHost) {
     this.#read = read;
-    this.#home = home;
+    this.#host = host;
   }
 
-  has(subscriber: Subscriber): boolean {
+  has(subscriber: LogReader): boolean {
     return this.#waiting.has(subscriber);
   }
 
   /** Loads what follows a subscriber's cursor. Never delivers from inside this call. */
-  request(subscriber: Subscriber): void {
+  request(subscriber: LogReader): void {
     if (this.#waiting.has(subscriber)) return;
     const { cursor } = subscriber;
     // Only the channels that are not complete here: subscribers with the same common channel and inboxes of their own then share a page.
@@ -81,7 +72,7 @@ export class HistoryLoader {
   }
 
   /** The subscriber no longer waits. */
-  cancel(subscriber: Subscriber): void {
+  cancel(subscriber: LogReader): void {
     const request = this.#waiting.get(subscriber);
     if (!request) return;
     this.#waiting.delete(subscriber);
@@ -108,12 +99,12 @@ export class HistoryLoader {
   }
 
   async #loadOne(request: PageRequest): Promise<void> {
-    const log = this.#home.log;
+    const log = this.#host.log;
     const { name, keys, cursor } = request;
     this.#loading++;
     try {
       const page = await this.#read(keys, cursor);
-      if (log !== this.#home.log) return;
+      if (log !== this.#host.log) return;
       // A page without progress would be requested again at once.
       if (page.epoch !== log.epoch || Math.min(page.through, log.head) <= cursor)
         throw new Error(
@@ -126,9 +117,9 @@ export class HistoryLoader {
       }
       this.#deliver(request);
     } catch (error) {
-      if (log !== this.#home.log) return;
+      if (log !== this.#host.log) return;
       this.#pages.delete(name);
-      this.#home.onError(error);
+      this.#host.onError(error);
       if (this.#waiting.size > 0) this.#cancelRetry ??= after(RETRY_MS + jitter(RETRY_MS), () => this.#retry(), true);
     } finally {
       this.#loading--;
@@ -148,14 +139,14 @@ export class HistoryLoader {
     if (!loaded) return;
     const { channels, through } = loaded;
     // Events beyond the head come from the log, in their turn.
-    const limit = Math.min(through, this.#home.log.head);
+    const limit = Math.min(through, this.#host.log.head);
     for (const subscriber of [...subscribers]) {
       if (!subscribers.has(subscriber)) continue;
       this.cancel(subscriber);
       const own = subscriber.channels.map((channel) => channels.get(channel.key) ?? channel);
       // A channel that was complete when the page was requested may have lost events since.
       const isWhole = own.every((channel) => channel.droppedThrough <= subscriber.cursor || channels.has(channel.key));
-      if (isWhole) this.#home.deliverHistory(subscriber, { channels: own, limit });
+      if (isWhole) this.#host.deliverHistory(subscriber, { channels: own, limit });
       else this.request(subscriber);
     }
   }
@@ -169,3 +160,12 @@ function loadedOf(log: Log, keys: readonly string[], { records, droppedThrough, 
   }
   return { channels, through };
 }
+
+/**
+ * Returns the `loadHistory` of an engine session that has `read`. It is not part of the fan-out, so that a broker on the memory engine does not
+ * carry it.
+ */
+export const historyLoader =
+  (read: (keys: readonly string[], after: number) => Promise<ReplayPage>) =>
+  (host: HistoryHost): HistoryLoader =>
+    new PageLoader(read, host);

@@ -3,10 +3,16 @@ import type { TimeoutQueue } from "../base/timeout-queue.ts";
 import { type Batch, chunkOf, hasNews, type LogReader } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { ResumePoint } from "../log/resume.ts";
-import type { ClientInfo, CloseOptions, Connection, DisconnectReason } from "./connection.ts";
+import type {
+  ClientInfo,
+  CloseOptions,
+  Connection,
+  DeliveryWatcher,
+  DisconnectReason,
+  FailureReason,
+} from "./connection.ts";
 import { type Lifetime, watchLifetime } from "./connection-lifetime.ts";
 import type { HeartbeatChunk } from "./control-events.ts";
-import type { FailureReason, ReportTracker } from "./delivery-report.ts";
 import type { Fanout } from "./fanout.ts";
 import type { FanoutGroup } from "./fanout-group.ts";
 import type { HeartbeatTarget } from "./heartbeat.ts";
@@ -53,7 +59,7 @@ export class StreamConnection implements Connection, HeartbeatTarget {
   slot = 0;
   /** The tick at which the client last received a position that was the newest then. */
   lastPositionTick: number = -Infinity;
-  reports: Set<ReportTracker> | undefined;
+  reports: Set<DeliveryWatcher> | undefined;
 
   readonly #host: ConnectionHost;
   readonly #expiresAt: number;

@@ -1,21 +1,28 @@
 // The contract between a broker and the place that keeps its events. One contract joins history and fan-out, so that there is no
-// seam between them. `fanwire/engine/testing` holds every MUST below as a case with a stable id.
+// seam between them. README.md says how to write an engine; `fanwire/engine/testing` has the contract as cases with stable ids.
 import type { ExpiringMap } from "../base/expiring-map.ts";
 import type { Position } from "../event/position.ts";
+import type { HistoryRange, LogReader } from "../log/batch.ts";
 import type { Log, LogListener } from "../log/log.ts";
 import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
 
 /**
  * Assigns positions to events and keeps them.
  *
+ * Events belong to channels. A channel is named by its key: empty for the common channel of all clients, `#name` for a channel, and
+ * `@clientId` for the inbox of a client. Keys are case-sensitive. They have no control characters, and no lone surrogates.
+ *
  * An engine
  * - MUST assign positions in one total order and MUST keep the order of the calls of one process;
  * - MUST call `listener.onAppended` for every event of a subscribed channel, in order, before it answers the publisher;
  * - MUST NOT let `log.head` pass an event of a subscribed channel that was not reported to the listener by `onAppended` or `onMissed`,
  *   because the broker assumes that every subscriber has read up to the head;
- * - MUST NOT assign a position of one epoch twice, and MUST begin a new epoch when it cannot prove that the log continues;
- * - MUST reject at once, without a retry, an event that it cannot append; the publisher receives a `BrokerError` unchanged;
+ * - MUST NOT assign a position of one epoch twice, and MUST begin a new epoch when it cannot prove that the log continues. A store that can
+ *   lose the events of its last moments, in a crash or from a backup, begins a new epoch afterwards;
+ * - MUST reject at once, without a retry, an event that it cannot append; the publisher receives a `BrokerError` unchanged, and retries;
  * - MAY drop events that retention no longer keeps. It MUST count a dropped event in `ChannelLog.droppedThrough`.
+ *
+ * An engine whose log is in this process adds the listener to `log.listeners`. `log.append` then keeps most of these rules.
  */
 export interface Engine {
   /** Connects a listener. The broker calls this at its first use, never at module scope. Several listeners may share one engine. */
@@ -27,7 +34,7 @@ export interface EngineListener extends LogListener {
   /** The session continues with another log in a new epoch. The new log already has the records of all subscribed channels. */
   onLogReplaced?(log: Log): void;
   /**
-   * Events of a channel did not arrive although they should have; the log has counted them as dropped. The missing events lie after the
+   * Events of a channel did not arrive, and the log has counted them as dropped. The missing events lie after the
    * position `after`, up to `through`. Later events of other channels may have been delivered already. `through` is never beyond the head.
    */
   onMissed?(key: string, after: number, through: number): void;
@@ -47,16 +54,25 @@ export interface AppendResult extends Position {
 export interface EngineSession {
   /** The part of the log that this process holds. */
   readonly log: Log;
-  /** `down` while nothing can be appended. @default "up" */
+  /** `down` while nothing can be appended. The broker reads it at every use. @default "up" */
   readonly state?: "up" | "down";
   /**
-   * Appends an event to the channels of `keys`. `text` is the event's wire form without an id. Returns a promise only if the engine needs
-   * one.
+   * Appends an event to the channels of `keys`, each of which occurs once. `text` is the wire form without the `id:` line. It may contain lone
+   * surrogates: a store that does not keep them MUST replace them by U+FFFD before it does anything else, as the wire does. Returns a promise
+   * only if the engine needs one.
    *
    * With an `idempotencyKey`, MUST append the event once within a window that the engine documents, and MUST refuse another event with the
-   * same key as `key-reused`. MUST reject with `engine-down` when nothing was appended because the engine is away, and with
-   * `publish-outcome-unknown` when the event may have been appended. MUST refuse an event for a `recipient` that `presence` does not know as
-   * `unknown-client`; without `presence` the broker has already checked.
+   * same key. The key includes the publisher, and may contain a line break. A key of a refused event MUST NOT be remembered.
+   *
+   * A `recipient` is the client id of the inbox in `keys`. MUST refuse the event if `presence` does not know the client. Without `presence`
+   * the broker has already checked.
+   *
+   * MUST reject with a {@link BrokerError}:
+   * - `engine-down` if nothing was appended, because the store cannot be reached or does not accept the event;
+   * - `publish-outcome-unknown` if the event may have been appended;
+   * - `key-reused` if the key was used for another event;
+   * - `unknown-client` if the recipient is not known;
+   * - `event-too-large` if the store cannot hold it.
    */
   append(
     keys: readonly string[],
@@ -66,7 +82,8 @@ export interface EngineSession {
   ): AppendResult | Promise<AppendResult>;
   /**
    * Subscribes to channels. MUST NOT resolve before every later event of these channels is certain to reach `onAppended`. Calls are counted:
-   * each one is undone by one `unsubscribe`, unless it rejects. Both methods are absent if every listener receives every event.
+   * each one is undone by one `unsubscribe`, unless it rejects. Rejects with `engine-down`. Both methods are absent if every listener receives
+   * every event.
    */
   subscribe?(keys: readonly string[]): Promise<void> | undefined;
   unsubscribe?(keys: readonly string[]): void;
@@ -76,6 +93,8 @@ export interface EngineSession {
    * `ChannelLog.droppedThrough` also counts events that this process does not hold.
    */
   read?(keys: readonly string[], after: number): Promise<ReplayPage>;
+  /** Creates a loader of history for one broker. MUST be present if `read` is; `historyLoader(read)` returns one. */
+  readonly loadHistory?: (host: HistoryHost) => HistoryLoader;
   /** Returns the bounds of what is retained of these channels, for a subscriber that starts after a position. Present if `read` is. */
   historyBounds?(keys: readonly string[], after: number, max: MaxReplay): Promise<HistoryBounds>;
   /** Returns the position of the newest event of all channels. Present if `read` is. */
@@ -83,12 +102,36 @@ export interface EngineSession {
   /** The connections of all processes. Absent if there is only one process. */
   readonly presence?: PresenceStore;
   /**
-   * Makes names that the broker remembers for a while outlive the process. Fills `names` with the stored entries of `kind`, and stores what
-   * is added later. Absent if nothing outlives the process.
+   * Makes client ids that the broker remembers for a while outlive the process. Called when a broker opens the engine, once for each `kind`.
+   * First adds the stored ids: `names.set(clientId, remainingMs, true, owner)`. Then assigns `names.onSet`, to store each id with its expiry
+   * time and its owner, and `names.onForget`, to delete it. Both MUST NOT throw. Absent if nothing outlives the process.
    */
   persistNames?(kind: "barred" | "lingering", names: ExpiringMap): void;
-  /** Disconnects the listener; nothing is called after this. Client ids of open connections linger for `lingerMs` milliseconds. */
+  /**
+   * Disconnects the listener, of which nothing is called after this. The log and its other listeners stay. With `presence`, client ids of open
+   * connections linger for `lingerMs` milliseconds.
+   */
   close(lingerMs?: number): void;
+}
+
+/** Loads retained events that the local log does not hold, for readers that are behind. */
+export interface HistoryLoader {
+  /** Whether a reader waits for history. */
+  has(reader: LogReader): boolean;
+  /** Loads what follows a reader's cursor, and passes it to `host.deliverHistory`, never from inside this call. */
+  request(reader: LogReader): void;
+  /** The reader no longer waits. */
+  cancel(reader: LogReader): void;
+  /** The log was replaced: loaded events are of no use. */
+  clear(): void;
+}
+
+/** Receives loaded history. */
+export interface HistoryHost {
+  readonly log: Log;
+  /** Sends loaded history to a reader that asked for it. */
+  deliverHistory(reader: LogReader, history: HistoryRange): void;
+  onError(error: unknown): void;
 }
 
 /** A part of the log, for some channels. */
@@ -115,11 +158,16 @@ export interface Presence {
   readonly subject: string | undefined;
 }
 
-/** Whether a connection was registered. A store that counts registrations returns the number. */
+/**
+ * Whether a connection was registered. A store that numbers registrations and commands in one sequence returns the number, so that a command
+ * that arrives late does not concern a connection that was registered after it.
+ */
 export type PresenceResult = "entered" | "barred" | "taken" | number;
 
 /**
- * The connections of all processes that share a log. Entries are leases: entries of a process that died expire.
+ * The connections of all processes that share a log. Entries are leases: entries of a process that died expire. A client id may be `barred`: it
+ * is refused for a while. It may linger: events for it are accepted for a while after its last connection ended. Durations are milliseconds, and
+ * may be `Infinity`.
  */
 export interface PresenceStore {
   /**
@@ -142,6 +190,6 @@ export interface PeerCommand {
   readonly subject: string | undefined;
   /** With `"disconnect"`: milliseconds for which the client id is barred. */
   readonly barFor: number;
-  /** When the command was given, in the store's count: connections that entered later are not affected. */
+  /** The number of the command, if registrations have numbers too. Never goes back, even if the store restarts. */
   readonly at?: number;
 }

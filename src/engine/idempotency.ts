@@ -1,41 +1,80 @@
+// Idempotency keys: an event that is published again under its key is appended once.
 import { BrokerError } from "../base/errors.ts";
-import type { ExpiringMap } from "../base/expiring-map.ts";
+import { ExpiringMap } from "../base/expiring-map.ts";
+import { checkNumbers } from "../base/validate.ts";
 import { publisherOf } from "../event/channel-key.ts";
 import type { AppendResult } from "./engine.ts";
 
-/** The keys of events that were appended not long ago: where each event is, and what tells it from another. */
+/** Events that were appended within the window, by idempotency key: the position, and a fingerprint that differs for other events. */
 export type SeenEvents = ExpiringMap<{ readonly seq: number; readonly print: string }>;
 
-/** Appends what was not appended under this key within `idempotencyWindow` milliseconds. @throws {@link BrokerError} `key-reused` */
+/** The idempotency keys of one log, in the memory of this process. */
+export interface IdempotencyWindow {
+  /**
+   * Calls `append`, which assigns a position and returns it. Instead, an event whose key was used within the window is not appended again: the
+   * result is the position of the first time, with `repeated: true`. A key whose `append` throws is not remembered.
+   *
+   * @throws {@link BrokerError} `key-reused` if the key was used for another event, with other channels or another text
+   */
+  appendOnce(
+    keys: readonly string[],
+    text: string,
+    idempotencyKey: string | undefined,
+    append: () => number,
+  ): AppendResult;
+}
+
+/**
+ * Creates the idempotency window of an engine whose log is in this process. A key is remembered for `windowMs` milliseconds after its first
+ * use; 0 remembers none. At most 100,000 keys are remembered; beyond that, the publisher that has the most loses its oldest one.
+ *
+ * An engine whose log outlives the process stores keys in the same transaction as the events, with an {@link eventFingerprint} for each.
+ *
+ * @throws `RangeError` if `windowMs` is not a number, 0 or more
+ */
+export function createIdempotencyWindow(epoch: string, windowMs: number = 300_000): IdempotencyWindow {
+  checkNumbers("createIdempotencyWindow()", { windowMs }, 0);
+  const seen: SeenEvents = new ExpiringMap();
+  return {
+    appendOnce: (keys, text, idempotencyKey, append) =>
+      appendOnce(epoch, seen, windowMs, keys, text, idempotencyKey, append),
+  };
+}
+
+/** Appends an event, as {@link IdempotencyWindow.appendOnce} does. `seen` holds the keys. */
 export function appendOnce(
   epoch: string,
-  known: SeenEvents,
-  idempotencyWindow: number,
+  seen: SeenEvents,
+  windowMs: number,
   keys: readonly string[],
   text: string,
   idempotencyKey: string | undefined,
   append: () => number,
 ): AppendResult {
   if (idempotencyKey === undefined) return { epoch, seq: append(), repeated: false };
-  const print = fingerprint(`${[...keys].sort().join("\n")}\n${text}`);
-  const before = known.get(idempotencyKey);
+  const print = eventFingerprint(keys, text);
+  const before = seen.get(idempotencyKey);
   if (before && before.print !== print)
     throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
   if (before) return { epoch, seq: before.seq, repeated: true };
   const seq = append();
-  known.set(idempotencyKey, idempotencyWindow, { seq, print }, publisherOf(idempotencyKey));
+  seen.set(idempotencyKey, windowMs, { seq, print }, publisherOf(idempotencyKey));
   return { epoch, seq, repeated: false };
 }
 
-/** Tells two texts apart that are not made to be taken for each other: 64 bits of two multiplicative hashes, and the length. */
-export function fingerprint(text: string): string {
+/**
+ * Returns a short text that is the same for the same event, whatever the order of its channels, and differs for any other event: 64 bits of two
+ * multiplicative hashes, and the length. It does not resist somebody who constructs two events with one fingerprint on purpose.
+ */
+export function eventFingerprint(keys: readonly string[], text: string): string {
+  const event = `${[...keys].sort().join("\n")}\n${text}`;
   let a = 0x811c9dc5;
   let b = 0x9e3779b9;
-  for (let index = 0; index < text.length; index++) {
-    const unit = text.charCodeAt(index);
+  for (let index = 0; index < event.length; index++) {
+    const unit = event.charCodeAt(index);
     a = Math.imul(a ^ unit, 0x01000193);
     b = Math.imul(b ^ unit, 0x85ebca6b);
     b ^= b >>> 13;
   }
-  return `${a} ${b} ${text.length}`;
+  return `${a} ${b} ${event.length}`;
 }

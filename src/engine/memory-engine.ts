@@ -1,3 +1,4 @@
+// The engine that a broker uses by default: its log is in the memory of this process.
 import { BrokerError } from "../base/errors.ts";
 import { ExpiringMap } from "../base/expiring-map.ts";
 import { randomName } from "../base/random.ts";
@@ -12,25 +13,25 @@ export interface MemoryEngineOptions extends LogOptions {
   /** The `ctx` of the Durable Object that the broker lives in. Required on Workers, unused elsewhere. */
   readonly durableObject?: object;
   /**
-   * Milliseconds that the key of an event (`Idempotency-Key`) is remembered; 100,000 are, at the most, and beyond that
-   * the oldest of the subject that has the most are forgotten. 0 remembers none.
+   * Milliseconds for which an idempotency key is remembered, 0 or more; 0 remembers none. At most 100,000 keys are remembered; beyond that,
+   * the subject that has the most loses its oldest one.
    * @default 300_000
    */
   readonly idempotencyWindow?: number;
 }
 
 /**
- * Keeps the log in the memory of this process. Brokers that are given the same engine behave as one. A restart is a new epoch:
- * clients that come back are told of a gap.
+ * Creates an engine that keeps the log in the memory of this process. Brokers that share one engine act as one. A restart begins a new epoch:
+ * clients that come back receive a gap.
  *
- * @throws {@link BrokerError} `engine-refused` on Workers outside of a Durable Object.
+ * @throws {@link BrokerError} `engine-refused` on Workers outside of a Durable Object; `RangeError` or `TypeError` for an invalid option
  */
 export function memoryEngine({
   durableObject,
   idempotencyWindow = 300_000,
-  ...rest
+  ...logOptions
 }: MemoryEngineOptions = {}): Engine {
-  const bounds = resolveLogOptions("memoryEngine()", rest);
+  const bounds = resolveLogOptions("memoryEngine()", logOptions);
   checkNumbers("memoryEngine()", { idempotencyWindow }, 0);
   if (onWorkers() && !durableObject) {
     throw new BrokerError(
@@ -40,18 +41,20 @@ export function memoryEngine({
     );
   }
   let log: Log | undefined;
-  const known: SeenEvents = new ExpiringMap();
+  const seen: SeenEvents = new ExpiringMap();
 
   return {
-    open(follower: EngineListener): EngineSession {
-      // Made here and not before: the module scope of Workers has no random numbers.
+    open(listener: EngineListener): EngineSession {
+      // Created here, because Workers have no random numbers at module scope.
       const opened = (log ??= new Log(randomName(12), bounds));
-      opened.listeners.add(follower);
+      opened.listeners.add(listener);
       return {
         log: opened,
-        append: (keys, text, nonce) =>
-          appendOnce(opened.epoch, known, idempotencyWindow, keys, text, nonce, () => opened.append(keys, text).seq),
-        close: () => void opened.listeners.delete(follower),
+        append(keys, text, idempotencyKey) {
+          const append = (): number => opened.append(keys, text).seq;
+          return appendOnce(opened.epoch, seen, idempotencyWindow, keys, text, idempotencyKey, append);
+        },
+        close: () => void opened.listeners.delete(listener),
       };
     },
   };

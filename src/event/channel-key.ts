@@ -1,11 +1,11 @@
-// Keys of the log. Three namespaces share it: events for every client, channels, and the inboxes of clients. The first character of a key
-// says which, so no channel name can address an inbox.
+// Keys of the log. The log keeps three kinds of channels: the common channel (events for every client), named channels, and inboxes (events
+// for one client). The first character of a key tells them apart, so no channel name can address an inbox.
 
-/** The key of events for every client. */
+/** The key of the common channel. */
 export const COMMON = "";
 /** The key of a channel. */
 const channelKey = (name: string): string => `#${name}`;
-/** The key of events for one client. */
+/** The key of a client's inbox. */
 export const inboxKey = (clientId: string): string => `@${clientId}`;
 
 const EVERY_CLIENT: readonly string[] = [COMMON];
@@ -21,7 +21,7 @@ export const keysOfClient = (clientId: string, channels: readonly string[]): rea
   ...channels.map(channelKey),
 ];
 
-/** The keys that an event is appended to; without channels, the common one. */
+/** The keys that an event is appended to. Without channels, that is the common channel. */
 export const keysOf = (channels: readonly string[]): readonly string[] =>
   channels.length > 0 ? channels.map(channelKey) : EVERY_CLIENT;
 

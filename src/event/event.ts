@@ -1,4 +1,4 @@
-// The event as a publisher passes it: checks, and its text without an id.
+// Checks an event as a publisher passes it, and formats it without an id.
 import { BrokerError, quote } from "../base/errors.ts";
 import { decode, encode, formatEvent } from "./sse-format.ts";
 
@@ -76,7 +76,7 @@ function checkEnvelope(input: EventEnvelope): EventEnvelope {
   return input;
 }
 
-/** @throws `TypeError`; {@link BrokerError} `bad-event-type` */
+/** Checks an event type. @throws `TypeError`; {@link BrokerError} `bad-event-type` */
 export function checkEventType(event: unknown): void {
   if (typeof event !== "string") throw new TypeError(`Event refused: event must be a string, not ${typeof event}.`);
   if (BREAKS_A_FIELD.test(event)) {

@@ -1,4 +1,4 @@
-// Rules for channel names, client ids, subjects and idempotency keys.
+// Checks channel names, client ids, subjects and idempotency keys.
 import { BrokerError, type ErrorCode, quote } from "../base/errors.ts";
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to refuse
@@ -34,7 +34,7 @@ export class NameRules {
     return this.#check("Idempotency key", "bad-key", key);
   }
 
-  /** Returns the channels of one client, each once. @throws {@link BrokerError} `bad-channel` */
+  /** Returns the channels of one client, each once; at most `most`. @throws {@link BrokerError} `bad-channel` */
   channels(channels: string | readonly string[], most: number = this.#bounds.maxChannelsPerClient): readonly string[] {
     const names = new Set(typeof channels === "string" ? [channels] : channels);
     if (names.size > most)

@@ -1,4 +1,4 @@
-// The wire form of events (HTML standard, section 9.2.5). Ids and types are checked before they come here.
+// Formats events for the wire (HTML standard, section 9.2.5). Ids and types have been checked before.
 
 /** Fields of one event. */
 interface WireFields {
@@ -33,8 +33,11 @@ export function concat(parts: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<Ar
   return whole;
 }
 
-/** A comment that keeps a connection alive. `EventSource` ignores it. */
-export const HEARTBEAT: Uint8Array<ArrayBuffer> = encode(":\n\n");
+/**
+ * A comment that keeps a connection alive. A parser ignores it. No blank line follows, because some clients dispatch an empty message for a
+ * block without data (fetch-event-source 2.0.1).
+ */
+export const HEARTBEAT: Uint8Array<ArrayBuffer> = encode(":\n");
 
 const NEWLINE = /\r\n|\r|\n/g;
 
@@ -61,11 +64,11 @@ export const formatRetry = (ms: number): string => `retry: ${ms}\n`;
 export const formatControl = (name: "ready" | "position" | "gap" | "end", data: object, id?: string): string =>
   formatEvent({ event: `fanwire-${name}`, id, data: JSON.stringify(data) });
 
-/** Formats the end of a stream: why it ends, and when to come back. */
+/** Formats `fanwire-end`: why the stream ends, and after how many milliseconds to reconnect. */
 export const formatEnd = (reason: string, reconnect: boolean, retry: number): string =>
   formatRetry(retry) + formatControl("end", { reason, reconnect });
 
-/** Parses an event that this module formatted, for `listen()`. */
+/** Parses an event that this module formatted. Used by `listen()`. */
 export function parseEvent(bytes: Uint8Array): { id: string; event?: string; data: string } {
   const data: string[] = [];
   const fields: { id: string; event?: string } = { id: "" };

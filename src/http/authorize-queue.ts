@@ -6,7 +6,7 @@ import type { AccessRequest, Authorize, AuthorizeResult } from "./authorize.ts";
 export class AuthorizeQueue {
   readonly #maxPending: number;
   readonly #timeoutMs: number;
-  /** A function that rejects each waiting request because the broker closes, and when the request began to wait. */
+  /** For each waiting request: a function that rejects it because the broker closes, and when it began to wait. */
   readonly #waiting = new Map<() => void, number>();
   #isClosed = false;
 
@@ -15,12 +15,16 @@ export class AuthorizeQueue {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** Requests that wait for an answer. */
+  /** The number of requests that wait for an answer. */
   get pending(): number {
     return this.#waiting.size;
   }
 
-  /** @throws {@link BrokerError} `at-capacity`, `authorize-timeout`, `client-left`, `closed`, and what `authorize` throws. */
+  /**
+   * Calls `authorize` and returns its result.
+   *
+   * @throws {@link BrokerError} `at-capacity`, `authorize-timeout`, `client-left`, `closed`; and what `authorize` throws.
+   */
   async run(authorize: Authorize, access: Omit<AccessRequest, "signal">): Promise<AuthorizeResult> {
     const { signal } = access.request;
     if (this.#isClosed) throw new BrokerError("closed", "Request refused: the broker is closed.");
@@ -28,20 +32,20 @@ export class AuthorizeQueue {
     if (this.pending >= this.#maxPending)
       throw new BrokerError(
         "at-capacity",
-        `Request refused: ${this.#maxPending} requests wait for authorize (maxPending); try again later.`,
+        `Request refused: ${this.#maxPending} others wait for authorize (maxPending); try again later.`,
       );
     const abort = new AbortController();
     let release = (): void => undefined;
     try {
       const givenUp = new Promise<never>((_, reject) => {
-        const giveUp = (code: ErrorCode, message: string): void => {
-          reject(new BrokerError(code, message));
+        const giveUp = (code: ErrorCode, reason: string): void => {
+          reject(new BrokerError(code, `Request refused: ${reason}.`));
           abort.abort();
         };
-        const onLeft = (): void => giveUp("client-left", "Request refused: the client has left.");
-        const onClose = (): void => giveUp("closed", "Request refused: the broker is closing; try again later.");
+        const onLeft = (): void => giveUp("client-left", "the client has left");
+        const onClose = (): void => giveUp("closed", "the broker is closing; try again later");
         const cancelTimer = after(this.#timeoutMs, () =>
-          giveUp("authorize-timeout", "Request refused: authorize took longer than authorizeTimeout; try again later."),
+          giveUp("authorize-timeout", "authorize took longer than authorizeTimeout; try again later"),
         );
         signal.addEventListener("abort", onLeft);
         this.#waiting.set(onClose, now());
@@ -60,7 +64,7 @@ export class AuthorizeQueue {
     }
   }
 
-  /** Forgets requests that are long over. A Worker may be ended together with its request, and its timers never fire. */
+  /** Forgets requests whose deadline is long over. A Worker may end together with its request, and then its timers never fire. */
   #forgetAbandoned(): void {
     for (const [onClose, since] of this.#waiting) {
       if (now() - since < this.#timeoutMs * 2) return;
@@ -68,7 +72,7 @@ export class AuthorizeQueue {
     }
   }
 
-  /** Rejects all waiting requests, and every later one. */
+  /** Rejects every waiting request, and every later one. */
   close(): void {
     this.#isClosed = true;
     for (const onClose of this.#waiting.keys()) onClose();

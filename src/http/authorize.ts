@@ -1,4 +1,4 @@
-// What `authorize` receives and returns, and how a grant is applied to a request.
+// The arguments and results of `authorize`, and how a grant is applied to a request.
 import { BrokerError, quote, unauthorized } from "../base/errors.ts";
 import { withDefaults } from "../base/validate.ts";
 import type { NameRules } from "../event/name-rules.ts";
@@ -8,9 +8,9 @@ export interface AccessRequest {
   readonly request: Request;
   /** The second argument of the fetch handler, such as Bun's server or the bindings of Workers. */
   readonly context: unknown;
-  /** `authorize` decides about both: a client that may read need not be one that may publish. */
+  /** `authorize` decides about both: a client that may read is not always allowed to publish. */
   readonly action: "connect" | "publish";
-  /** The requested channels. A publish with no channel and no client id is for every client. */
+  /** The requested channels. A publish without channels and without a client id is for every client. */
   readonly channels: readonly string[];
   /** The client id to connect with, or to publish to. */
   readonly clientId: string | undefined;
@@ -20,6 +20,9 @@ export interface AccessRequest {
    */
   readonly signal: AbortSignal;
 }
+
+/** The part of an access request that a grant has to allow. */
+export type RequestedAccess = Pick<AccessRequest, "action" | "channels" | "clientId">;
 
 /** The access that is allowed. A requested channel or client id that it does not list is answered 403. */
 export interface Grant {
@@ -43,7 +46,7 @@ export type AuthorizeResult = boolean | Grant | Response;
 
 /**
  * Decides who may read and publish what. It may throw a {@link BrokerError}, such as `unauthorized`, or `authorize-unavailable` if it cannot
- * decide now (the client is told to come back). Any other error, and a result of another type, is answered 500. Those errors, and
+ * decide now (the client comes back later). Any other error, and a result of another type, is answered 500. Those errors, and
  * `authorize-unavailable`, go to `onError`.
  */
 export type Authorize = (access: AccessRequest) => AuthorizeResult | Promise<AuthorizeResult>;
@@ -60,41 +63,39 @@ export interface ResolvedGrant {
 }
 
 /**
- * What a verdict allows of what was asked for.
+ * Applies the result of `authorize` to the requested access.
  *
- * @throws {@link BrokerError} `forbidden`, or `unauthorized` if it is over already; `TypeError` for what is no verdict.
+ * @throws {@link BrokerError} `forbidden` for access that is not granted, `unauthorized` for a grant that has expired; `TypeError` for an
+ * invalid result.
  */
 export function resolveGrant(
-  verdict: Exclude<AuthorizeResult, Response>,
-  { action, channels, clientId }: Pick<AccessRequest, "action" | "channels" | "clientId">,
+  result: Exclude<AuthorizeResult, Response>,
+  { action, channels, clientId }: RequestedAccess,
   names: NameRules,
 ): ResolvedGrant {
-  if (verdict === true) return { clientId, channels, expiresAt: Infinity };
-  if (verdict === false) throw new BrokerError("forbidden", "Refused: this is not allowed.");
+  if (result === true) return { clientId, channels, expiresAt: Infinity };
+  if (result === false) throw new BrokerError("forbidden", "Request refused: it is not allowed.");
   const reads = action === "connect";
-  const granted = checkGrant(verdict, reads && channels.length === 0, names);
-  const foreign = channels.find((name) => !granted.channels.includes(name));
-  if (foreign !== undefined) throw new BrokerError("forbidden", `Refused: channel ${quote(foreign)} is not granted.`);
-  if (clientId !== undefined && clientId !== granted.clientId)
-    throw new BrokerError("forbidden", `Refused: client id ${quote(clientId)} is not granted.`);
-  if (!reads && clientId === undefined && channels.length === 0 && verdict.everybody !== true)
-    throw new BrokerError("forbidden", "Event refused: only some channels are granted; name those it is for.");
-  if (granted.expiresAt <= Date.now()) throw unauthorized("Refused: what was granted has expired.");
-  return reads && channels.length === 0 ? granted : { ...granted, channels };
+  const readsAll = reads && channels.length === 0;
+  const grant = checkGrant(result, readsAll, names);
+  const foreign = channels.find((name) => !grant.channels.includes(name));
+  if (foreign !== undefined)
+    throw new BrokerError("forbidden", `Request refused: channel ${quote(foreign)} is not granted.`);
+  if (clientId !== undefined && clientId !== grant.clientId)
+    throw new BrokerError("forbidden", `Request refused: client id ${quote(clientId)} is not granted.`);
+  if (!reads && clientId === undefined && channels.length === 0 && result.everybody !== true)
+    throw new BrokerError("forbidden", "Request refused: publishing to every client is not granted.");
+  if (grant.expiresAt <= Date.now()) throw unauthorized("Request refused: its grant has expired.");
+  return readsAll ? grant : { ...grant, channels };
 }
 
-/** A grant, if it is one; `readsAll`: all of its channels are to be read by one client. */
-function checkGrant(grant: unknown, readsAll: boolean, names: NameRules): ResolvedGrant {
+/** Checks a grant. With `readsAll` one client reads all of its channels, so their number is limited. */
+function checkGrant(value: unknown, readsAll: boolean, names: NameRules): ResolvedGrant {
   try {
-    const { subject, clientId, channels, expiresAt } = withDefaults<Grant>(
-      "authorize()",
-      "key of a grant",
-      GRANT,
-      grant,
-    );
-    if (channels !== undefined && !Array.isArray(channels)) throw new TypeError("its channels are no list");
+    const { subject, clientId, channels, expiresAt } = withDefaults<Grant>("Grant", "grant field", GRANT, value);
+    if (channels !== undefined && !Array.isArray(channels)) throw new TypeError("channels must be a list");
     const end = expiresAt instanceof Date ? expiresAt.getTime() : expiresAt === undefined ? Infinity : expiresAt;
-    if (typeof end !== "number" || Number.isNaN(end)) throw new TypeError("its expiresAt is no time");
+    if (typeof end !== "number" || Number.isNaN(end)) throw new TypeError("expiresAt must be a Date or a number");
     return {
       subject: subject === undefined ? undefined : names.subject(subject),
       clientId: clientId === undefined ? undefined : names.clientId(clientId),
@@ -102,8 +103,8 @@ function checkGrant(grant: unknown, readsAll: boolean, names: NameRules): Resolv
       expiresAt: end,
     };
   } catch (cause) {
-    // A bad name in it is not the client's fault.
-    throw new TypeError(`authorize() gave what is no verdict and allows nothing: ${(cause as Error).message}`, {
+    // An error of the server, also for an invalid name: the client did not choose it.
+    throw new TypeError(`authorize() returned an invalid result: ${(cause as Error).message}`, {
       cause,
     });
   }

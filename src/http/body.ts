@@ -1,33 +1,36 @@
+// Reads the text of a request's body, up to a limit.
 import { BrokerError } from "../base/errors.ts";
 import { textDecoder } from "../event/sse-format.ts";
 
 /**
- * The text of a request's body, of at most `limit` bytes. Byte order marks at its beginning are no part of it: most runtimes take one
- * away by themselves, and srvx none.
+ * Returns the text of a request's body, without byte order marks at its beginning. Most runtimes remove one of them, and srvx removes none.
+ * `limit` is in bytes.
  *
  * @throws {@link BrokerError} `body-too-large`, or `client-left` if the body broke off.
  */
 export async function readText(request: Request, limit: number): Promise<string> {
-  const text = await (isShort(request, limit) ? request.text().catch(brokeOff) : readInParts(request, limit));
+  const text = await (isKnownToBeShort(request, limit) ? request.text().catch(brokeOff) : readInParts(request, limit));
   return text.replace(/^\uFEFF+/, "");
 }
 
 /**
- * Whether the head says that the body is short, and can be believed: a server hands on no more than that (RFC 9112, section 6.3), unless
- * it comes in chunks, which win. A request that code has made may say anything, so this one has to be an adapter's own: Node's have an
- * imitation of `Request` that reads the socket without a stream, which costs more there than all the rest of publishing.
+ * Whether the head says that the body is within the limit, and can be trusted. A server passes on no more bytes than `Content-Length` says
+ * (RFC 9112, section 6.3), unless there is a `Transfer-Encoding`, which overrides it.
+ *
+ * The head of a request that code has created can say anything. So the request must be of an adapter's own class: the adapters for Node imitate
+ * `Request`, and read the socket without a stream. Reading their body as a stream costs more than all the rest of a publish.
  */
-function isShort(request: Request, limit: number): boolean {
+function isKnownToBeShort(request: Request, limit: number): boolean {
   const { headers } = request;
   const length = headers.get("content-length") ?? "";
   if (!/^\d+$/.test(length) || Number(length) > limit || headers.has("transfer-encoding")) return false;
-  const kind: object = Object.getPrototypeOf(request);
-  return kind !== Request.prototype && Object.hasOwn(kind, "text") && !request.bodyUsed;
+  const prototype: object = Object.getPrototypeOf(request);
+  return prototype !== Request.prototype && Object.hasOwn(prototype, "text") && !request.bodyUsed;
 }
 
-/** Counted as it comes: it may never end. */
+/** Reads the body as a stream and counts its bytes, because it may never end. */
 async function readInParts(request: Request, limit: number): Promise<string> {
-  // Bun and workerd have no body at all for an empty one, the others an empty stream.
+  // An empty body is null in Bun and workerd, and an empty stream in the other runtimes.
   const reader = request.body?.getReader();
   const decoder = textDecoder();
   let text = "";
@@ -37,9 +40,9 @@ async function readInParts(request: Request, limit: number): Promise<string> {
     if (!chunk || chunk.done) return text + decoder.decode();
     length += chunk.value.length;
     if (length > limit) {
-      // What the rest of it does is nobody's concern any more.
+      // The rest of the body is not needed, so an error of it does not matter.
       void reader?.cancel().catch(() => undefined);
-      throw new BrokerError("body-too-large", `Event refused: the body is over ${limit} bytes.`);
+      throw new BrokerError("body-too-large", `Event refused: its body is larger than maxBodyBytes (${limit}).`);
     }
     text += decoder.decode(chunk.value, { stream: true });
   }

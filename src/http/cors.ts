@@ -1,29 +1,30 @@
+// Cross-origin resource sharing: which pages of other origins may read answers.
 import { withDefaults } from "../base/validate.ts";
 
-/** Which pages of other origins may use the broker. Off unless it is set: browsers then keep what is answered from them. */
+/** Pages of other origins that may use the broker. Without this option, browsers keep the broker's answers from them. */
 export interface CorsOptions {
   /**
-   * The origins, such as `https://app.example`, exactly as browsers send them. `"*"` stands for every one, and is refused together
-   * with `credentials`: any page could then read what its visitor may.
+   * Origins such as `https://app.example`, exactly as browsers send them. `"*"` stands for every origin. It is refused together with
+   * `credentials`, because any page could then read what its visitor may read.
    */
   readonly origins: readonly string[];
-  /** Whether the pages may use their visitor's cookies: to read, and to publish. @default false */
+  /** Whether these pages may use their visitor's cookies, to read and to publish. @default false */
   readonly credentials?: boolean;
-  /** Seconds that a browser may keep the answer to a preflight, 0 or more. @default 600 */
+  /** Seconds for which a browser may keep the answer to a preflight request, 0 or more. @default 600 */
   readonly maxAge?: number;
 }
 
-/** Adds what the Fetch standard, section 3.3 asks for. */
+/** Adds the header fields of the CORS protocol (Fetch standard, section 3.3) to responses. */
 export class Cors {
   readonly #origins: ReadonlySet<string>;
   readonly #credentials: boolean;
   readonly #maxAge: number;
 
-  /** @throws `TypeError` for what is no origin. */
+  /** @throws `TypeError` for a value that is not an origin, `RangeError` for `maxAge`. */
   constructor(options: CorsOptions) {
     const { origins, credentials, maxAge } = withDefaults<Required<CorsOptions>>(
       "createBroker()",
-      "key of cors option",
+      "cors option",
       { origins: undefined, credentials: false, maxAge: 600 },
       options,
     );
@@ -31,7 +32,7 @@ export class Cors {
     for (const origin of origins) {
       if (origin !== "*" && !isOrigin(origin)) {
         throw new TypeError(
-          `createBroker() refused: ${JSON.stringify(origin)} in cors.origins is no origin, such as "https://app.example".`,
+          `createBroker() refused: ${JSON.stringify(origin)} in cors.origins is not an origin, such as "https://app.example".`,
         );
       }
     }
@@ -51,7 +52,7 @@ export class Cors {
     return origin !== null && this.#credentials && this.#origins.has(origin);
   }
 
-  /** The same answer, readable for the origins that may read it. */
+  /** Returns a copy of a response that the request's origin may read, if it is allowed to. */
   apply(request: Request, response: Response): Response {
     const origin = request.headers.get("origin");
     const fields: Record<string, string> = {};
@@ -67,21 +68,21 @@ export class Cors {
         fields["access-control-expose-headers"] = "fanwire-client-id, retry-after";
       }
     }
-    // A response of the application's own may be one that it gives again and again, or whose fields cannot be changed.
-    const answer = new Response(response.body, response);
-    answer.headers.append("vary", "Origin");
-    for (const [name, value] of Object.entries(fields)) answer.headers.set(name, value);
-    return answer;
+    // The application may return the same response again and again, or one whose header fields cannot be changed.
+    const copy = new Response(response.body, response);
+    copy.headers.append("vary", "Origin");
+    for (const [name, value] of Object.entries(fields)) copy.headers.set(name, value);
+    return copy;
   }
 }
 
 function isOrigin(origin: unknown): boolean {
-  // An app's origin, such as capacitor://localhost, is one to its web view and has none by the URL standard.
+  // The URL standard gives the origin of an app's web view, such as capacitor://localhost, as "null". Its pages do send it.
   if (typeof origin !== "string" || !/^[a-z][a-z0-9+.-]*:\/\/[^/?#@*\s]+$/.test(origin)) return false;
   try {
     return [origin, "null"].includes(new URL(origin).origin);
   } catch {
-    // Not even a URL.
+    // The origin is not a URL.
     return false;
   }
 }

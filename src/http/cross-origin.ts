@@ -2,9 +2,10 @@
 import type { Cors } from "./cors.ts";
 
 /**
- * Whether a page of another origin may have caused this request with its visitor's credentials. A browser sends cookies and passwords by
- * itself; only `Sec-Fetch-Site` and `Origin` show the page. With `strict`, a request with a cookie and neither field is not trusted, nor is
- * one that no page caused (`Sec-Fetch-Site: none`).
+ * Whether a page of another origin may have caused this request with its visitor's credentials. Browsers send cookies and passwords without
+ * being asked; only `Sec-Fetch-Site` and `Origin` show which page it was. A bearer token is trusted, because a page can send it only if it
+ * has it. With `strict`, a request with a cookie and neither field counts as forged, and so does one that no page caused
+ * (`Sec-Fetch-Site: none`).
  */
 export function isForgedRequest({ url, headers }: Request, cors: Cors | undefined, strict: boolean): boolean {
   const authorization = headers.get("authorization");
@@ -24,7 +25,7 @@ function isSameHost(origin: string, { hostname, port }: URL): boolean {
     const usual = from.protocol === "https:" ? "443" : "80";
     return from.hostname === hostname && (from.port === port || (from.port || usual) === port);
   } catch {
-    // The origin is "null": the page hides it.
+    // The origin is not a URL: it is "null" if the page hides it.
     return false;
   }
 }

@@ -1,53 +1,33 @@
+// The broker's HTTP endpoints: routes requests, reads their parameters, asks `authorize`, and turns errors into responses.
 import { BrokerError, type ErrorCode, type ErrorStage, quote, unauthorized } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
-import { checkKnownKeys, isResponse } from "../base/validate.ts";
+import { isResponse } from "../base/validate.ts";
 import type { Published, PublishOptions } from "../delivery/delivery-report.ts";
 import { idempotencyKeyOf, inboxKey, keysOf } from "../event/channel-key.ts";
 import { checkEventType, type EventInput } from "../event/event.ts";
 import type { NameRules } from "../event/name-rules.ts";
 import type { StartOptions } from "../log/resume.ts";
-import { type AccessRequest, type Authorize, type ResolvedGrant, resolveGrant } from "./authorize.ts";
+import { type Authorize, type RequestedAccess, type ResolvedGrant, resolveGrant } from "./authorize.ts";
 import type { AuthorizeQueue } from "./authorize-queue.ts";
 import { presentsToken } from "./bearer.ts";
 import { readText } from "./body.ts";
 import type { Cors } from "./cors.ts";
 import { isForgedRequest } from "./cross-origin.ts";
-import { answerMethod, asBrokerError, problem, withRetryAfter } from "./problem.ts";
+import {
+  type ClientOverrides,
+  checkClientOverrides,
+  checkEventOverrides,
+  type EventOverrides,
+  type Overrides,
+} from "./overrides.ts";
+import { asBrokerError, checkMethod, problem, withRetryAfter } from "./problem.ts";
 
-/** What trusted code says about a request, whichever kind it is. */
-interface Overrides {
-  /** What the runtime passed to its handler beside the request; Bun's server keeps quiet streams open through it. */
-  readonly context?: unknown;
-  /** Decides about this request, instead of the option of the same name. */
-  readonly authorize?: Authorize | undefined;
-  /** Answers errors of this request where the option of the same name is not set. */
-  readonly errorHandler?: ((error: BrokerError, request: Request) => Response | Promise<Response>) | undefined;
-}
+export type { ClientOverrides, EventOverrides } from "./overrides.ts";
 
-/** What trusted code says about a client. It wins over the request's query. */
-export interface ClientOverrides extends Overrides {
-  readonly clientId?: string;
-  readonly channels?: string | readonly string[];
-  readonly lastEventId?: string;
-  readonly from?: "earliest";
-}
-
-/** What trusted code says about an event. It wins over the request's query. */
-export interface EventOverrides extends Overrides {
-  /** The one client that it is for. */
-  readonly clientId?: string;
-  readonly channels?: string | readonly string[];
-  readonly type?: string;
-  /** Names this event, so that it is published once however often it is sent. Wins over `Idempotency-Key`. */
-  readonly idempotencyKey?: string;
-  /** Asks for `publishToken`, and refuses events where neither that nor `authorize` is set, as `fetch` does. @default false */
-  readonly requireToken?: boolean;
-}
-
-/** 26 characters of five random bits each: 130. */
+/** Characters of a generated client id. Each has five random bits: 130 in all. */
 const CLIENT_ID_LENGTH = 26;
 
-/** The broker's options that concern requests. */
+/** Options of the broker that concern requests. */
 export interface HttpSettings {
   readonly authorize?: Authorize | undefined;
   readonly cors?: Cors | undefined;
@@ -58,183 +38,182 @@ export interface HttpSettings {
   readonly retry: number;
 }
 
-/** What the face has of the broker behind it, which need not be in this process. */
+/** The broker behind the endpoints. It may be in another process. */
 export interface BrokerBackend {
   readonly settings: HttpSettings;
   readonly names: NameRules;
   readonly authorizeQueue: AuthorizeQueue;
-  /** Requests that were not answered as they wished. */
+  /** Requests that were refused or failed, by code. */
   readonly failures: Partial<Record<ErrorCode, number>>;
   /** @throws {@link BrokerError} `closed` */
   checkOpen(): void;
-  /** Takes a place for a client; the answer gives it back. `undefined` if none is left. */
+  /** Reserves a slot for a connection. Returns a function that releases the slot, or `undefined` if there is no room. */
   reserve(): (() => void) | undefined;
-  /** Whether this id is turned away for now. */
+  /** Whether a client id is barred. */
   isBarred(clientId: string): boolean | Promise<boolean>;
-  /** Tells the runtime how long the stream of this request may be quiet; `context` is what it passed beside the request. */
+  /** Asks the runtime to keep the request's stream open while it is quiet. `context` is the second argument of the fetch handler. */
   keepOpen(request: Request, context: unknown): void;
-  /** The stream of a new client; `undefined` for one that is turned away. */
+  /** Returns the stream of a new connection, or `undefined` if the client id is barred. */
   connect(
     request: Request,
-    admission: ResolvedGrant,
+    grant: ResolvedGrant,
     clientId: string,
     start: StartOptions,
-    place: () => void,
+    releaseSlot: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published>;
-  /** The last chunk of a stream. */
+  /** Returns the last chunk of a stream (`fanwire-end`). */
   endEvent(reason: ErrorCode | "closing", reconnect: boolean): Uint8Array<ArrayBuffer>;
-  /** Reports what nobody was there to receive. Never rejects. */
+  /** Reports an error that no caller waits for. Never rejects. */
   reportError(stage: ErrorStage, error: unknown): Promise<void>;
 }
 
-/** The broker's HTTP face: requests in, responses out, and errors in the form of the user's choice. */
+/** Answers the requests of one broker. */
 export class HttpHandler {
-  readonly #core: BrokerBackend;
+  readonly #broker: BrokerBackend;
 
-  constructor(core: BrokerBackend) {
-    this.#core = core;
+  constructor(broker: BrokerBackend) {
+    this.#broker = broker;
   }
 
   fetch(request: Request, context: unknown): Promise<Response> {
-    const { connect, broadcast } = this.#core.settings.paths;
-    return this.#answer(request, {}, ({ pathname, searchParams }) => {
+    const { connect, broadcast } = this.#broker.settings.paths;
+    return this.#respond(request, {}, ({ pathname, searchParams }) => {
       if (pathname === connect) return this.#connect(request, searchParams, { context });
       if (pathname === broadcast) return this.#publish(request, searchParams, { context, requireToken: true });
-      throw new BrokerError("not-found", `There is nothing at ${quote(pathname)}.`);
+      throw new BrokerError("not-found", `Request refused: there is nothing at ${quote(pathname)}.`);
     });
   }
 
   async clientHandler(request: Request, overrides: ClientOverrides): Promise<Response> {
-    checkOverrides(overrides, CLIENT_OVERRIDES);
-    return this.#answer(request, overrides, ({ searchParams }) => this.#connect(request, searchParams, overrides));
+    checkClientOverrides(overrides);
+    return this.#respond(request, overrides, ({ searchParams }) => this.#connect(request, searchParams, overrides));
   }
 
   async eventHandler(request: Request, overrides: EventOverrides): Promise<Response> {
-    checkOverrides(overrides, EVENT_OVERRIDES);
-    return this.#answer(request, overrides, ({ searchParams }) => this.#publish(request, searchParams, overrides));
+    checkEventOverrides(overrides);
+    return this.#respond(request, overrides, ({ searchParams }) => this.#publish(request, searchParams, overrides));
   }
 
   async #connect(request: Request, query: URLSearchParams, overrides: ClientOverrides): Promise<Response> {
-    const preflight = answerMethod(request, "GET, HEAD, OPTIONS");
+    const preflight = checkMethod(request, "GET, HEAD, OPTIONS");
     if (preflight) return preflight;
-    const core = this.#core;
-    const { names } = core;
-    const id = overrides.clientId ?? single(query, "id", "bad-id");
-    const attempt: RequestedAccess = {
+    const broker = this.#broker;
+    const { names } = broker;
+    const requestedId = overrides.clientId ?? singleParameter(query, "id", "bad-id");
+    const requested: RequestedAccess = {
       action: "connect",
       channels: names.channels(overrides.channels ?? query.getAll("channel")),
-      clientId: id === undefined ? undefined : names.clientId(id),
+      clientId: requestedId === undefined ? undefined : names.clientId(requestedId),
     };
-    const start = startOf(request, query, overrides);
-    // A HEAD response with a stream is never cancelled on Node and workerd, so it gets none, and needs no place.
-    const place = request.method === "HEAD" ? () => undefined : core.reserve();
+    const start = startOptions(request, query, overrides);
+    const isHead = request.method === "HEAD";
+    // Node and workerd never cancel the stream of a HEAD response. So HEAD gets no stream, and needs no slot.
+    const releaseSlot = isHead ? () => undefined : broker.reserve();
     try {
-      const authorize = overrides.authorize ?? core.settings.authorize;
-      // A page of another site could take the place of its visitor's own tabs, though it is not let read.
-      if (authorize && isForgedRequest(request, core.settings.cors, false))
+      const authorize = overrides.authorize ?? broker.settings.authorize;
+      // A page of another site could otherwise replace its visitor's own connections, although it cannot read the answer.
+      if (authorize && isForgedRequest(request, broker.settings.cors, false))
         throw new BrokerError("cross-origin", FORGED);
-      const admission = authorize ? await this.#ask(authorize, request, overrides, attempt) : { ...attempt, ...OPEN };
-      if (isResponse(admission)) return admission;
-      const clientId = admission.clientId ?? randomName(CLIENT_ID_LENGTH);
+      const grant = authorize
+        ? await this.#authorize(authorize, request, overrides, requested)
+        : { ...requested, ...UNLIMITED };
+      if (isResponse(grant)) return grant;
+      const clientId = grant.clientId ?? randomName(CLIENT_ID_LENGTH);
       const headers = streamHeaders(clientId);
-      core.checkOpen();
-      const isHead = request.method === "HEAD";
-      // Of the others `connect` knows it, and where the broker is elsewhere each question is a request.
-      if ((isHead || !place) && (await core.isBarred(clientId))) return turnAway();
+      broker.checkOpen();
+      // For the other requests `connect` checks this. Where the broker is elsewhere, each question is a request of its own.
+      if ((isHead || !releaseSlot) && (await broker.isBarred(clientId))) return barredResponse();
       if (isHead) return new Response(null, { headers });
-      if (!place) throw new BrokerError("at-capacity", "Connection refused: there are too many clients.");
-      core.keepOpen(request, overrides.context);
-      const stream = await core.connect(request, admission, clientId, start, place);
-      return stream ? new Response(stream, { headers }) : turnAway();
+      if (!releaseSlot)
+        throw new BrokerError("at-capacity", "Connection refused: maxClients is reached; try again later.");
+      broker.keepOpen(request, overrides.context);
+      const stream = await broker.connect(request, grant, clientId, start, releaseSlot);
+      return stream ? new Response(stream, { headers }) : barredResponse();
     } finally {
-      place?.();
+      releaseSlot?.();
     }
   }
 
   async #publish(request: Request, query: URLSearchParams, overrides: EventOverrides): Promise<Response> {
-    const preflight = answerMethod(request, "POST, OPTIONS");
+    const preflight = checkMethod(request, "POST, OPTIONS");
     if (preflight) return preflight;
-    const core = this.#core;
-    const { names, settings } = core;
-    const trusted = overrides.clientId !== undefined || overrides.channels !== undefined;
-    // An id left empty by a mistake is refused below: the event would be for everybody.
-    const asked = query.has("id") ? (single(query, "id", "bad-id") ?? "") : undefined;
-    const id = trusted ? overrides.clientId : asked;
-    const channels = trusted ? overrides.channels : query.has("channel") ? query.getAll("channel") : undefined;
-    const type = overrides.type ?? single(query, "type", "bad-event-type");
-    if (id !== undefined && channels !== undefined) {
+    const broker = this.#broker;
+    const { names, settings } = broker;
+    const isOverridden = overrides.clientId !== undefined || overrides.channels !== undefined;
+    // An empty `?id=` counts as given, and is refused below: without an id the event would go to every client.
+    const requestedId = query.has("id") ? (singleParameter(query, "id", "bad-id") ?? "") : undefined;
+    const clientId = isOverridden ? overrides.clientId : requestedId;
+    const channels = isOverridden ? overrides.channels : query.has("channel") ? query.getAll("channel") : undefined;
+    const type = overrides.type ?? singleParameter(query, "type", "bad-event-type");
+    if (clientId !== undefined && channels !== undefined) {
       throw new BrokerError("bad-request", "Event refused: it is for one client or for channels, not both.");
     }
-    const attempt: RequestedAccess = {
+    const requested: RequestedAccess = {
       action: "publish",
       channels: names.targets(channels),
-      clientId: id === undefined ? undefined : names.clientId(id),
+      clientId: clientId === undefined ? undefined : names.clientId(clientId),
     };
     if (type) checkEventType(type);
     const key = overrides.idempotencyKey ?? request.headers.get("idempotency-key") ?? undefined;
     if (key !== undefined) names.idempotencyKey(key);
-    const admission = await this.#mayPublish(request, overrides, attempt);
-    if (isResponse(admission)) return admission;
-    core.checkOpen();
+    const grant = await this.#authorizePublish(request, overrides, requested);
+    if (isResponse(grant)) return grant;
+    broker.checkOpen();
 
     const data = await readText(request, settings.maxBodyBytes);
     if (data === "") throw new BrokerError("no-event-data", "no event data provided");
-    // A body may take its time, and what was granted may be over by its end.
-    if (admission.expiresAt <= Date.now()) throw unauthorized("Event refused: what was granted has expired.");
-    const keys = id === undefined ? keysOf(attempt.channels) : [inboxKey(id)];
+    // A body may be slow, and the grant may have expired when it is complete.
+    if (grant.expiresAt <= Date.now()) throw unauthorized("Event refused: its grant has expired.");
+    const keys = clientId === undefined ? keysOf(requested.channels) : [inboxKey(clientId)];
     const event: EventInput = type ? { data, event: type } : data;
-    // A key holds for who presents it: nobody can take another one's and so have its event taken for a repeated one.
-    const { subject = null, byToken = false } = admission;
-    const nonce = key === undefined ? undefined : idempotencyKeyOf(JSON.stringify([byToken, subject]), key);
-    const published = await core.publish(keys, event, { idempotencyKey: nonce, recipient: id });
+    // Each publisher has its own keys. A publisher with another one's key could otherwise have that one's event taken for a repeat.
+    const { subject = null, byToken = false } = grant;
+    const idempotencyKey = key === undefined ? undefined : idempotencyKeyOf(JSON.stringify([byToken, subject]), key);
+    const published = await broker.publish(keys, event, { idempotencyKey, recipient: clientId });
     return Response.json(published, { headers: { "cache-control": "no-store" } });
   }
 
-  /** Who may publish: who presents the token, and whom `authorize` lets. */
-  #mayPublish(
+  /** Lets a publisher in that presents the token, or that `authorize` allows. */
+  #authorizePublish(
     request: Request,
     overrides: EventOverrides,
-    attempt: RequestedAccess,
+    requested: RequestedAccess,
   ): ResolvedGrant | Promise<ResolvedGrant | Response> {
-    const { settings } = this.#core;
-    const { publishToken, cors } = settings;
+    const { settings } = this.#broker;
     const authorize = overrides.authorize ?? settings.authorize;
-    if (isForgedRequest(request, cors, true)) throw new BrokerError("cross-origin", FORGED);
-    const guard = overrides.requireToken ? publishToken : undefined;
-    if (guard !== undefined && presentsToken(request, [guard])) return { ...attempt, ...OPEN, byToken: true };
-    if (authorize) return this.#ask(authorize, request, overrides, attempt);
-    if (!overrides.requireToken) return { ...attempt, ...OPEN };
-    if (guard !== undefined) throw unauthorized("Event refused: present the publish token as Authorization: Bearer.");
-    throw new BrokerError(
-      "publishing-closed",
-      "Events are not accepted here: set the option authorize or publishToken, or mount eventHandler behind your own check.",
-    );
+    if (isForgedRequest(request, settings.cors, true)) throw new BrokerError("cross-origin", FORGED);
+    const token = overrides.requireToken ? settings.publishToken : undefined;
+    if (token !== undefined && presentsToken(request, [token])) return { ...requested, ...UNLIMITED, byToken: true };
+    if (authorize) return this.#authorize(authorize, request, overrides, requested);
+    if (!overrides.requireToken) return { ...requested, ...UNLIMITED };
+    if (token !== undefined) throw unauthorized("Event refused: present the publish token as Authorization: Bearer.");
+    throw new BrokerError("publishing-closed", "Event refused: publishing is closed; set authorize or publishToken.");
   }
 
-  async #ask(
+  async #authorize(
     authorize: Authorize,
     request: Request,
     { context }: Overrides,
-    attempt: RequestedAccess,
+    requested: RequestedAccess,
   ): Promise<ResolvedGrant | Response> {
-    const core = this.#core;
+    const broker = this.#broker;
     try {
-      const verdict = await core.authorizeQueue.run(authorize, { request, context, ...attempt });
-      return isResponse(verdict) ? verdict : resolveGrant(verdict, attempt, core.names);
+      const result = await broker.authorizeQueue.run(authorize, { request, context, ...requested });
+      return isResponse(result) ? result : resolveGrant(result, requested, broker.names);
     } catch (error) {
       if (error instanceof BrokerError && error.code !== "authorize-unavailable") throw error;
-      void core.reportError("authorize", error);
+      void broker.reportError("authorize", error);
       throw asBrokerError(error);
     }
   }
 
-  async #answer(request: Request, overrides: Overrides, handle: (url: URL) => Promise<Response>): Promise<Response> {
-    const core = this.#core;
-    const { cors } = core.settings;
+  async #respond(request: Request, overrides: Overrides, handle: (url: URL) => Promise<Response>): Promise<Response> {
+    const broker = this.#broker;
+    const { cors, retry } = broker.settings;
     const fail = (thrown: unknown): Promise<Response> => {
-      if (!(thrown instanceof BrokerError)) void core.reportError("request", thrown);
-      return this.#answerError(request, overrides, withRetryAfter(asBrokerError(thrown), core.settings.retry));
+      if (!(thrown instanceof BrokerError)) void broker.reportError("request", thrown);
+      return this.#respondWithError(request, overrides, withRetryAfter(asBrokerError(thrown), retry));
     };
     let response: Response;
     try {
@@ -246,74 +225,59 @@ export class HttpHandler {
     try {
       return cors.apply(request, response);
     } catch (thrown) {
-      // The application gave a response that cannot be sent, such as one that was read before.
+      // The application returned a response that cannot be sent, such as one whose body was read before.
       return cors.apply(request, await fail(thrown));
     }
   }
 
-  async #answerError(request: Request, overrides: Overrides, error: BrokerError): Promise<Response> {
-    const core = this.#core;
+  async #respondWithError(request: Request, overrides: Overrides, error: BrokerError): Promise<Response> {
+    const broker = this.#broker;
     const { code, status } = error;
-    core.failures[code] = (core.failures[code] ?? 0) + 1;
-    // EventSource never comes back after a 503. It is told to come back later, and nothing that it could take for a position.
+    broker.failures[code] = (broker.failures[code] ?? 0) + 1;
+    // An EventSource does not reconnect after a 503. So it gets a stream that ends at once, without an id that it could take for a position.
     if (status === 503 && request.method === "GET" && request.headers.get("accept")?.includes("text/event-stream")) {
-      return new Response(core.endEvent(code === "closed" ? "closing" : code, true), { headers: STREAM_HEADERS });
+      return new Response(broker.endEvent(code === "closed" ? "closing" : code, true), { headers: STREAM_HEADERS });
     }
-    const handler = core.settings.errorHandler ?? overrides.errorHandler;
+    const handler = broker.settings.errorHandler ?? overrides.errorHandler;
     try {
-      const answer: unknown = (await handler?.(error, request)) ?? problem(error);
-      if (isResponse(answer)) return answer;
-      throw new TypeError("errorHandler() gave no Response.");
+      const response: unknown = (await handler?.(error, request)) ?? problem(error);
+      if (isResponse(response)) return response;
+      throw new TypeError("errorHandler() must return a Response.");
     } catch (failure) {
-      void core.reportError("error-handler", failure);
+      void broker.reportError("error-handler", failure);
       return problem(error);
     }
   }
 }
 
 const FORGED =
-  "Refused: a page of another origin may not use its visitor's cookies, unless cors.origins names it and cors.credentials is set.";
-/** The one status that stops an EventSource. */
-const turnAway = (): Response => new Response(null, { status: 204, headers: { "cache-control": "no-store" } });
+  "Request refused: a page of another origin may use cookies only if cors.origins lists it and cors.credentials is set.";
 
-/** What a request asks for. */
-type RequestedAccess = Pick<AccessRequest, "action" | "channels" | "clientId">;
-/** Everything that was asked for, for ever. */
-const OPEN = { expiresAt: Infinity };
+/** The answer to a barred client: 204 is the only status that stops an EventSource. */
+const barredResponse = (): Response => new Response(null, { status: 204, headers: { "cache-control": "no-store" } });
 
-/** @throws {@link BrokerError} `bad-request` for a Host that makes no URL. Bun gives the path alone to who sends none. */
+/** Turns requested access into a grant that allows all of it, without an end. */
+const UNLIMITED = { expiresAt: Infinity };
+
+/** @throws {@link BrokerError} `bad-request` for a Host that makes no URL. If a request has no Host, Bun's URL is the path alone. */
 function urlOf({ url }: Request): URL {
   try {
     return new URL(url, "http://localhost");
   } catch (cause) {
-    throw new BrokerError("bad-request", "Request refused: its URL is none.", { cause });
+    throw new BrokerError("bad-request", "Request refused: its URL or Host is invalid.", { cause });
   }
 }
 
-const COMMON_OVERRIDES = ["context", "authorize", "errorHandler", "clientId", "channels"];
-const CLIENT_OVERRIDES = new Set([...COMMON_OVERRIDES, "lastEventId", "from"]);
-const EVENT_OVERRIDES = new Set([...COMMON_OVERRIDES, "type", "idempotencyKey", "requireToken"]);
-
-/** A router that passes its server or context beside the request would have its properties taken for overrides. */
-function checkOverrides(overrides: Overrides, known: ReadonlySet<string>): void {
-  checkKnownKeys("Handler", "override", known, overrides);
-  for (const name of ["authorize", "errorHandler"] as const) {
-    const value: unknown = overrides[name];
-    // What is none must not stand for the option of that name and decide nothing.
-    if (value !== undefined && typeof value !== "function")
-      throw new TypeError(`Handler refused: ${name} must be a function.`);
-  }
-}
-
-/** A parameter that may be given once; empty counts as absent. */
-function single(query: URLSearchParams, name: string, code: ErrorCode): string | undefined {
+/** Returns a parameter that may be given once. An empty one counts as absent. */
+function singleParameter(query: URLSearchParams, name: string, code: ErrorCode): string | undefined {
   const [value, ...others] = query.getAll(name);
   if (others.length > 0) throw new BrokerError(code, `Request refused: ${name} is given more than once.`);
   return value || undefined;
 }
 
-function startOf(request: Request, query: URLSearchParams, overrides: ClientOverrides): StartOptions {
-  const from = overrides.from ?? single(query, "from", "bad-request");
+/** Returns where the stream starts. Overrides win over the header, and the header wins over the query. */
+function startOptions(request: Request, query: URLSearchParams, overrides: ClientOverrides): StartOptions {
+  const from = overrides.from ?? singleParameter(query, "from", "bad-request");
   if (from !== undefined && from !== "earliest")
     throw new BrokerError("bad-request", `Request refused: from=${quote(from)} is not "earliest".`);
   return {
@@ -326,6 +290,7 @@ function startOf(request: Request, query: URLSearchParams, overrides: ClientOver
 const STREAM_HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",
   "cache-control": "no-cache, no-transform",
+  // nginx does not buffer a response with this field.
   "x-accel-buffering": "no",
   "x-content-type-options": "nosniff",
 };

@@ -1,6 +1,7 @@
+// Errors as responses: problem details (RFC 9457), `Retry-After`, and the check of methods.
 import { BrokerError, quote } from "../base/errors.ts";
 
-/** An error as RFC 9457 problem details. What is not a {@link BrokerError} says nothing of itself. */
+/** Returns the problem details of an error. */
 export function problem(error: BrokerError): Response {
   const { code, status, message } = error;
   return Response.json(
@@ -9,13 +10,13 @@ export function problem(error: BrokerError): Response {
   );
 }
 
-/** `error` as something that may be answered; its own text stays inside. */
+/** Returns a `BrokerError` as it is. Turns any other error into `internal`, whose message reveals nothing of it. */
 export const asBrokerError = (error: unknown): BrokerError =>
   error instanceof BrokerError
     ? error
-    : new BrokerError("internal", "Something went wrong on this side.", { cause: error });
+    : new BrokerError("internal", "Request failed: internal error.", { cause: error });
 
-/** Tells who is to come back when, after `retry` milliseconds. */
+/** Adds `Retry-After` to an error with status 503 that has none, from `retry` in milliseconds. */
 export function withRetryAfter(error: BrokerError, retry: number): BrokerError {
   const { code, status, message, cause, headers } = error;
   if (status !== 503 || "retry-after" in headers) return error;
@@ -23,9 +24,17 @@ export function withRetryAfter(error: BrokerError, retry: number): BrokerError {
   return new BrokerError(code, message, { cause, headers: { ...headers, "retry-after": String(seconds) } });
 }
 
-/** Answers what is not for the handler. @throws {@link BrokerError} `method-not-allowed` */
-export function answerMethod(request: Request, allow: string): Response | undefined {
-  if (request.method === "OPTIONS") return new Response(null, { status: 204, headers: { allow } });
-  if (allow.split(", ").includes(request.method)) return undefined;
-  throw new BrokerError("method-not-allowed", `${quote(request.method)} is not answered here.`, { headers: { allow } });
+/**
+ * Checks a request's method against a list such as `GET, HEAD, OPTIONS`. Returns the answer to OPTIONS, and `undefined` for other methods of
+ * the list.
+ *
+ * @throws {@link BrokerError} `method-not-allowed`
+ */
+export function checkMethod(request: Request, allow: string): Response | undefined {
+  const { method } = request;
+  if (method === "OPTIONS") return new Response(null, { status: 204, headers: { allow } });
+  if (allow.split(", ").includes(method)) return undefined;
+  throw new BrokerError("method-not-allowed", `Request refused: method ${quote(method)} is not allowed.`, {
+    headers: { allow },
+  });
 }

@@ -122,8 +122,8 @@ export function readBatch(log: Log, reader: LogReader, through: number, history?
   let bytes = 0;
   let events = 0;
   for (; entry; entry = next()) {
-    // A range can end at this very event, because another channel retains it. Its gap goes first: a client that drops in between then has an
-    // id from before the event.
+    // A range can end at this very event, because another channel retains it. Its gap goes first. A client that drops between the two then has
+    // an id from before the event.
     closeMissingRanges(log, reader, incomplete, entry.seq, items, 0, entry.seq - 1);
     bytes += entry.bytes.length;
     const last = items.at(-1);
@@ -170,7 +170,7 @@ function closeMissingRanges(
   least: number,
   most: number,
 ): void {
-  // Called for every event, and there is hardly ever a range.
+  // Called for every event. Missing ranges are rare.
   if (!incomplete[0] || incomplete[0].droppedThrough > next) return;
   const gaps = new Map<number, Omit<Gap, "bytes" | "after"> & { readonly after: number }>();
   for (let channel = incomplete[0]; channel && channel.droppedThrough <= next; channel = incomplete[0]) {

@@ -1,16 +1,19 @@
-/** An event in the log. Its bytes are the whole event as it goes over the wire, shared by all who read it. */
+// The part of the log that belongs to one channel: its events that can be read, and how far back they reach.
+
+/** An event in the log. All subscribers share its bytes. */
 export interface Entry {
   readonly seq: number;
+  /** The whole event in its wire form. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** The keys of its channels, each once. */
   readonly keys: readonly string[];
-  /** When it was appended, epoch milliseconds. */
+  /** When it was appended, in epoch milliseconds. */
   readonly at: number;
-  /** How many of its channels keep it; it is in the log as long as one does. */
+  /** How many of its channels retain it. The log holds it as long as one does. */
   retainCount: number;
 }
 
-/** Events in order of their position; what goes, goes mostly from the front. */
+/** Entries in order of position. Most entries leave at the front. */
 class EntryQueue {
   #entries: (Entry | undefined)[] = [];
   #first = 0;
@@ -30,7 +33,7 @@ class EntryQueue {
   shift(): Entry | undefined {
     const entry = this.#entries[this.#first];
     this.#entries[this.#first++] = undefined;
-    // The empty half is cut off at once, so that each event is moved at most once.
+    // The array is cut when half of it is empty, so there is at most one copy for each entry that was shifted.
     if (this.#first * 2 >= this.#entries.length) {
       this.#entries = this.#entries.slice(this.#first);
       this.#first = 0;
@@ -38,7 +41,7 @@ class EntryQueue {
     return entry;
   }
 
-  /** The index of the first event after `seq`; `length` if there is none. */
+  /** Returns the index of the first entry after `seq`, or `length` if there is none. */
   indexAfter(seq: number): number {
     let low = this.#first;
     let high = this.#entries.length;
@@ -58,48 +61,54 @@ class EntryQueue {
   }
 }
 
-/** The events of one channel that are still there, and how far back that is. */
+/**
+ * The record of one channel.
+ *
+ * A channel retains an event until its own retention ends. An event of several channels stays readable through each of them as long as one of
+ * them retains it.
+ */
 export class ChannelLog {
   readonly key: string;
-  /** The last event of this channel, in the log or not. */
+  /** The position of the channel's newest event, whether the log holds it or not. */
   last: number;
-  /** The last event of this channel that is not in the log any more; 0 while all are. */
+  /** The position of the channel's newest event that the log no longer holds; 0 if it holds all of them. */
   droppedThrough: number;
-  /** The last one of those that the log dropped for want of room, and not because they were old. */
+  /** As `droppedThrough`, of events that were evicted: dropped because the log was full, not because they were old. */
   evictedThrough = 0;
-  /** Bytes of the events that it keeps. */
+  /** Bytes of the events that this channel retains. */
   bytes = 0;
-  /** How many need this record. It is not forgotten meanwhile. */
+  /** How many users need this record. A pinned record is not forgotten. */
   pins = 0;
   readonly #retained = new EntryQueue();
-  /** Events that this channel does not keep and another one does. All are older than those it keeps. */
+  /** Events that this channel no longer retains and another one does. All are older than the retained ones. */
   readonly #retainedElsewhere = new EntryQueue();
 
-  constructor(key: string, dropped: number) {
+  /** Creates the record of a channel that may have had events up to the position `droppedThrough`. */
+  constructor(key: string, droppedThrough: number) {
     this.key = key;
-    this.last = this.droppedThrough = dropped;
+    this.last = this.droppedThrough = droppedThrough;
   }
 
-  /** How many events it keeps. */
+  /** How many events this channel retains. */
   get size(): number {
     return this.#retained.length;
   }
 
-  /** The oldest event that it keeps. */
+  /** The oldest event that this channel retains. */
   get oldest(): Entry | undefined {
     return this.#retained.at(0);
   }
 
-  /** The `index`-th oldest event that can be read, kept by this channel or by another. */
+  /** Returns the event at an index, counted from the oldest one that can be read, whichever channel retains it. */
   at(index: number): Entry | undefined {
-    const lent = this.#retainedElsewhere.length;
-    return index < lent ? this.#retainedElsewhere.at(index) : this.#retained.at(index - lent);
+    const elsewhere = this.#retainedElsewhere.length;
+    return index < elsewhere ? this.#retainedElsewhere.at(index) : this.#retained.at(index - elsewhere);
   }
 
-  /** The index of the first event after `seq`. */
+  /** Returns the index of the first event after `seq`. */
   indexAfter(seq: number): number {
-    const lent = this.#retainedElsewhere.indexAfter(seq);
-    return lent < this.#retainedElsewhere.length ? lent : lent + this.#retained.indexAfter(seq);
+    const elsewhere = this.#retainedElsewhere.indexAfter(seq);
+    return elsewhere < this.#retainedElsewhere.length ? elsewhere : elsewhere + this.#retained.indexAfter(seq);
   }
 
   retain(entry: Entry): void {
@@ -109,7 +118,7 @@ export class ChannelLog {
     entry.retainCount++;
   }
 
-  /** Stops to keep the oldest event. */
+  /** Stops retaining the oldest event, and returns it. */
   releaseOldest(): Entry | undefined {
     const entry = this.#retained.shift();
     if (!entry) return undefined;
@@ -118,16 +127,16 @@ export class ChannelLog {
     return entry;
   }
 
-  /** Its events up to there are kept elsewhere, or nowhere; those after it will be kept here. */
+  /** Counts all events up to `seq` as dropped. This process does not hold them, because it subscribed to the channel later. */
   startAfter(seq: number): void {
     this.last = Math.max(this.last, seq);
     this.droppedThrough = Math.max(this.droppedThrough, seq);
   }
 
-  /** An event of this channel left the log. */
-  entryRemoved(entry: Entry, forced: boolean): void {
+  /** An event of this channel left the log, evicted or not. */
+  entryRemoved(entry: Entry, isEvicted: boolean): void {
     this.#retainedElsewhere.delete(entry);
     if (entry.seq > this.droppedThrough) this.droppedThrough = entry.seq;
-    if (forced && entry.seq > this.evictedThrough) this.evictedThrough = entry.seq;
+    if (isEvicted && entry.seq > this.evictedThrough) this.evictedThrough = entry.seq;
   }
 }

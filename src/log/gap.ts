@@ -1,26 +1,26 @@
-// A gap tells a subscriber which events are missing. It is an element of the total order, with its own place and id.
-
+// A gap tells a subscriber which events are missing. It has a place in the total order, and an id like an event.
 import { publicName } from "../event/channel-key.ts";
 import { encode, formatControl } from "../event/sse-format.ts";
 import type { Log } from "./log.ts";
 
 /** Missing events of a subscriber, as an element of the total order. */
 export interface Gap {
+  /** Keys of the channels that have missing events. */
   readonly channels: readonly string[];
-  /** The events of these channels after this position are missing; `undefined` if the position is not of this log. */
+  /** The missing range begins after this position; `undefined` if the subscriber's position is not of this log. */
   readonly after: number | undefined;
-  /** The last position that is missing. */
+  /** The missing range ends at this position. */
   readonly through: number;
   /** The cursor of the subscriber once it has read this gap. */
   readonly seq: number;
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** A range of one channel that a subscriber has not read and can no longer read. */
+/** A range of one channel that a subscriber has not read and can no longer read, until its gap is complete. */
 export interface MissingRange {
   /** The range begins after this position. */
   readonly after: number;
-  /** The end of the range that the subscriber was last told. */
+  /** The end of the range as the subscriber last received it in a gap. */
   readonly announcedThrough: number;
   /** The subscriber never had a claim to this range, so no gap is reported for it. */
   readonly excused?: boolean;

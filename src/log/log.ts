@@ -1,9 +1,14 @@
+// The bounded log of one namespace. It assigns positions, and drops events by channel: those that retention no longer keeps, and the oldest
+// ones of the largest channel when the log is full.
 import { checkNumbers, withDefaults } from "../base/validate.ts";
 import { formatPosition } from "../event/position.ts";
 import { encode, formatId } from "../event/sse-format.ts";
 import { ChannelLog, type Entry } from "./channel-log.ts";
 
-/** How much of each channel is kept for those who come back. `Infinity` sets no bound. An event of several channels is kept as long as one does. */
+/**
+ * Bounds of the history of each channel, which clients that come back can read. `Infinity` sets no bound. An event of several channels is kept
+ * as long as one of them keeps it.
+ */
 export interface Retention {
   /** Events, 1 or more. @default Infinity */
   readonly events?: number | undefined;
@@ -17,25 +22,25 @@ export interface Retention {
 export interface LogOptions {
   readonly retention?: Retention | undefined;
   /**
-   * Bytes that the log may hold in all, {@link ENTRY_COST} for each event included; 1 or more. At this bound the channel that holds the
-   * most (to within a factor of two) loses its oldest events first, whoever still waits for them. @default 33_554_432 (32 MiB)
+   * Bytes that the log may hold in total, including {@link ENTRY_COST} for each event; 1 or more. A full log drops the oldest events of its
+   * largest channel (to within a factor of two), even if clients have not received them yet. @default 33_554_432 (32 MiB)
    */
   readonly logBytes?: number | undefined;
   /**
-   * Channels without a client that the log may know, inboxes included; 1 or more. Beyond it the one that was used longest ago is
-   * forgotten; a client that comes back to it is told of a gap. @default 100_000
+   * Channels without a client that the log remembers, including inboxes; 1 or more. Beyond that, the one that was not used for the longest
+   * time is forgotten. A client that comes back to it receives a gap. @default 100_000
    */
   readonly maxChannels?: number | undefined;
 }
 
-/** Bounds with every default in its place. */
+/** Bounds of a log, with the defaults filled in. */
 export interface LogBounds {
   readonly retention: { readonly events: number; readonly bytes: number; readonly age: number };
   readonly logBytes: number;
   readonly maxChannels: number;
 }
 
-/** @throws `RangeError` for a number out of its range, `TypeError` for what is no option. */
+/** Returns the bounds that options set. @throws `RangeError` for a number out of its range, `TypeError` for an unknown option. */
 export function resolveLogOptions(where: string, options: LogOptions): LogBounds {
   const defaults = { retention: {}, logBytes: 32 * 1024 * 1024, maxChannels: 100_000 };
   const bounds = withDefaults<LogBounds>(where, "option", defaults, options);
@@ -46,53 +51,55 @@ export function resolveLogOptions(where: string, options: LogOptions): LogBounds
   return { retention, logBytes, maxChannels };
 }
 
-/** What an event costs beside its bytes: the objects that hold it, as measured on V8 and JavaScriptCore. */
+/** Bytes that the objects around an event cost, as measured on V8 and JavaScriptCore. */
 const ENTRY_COST = 256;
 
-/** What an event takes of `logBytes`. */
+/** Returns the bytes that an event counts against `logBytes`. */
 export const entryCost = (entry: Entry): number => entry.bytes.length + ENTRY_COST;
 
 /** Receives the events of a log. No method may throw. */
 export interface LogListener {
-  /** Every event up to this position was delivered or concerned no subscriber. Retention keeps what is after it; only `logBytes` does not. */
+  /**
+   * Every event up to this position was delivered or concerned no subscriber. Retention does not drop later events. A full log does.
+   */
   readonly position: number;
   /** An event was appended. Called in order, in the same turn, before the publisher is answered. */
   onAppended(entry: Entry): void;
-  /** The log had to drop events after `position`, because it is full. */
+  /** The log evicted events after `position`. */
   onOverrun(): void;
-  /** The head moved on without an event for this process. */
+  /** The head moved, without an event for this process. */
   onAdvanced?(): void;
 }
 
-/** Who keeps what the log holds in a place that outlives the process. */
+/** Receives the removals of a log whose events are also stored in a place that outlives the process. */
 export interface LogStorageListener {
-  /** The log holds this event no longer. */
+  /** The log no longer holds this event. */
   onEntryRemoved(entry: Entry): void;
-  /** The log knows nothing of this channel any more. */
+  /** The log no longer has a record of this channel. */
   onChannelForgotten(key: string): void;
 }
 
-/** The bounded log of one namespace: one total order, kept by channel. */
+/** The bounded log of one namespace: one total order of events, retained by channel. */
 export class Log {
   readonly epoch: string;
   readonly maxBytes: number;
   readonly listeners: Set<LogListener> = new Set();
   storageListener: LogStorageListener | undefined;
-  /** The last position given. */
+  /** The last assigned position. */
   head = 0;
-  /** Bytes held, each event counted once, {@link ENTRY_COST} included. */
+  /** Bytes of all events, including {@link ENTRY_COST} for each. */
   bytes = 0;
-  /** Events held, each counted once. */
+  /** Events that the log holds, each counted once. */
   size = 0;
 
   readonly retention: LogBounds["retention"];
   readonly #maxChannels: number;
   readonly #channels = new Map<string, ChannelLog>();
-  /** Channels without a pin, the one that was used longest ago first. */
-  readonly #idle = new Set<ChannelLog>();
-  /** Every channel without a record may have had events up to here. */
+  /** Records without a pin, in the order in which they lost the last one. */
+  readonly #unpinned = new Set<ChannelLog>();
+  /** A channel without a record may have had events up to this position. */
   forgottenThrough = 0;
-  /** Channels that keep events, by the binary logarithm of what those cost. */
+  /** Channels that retain events, by size class. */
   readonly #bySize: Set<ChannelLog>[] = [];
 
   constructor(epoch: string, { retention, logBytes, maxChannels }: LogBounds) {
@@ -102,19 +109,21 @@ export class Log {
     this.#maxChannels = maxChannels;
   }
 
+  /** How many channels have a record. */
   get channels(): number {
     return this.#channels.size;
   }
 
+  /** Returns the wire id of a position of this log. */
   id(seq: number): string {
     return formatPosition(this.epoch, seq);
   }
 
-  /** Gives the next position to an event and keeps it. `text` is the event without its id. */
+  /** Appends an event at the next position. `text` is its wire form without an id, and `at` the time in epoch milliseconds. */
   append(keys: readonly string[], text: string, at: number = Date.now()): Entry {
     const channels = keys.map((key) => this.pin(key));
     const entry = this.#store(this.head + 1, keys, channels, text, at);
-    for (const follower of this.listeners) follower.onAppended(entry);
+    for (const listener of this.listeners) listener.onAppended(entry);
     for (const channel of channels) {
       this.trim(channel, at);
       this.unpin(channel);
@@ -123,23 +132,29 @@ export class Log {
     return entry;
   }
 
-  /** Keeps an event that has its position: in channels that are told from others, which this process may know of but not follow. */
-  appendAt(seq: number, keys: readonly string[], followed: readonly ChannelLog[], text: string): void {
+  /**
+   * Appends an event whose position another process assigned. `channels` are the records of those channels of `keys` that this process
+   * subscribes to.
+   */
+  appendAt(seq: number, keys: readonly string[], channels: readonly ChannelLog[], text: string): void {
     const at = Date.now();
-    const entry = this.#store(seq, keys, followed, text, at);
-    for (const follower of this.listeners) follower.onAppended(entry);
-    for (const channel of followed) this.trim(channel, at);
+    const entry = this.#store(seq, keys, channels, text, at);
+    for (const listener of this.listeners) listener.onAppended(entry);
+    for (const channel of channels) this.trim(channel, at);
     this.#evict();
   }
 
-  /** Nothing of the channels that are followed was before this position and did not come. */
+  /** Moves the head to `seq`. Called when every event of the subscribed channels up to there has been appended. */
   advance(seq: number): void {
     if (seq <= this.head) return;
     this.head = seq;
-    for (const follower of this.listeners) follower.onAdvanced?.();
+    for (const listener of this.listeners) listener.onAdvanced?.();
   }
 
-  /** Puts back an event that was kept elsewhere. In order, before anything is appended; `expire` then drops what is over its bounds. */
+  /**
+   * Puts back an event that was stored outside the process. Called in order of position, before anything is appended. `applyRetention` must
+   * follow, because nothing is dropped here.
+   */
   restore(seq: number, keys: readonly string[], text: string, at: number): void {
     const channels = keys.map((key) => this.pin(key));
     this.#store(seq, keys, channels, text, at);
@@ -152,84 +167,87 @@ export class Log {
     this.bytes += entryCost(entry);
     this.size++;
     for (const channel of channels) {
-      const before = level(channel);
+      const before = sizeClass(channel);
       channel.retain(entry);
-      this.#file(channel, before);
+      this.#reclassify(channel, before);
     }
     return entry;
   }
 
-  /** Drops what no bound allows any more, of all channels. */
+  /** Drops the events that exceed a bound, of all channels. `time` is in epoch milliseconds. */
   applyRetention(time: number): void {
     for (const channel of this.#channels.values()) this.trim(channel, time);
     this.#evict();
   }
 
-  /** The record of a channel, if there is one. */
+  /** Returns the record of a channel, if there is one. */
   find(key: string): ChannelLog | undefined {
     return this.#channels.get(key);
   }
 
-  /** The record of a channel, made if there is none, and kept until the pin is given back. */
+  /** Returns the record of a channel, and keeps it until `unpin`. Creates the record if there is none. */
   pin(key: string): ChannelLog {
     let channel = this.#channels.get(key);
     if (!channel) {
       channel = new ChannelLog(key, this.forgottenThrough);
       this.#channels.set(key, channel);
     }
-    if (channel.pins++ === 0) this.#idle.delete(channel);
+    if (channel.pins++ === 0) this.#unpinned.delete(channel);
     return channel;
   }
 
-  /** Gives back a pin. A record that tells nothing goes with its last one. */
+  /** Removes a pin. With its last pin, a record is removed if a new one would say the same. */
   unpin(channel: ChannelLog): void {
     if (--channel.pins > 0) return;
     if (channel.last <= this.forgottenThrough && channel.size === 0) this.#channels.delete(channel.key);
-    else if (this.#idle.add(channel).size > this.#maxChannels) this.#forgetOne();
+    else if (this.#unpinned.add(channel).size > this.#maxChannels) this.#forgetOldest();
   }
 
-  /** Drops what retention does not keep, unless it was not sent on yet. */
+  /** Drops the events of a channel that retention does not keep, except those that were not offered to every subscriber yet. */
   trim(channel: ChannelLog, time: number): void {
     const { events, bytes, age } = this.retention;
-    const handedOn = this.#deliveredThrough();
-    for (let { oldest } = channel; oldest && oldest.seq <= handedOn; { oldest } = channel) {
+    const delivered = this.#deliveredThrough();
+    for (let { oldest } = channel; oldest && oldest.seq <= delivered; { oldest } = channel) {
       if (channel.size <= events && channel.bytes <= bytes && time - oldest.at <= age) break;
-      this.#drop(channel);
+      this.#dropOldest(channel);
     }
   }
 
+  /** Returns the position up to which every listener has delivered. */
   #deliveredThrough(): number {
     let position = this.head;
-    for (const follower of this.listeners) if (follower.position < position) position = follower.position;
+    for (const listener of this.listeners) position = Math.min(position, listener.position);
     return position;
   }
 
+  /** Drops events until the log is no longer over `maxBytes`. */
   #evict(): void {
-    let lost = 0;
+    let evictedThrough = 0;
     while (this.bytes > this.maxBytes) {
       const channel = this.#largest();
       if (!channel) break;
-      lost = Math.max(lost, this.#drop(channel, true));
+      evictedThrough = Math.max(evictedThrough, this.#dropOldest(channel, true));
     }
-    if (lost === 0) return;
-    for (const follower of this.listeners) if (follower.position < lost) follower.onOverrun();
+    if (evictedThrough === 0) return;
+    for (const listener of this.listeners) if (listener.position < evictedThrough) listener.onOverrun();
   }
 
-  /** Has a channel give up its oldest event, `forced` for want of room. The event's seq if it left the log, else 0. */
-  #drop(channel: ChannelLog, forced = false): number {
-    const before = level(channel);
+  /** Makes a channel release its oldest event. Returns the event's position if it left the log, or 0 if another channel retains it. */
+  #dropOldest(channel: ChannelLog, isEvicted = false): number {
+    const before = sizeClass(channel);
     const entry = channel.releaseOldest();
-    this.#file(channel, before);
+    this.#reclassify(channel, before);
     if (!entry || entry.retainCount > 0) return 0;
     this.bytes -= entryCost(entry);
     this.size--;
-    for (const key of entry.keys) this.#channels.get(key)?.entryRemoved(entry, forced);
+    for (const key of entry.keys) this.#channels.get(key)?.entryRemoved(entry, isEvicted);
     this.storageListener?.onEntryRemoved(entry);
     return entry.seq;
   }
 
-  #forgetOne(): void {
-    for (const channel of this.#idle) {
+  /** Forgets the record that has had no pin for the longest time. */
+  #forgetOldest(): void {
+    for (const channel of this.#unpinned) {
       this.forgottenThrough = Math.max(this.forgottenThrough, channel.last);
       this.discard(channel);
       this.storageListener?.onChannelForgotten(channel.key);
@@ -237,13 +255,14 @@ export class Log {
     }
   }
 
-  /** Drops a channel's record, with what it keeps, whoever needs it. */
+  /** Removes the record of a channel and all its events, even if a subscriber has not read them. */
   discard(channel: ChannelLog): void {
-    while (channel.size > 0) this.#drop(channel);
+    while (channel.size > 0) this.#dropOldest(channel);
     this.#channels.delete(channel.key);
-    this.#idle.delete(channel);
+    this.#unpinned.delete(channel);
   }
 
+  /** Returns a channel of the highest size class. */
   #largest(): ChannelLog | undefined {
     for (let index = this.#bySize.length - 1; index >= 0; index--) {
       for (const channel of this.#bySize[index] ?? []) return channel;
@@ -251,13 +270,14 @@ export class Log {
     return undefined;
   }
 
-  /** Files a channel under its size, where that changed. */
-  #file(channel: ChannelLog, before: number): void {
-    const now = level(channel);
-    if (before === now) return;
+  /** Moves a channel whose size class was `before` to its present one. */
+  #reclassify(channel: ChannelLog, before: number): void {
+    const after = sizeClass(channel);
+    if (before === after) return;
     this.#bySize[before]?.delete(channel);
-    if (now >= 0) (this.#bySize[now] ??= new Set()).add(channel);
+    if (after >= 0) (this.#bySize[after] ??= new Set()).add(channel);
   }
 }
 
-const level = ({ size, bytes }: ChannelLog): number => Math.floor(Math.log2(size * ENTRY_COST + bytes));
+/** Returns the binary logarithm of a channel's bytes, rounded down; `-Infinity` for a channel without events. */
+const sizeClass = ({ size, bytes }: ChannelLog): number => Math.floor(Math.log2(size * ENTRY_COST + bytes));

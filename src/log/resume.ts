@@ -76,7 +76,12 @@ function requestedStart(log: Log, { lastEventId, from }: StartOptions, head: num
 const seqOf = (start: RequestedStart): number => (start.kind === "after" ? start.seq : 0);
 
 /** Returns the history bounds of a log that holds everything that is retained. */
-function localHistoryBounds(log: Log, channels: readonly ChannelLog[], after: number, max: MaxReplay): HistoryBounds {
+export function localHistoryBounds(
+  log: Log,
+  channels: readonly ChannelLog[],
+  after: number,
+  max: MaxReplay,
+): HistoryBounds {
   const time = Date.now();
   for (const channel of channels) log.trim(channel, time);
   return {
@@ -137,7 +142,7 @@ function resumeWithin(log: Log, requested: RequestedStart, { head, floor, channe
     if (floor > seq) return skipToFloor(log, channels, seq, floor);
     return { cursor: seq, resumed: true, hasMissing: channels.some(({ droppedThrough }) => droppedThrough > seq) };
   }
-  // Not the head of now: events that came after the bounds were read are still to be read.
+  // Not the current head: events that were appended after the bounds were read must still be read.
   let cursor = head;
   for (const { oldest = Infinity } of channels) cursor = Math.min(cursor, oldest - 1);
   cursor = Math.max(cursor, floor);
@@ -161,7 +166,7 @@ function skipToFloor(log: Log, channels: readonly ChannelBounds[], after: number
   const keys: string[] = [];
   for (const { key, droppedThrough, next = Infinity } of channels) {
     if (droppedThrough > floor) {
-      // A range that ends behind the floor has a gap of its own. It goes first: the id of the other gap would hide its beginning.
+      // A range that ends after the floor has a gap of its own. It goes first: the id of the other gap would hide its beginning.
       missingRanges.set(key, { after, announcedThrough: droppedThrough });
       gaps.push(makeGap(log, { channels: [key], after, through: droppedThrough, seq: after }));
     } else if (droppedThrough > after || next <= floor) {

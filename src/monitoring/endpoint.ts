@@ -1,21 +1,22 @@
-import { answerMethod, asBrokerError, problem, withRetryAfter } from "../http/problem.ts";
+// Answers programs that watch the broker: load balancers and Prometheus.
+import { asBrokerError, checkMethod, problem, withRetryAfter } from "../http/problem.ts";
 
-/** Milliseconds that a monitor is told to wait, though it has a rhythm of its own. */
-const SOON = 1_000;
+/** `Retry-After` of a failed check, in milliseconds. A monitor has its own interval, so this is only a formality. */
+const RETRY_MS = 1_000;
 
-/** Answers a program that watches the broker. Nobody keeps what it is told. */
+/** Answers GET, HEAD and OPTIONS with a text of type `contentType`, which must not be cached. Errors are problem details. */
 export async function respondToMonitor(
   request: Request,
-  type: string,
-  look: () => string | Promise<string>,
+  contentType: string,
+  read: () => string | Promise<string>,
 ): Promise<Response> {
   try {
-    const answer = answerMethod(request, "GET, HEAD, OPTIONS");
-    if (answer) return answer;
-    const text = await look();
-    const headers = { "content-type": type, "cache-control": "no-store" };
+    const preflight = checkMethod(request, "GET, HEAD, OPTIONS");
+    if (preflight) return preflight;
+    const text = await read();
+    const headers = { "content-type": contentType, "cache-control": "no-store" };
     return new Response(request.method === "HEAD" ? null : text, { headers });
   } catch (error) {
-    return problem(withRetryAfter(asBrokerError(error), SOON));
+    return problem(withRetryAfter(asBrokerError(error), RETRY_MS));
   }
 }

@@ -1,7 +1,8 @@
+// Health checks for load balancers.
 import { BrokerError } from "../base/errors.ts";
 import { respondToMonitor } from "./endpoint.ts";
 
-/** The broker that a health check asks. */
+/** The parts of a broker that a health check uses. */
 export interface HealthSource {
   /** @throws {@link BrokerError} `closed` */
   checkOpen(): void;

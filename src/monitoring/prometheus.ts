@@ -1,23 +1,24 @@
+// Metrics in Prometheus' text format.
 import { respondToMonitor } from "./endpoint.ts";
 import { type MetricDefinition, samplesOf } from "./metric-definitions.ts";
 import type { BrokerStats } from "./stats.ts";
 
-/** Tells Prometheus what `look` sees. */
+/** Answers a scrape with the metrics of what `readStats` returns. */
 export const respondWithMetrics = (
   request: Request,
-  readings: readonly MetricDefinition[],
-  look: () => BrokerStats | Promise<BrokerStats>,
+  metrics: readonly MetricDefinition[],
+  readStats: () => BrokerStats | Promise<BrokerStats>,
 ): Promise<Response> =>
-  respondToMonitor(request, "text/plain; version=0.0.4; charset=utf-8", async () => textOf(readings, await look()));
+  respondToMonitor(request, "text/plain; version=0.0.4; charset=utf-8", async () => format(metrics, await readStats()));
 
-/** In Prometheus' text format, version 0.0.4. No value of a label has a character that would have to be escaped. */
-function textOf(readings: readonly MetricDefinition[], stats: BrokerStats): string {
+/** Formats metrics in version 0.0.4 of the text format. Nothing is escaped: no label value has a character that needs it. */
+function format(metrics: readonly MetricDefinition[], stats: BrokerStats): string {
   let text = "";
-  for (const reading of readings) {
-    const { help, label } = reading;
-    const name = `fanwire_${reading.name}`;
+  for (const metric of metrics) {
+    const { help, label } = metric;
+    const name = `fanwire_${metric.name}`;
     text += `# HELP ${name} ${help}\n# TYPE ${name} ${name.endsWith("_total") ? "counter" : "gauge"}\n`;
-    for (const [value, count] of samplesOf(reading, stats))
+    for (const [value, count] of samplesOf(metric, stats))
       text += `${name}${label ? `{${label}="${value}"}` : ""} ${count}\n`;
   }
   return text;

@@ -1,41 +1,42 @@
+// The statistics that `stats()` returns.
 import type { ErrorCode } from "../base/errors.ts";
 import type { DisconnectReason } from "../delivery/connection.ts";
 
 /**
- * What a broker counts, for this process. `published`, `sent`, `bytes`, `replayed`, `gaps`, `overruns`, `disconnects` and `failures` are
- * counters that begin at 0 with the broker; the others are what is now.
+ * Statistics of a broker, for this process. `published`, `sent`, `bytes`, `replayed`, `gaps`, `overruns`, `disconnects` and `failures` are
+ * counters that start at 0 with the broker. The others are gauges.
  */
 export interface BrokerStats {
-  /** Connections. */
+  /** Open connections. */
   readonly clients: number;
-  /** Client ids that are connected. */
+  /** Client ids with an open connection. */
   readonly ids: number;
   /** Connections that have something to receive and do not take it. */
   readonly blocked: number;
-  /** Streams that were told to end and whose client has not read that yet. */
+  /** Connections that have an end event to deliver which their client has not read. They do not count as `clients`. */
   readonly closing: number;
   /** Requests that wait for `authorize`. */
   readonly pending: number;
-  /** Channels and inboxes that somebody reads. */
+  /** Channels and inboxes with a subscriber: a connection, or an iterator of `listen()`. */
   readonly channels: number;
   /** Events published through this broker. */
   readonly published: number;
-  /** Events sent to clients: given to the runtime, not received. */
+  /** Events sent to connections. Sent means given to the runtime, not received. */
   readonly sent: number;
-  /** Bytes of the events and gaps sent to clients. */
+  /** Bytes of the events and gaps sent to connections. */
   readonly bytes: number;
-  /** Those of `sent` that came from the log, to clients that came back or were behind. */
+  /** The part of `sent` that came from the log, for connections that resumed or were behind. */
   readonly replayed: number;
-  /** Gaps told to clients. */
+  /** Gaps sent to connections. */
   readonly gaps: number;
-  /** Times that a client was put at the head, because the log dropped more of what it had not read while it was catching up. */
+  /** How often a connection jumped to the head, because the log evicted more of its unread events before it had caught up. */
   readonly overruns: number;
   /** Connections that ended, by reason. */
   readonly disconnects: Readonly<Partial<Record<DisconnectReason, number>>>;
   /** Requests that were refused or failed, by code. */
   readonly failures: Readonly<Partial<Record<ErrorCode, number>>>;
-  /** Whether the engine can append; `idle` before the broker's first use, and from `close()` on. */
+  /** Whether the engine can append events. `idle` before the broker's first use, and from `close()` on. */
   readonly engine: "idle" | "up" | "down";
-  /** What this process holds of the log. */
+  /** The part of the log that this process holds. */
   readonly log: { readonly events: number; readonly bytes: number; readonly channels: number };
 }

@@ -1,219 +1,235 @@
+// Sends commands through the application's client, and knows whether Redis can take them.
 import { randomName } from "../base/random.ts";
 import { after, now } from "../base/runtime.ts";
-import type { Wrapped } from "./clients/connection.ts";
-import { down, hadNoEffect, isReply, isScriptError, meansAway, unknown } from "./errors.ts";
-import { APPEND, MARK, READ, SURVEY } from "./scripts/log-scripts.ts";
-import { BARRED, DISCONNECT, ENTER, HELLO, LEAVE, LINGER, ORDERS, PART, RENEW } from "./scripts/presence-scripts.ts";
+import type { ClientAdapter } from "./clients/connection.ts";
+import { engineDown, hadNoEffect, isReply, isScriptError, needsPreparation, outcomeUnknown } from "./errors.ts";
+import { APPEND, CHECKPOINT, HISTORY_BOUNDS, READ } from "./scripts/log-scripts.ts";
+import {
+  COMMANDS_AFTER,
+  DISCONNECT,
+  ENTER,
+  IS_BARRED,
+  LEAVE,
+  LINGER,
+  RENEW,
+  START,
+  STOP,
+} from "./scripts/presence-scripts.ts";
 
-export type ScriptName =
+type ScriptName =
   | "append"
-  | "mark"
+  | "checkpoint"
   | "read"
-  | "survey"
-  | "hello"
+  | "historyBounds"
+  | "start"
   | "enter"
   | "leave"
   | "linger"
-  | "orders"
+  | "commandsAfter"
   | "renew"
-  | "barred"
+  | "isBarred"
   | "disconnect"
-  | "part";
+  | "stop";
 const SCRIPTS: Readonly<Record<ScriptName, string>> = {
   append: APPEND,
-  mark: MARK,
+  checkpoint: CHECKPOINT,
   read: READ,
-  survey: SURVEY,
-  hello: HELLO,
+  historyBounds: HISTORY_BOUNDS,
+  start: START,
   enter: ENTER,
   leave: LEAVE,
   linger: LINGER,
-  orders: ORDERS,
+  commandsAfter: COMMANDS_AFTER,
   renew: RENEW,
-  barred: BARRED,
+  isBarred: IS_BARRED,
   disconnect: DISCONNECT,
-  part: PART,
+  stop: STOP,
 };
 
-/** Milliseconds between two attempts to have the server answer. */
-const PROBE = 500;
+/** The interval at which a server that is not ready is asked again. */
+const PROBE_MS = 500;
 
-/** A command that was sent and not answered. */
-interface Pending {
+/** A command that is not answered yet. */
+interface PendingCommand {
   readonly deadline: number;
   readonly isAppend: boolean;
   reject(error: unknown): void;
 }
 
-/** Who is told whether commands can be given. */
-export interface CommandsHome {
-  commands(isThere: boolean): void;
-  failed(error: unknown): void;
-  /** The arguments of the script `hello`; appends are counted under the name `next` from now on. */
-  hello(next: string, before: string): readonly string[];
+/** Receives whether commands can be given. */
+export interface CommandsListener {
+  onCommands(isConnected: boolean): void;
+  onError(error: unknown): void;
+  /** Returns the arguments of the script `start`. From now on, appends are counted under the name `next` and no longer under `previous`. */
+  startArguments(next: string, previous: string): readonly string[];
 }
 
 /**
- * What goes through the caller's client. A command is given to the library only while that sends it at once, and is over, for who asked, when the
- * connection is lost or the time is up: whatever the library does with it afterwards, the name that its appends are counted under is not valid
- * any more once commands are given again.
+ * Sends commands through the application's client. A command is given to the client library only while the library sends it at once. When
+ * the connection is lost or the time is up, the command is over for its caller. The library may still send it later. That has no effect,
+ * because appends are counted under another name by the time that commands can be given again.
  */
 export class Commands {
-  /** What appends are counted under, new at every arrival, and how many there were. */
-  session = "";
+  /** The name of the counter of appends. New whenever commands can be given again. */
+  counter = "";
+  /** Appends given under this name. */
   appends = 0;
 
-  readonly #client: Wrapped;
+  readonly #client: ClientAdapter;
   readonly #base: string;
-  readonly #timeout: number;
-  readonly #home: CommandsHome;
+  readonly #timeoutMs: number;
+  readonly #listener: CommandsListener;
   readonly #hashes = new Map<ScriptName, string>();
-  readonly #pending = new Set<Pending>();
-  readonly #unwatch: () => void;
-  /** Counts up whenever commands go away or come, so that what was begun before is not mistaken. */
-  #turn = 0;
-  #isHere = false;
-  #isOver = false;
+  readonly #pending = new Set<PendingCommand>();
+  readonly #stopWatching: () => void;
+  /** Incremented whenever commands become available or unavailable, so that work begun before is recognized as obsolete. */
+  #generation = 0;
+  #isAvailable = false;
+  #isClosed = false;
   #cancelProbe: (() => void) | undefined;
-  #cancelSweep: (() => void) | undefined;
+  #cancelDeadline: (() => void) | undefined;
 
-  constructor(client: Wrapped, base: string, timeout: number, home: CommandsHome) {
+  constructor(client: ClientAdapter, base: string, timeoutMs: number, listener: CommandsListener) {
     this.#client = client;
     this.#base = base;
-    this.#timeout = timeout;
-    this.#home = home;
-    this.#unwatch = client.watch({
-      ready: () => this.#ready(),
-      lost: () => this.#away(undefined),
-      failed: (error) => home.failed(error),
+    this.#timeoutMs = timeoutMs;
+    this.#listener = listener;
+    this.#stopWatching = client.watch({
+      onReady: () => this.#onReady(),
+      onLost: () => this.#onLost(undefined),
+      onError: (error) => listener.onError(error),
     });
-    this.#probe(0);
+    this.#scheduleProbe(0);
   }
 
-  /** Runs a script. Rejects with `engine-down` what had no effect, and an append that may have had one with `publish-outcome-unknown`. */
+  /**
+   * Runs a script. Rejects with `publish-outcome-unknown` if an append may have had an effect, and with `engine-down` for any other failure.
+   */
   run(name: ScriptName, args: readonly string[], isAppend = false): Promise<unknown> {
-    return this.give(["EVALSHA", this.#hashes.get(name) ?? "", "1", this.#base, ...args], isAppend);
+    return this.send(["EVALSHA", this.#hashes.get(name) ?? "", "1", this.#base, ...args], isAppend);
   }
 
-  give(command: readonly string[], isAppend = false): Promise<unknown> {
-    if (!this.#isHere) return Promise.reject(down());
+  /** Sends a command. Rejects as `run` does. */
+  send(command: readonly string[], isAppend = false): Promise<unknown> {
+    if (!this.#isAvailable) return Promise.reject(engineDown());
     if (!this.#client.isReady) {
-      this.#away(undefined);
-      return Promise.reject(down());
+      this.#onLost(undefined);
+      return Promise.reject(engineDown());
     }
     return new Promise((resolve, reject) => {
-      const pending: Pending = { deadline: now() + this.#timeout, isAppend, reject };
+      const pending: PendingCommand = { deadline: now() + this.#timeoutMs, isAppend, reject };
       this.#pending.add(pending);
-      this.#cancelSweep ??= after(this.#timeout, () => this.#sweep(), true);
-      this.#send(command).then(
+      this.#cancelDeadline ??= after(this.#timeoutMs, () => this.#checkDeadline(), true);
+      this.#execute(command).then(
         (reply) => {
           this.#pending.delete(pending);
           resolve(reply);
         },
-        (error: unknown) => this.#refused(pending, error),
+        (error: unknown) => this.#onFailed(pending, error),
       );
     });
   }
 
   close(): void {
-    this.#isOver = true;
-    this.#isHere = false;
-    this.#turn++;
-    this.#unwatch();
+    this.#isClosed = true;
+    this.#isAvailable = false;
+    this.#generation++;
+    this.#stopWatching();
     this.#cancelProbe?.();
-    this.#cancelSweep?.();
+    this.#cancelDeadline?.();
     this.#rejectAll(undefined);
   }
 
-  async #send(command: readonly string[]): Promise<unknown> {
+  /** Makes a rejection of an error that the library throws. */
+  async #execute(command: readonly string[]): Promise<unknown> {
     return await this.#client.send(command);
   }
 
-  #refused(pending: Pending, error: unknown): void {
+  #onFailed(pending: PendingCommand, error: unknown): void {
     if (!this.#pending.delete(pending)) return;
     if (isReply(error)) {
       const isDown = hadNoEffect(error) || !pending.isAppend;
-      pending.reject(isDown ? down(error) : unknown(error));
-      if (isScriptError(error)) this.#home.failed(error);
-      if (meansAway(error)) this.suspend();
+      pending.reject(isDown ? engineDown(error) : outcomeUnknown(error));
+      if (isScriptError(error)) this.#listener.onError(error);
+      if (needsPreparation(error)) this.suspend();
       return;
     }
-    pending.reject(pending.isAppend ? unknown(error) : down(error));
-    this.#away(error);
+    pending.reject(pending.isAppend ? outcomeUnknown(error) : engineDown(error));
+    this.#onLost(error);
   }
 
-  /** Rejects what took too long, and all that waits behind it. */
-  #sweep(): void {
-    this.#cancelSweep = undefined;
+  /** Gives up the connection if its oldest command took too long. All later commands wait behind that one. */
+  #checkDeadline(): void {
+    this.#cancelDeadline = undefined;
     const [oldest] = this.#pending;
     if (!oldest) return;
     const left = oldest.deadline - now();
-    if (left <= 0) this.#away(new Error(`Redis did not answer within ${this.#timeout} ms.`));
-    else this.#cancelSweep = after(left, () => this.#sweep(), true);
+    if (left <= 0) this.#onLost(new Error(`Redis did not answer within ${this.#timeoutMs} ms.`));
+    else this.#cancelDeadline = after(left, () => this.#checkDeadline(), true);
   }
 
   #rejectAll(cause: unknown): void {
     const all = [...this.#pending];
     this.#pending.clear();
-    for (const { isAppend, reject } of all) reject(isAppend ? unknown(cause) : down(cause));
+    for (const { isAppend, reject } of all) reject(isAppend ? outcomeUnknown(cause) : engineDown(cause));
   }
 
   /** The connection was lost, or counts as lost. */
-  #away(cause: unknown): void {
-    if (this.#isOver) return;
+  #onLost(cause: unknown): void {
+    if (this.#isClosed) return;
     this.#rejectAll(cause);
     this.suspend();
   }
 
-  /** Gives no more commands until the server is prepared again. What is under way is answered still. */
+  /** Gives no commands until the server is prepared again. Commands that are under way can still be answered. */
   suspend(): void {
-    if (this.#isOver || !this.#isHere) return;
-    this.#isHere = false;
-    this.#turn++;
-    this.#home.commands(false);
-    this.#probe(0);
+    if (this.#isClosed || !this.#isAvailable) return;
+    this.#isAvailable = false;
+    this.#generation++;
+    this.#listener.onCommands(false);
+    this.#scheduleProbe(0);
   }
 
-  /** The library has connected, perhaps anew: a probe that went through the connection before need not be answered. */
-  #ready(): void {
-    if (this.#isHere) this.#away(undefined);
+  /** The library has connected. A probe over an earlier connection may never be answered, so a new one begins. */
+  #onReady(): void {
+    if (this.#isAvailable) this.#onLost(undefined);
     else {
-      this.#turn++;
-      this.#probe(0);
+      this.#generation++;
+      this.#scheduleProbe(0);
     }
   }
 
-  #probe(delay: number): void {
+  #scheduleProbe(delayMs: number): void {
     this.#cancelProbe?.();
     this.#cancelProbe = undefined;
-    if (this.#isOver) return;
-    this.#cancelProbe = after(delay, () => void this.#arrive(), true);
+    if (this.#isClosed) return;
+    this.#cancelProbe = after(delayMs, () => void this.#prepare(), true);
   }
 
-  /** Asks for an answer, and prepares the server. What is not answered is waited for, unless the library connects anew. */
-  async #arrive(): Promise<void> {
-    if (!this.#client.isReady) return this.#probe(PROBE);
-    const turn = this.#turn;
+  /** Waits until the server answers, and prepares it. Without an answer, waits until the library connects again. */
+  async #prepare(): Promise<void> {
+    if (!this.#client.isReady) return this.#scheduleProbe(PROBE_MS);
+    const generation = this.#generation;
     try {
-      await this.#send(["PING"]);
-      if (turn !== this.#turn) return;
+      await this.#execute(["PING"]);
+      if (generation !== this.#generation) return;
       const names = Object.keys(SCRIPTS) as ScriptName[];
-      const hashes = await Promise.all(names.map((name) => this.#send(["SCRIPT", "LOAD", SCRIPTS[name]])));
-      if (turn !== this.#turn) return;
+      const hashes = await Promise.all(names.map((name) => this.#execute(["SCRIPT", "LOAD", SCRIPTS[name]])));
+      if (generation !== this.#generation) return;
       for (const [index, name] of names.entries()) this.#hashes.set(name, String(hashes[index]));
       const next = randomName(16);
-      const args = this.#home.hello(next, this.session);
-      await this.#send(["EVALSHA", this.#hashes.get("hello") ?? "", "1", this.#base, ...args]);
-      if (turn !== this.#turn || !this.#client.isReady) return this.#probe(PROBE);
-      this.session = next;
+      const args = this.#listener.startArguments(next, this.counter);
+      await this.#execute(["EVALSHA", this.#hashes.get("start") ?? "", "1", this.#base, ...args]);
+      if (generation !== this.#generation || !this.#client.isReady) return this.#scheduleProbe(PROBE_MS);
+      this.counter = next;
       this.appends = 0;
-      this.#turn++;
-      this.#isHere = true;
-      this.#home.commands(true);
+      this.#generation++;
+      this.#isAvailable = true;
+      this.#listener.onCommands(true);
     } catch (error) {
-      if (turn !== this.#turn) return;
-      this.#home.failed(error);
-      this.#probe(PROBE);
+      if (generation !== this.#generation) return;
+      this.#listener.onError(error);
+      this.#scheduleProbe(PROBE_MS);
     }
   }
 }

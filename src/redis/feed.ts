@@ -1,164 +1,174 @@
+// The connection through which events, commands and checkpoints arrive.
 import { jitter } from "../base/random.ts";
 import { after } from "../base/runtime.ts";
-import type { FeedConnection, FeedEvents } from "./clients/connection.ts";
-import { down } from "./errors.ts";
+import type { FeedConnection, FeedConnectionListener } from "./clients/connection.ts";
+import { engineDown } from "./errors.ts";
 
-/** The shortest and the longest pause before the feed is made again, milliseconds. */
-const LEAST_PAUSE = 50;
-const MOST_PAUSE = 2_000;
+/** The delay before the feed is connected again. It doubles with each failure in a row. */
+const MIN_RETRY_MS = 50;
+const MAX_RETRY_MS = 2_000;
+/** Channels in one command. A server or a library refuses a command that is too long. */
+const CHANNELS_PER_CALL = 1_000;
 
-/** Who hears what comes through the feed. */
-export interface FeedHome {
-  message(channel: string, text: string): void;
-  feed(isThere: boolean): void;
-  failed(error: unknown): void;
+/** Receives what happens on the feed. */
+export interface FeedListener {
+  onMessage(channel: string, text: string): void;
+  onFeed(isConnected: boolean): void;
+  onError(error: unknown): void;
 }
 
-/** A wish that waits its turn. */
-interface Wish {
-  readonly isFor: boolean;
+/** A call of `subscribe` or `unsubscribe` that is not answered yet. */
+interface Request {
+  readonly type: "subscribe" | "unsubscribe";
   readonly channels: readonly string[];
   resolve(): void;
   reject(error: unknown): void;
 }
 
 /**
- * The connection that messages come in through: made again, with pauses that grow, whenever it is lost, and never used again once it was. Wishes go
- * out one at a time, several of a kind together, because a library that is asked to subscribe to what it is about to leave may do neither.
+ * Keeps a feed connected. A connection that was lost is never used again: a new one is opened, after a delay that grows.
+ *
+ * Requests are sent one at a time, with consecutive requests of one type together. A client library that is asked to subscribe to a channel
+ * which it is about to leave may do neither.
  */
 export class Feed {
-  readonly #open: (events: FeedEvents) => Promise<FeedConnection>;
-  readonly #own: readonly string[];
-  readonly #timeout: number;
-  readonly #home: FeedHome;
+  readonly #open: (listener: FeedConnectionListener) => Promise<FeedConnection>;
+  readonly #processChannels: readonly string[];
+  readonly #timeoutMs: number;
+  readonly #listener: FeedListener;
   #connection: FeedConnection | undefined;
-  #isThere = false;
-  #isOver = false;
-  /** Counts connections, so that what one of them still says is not taken for the next one's. */
-  #turn = 0;
-  #pause = LEAST_PAUSE;
-  #cancel: (() => void) | undefined;
-  #wishes: Wish[] = [];
-  #running: readonly Wish[] = [];
+  #isConnected = false;
+  #isClosed = false;
+  /** Incremented with every connection, so that late calls of an old one are recognized. */
+  #generation = 0;
+  #retryMs = MIN_RETRY_MS;
+  #cancelTimer: (() => void) | undefined;
+  #queue: Request[] = [];
+  #inFlight: readonly Request[] = [];
 
-  /** `own` are the channels of the process itself: the feed is there when they are subscribed. */
+  /** `processChannels` are the channels that this process always needs. The feed counts as connected once they are subscribed. */
   constructor(
-    open: (events: FeedEvents) => Promise<FeedConnection>,
-    own: readonly string[],
-    timeout: number,
-    home: FeedHome,
+    open: (listener: FeedConnectionListener) => Promise<FeedConnection>,
+    processChannels: readonly string[],
+    timeoutMs: number,
+    listener: FeedListener,
   ) {
     this.#open = open;
-    this.#own = own;
-    this.#timeout = timeout;
-    this.#home = home;
+    this.#processChannels = processChannels;
+    this.#timeoutMs = timeoutMs;
+    this.#listener = listener;
     this.#connect();
   }
 
-  /** Rejects with `engine-down` while the feed is not there, and when it is lost. */
+  /** Rejects with `engine-down` while the feed is not connected, and when it is lost. */
   subscribe(channels: readonly string[]): Promise<void> {
-    return this.#wish(true, channels);
+    return this.#request("subscribe", channels);
   }
 
+  /** Rejects as `subscribe` does. */
   unsubscribe(channels: readonly string[]): Promise<void> {
-    return this.#wish(false, channels);
+    return this.#request("unsubscribe", channels);
   }
 
-  /** Has another connection made. */
+  /** Replaces the connection. */
   renew(): void {
-    if (this.#isThere) this.#lose(this.#turn, undefined);
+    if (this.#isConnected) this.#onLost(this.#generation, undefined);
   }
 
   close(): void {
-    this.#isOver = true;
-    this.#drop(undefined);
+    this.#isClosed = true;
+    this.#disconnect(undefined);
   }
 
   #connect(): void {
-    const turn = ++this.#turn;
-    // A connection that is not there in time is given up; should it come after all, it is closed.
-    this.#cancel = after(this.#timeout, () => this.#lose(turn, new Error("Redis feed not connected in time.")), true);
-    this.#establish(turn).catch((error: unknown) => this.#lose(turn, error));
+    const generation = ++this.#generation;
+    // A connection that takes too long is given up. If it is opened after that, it is closed at once.
+    this.#startTimer(generation, "Redis feed not connected in time.");
+    this.#establish(generation).catch((error: unknown) => this.#onLost(generation, error));
   }
 
-  async #establish(turn: number): Promise<void> {
+  async #establish(generation: number): Promise<void> {
     const connection = await this.#open({
-      message: (channel, text) => {
-        if (turn === this.#turn && this.#isThere) this.#home.message(channel, text);
+      onMessage: (channel, text) => {
+        if (generation === this.#generation && this.#isConnected) this.#listener.onMessage(channel, text);
       },
-      lost: (error) => this.#lose(turn, error),
+      onLost: (error) => this.#onLost(generation, error),
     });
-    if (turn !== this.#turn || this.#isOver) return connection.close();
+    if (generation !== this.#generation || this.#isClosed) return connection.close();
     this.#connection = connection;
-    await connection.subscribe(this.#own);
-    if (turn !== this.#turn) return;
-    this.#cancel?.();
-    this.#cancel = undefined;
-    this.#pause = LEAST_PAUSE;
-    this.#isThere = true;
-    this.#home.feed(true);
+    await connection.subscribe(this.#processChannels);
+    if (generation !== this.#generation) return;
+    this.#stopTimer();
+    this.#retryMs = MIN_RETRY_MS;
+    this.#isConnected = true;
+    this.#listener.onFeed(true);
   }
 
-  #lose(turn: number, error: unknown): void {
-    if (turn !== this.#turn || this.#isOver) return;
-    const was = this.#isThere;
-    this.#drop(error);
-    if (error !== undefined) this.#home.failed(error);
-    if (was) this.#home.feed(false);
-    this.#cancel = after(jitter(this.#pause), () => this.#connect(), true);
-    this.#pause = Math.min(MOST_PAUSE, this.#pause * 2);
+  #onLost(generation: number, error: unknown): void {
+    if (generation !== this.#generation || this.#isClosed) return;
+    const wasConnected = this.#isConnected;
+    this.#disconnect(error);
+    if (error !== undefined) this.#listener.onError(error);
+    if (wasConnected) this.#listener.onFeed(false);
+    this.#cancelTimer = after(jitter(this.#retryMs), () => this.#connect(), true);
+    this.#retryMs = Math.min(MAX_RETRY_MS, this.#retryMs * 2);
   }
 
-  #drop(cause: unknown): void {
-    this.#turn++;
-    this.#isThere = false;
-    this.#cancel?.();
-    this.#cancel = undefined;
+  #disconnect(cause: unknown): void {
+    this.#generation++;
+    this.#isConnected = false;
+    this.#stopTimer();
     this.#connection?.close();
     this.#connection = undefined;
-    const wishes = [...this.#running, ...this.#wishes];
-    this.#running = [];
-    this.#wishes = [];
-    for (const { reject } of wishes) reject(down(cause));
+    const requests = [...this.#inFlight, ...this.#queue];
+    this.#inFlight = [];
+    this.#queue = [];
+    for (const { reject } of requests) reject(engineDown(cause));
   }
 
-  #wish(isFor: boolean, channels: readonly string[]): Promise<void> {
-    if (!this.#isThere) return Promise.reject(down());
+  #request(type: Request["type"], channels: readonly string[]): Promise<void> {
+    if (!this.#isConnected) return Promise.reject(engineDown());
     if (channels.length === 0) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      this.#wishes.push({ isFor, channels, resolve, reject });
-      if (this.#running.length === 0) this.#next();
+      this.#queue.push({ type, channels, resolve, reject });
+      if (this.#inFlight.length === 0) this.#sendNext();
     });
   }
 
-  #next(): void {
+  #sendNext(): void {
     const connection = this.#connection;
-    const kind = this.#wishes[0]?.isFor;
-    if (!connection || kind === undefined) return;
-    const end = this.#wishes.findIndex(({ isFor }) => isFor !== kind);
-    const running = this.#wishes.splice(0, end < 0 ? this.#wishes.length : end);
-    this.#running = running;
-    const turn = this.#turn;
-    this.#cancel = after(this.#timeout, () => this.#lose(turn, new Error("Redis feed did not answer in time.")), true);
-    const channels = [...new Set(running.flatMap((wish) => wish.channels))];
-    this.#ask(connection, kind, channels).then(
+    const type = this.#queue[0]?.type;
+    if (!connection || type === undefined) return;
+    const end = this.#queue.findIndex((request) => request.type !== type);
+    const requests = this.#queue.splice(0, end < 0 ? this.#queue.length : end);
+    this.#inFlight = requests;
+    const generation = this.#generation;
+    this.#startTimer(generation, "Redis feed did not answer in time.");
+    const channels = [...new Set(requests.flatMap((request) => request.channels))];
+    this.#send(connection, type, channels).then(
       () => {
-        if (turn !== this.#turn) return;
-        this.#cancel?.();
-        this.#cancel = undefined;
-        this.#running = [];
-        for (const { resolve } of running) resolve();
-        this.#next();
+        if (generation !== this.#generation) return;
+        this.#stopTimer();
+        this.#inFlight = [];
+        for (const { resolve } of requests) resolve();
+        this.#sendNext();
       },
-      (error: unknown) => this.#lose(turn, error),
+      (error: unknown) => this.#onLost(generation, error),
     );
   }
 
-  async #ask(connection: FeedConnection, isFor: boolean, channels: readonly string[]): Promise<void> {
-    // So many at a time, that no command grows beyond what a server or a library takes.
-    for (let index = 0; index < channels.length; index += 1_000) {
-      const some = channels.slice(index, index + 1_000);
-      await (isFor ? connection.subscribe(some) : connection.unsubscribe(some));
-    }
+  async #send(connection: FeedConnection, type: Request["type"], channels: readonly string[]): Promise<void> {
+    for (let index = 0; index < channels.length; index += CHANNELS_PER_CALL)
+      await connection[type](channels.slice(index, index + CHANNELS_PER_CALL));
+  }
+
+  /** Gives the connection up if the timer is not stopped in time. */
+  #startTimer(generation: number, message: string): void {
+    this.#cancelTimer = after(this.#timeoutMs, () => this.#onLost(generation, new Error(message)), true);
+  }
+
+  #stopTimer(): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
   }
 }

@@ -1,3 +1,4 @@
+// The export `fanwire/redis`.
 export type { BunClient } from "./clients/bun.ts";
 export type { RedisClient, RedisSubscriber } from "./clients/clients.ts";
 export type { IoredisClient } from "./clients/ioredis.ts";

@@ -1,125 +1,136 @@
+// Parses the messages that scripts send through the feed: events, commands of other processes, and checkpoints.
 import type { PeerCommand } from "../engine/engine.ts";
 import type { Checkpoint, FeedEvent } from "../shared-log/shared-log.ts";
 
-// What scripts send through the feed, and what they answer.
-
-/** An order, and the process that it comes from. */
-export interface Sent {
+/** A command, and the process that sent it. */
+export interface ReceivedCommand {
   readonly from: string;
-  readonly order: PeerCommand;
-  readonly id: string;
+  readonly command: PeerCommand;
+  /** The command's stamp, as the store wrote it. */
+  readonly stamp: string;
 }
 
 const EPOCH = /^[A-Za-z0-9]{1,40}$/;
 const DIGITS = /^(0|[1-9][0-9]{0,15})$/;
 
-/** @throws if it is no position. */
+const refused = (reason: string): Error => new Error(`Redis message refused: ${reason}.`);
+
+/** @throws `Error` for text that is not a position. */
 export function parseSeq(digits: string | undefined): number {
   const seq = Number(digits);
   if (digits === undefined || !DIGITS.test(digits) || !Number.isSafeInteger(seq))
-    throw new Error(`Redis message refused: ${JSON.stringify(digits)} is no position.`);
+    throw refused(`${JSON.stringify(digits)} is not a position`);
   return seq;
 }
 
 function parseEpoch(epoch: string | undefined): string {
-  if (epoch === undefined || !EPOCH.test(epoch))
-    throw new Error(`Redis message refused: ${JSON.stringify(epoch)} is no epoch.`);
+  if (epoch === undefined || !EPOCH.test(epoch)) throw refused(`${JSON.stringify(epoch)} is not an epoch`);
   return epoch;
 }
 
-/** An event: epoch, position, number of keys, for each the position before and the key, and the text. @throws for what is none. */
-export function parseMessage(whole: string): FeedEvent {
-  let at = 0;
-  const line = (): string => {
-    const end = whole.indexOf("\n", at);
-    if (end < 0) throw new Error("Redis message refused: it ends too early.");
-    const start = at;
-    at = end + 1;
-    return whole.slice(start, end);
+/**
+ * Parses an event: lines with the epoch, the position and the number of keys, for each key a line with the previous position and one with the
+ * key, then the text.
+ *
+ * @throws `Error` for a message that is not an event.
+ */
+export function parseEvent(message: string): FeedEvent {
+  let offset = 0;
+  const nextLine = (): string => {
+    const end = message.indexOf("\n", offset);
+    if (end < 0) throw refused("it ends too early");
+    const start = offset;
+    offset = end + 1;
+    return message.slice(start, end);
   };
-  const epoch = parseEpoch(line());
-  const seq = parseSeq(line());
+  const epoch = parseEpoch(nextLine());
+  const seq = parseSeq(nextLine());
   const keys: string[] = [];
   const previous: number[] = [];
-  for (let count = parseSeq(line()); count > 0; count--) {
-    previous.push(parseSeq(line()));
-    keys.push(line());
+  for (let count = parseSeq(nextLine()); count > 0; count--) {
+    previous.push(parseSeq(nextLine()));
+    keys.push(nextLine());
   }
-  return { epoch, seq, keys, previous, text: whole.slice(at) };
+  return { epoch, seq, keys, previous, text: message.slice(offset) };
 }
 
-/** An order: what to do, from whom, milliseconds, client id, subject, and its id. @throws for what is none. */
-export function parseOrder(whole: string): Sent {
-  const [what, from = "", barFor, clientId = "", subject, id = "", ...more] = whole.split("\n");
-  if ((what !== "!disconnect" && what !== "!replace") || clientId === "" || id === "" || more.length > 0)
-    throw new Error("Redis message refused: it is no order.");
-  const order: PeerCommand = {
-    type: what === "!replace" ? "replace" : "disconnect",
+/**
+ * Parses a command: lines with its type, the sending process, milliseconds, client id, subject and stamp.
+ *
+ * @throws `Error` for a message that is not a command.
+ */
+export function parsePeerCommand(message: string): ReceivedCommand {
+  const [type, from = "", barFor, clientId = "", subject, stamp = "", ...more] = message.split("\n");
+  if ((type !== "!disconnect" && type !== "!replace") || clientId === "" || stamp === "" || more.length > 0)
+    throw refused("it is not a command");
+  const command: PeerCommand = {
+    type: type === "!replace" ? "replace" : "disconnect",
     clientId,
     subject: subject === "" ? undefined : subject,
     barFor: parseSeq(barFor),
-    at: parseSeq(id),
+    at: parseSeq(stamp),
   };
-  return { from, order, id };
+  return { from, command, stamp };
 }
 
-/** One of the parts of a mark. */
-interface Part {
-  readonly token: number;
+/** One part of a checkpoint. */
+interface CheckpointPart {
   readonly part: number;
   readonly parts: number;
-  readonly mark: Checkpoint;
-  readonly forgotten: number;
-  /** The channels that an event was in since the first part, and where. */
+  /** The checkpoint as of this part, for the keys of this part. */
+  readonly checkpoint: Checkpoint;
+  /** The last position of all channels that the store has forgotten. */
+  readonly forgottenThrough: number;
+  /** The last positions of channels that had an event since the first part. */
   readonly changed: ReadonlyMap<string, number>;
 }
 
-function parsePart(whole: string): Part {
-  const [first = "", second, ...lines] = whole.split("\n");
+function parseCheckpointPart(message: string): CheckpointPart {
+  const [first = "", second, ...lines] = message.split("\n");
   const [token, part, parts, epoch, head, forgotten, ...more] = first.split(" ");
-  if (second === undefined || more.length > 0) throw new Error("Redis message refused: it is no mark.");
+  if (second === undefined || more.length > 0) throw refused("it is not a checkpoint");
   const last = second === "" ? [] : second.split(" ").map(parseSeq);
   const changed = new Map<string, number>();
   for (const line of lines) {
     const space = line.indexOf(" ");
     changed.set(line.slice(space + 1), parseSeq(line.slice(0, space)));
   }
-  const mark = { epoch: parseEpoch(epoch), head: parseSeq(head), token: parseSeq(token), last };
   return {
-    token: mark.token,
+    checkpoint: { epoch: parseEpoch(epoch), head: parseSeq(head), token: parseSeq(token), last },
     part: parseSeq(part),
     parts: parseSeq(parts),
-    mark,
-    forgotten: parseSeq(forgotten),
+    forgottenThrough: parseSeq(forgotten),
     changed,
   };
 }
 
-/** Puts marks together that come in parts. */
-export class Assembly {
-  /** The parts of each that has not come whole, by token. */
-  readonly #parts = new Map<number, Part[]>();
+/** Joins the parts of checkpoints. */
+export class CheckpointAssembler {
+  /** The parts of incomplete checkpoints, by token. */
+  readonly #parts = new Map<number, CheckpointPart[]>();
 
   /**
-   * Takes a part, and answers with the mark when it was the last one. A channel that changed since the first part is where the last part says;
-   * any other is where its own part said. One that was forgotten meanwhile may have been anywhere up to what is forgotten by now.
+   * Takes a part, and returns the checkpoint if it was the last one. For a channel that changed since the first part, the last part has the
+   * position. For any other channel, its own part has it. A channel that was forgotten since then may have had events up to the last
+   * forgotten position.
    *
-   * @throws for what is no part.
+   * @throws `Error` for a message that is not a part.
    */
-  take(whole: string, keysOf: (token: number) => readonly string[] | undefined): Checkpoint | undefined {
-    const part = parsePart(whole);
-    if (part.parts === 1) return part.mark;
-    const before = part.part === 1 ? [] : (this.#parts.get(part.token) ?? []);
-    const parts = [...before, part];
-    this.#parts.set(part.token, parts);
+  take(message: string, keysOf: (token: number) => readonly string[] | undefined): Checkpoint | undefined {
+    const part = parseCheckpointPart(message);
+    const { token } = part.checkpoint;
+    if (part.parts === 1) return part.checkpoint;
+    const earlier = part.part === 1 ? [] : (this.#parts.get(token) ?? []);
+    const parts = [...earlier, part];
+    this.#parts.set(token, parts);
     if (part.part < part.parts) return undefined;
-    this.#parts.delete(part.token);
+    this.#parts.delete(token);
     const [first] = parts;
-    const keys = keysOf(part.token);
+    const keys = keysOf(token);
     if (parts.length !== part.parts || !first || !keys) return undefined;
-    const least = part.forgotten > first.mark.head ? part.forgotten : 0;
-    const all = parts.flatMap(({ mark }) => mark.last);
+    const least = part.forgottenThrough > first.checkpoint.head ? part.forgottenThrough : 0;
+    const all = parts.flatMap(({ checkpoint }) => checkpoint.last);
     const last = keys.map((key, index) => part.changed.get(key) ?? Math.max(all[index] ?? 0, least));
-    return { ...part.mark, last };
+    return { ...part.checkpoint, last };
   }
 }

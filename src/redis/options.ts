@@ -1,48 +1,57 @@
+// The options of the Redis engine, their defaults and their checks.
 import { checkNumbers, withDefaults } from "../base/validate.ts";
 import type { Retention } from "../log/log.ts";
-import { type RedisClient, type RedisSubscriber, wrap } from "./clients/clients.ts";
-import type { Wrapped } from "./clients/connection.ts";
+import { adaptClient, type RedisClient, type RedisSubscriber } from "./clients/clients.ts";
+import type { ClientAdapter } from "./clients/connection.ts";
 
 /** Options of a log in Redis. */
 export interface RedisOptions {
   /**
-   * The application's client: of ioredis, of node-redis (`createClient`) or of Bun (`Bun.redis`, `new RedisClient`); not of a cluster. All commands go
-   * through it. It stays the application's: it is connected if it never was, and not closed.
+   * The application's client: of ioredis, of node-redis (`createClient`) or of Bun (`Bun.redis`, `new RedisClient`), but not of a cluster.
+   * All commands go through it. The engine connects it if it was never connected, and never closes it.
    */
   readonly client: RedisClient;
   /**
-   * What the connection is made from that events come in through: a client of the same kind, of which duplicates are made, or a function that makes
-   * a new one at every call, which is closed when it is of no more use. @default client
+   * The source of the connection through which events arrive: a client of the same kind, which the engine duplicates, or a function that
+   * creates a new client with each call. The engine closes the clients that the function creates. @default client
    */
   readonly subscriber?: RedisSubscriber | undefined;
   /**
-   * What every key and channel begins with, in braces, so that one node of a cluster has all of them. Required: two applications that use one Redis
-   * under the same name would read each other's events, and end each other's clients, in two databases of it as well. 1 to 100 characters, without braces and control characters.
+   * The beginning of every key and channel. The engine adds braces, so that one node of a cluster holds all of them. Required, because two
+   * applications with the same prefix on one Redis would read each other's events and end each other's clients, even in different
+   * databases. 1 to 100 characters, without braces and control characters.
    */
   readonly prefix: string;
-  /** How much of each channel is kept in Redis. @default { age: 300_000, events: 10_000, bytes: 4_194_304 } */
+  /** How much of each channel Redis keeps. @default { age: 300_000, events: 10_000, bytes: 4_194_304 } */
   readonly retention?: Retention | undefined;
-  /** Channels that Redis remembers the last position of, inboxes included; 1 or more. Beyond it the quietest is forgotten. @default 100_000 */
+  /**
+   * Channels whose last position Redis remembers, inboxes included; 1 or more. Beyond it, the channel without an event for the longest time
+   * is forgotten. @default 100_000
+   */
   readonly maxChannels?: number | undefined;
-  /** Milliseconds that the key of an event is remembered, 0 or more; 0 remembers none. @default 300_000 */
+  /** Milliseconds for which the idempotency key of an event is remembered, 0 or more; 0 remembers none. @default 300_000 */
   readonly idempotencyWindow?: number | undefined;
-  /** Milliseconds that a command may take, 1 or more. What takes longer is given up, and Redis counts as away until it answers. @default 5_000 */
+  /**
+   * Milliseconds that a command may take, 1 or more. A command that takes longer is given up, and Redis counts as unreachable until it
+   * answers. @default 5_000
+   */
   readonly commandTimeout?: number | undefined;
-  /** Milliseconds that a process counts as alive after it was last heard of, 100 or more. @default 15_000 */
+  /** Milliseconds for which a process counts as alive after its last sign of life, 100 to 86,400,000. @default 15_000 */
   readonly lease?: number | undefined;
   /**
-   * Replicas that must have an event before its publisher is told, 0 or more. With fewer, after half of `commandTimeout`, the publish fails with
-   * `publish-outcome-unknown`; with 0 a failover can lose events that were acknowledged. The connection does nothing else meanwhile. @default 0
+   * Replicas that must have an event before its publisher is answered, 0 or more. If fewer have it after half of `commandTimeout`, publishing
+   * fails with `publish-outcome-unknown`. With 0, a failover can lose acknowledged events. The client sends nothing else while it waits, so
+   * give the engine a client of its own. @default 0
    */
   readonly waitReplicas?: number | undefined;
 }
 
-/** Options with every default in its place. */
+/** Options with all defaults applied. */
 export interface RedisSettings {
-  readonly client: Wrapped;
-  /** What the feed's connection is a duplicate of, or what makes it. */
-  readonly subscriber: Wrapped | (() => Promise<Wrapped>);
-  /** What keys and channels begin with. */
+  readonly client: ClientAdapter;
+  /** The client to duplicate for the feed, or a function that creates one. */
+  readonly subscriber: ClientAdapter | (() => Promise<ClientAdapter>);
+  /** The beginning of keys and channels, braces included. */
   readonly base: string;
   readonly retention: { readonly events: number; readonly bytes: number; readonly age: number };
   readonly maxChannels: number;
@@ -53,7 +62,7 @@ export interface RedisSettings {
 }
 
 const WHERE = "redisEngine()";
-const RETENTION = { events: 10_000, bytes: 4 * 1024 * 1024, age: 300_000 };
+const DEFAULT_RETENTION = { events: 10_000, bytes: 4 * 1024 * 1024, age: 300_000 };
 const DEFAULTS = {
   client: undefined,
   subscriber: undefined,
@@ -65,25 +74,32 @@ const DEFAULTS = {
   lease: 15_000,
   waitReplicas: 0,
 };
+const MIN_LEASE_MS = 100;
+const MAX_LEASE_MS = 86_400_000;
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters that must not pass
-const REFUSED = /[{}\0-\x1f\x7f]/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: a prefix must not contain these characters
+const FORBIDDEN_IN_PREFIX = /[{}\0-\x1f\x7f]/;
 
-/** @throws `TypeError` and `RangeError` for what no engine can be made with. */
+/** @throws `TypeError` and `RangeError` for options that are not valid. */
 export function resolveRedisOptions(options: RedisOptions): RedisSettings {
   const all = withDefaults<Required<RedisOptions>>(WHERE, "option", DEFAULTS, options);
-  const retention = withDefaults<RedisSettings["retention"]>(WHERE, "retention option", RETENTION, all.retention);
+  const retention = withDefaults<RedisSettings["retention"]>(
+    WHERE,
+    "retention option",
+    DEFAULT_RETENTION,
+    all.retention,
+  );
   const { prefix, maxChannels = 0, idempotencyWindow = 0, commandTimeout = 0, lease = 0, waitReplicas = 0 } = all;
-  if (typeof prefix !== "string" || prefix === "" || prefix.length > 100 || REFUSED.test(prefix)) {
+  if (typeof prefix !== "string" || prefix === "" || prefix.length > 100 || FORBIDDEN_IN_PREFIX.test(prefix)) {
     throw new TypeError(
-      `${WHERE} refused: prefix must be a string of 1 to 100 characters without braces and control characters, such as the application's ` +
-        "name. Two applications that use one Redis under the same name would read each other's events.",
+      `${WHERE} refused: prefix must be a string of 1 to 100 characters without braces and control characters. Use the application's name: ` +
+        "two applications with the same prefix on one Redis would read each other's events.",
     );
   }
   checkNumbers(WHERE, { maxChannels, commandTimeout, ...retention }, 1);
   checkNumbers(WHERE, { idempotencyWindow, waitReplicas }, 0);
-  checkNumbers(WHERE, { lease }, 100, 86_400_000);
-  const client = wrap(WHERE, "client", all.client);
+  checkNumbers(WHERE, { lease }, MIN_LEASE_MS, MAX_LEASE_MS);
+  const client = adaptClient(WHERE, "client", all.client);
   const { subscriber } = all;
   return {
     client,
@@ -91,8 +107,8 @@ export function resolveRedisOptions(options: RedisOptions): RedisSettings {
       subscriber === undefined
         ? client
         : typeof subscriber === "function"
-          ? async () => wrap(WHERE, "what subscriber() makes", await subscriber())
-          : wrap(WHERE, "subscriber", subscriber),
+          ? async () => adaptClient(WHERE, "the result of subscriber()", await subscriber())
+          : adaptClient(WHERE, "subscriber", subscriber),
     base: `{${prefix}}`,
     retention,
     maxChannels,

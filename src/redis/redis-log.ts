@@ -1,31 +1,40 @@
+// A shared log in Redis: translates the operations of a shared log into scripts and messages.
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
 import type { AppendResult, Presence, PresenceResult, ReplayPage, StoredEvent } from "../engine/engine.ts";
-import { fingerprint } from "../engine/idempotency.ts";
+import { eventFingerprint } from "../engine/idempotency.ts";
+import type { Position } from "../event/position.ts";
 import type { MaxReplay } from "../log/resume.ts";
 import type { SharedHistoryBounds, SharedLog, SharedLogListener, SharedLogSession } from "../shared-log/shared-log.ts";
 import { Commands } from "./commands.ts";
-import { down, unknown } from "./errors.ts";
+import { engineDown, outcomeUnknown } from "./errors.ts";
 import { Feed } from "./feed.ts";
-import { Assembly, parseMessage, parseOrder, parseSeq } from "./messages.ts";
+import { CheckpointAssembler, parseEvent, parsePeerCommand, parseSeq } from "./messages.ts";
 import { type RedisOptions, type RedisSettings, resolveRedisOptions } from "./options.ts";
 
-/** A position that this process knows of. */
-type Seen = { readonly epoch: string; readonly seq: number } | undefined;
+/** Keys in one call of the script `checkpoint`. */
+const KEYS_PER_CALL = 5_000;
+const PRESENCES_PER_CALL = 1_000;
+/** How long client ids linger after this process has died, until a connection enters with another time. */
+const DEFAULT_LINGER_MS = 60_000;
+const DAY_MS = 86_400_000;
+const MAX_BAR_MS = 365 * DAY_MS;
+/** Peer commands remembered, so that none is executed twice. */
+const MAX_STAMPS = 2_000;
+/** Attempts to get a checkpoint in parts. The log may be replaced between two parts, but rarely three times in a row. */
+const CHECKPOINT_ATTEMPTS = 3;
 
-/** Keys that a mark asks for in one call, and presences that one call makes known. */
-const KEYS_A_CALL = 5_000;
-const PRESENCES_A_CALL = 1_000;
-/** How long what a process had can be written to after the process died, unless it told otherwise. */
-const LINGER = 60_000;
-const DAY = 86_400_000;
-/** Orders remembered, so that none is carried out twice. */
-const ORDERS = 2_000;
-
-/** A number as scripts take it; what has no bound is below 0. */
+/** A number as the scripts take it. `Infinity` becomes -1. */
 const bound = (value: number): string => (value === Infinity ? "-1" : String(Math.ceil(value)));
 
-/** A log in Redis 7.0 or later, or Valkey, as {@link SharedLog}. @throws as {@link resolveRedisOptions} */
+const positionArguments = (seen: Position | undefined): readonly [string, string] => [
+  seen?.epoch ?? "",
+  String(seen?.seq ?? 0),
+];
+
+const optionalSeq = (seq: string | undefined): number | undefined => (seq === "-" ? undefined : parseSeq(seq));
+
+/** Creates a log in Redis 7.0 or later, or in Valkey. @throws as {@link resolveRedisOptions} */
 export function redisLog(options: RedisOptions): SharedLog {
   const settings = resolveRedisOptions(options);
   return { open: (listener) => new RedisSession(settings, listener) };
@@ -40,53 +49,46 @@ class RedisSession implements SharedLogSession {
   readonly #feed: Feed;
   readonly #process = randomName(16);
   readonly #retention: readonly string[];
-  /** Milliseconds that the log is kept which nobody uses; below 0 for ever. */
+  /** Milliseconds after which Redis deletes a log that nobody uses. */
   readonly #ttl: string;
-  /** The keys of marks that were asked for in several parts, by token. */
-  readonly #asked = new Map<number, readonly string[]>();
-  #assembly = new Assembly();
-  #linger = LINGER;
-  /** Orders that were carried out, and the last one of them. */
-  readonly #orders = new Set<string>();
-  #lastOrder = "";
-  /** What was given after this one may not have come. */
-  #ordersSince: string | undefined;
-  /** The last event that came through this feed: one of several channels comes several times. */
-  #last: Seen;
+  /** The keys of checkpoints that were requested in several parts, by token. */
+  readonly #requestedKeys = new Map<number, readonly string[]>();
+  #assembler = new CheckpointAssembler();
+  #lingerMs = DEFAULT_LINGER_MS;
+  /** The stamps of peer commands that were executed. */
+  readonly #executedStamps = new Set<string>();
+  #lastStamp = "";
+  /** The stamp of the last peer command before the feed was lost. Later ones may not have arrived. */
+  #missedStampsAfter: string | undefined;
+  /** The last event that came through this feed. An event of several channels arrives several times. */
+  #lastEvent: Position | undefined;
 
   constructor(settings: RedisSettings, listener: SharedLogListener) {
     this.#settings = settings;
     this.#listener = listener;
     const { client, subscriber, base, commandTimeout, retention } = settings;
     this.#retention = [bound(retention.events), bound(retention.bytes), bound(retention.age)];
-    this.#ttl = retention.age === Infinity ? "-1" : bound(Math.max(DAY, retention.age * 2));
+    this.#ttl = retention.age === Infinity ? "-1" : bound(Math.max(DAY_MS, retention.age * 2));
     this.lease = Math.ceil(settings.lease / 3);
     this.#commands = new Commands(client, base, commandTimeout, {
-      commands: (isThere) => {
-        listener.onCommands(isThere);
-        if (isThere) void this.#askOrders();
+      onCommands: (isConnected) => {
+        listener.onCommands(isConnected);
+        if (isConnected) void this.#executeMissedPeerCommands();
       },
-      failed: (error) => listener.onError(error),
-      hello: (next, before) => [...this.#alive(), before, next, base],
+      onError: (error) => listener.onError(error),
+      startArguments: (next, previous) => [...this.#lifeSign(), previous, next, base],
     });
     this.#feed = new Feed(
-      async (events) => {
-        if (typeof subscriber !== "function") return await subscriber.feed(events, false);
-        return await (await subscriber()).feed(events, true);
+      async (connectionListener) => {
+        if (typeof subscriber !== "function") return await subscriber.openFeed(connectionListener, "duplicate");
+        return await (await subscriber()).openFeed(connectionListener, "itself");
       },
-      [`${base}:inbox`, `${base}:echo:${this.#process}`],
+      [`${base}:inbox`, `${base}:checkpoint:${this.#process}`],
       commandTimeout,
       {
-        message: (channel, text) => this.#arrived(channel, text),
-        feed: (isThere) => {
-          this.#last = undefined;
-          this.#assembly = new Assembly();
-          this.#asked.clear();
-          if (isThere) this.#ordersSince ??= this.#lastOrder;
-          listener.onFeed(isThere);
-          if (isThere) void this.#askOrders();
-        },
-        failed: (error) => listener.onError(error),
+        onMessage: (channel, text) => this.#onMessage(channel, text),
+        onFeed: (isConnected) => this.#onFeed(isConnected),
+        onError: (error) => listener.onError(error),
       },
     );
   }
@@ -94,86 +96,82 @@ class RedisSession implements SharedLogSession {
   async append(
     keys: readonly string[],
     text: string,
-    seen: Seen,
-    nonce: string | undefined,
+    seen: Position | undefined,
+    idempotencyKey: string | undefined,
     recipient: string | undefined,
   ): Promise<AppendResult> {
     const { base, idempotencyWindow, maxChannels, waitReplicas, commandTimeout } = this.#settings;
-    const print = nonce === undefined ? "" : fingerprint(`${[...keys].sort().join("\n")}\n${text}`);
+    const fingerprint = idempotencyKey === undefined ? "" : eventFingerprint(keys, text);
     const commands = this.#commands;
-    // Nothing is awaited before both are given: that is what keeps the order.
+    // Both commands are sent before anything is awaited. That keeps the order of the calls.
     const number = String(++commands.appends);
-    const given = commands.run(
+    const appending = commands.run(
       "append",
       [
-        ...[
-          base,
-          randomName(12),
-          commands.session,
-          number,
-          ...position(seen),
-          nonce ?? "",
-          print,
-          bound(idempotencyWindow),
-        ],
-        ...[recipient ?? "", ...this.#retention, bound(maxChannels), this.#ttl, text, ...keys],
+        ...[base, randomName(12), commands.counter, number, ...positionArguments(seen)],
+        ...[idempotencyKey ?? "", fingerprint, bound(idempotencyWindow), recipient ?? ""],
+        ...[...this.#retention, bound(maxChannels), this.#ttl, text, ...keys],
       ],
       true,
     );
-    const replicas =
+    const waiting =
       waitReplicas > 0
-        ? commands.give(["WAIT", String(waitReplicas), String(Math.ceil(Math.min(commandTimeout, DAY) / 2))], true)
+        ? commands.send(["WAIT", String(waitReplicas), String(Math.ceil(Math.min(commandTimeout, DAY_MS) / 2))], true)
         : Promise.resolve(waitReplicas);
-    const [answer, count] = await Promise.allSettled([given, replicas]);
+    const [answer, replicas] = await Promise.allSettled([appending, waiting]);
     if (answer.status === "rejected") throw answer.reason;
-    const [what, epoch = "", seq, repeated] = answer.value as string[];
-    if (what === "reused")
+    const [result, epoch = "", seq, repeated] = answer.value as string[];
+    if (result === "key-reused")
       throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
-    if (what === "unknown")
-      throw new BrokerError("unknown-client", "Event refused: there is no client with this id, nor was one lately.");
-    if (what === "gone") {
-      // What appends are counted by was lost, so that one which comes twice could not be told.
+    if (result === "unknown-client")
+      throw new BrokerError("unknown-client", "Event refused: no client with this id is connected, or was lately.");
+    if (result === "no-counter") {
+      // Redis has lost the counter of appends. Without it, an append that the library sends twice would not be recognized.
       commands.suspend();
-      throw down();
+      throw engineDown();
     }
-    if (what !== "ok") throw unknown();
-    if (count.status === "rejected" || Number(count.value) < waitReplicas) throw unknown();
+    if (result !== "ok") throw outcomeUnknown();
+    if (replicas.status === "rejected" || Number(replicas.value) < waitReplicas) throw outcomeUnknown();
     return { epoch, seq: parseSeq(seq), repeated: repeated === "1" };
   }
 
   subscribe(keys: readonly string[]): Promise<void> {
-    return this.#feed.subscribe(this.#channels(keys));
+    return this.#feed.subscribe(this.#feedChannels(keys));
   }
 
   unsubscribe(keys: readonly string[]): Promise<void> {
-    return this.#feed.unsubscribe(this.#channels(keys));
+    return this.#feed.unsubscribe(this.#feedChannels(keys));
   }
 
-  async requestCheckpoint(token: number, keys: readonly string[], seen: Seen): Promise<void> {
-    const parts = Math.max(1, Math.ceil(keys.length / KEYS_A_CALL));
-    if (parts > 1) this.#asked.set(token, keys);
+  async requestCheckpoint(token: number, keys: readonly string[], seen: Position | undefined): Promise<void> {
+    const parts = Math.max(1, Math.ceil(keys.length / KEYS_PER_CALL));
+    if (parts > 1) this.#requestedKeys.set(token, keys);
     try {
-      await this.#markIn(parts, token, keys, seen);
+      for (let attempt = 0; attempt < CHECKPOINT_ATTEMPTS; attempt++)
+        if (await this.#sendCheckpoint(parts, token, keys, seen)) return;
+      throw engineDown();
     } catch (error) {
-      this.#asked.delete(token);
+      this.#requestedKeys.delete(token);
       throw error;
     }
   }
 
-  async #markIn(parts: number, token: number, keys: readonly string[], seen: Seen): Promise<void> {
-    // The log may begin anew between two parts; hardly three times in a row.
-    for (let attempt = 0; attempt < 3; attempt++) {
-      const answers = [];
-      for (let part = 1; part <= parts; part++) {
-        const some = keys.slice((part - 1) * KEYS_A_CALL, part * KEYS_A_CALL);
-        const counts = [String(token), String(part), String(parts)];
-        const { base } = this.#settings;
-        const args = [base, randomName(12), this.#process, ...position(seen), ...counts, this.#ttl, ...some];
-        answers.push(this.#commands.run("mark", args));
-      }
-      if ((await Promise.all(answers)).at(-1) === "ok") return;
+  /** Returns `false` if the log was replaced between two parts. */
+  async #sendCheckpoint(
+    parts: number,
+    token: number,
+    keys: readonly string[],
+    seen: Position | undefined,
+  ): Promise<boolean> {
+    const answers = [];
+    for (let part = 1; part <= parts; part++) {
+      const keysOfPart = keys.slice((part - 1) * KEYS_PER_CALL, part * KEYS_PER_CALL);
+      const counts = [String(token), String(part), String(parts)];
+      const { base } = this.#settings;
+      const args = [base, randomName(12), this.#process, ...positionArguments(seen), ...counts, this.#ttl];
+      answers.push(this.#commands.run("checkpoint", [...args, ...keysOfPart]));
     }
-    throw down();
+    return (await Promise.all(answers)).at(-1) === "ok";
   }
 
   async read(epoch: string, keys: readonly string[], after: number, bytes: number): Promise<ReplayPage> {
@@ -183,25 +181,25 @@ class RedisSession implements SharedLogSession {
     if (through === undefined) return { epoch: current, records: [], through: 0, droppedThrough: keys.map(() => 0) };
     const records: StoredEvent[] = [];
     for (let index = 3; index + 2 < answer.length; index += 3) {
-      const [seq, names = "", text = ""] = answer.slice(index, index + 3);
-      records.push({ seq: parseSeq(seq), keys: names.split("\n"), text });
+      const [seq, eventKeys = "", text = ""] = answer.slice(index, index + 3);
+      records.push({ seq: parseSeq(seq), keys: eventKeys.split("\n"), text });
     }
-    const droppedOf = dropped === "" ? [] : dropped.split(" ").map(parseSeq);
-    return { epoch: current, records, through: parseSeq(through), droppedThrough: droppedOf };
+    const droppedThrough = dropped === "" ? [] : dropped.split(" ").map(parseSeq);
+    return { epoch: current, records, through: parseSeq(through), droppedThrough };
   }
 
   async historyBounds(
     epoch: string,
     keys: readonly string[],
-    from: number,
+    after: number,
     max: MaxReplay,
   ): Promise<SharedHistoryBounds> {
     const most = [bound(max.events ?? Infinity), bound(max.bytes ?? Infinity)];
-    const args = [epoch, String(from), ...most, ...this.#retention, ...keys];
-    const [current = "", head, floor, ...lines] = (await this.#commands.run("survey", args)) as string[];
+    const args = [epoch, String(after), ...most, ...this.#retention, ...keys];
+    const [current = "", head, floor, ...lines] = (await this.#commands.run("historyBounds", args)) as string[];
     const channels = lines.map((line) => {
       const [dropped, oldest, next] = line.split(" ");
-      return { droppedThrough: parseSeq(dropped), oldest: optional(oldest), next: optional(next) };
+      return { droppedThrough: parseSeq(dropped), oldest: optionalSeq(oldest), next: optionalSeq(next) };
     });
     return { epoch: current, head: parseSeq(head), floor: parseSeq(floor), channels };
   }
@@ -213,132 +211,138 @@ class RedisSession implements SharedLogSession {
   async enter(
     presences: readonly Presence[],
     rule: "allow" | "reject" | "replace",
-    linger: number,
+    lingerMs: number,
   ): Promise<readonly PresenceResult[]> {
-    this.#linger = linger;
-    const answers = this.#pages(presences).map((some) =>
-      this.#commands.run("enter", [...this.#alive(), rule, this.#settings.base, ...some]),
+    this.#lingerMs = lingerMs;
+    const answers = this.#presenceArguments(presences).map((args) =>
+      this.#commands.run("enter", [...this.#lifeSign(), rule, this.#settings.base, ...args]),
     );
     const all = (await Promise.all(answers)).flat() as string[];
     return all.map((answer) => (answer === "barred" || answer === "taken" ? answer : parseSeq(answer)));
   }
 
-  async leave({ clientId, subject }: Presence, linger: number): Promise<void> {
-    const args = [this.#process, clientId, subject ?? "", bound(Math.min(linger, DAY))];
+  async leave({ clientId, subject }: Presence, lingerMs: number): Promise<void> {
+    const args = [this.#process, clientId, subject ?? "", bound(Math.min(lingerMs, DAY_MS))];
     await this.#commands.run("leave", args);
   }
 
   async linger(ids: ReadonlyMap<string, number>): Promise<void> {
     const all = [...ids];
-    for (let index = 0; index < all.length; index += PRESENCES_A_CALL) {
-      const some = all.slice(index, index + PRESENCES_A_CALL);
+    for (let index = 0; index < all.length; index += PRESENCES_PER_CALL) {
+      const page = all.slice(index, index + PRESENCES_PER_CALL);
       await this.#commands.run(
         "linger",
-        some.flatMap(([id, ms]) => [id, bound(Math.min(ms, DAY))]),
+        page.flatMap(([id, ms]) => [id, bound(Math.min(ms, DAY_MS))]),
       );
     }
   }
 
   async renew(presences: readonly Presence[]): Promise<void> {
-    const pages = this.#pages(presences);
+    const pages = this.#presenceArguments(presences);
     if (pages.length === 0) pages.push([]);
-    const answers = pages.map((some, index) =>
-      this.#commands.run("renew", [
-        ...this.#alive(),
-        String(index + 1),
-        String(pages.length),
-        this.#commands.session,
-        ...some,
-      ]),
-    );
+    const answers = pages.map((args, index) => {
+      const counts = [String(index + 1), String(pages.length)];
+      return this.#commands.run("renew", [...this.#lifeSign(), ...counts, this.#commands.counter, ...args]);
+    });
     await Promise.all(answers);
   }
 
   async isBarred(clientId: string): Promise<boolean> {
-    return (await this.#commands.run("barred", [clientId])) === "1";
+    return (await this.#commands.run("isBarred", [clientId])) === "1";
   }
 
-  async disconnect(clientId: string, barFor: number): Promise<number> {
-    const args = [this.#process, clientId, bound(Math.min(barFor, 365 * DAY)), this.#settings.base];
+  async disconnect(clientId: string, barMs: number): Promise<number> {
+    const args = [this.#process, clientId, bound(Math.min(barMs, MAX_BAR_MS)), this.#settings.base];
     return Number(await this.#commands.run("disconnect", args));
   }
 
-  close(linger: number): void {
-    const args = [this.#process, bound(Math.min(linger, DAY)), this.#commands.session];
-    this.#commands.run("part", args).catch(() => undefined);
+  close(lingerMs: number): void {
+    const args = [this.#process, bound(Math.min(lingerMs, DAY_MS)), this.#commands.counter];
+    this.#commands.run("stop", args).catch(() => undefined);
     this.#commands.close();
     this.#feed.close();
   }
 
-  #alive(): readonly string[] {
-    return [this.#process, bound(this.#settings.lease), bound(Math.min(this.#linger, DAY))];
+  /** The arguments with which a process says that it is alive. */
+  #lifeSign(): readonly string[] {
+    return [this.#process, bound(this.#settings.lease), bound(Math.min(this.#lingerMs, DAY_MS))];
   }
 
-  #channels(keys: readonly string[]): readonly string[] {
-    return keys.map((key) => `${this.#settings.base}:f:${key}`);
+  #feedChannels(keys: readonly string[]): readonly string[] {
+    return keys.map((key) => `${this.#settings.base}:feed:${key}`);
   }
 
-  #pages(presences: readonly Presence[]): string[][] {
+  /** Returns client ids and subjects as arguments, for one call each. */
+  #presenceArguments(presences: readonly Presence[]): string[][] {
     const pages: string[][] = [];
-    for (let index = 0; index < presences.length; index += PRESENCES_A_CALL) {
-      const some = presences.slice(index, index + PRESENCES_A_CALL);
-      pages.push(some.flatMap(({ clientId, subject }) => [clientId, subject ?? ""]));
+    for (let index = 0; index < presences.length; index += PRESENCES_PER_CALL) {
+      const page = presences.slice(index, index + PRESENCES_PER_CALL);
+      pages.push(page.flatMap(({ clientId, subject }) => [clientId, subject ?? ""]));
     }
     return pages;
   }
 
-  #arrived(channel: string, text: string): void {
+  #onFeed(isConnected: boolean): void {
+    this.#lastEvent = undefined;
+    this.#assembler = new CheckpointAssembler();
+    this.#requestedKeys.clear();
+    if (isConnected) this.#missedStampsAfter ??= this.#lastStamp;
+    this.#listener.onFeed(isConnected);
+    if (isConnected) void this.#executeMissedPeerCommands();
+  }
+
+  #onMessage(channel: string, text: string): void {
     try {
-      this.#take(channel.slice(this.#settings.base.length + 1), text);
+      this.#handleMessage(channel.slice(this.#settings.base.length + 1), text);
     } catch (error) {
       this.#listener.onError(error);
     }
   }
 
-  #take(channel: string, text: string): void {
-    if (channel.startsWith("echo:")) {
-      const mark = this.#assembly.take(text, (token) => this.#asked.get(token));
-      if (!mark) return;
-      this.#asked.delete(mark.token);
-      this.#listener.onCheckpoint(mark);
-    } else if (channel === "inbox" && text.startsWith("!")) {
-      this.#takeOrder(text);
-    } else {
-      const message = parseMessage(text);
-      const { epoch, seq } = message;
-      if (this.#last?.epoch === epoch && seq <= this.#last.seq) return;
-      this.#last = { epoch, seq };
-      this.#listener.onEvent(message);
-    }
+  #handleMessage(channel: string, text: string): void {
+    if (channel.startsWith("checkpoint:")) this.#onCheckpointPart(text);
+    else if (channel === "inbox" && text.startsWith("!")) this.#executePeerCommand(text);
+    else this.#onEvent(text);
   }
 
-  #takeOrder(text: string): void {
-    const { from, order, id } = parseOrder(text);
-    this.#lastOrder = id;
-    if (this.#orders.has(id)) return;
-    this.#orders.add(id);
-    for (const oldest of this.#orders) {
-      if (this.#orders.size <= ORDERS) break;
-      this.#orders.delete(oldest);
-    }
-    if (from !== this.#process) this.#listener.onCommand(order);
+  #onCheckpointPart(text: string): void {
+    const checkpoint = this.#assembler.take(text, (token) => this.#requestedKeys.get(token));
+    if (!checkpoint) return;
+    this.#requestedKeys.delete(checkpoint.token);
+    this.#listener.onCheckpoint(checkpoint);
   }
 
-  /** Carries out what it was not told while the feed was lost; of before its first one there is nothing. */
-  async #askOrders(): Promise<void> {
-    const since = this.#ordersSince;
-    if (since === undefined) return;
+  #onEvent(text: string): void {
+    const event = parseEvent(text);
+    const { epoch, seq } = event;
+    if (this.#lastEvent?.epoch === epoch && seq <= this.#lastEvent.seq) return;
+    this.#lastEvent = { epoch, seq };
+    this.#listener.onEvent(event);
+  }
+
+  #executePeerCommand(text: string): void {
+    const { from, command, stamp } = parsePeerCommand(text);
+    this.#lastStamp = stamp;
+    if (this.#executedStamps.has(stamp)) return;
+    this.#executedStamps.add(stamp);
+    for (const oldest of this.#executedStamps) {
+      if (this.#executedStamps.size <= MAX_STAMPS) break;
+      this.#executedStamps.delete(oldest);
+    }
+    if (from !== this.#process) this.#listener.onCommand(command);
+  }
+
+  /** Executes peer commands that were sent while the feed was lost. Before its first feed, a process has no connection that one could concern. */
+  async #executeMissedPeerCommands(): Promise<void> {
+    const stamp = this.#missedStampsAfter;
+    if (stamp === undefined) return;
     try {
-      const answers = (await this.#commands.run("orders", [since])) as string[];
-      if (this.#ordersSince === since) this.#ordersSince = undefined;
-      if (since === "") this.#lastOrder ||= answers[0] ?? "";
-      else for (const text of answers) this.#takeOrder(text);
+      const answers = (await this.#commands.run("commandsAfter", [stamp])) as string[];
+      if (this.#missedStampsAfter === stamp) this.#missedStampsAfter = undefined;
+      if (stamp === "") this.#lastStamp ||= answers[0] ?? "";
+      else for (const text of answers) this.#executePeerCommand(text);
     } catch {
-      // Commands are away; it is asked again when they can be given.
+      // Redis commands cannot be given. This is called again when they can.
     }
   }
 }
-
-const position = (seen: Seen): readonly [string, string] => [seen?.epoch ?? "", String(seen?.seq ?? 0)];
-
-const optional = (seq: string | undefined): number | undefined => (seq === "-" ? undefined : parseSeq(seq));

@@ -1,80 +1,88 @@
+// Reads the events that the feed did not deliver, and puts them into the log of this process.
 import type { EngineListener, ReplayPage, StoredEvent } from "../engine/engine.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import type { ChannelSubscriptions } from "./channel-subscriptions.ts";
 import type { Checkpoint } from "./shared-log.ts";
 
-/** Channels that are read at once. */
-const GROUP = 256;
+/** Channels that one read asks for. */
+const CHANNELS_PER_READ = 256;
 
-/** A channel that is behind, and where it is to be. */
+type ReadPage = (keys: readonly string[], after: number) => Promise<ReplayPage>;
+
+/** A channel that has fewer events here than the checkpoint says. */
 interface LaggingChannel {
   readonly key: string;
   readonly channel: ChannelLog;
+  /** The channel's last position at the checkpoint. */
   readonly last: number;
-  /** How far what it missed is not kept any more. */
-  dropped: number;
-  /** The first event that it missed and that later ones of other channels were sent on before, and the last one. */
-  late: { readonly first: number; last: number } | undefined;
-  /** It was read up to there. */
-  through: number;
+  /** The last missing position that the store no longer retains, or 0. */
+  droppedThrough: number;
+  /** The first and the last missing event that later events of other channels have overtaken: those were already delivered. */
+  overtaken: { readonly first: number; last: number } | undefined;
+  /** The position up to which the channel was read. */
+  readThrough: number;
 }
 
-/** Puts what did not come through the feed into the log, up to a mark. */
+/** Brings the channels of a checkpoint up to it. */
 export class CatchUp {
   readonly #log: Log;
-  readonly #follower: EngineListener;
-  readonly #followed: ChannelSubscriptions;
-  readonly #mark: Checkpoint;
-  readonly #behind: LaggingChannel[] = [];
+  readonly #listener: EngineListener;
+  readonly #subscriptions: ChannelSubscriptions;
+  readonly #checkpoint: Checkpoint;
+  readonly #lagging: LaggingChannel[] = [];
   readonly #records = new Map<number, StoredEvent>();
   #bytes = 0;
 
-  /** `keys` are those that the mark was asked for with. */
+  /** `keys` are the channels that the checkpoint was requested for. */
   constructor(
     log: Log,
-    follower: EngineListener,
-    followed: ChannelSubscriptions,
+    listener: EngineListener,
+    subscriptions: ChannelSubscriptions,
     keys: readonly string[],
-    mark: Checkpoint,
+    checkpoint: Checkpoint,
   ) {
     this.#log = log;
-    this.#follower = follower;
-    this.#followed = followed;
-    this.#mark = mark;
+    this.#listener = listener;
+    this.#subscriptions = subscriptions;
+    this.#checkpoint = checkpoint;
     for (const [index, key] of keys.entries()) {
-      const channel = followed.channel(key);
-      const last = mark.last[index] ?? 0;
-      if (!channel || last <= followed.provedUpTo(key)) continue;
-      this.#behind.push({ key, channel, last, dropped: 0, late: undefined, through: channel.last });
+      const channel = subscriptions.channel(key);
+      const last = checkpoint.last[index] ?? 0;
+      if (!channel || last <= subscriptions.verifiedThrough(key)) continue;
+      this.#lagging.push({ key, channel, last, droppedThrough: 0, overtaken: undefined, readThrough: channel.last });
     }
-    this.#behind.sort((a, b) => a.channel.last - b.channel.last);
+    this.#lagging.sort((a, b) => a.channel.last - b.channel.last);
   }
 
+  /** Whether no event is missing. */
   get isDone(): boolean {
-    return this.#behind.length === 0;
+    return this.#lagging.length === 0;
   }
 
-  /** Reads and applies. `false` if it was not to be done: the log began anew, or it `isOver`. What `failed` is read again after it was told. */
+  /**
+   * Reads the missing events and appends them. Returns `false` if that is not possible any more: the log was replaced, or `isObsolete` holds.
+   * After a failed read `waitToRetry` is called, and the page is read again.
+   */
   async run(
-    read: (keys: readonly string[], from: number) => Promise<ReplayPage>,
-    isOver: () => boolean,
-    failed: (error: unknown) => Promise<void>,
+    read: ReadPage,
+    isObsolete: () => boolean,
+    waitToRetry: (error: unknown) => Promise<void>,
   ): Promise<boolean> {
-    const tryToRead: typeof read = async (keys, from) => {
+    const readWithRetries: ReadPage = async (keys, after) => {
       for (;;) {
         try {
-          return await read(keys, from);
+          return await read(keys, after);
         } catch (error) {
-          if (isOver()) throw error;
-          await failed(error);
+          if (isObsolete()) throw error;
+          await waitToRetry(error);
         }
       }
     };
     try {
-      for (let index = 0; index < this.#behind.length && !this.#isTooMuch; index += GROUP) {
-        await this.#readGroup(this.#behind.slice(index, index + GROUP), tryToRead, isOver);
-        if (isOver()) return false;
+      for (let index = 0; index < this.#lagging.length && !this.#isTooMuch; index += CHANNELS_PER_READ) {
+        await this.#readGroup(this.#lagging.slice(index, index + CHANNELS_PER_READ), readWithRetries, isObsolete);
+        if (isObsolete()) return false;
       }
     } catch {
       return false;
@@ -83,44 +91,41 @@ export class CatchUp {
     return true;
   }
 
-  /** More was missed than is worth to be held: who has a reader that missed it has it read for that reader. */
+  /** Whether more is missing than is worth holding here. The broker then reads it for each subscriber that needs it. */
   get #isTooMuch(): boolean {
     return this.#bytes > this.#log.maxBytes / 2;
   }
 
-  async #readGroup(
-    group: readonly LaggingChannel[],
-    read: (keys: readonly string[], from: number) => Promise<ReplayPage>,
-    isOver: () => boolean,
-  ): Promise<void> {
+  async #readGroup(group: readonly LaggingChannel[], read: ReadPage, isObsolete: () => boolean): Promise<void> {
     const keys = group.map(({ key }) => key);
-    const byKey = new Map(group.map((behind) => [behind.key, behind]));
+    const byKey = new Map(group.map((lagging) => [lagging.key, lagging]));
     const end = Math.max(...group.map(({ last }) => last));
-    let from = Math.min(...group.map(({ channel }) => channel.last));
-    while (from < end && !isOver()) {
-      const page = await read(keys, from);
-      if (page.epoch !== this.#log.epoch || page.through <= from) throw new Error("The log began anew.");
-      from = page.through;
-      for (const [index, behind] of group.entries()) {
-        const dropped = page.droppedThrough[index] ?? 0;
-        behind.through = from;
-        if (dropped > behind.channel.last) behind.dropped = Math.max(behind.dropped, dropped);
+    let cursor = Math.min(...group.map(({ channel }) => channel.last));
+    while (cursor < end && !isObsolete()) {
+      const page = await read(keys, cursor);
+      if (page.epoch !== this.#log.epoch || page.through <= cursor) throw new Error("The log was replaced.");
+      cursor = page.through;
+      for (const [index, lagging] of group.entries()) {
+        const droppedThrough = page.droppedThrough[index] ?? 0;
+        lagging.readThrough = cursor;
+        if (droppedThrough > lagging.channel.last)
+          lagging.droppedThrough = Math.max(lagging.droppedThrough, droppedThrough);
       }
-      for (const record of page.records) this.#take(record, byKey);
-      // What is late has to be known in any case.
-      if (this.#isTooMuch && from >= this.#log.head) return;
+      for (const record of page.records) this.#collect(record, byKey);
+      // Up to the head reading continues in any case, to find every overtaken event.
+      if (this.#isTooMuch && cursor >= this.#log.head) return;
     }
   }
 
-  #take(record: StoredEvent, byKey: ReadonlyMap<string, LaggingChannel>): void {
+  #collect(record: StoredEvent, byKey: ReadonlyMap<string, LaggingChannel>): void {
     const { seq, keys, text } = record;
-    if (seq > this.#mark.head) return;
+    if (seq > this.#checkpoint.head) return;
     for (const key of keys) {
-      const behind = byKey.get(key);
-      if (!behind || seq <= behind.channel.last) continue;
+      const lagging = byKey.get(key);
+      if (!lagging || seq <= lagging.channel.last) continue;
       if (seq <= this.#log.head) {
-        behind.late ??= { first: seq, last: seq };
-        behind.late.last = seq;
+        lagging.overtaken ??= { first: seq, last: seq };
+        lagging.overtaken.last = seq;
       } else if (!this.#records.has(seq)) {
         this.#records.set(seq, record);
         this.#bytes += text.length;
@@ -132,33 +137,37 @@ export class CatchUp {
     const log = this.#log;
     const { head } = log;
     const isTooMuch = this.#isTooMuch;
-    for (const { channel, key, last, late, dropped, through } of this.#behind) {
-      // One stretch: what is told of it must not be taken for all there is. What is behind the mark comes through the feed.
-      const from = dropped > channel.last ? channel.last : late && late.first - 1;
-      if (from !== undefined) this.#miss(key, channel, from, Math.min(Math.max(dropped, late?.last ?? 0), last));
-      if (isTooMuch) this.#miss(key, channel, through >= head ? head : channel.last, last);
+    for (const { channel, key, last, overtaken, droppedThrough, readThrough } of this.#lagging) {
+      // One range for both kinds: a subscriber takes the reported range for everything that is missing. Events after the checkpoint still
+      // come through the feed.
+      const after = droppedThrough > channel.last ? channel.last : overtaken && overtaken.first - 1;
+      if (after !== undefined)
+        this.#reportMissed(key, channel, after, Math.min(Math.max(droppedThrough, overtaken?.last ?? 0), last));
+      if (isTooMuch) this.#reportMissed(key, channel, readThrough >= head ? head : channel.last, last);
     }
-    if (!isTooMuch) {
-      const records = [...this.#records.values()].sort((a, b) => a.seq - b.seq);
-      for (const { seq, keys, text } of records) {
-        const channels: ChannelLog[] = [];
-        for (const key of keys) {
-          const channel = this.#followed.channel(key);
-          if (channel && channel.last < seq) channels.push(channel);
-        }
-        if (channels.length > 0) log.appendAt(seq, keys, channels, text);
-      }
-    }
-    // What was kept until just now, and is not any more.
-    for (const { channel, key, last } of this.#behind) this.#miss(key, channel, channel.last, last);
-    // In the same turn: a channel that is ahead of the log would have its readers read for ever.
-    log.advance(this.#mark.head);
+    if (!isTooMuch) this.#appendRecords();
+    // The store may have dropped events after the checkpoint, before they were read.
+    for (const { channel, key, last } of this.#lagging) this.#reportMissed(key, channel, channel.last, last);
+    // In the same turn: subscribers of a channel that is ahead of the log's head would read without end.
+    log.advance(this.#checkpoint.head);
   }
 
-  #miss(key: string, channel: ChannelLog, from: number, through: number): void {
+  #appendRecords(): void {
+    const records = [...this.#records.values()].sort((a, b) => a.seq - b.seq);
+    for (const { seq, keys, text } of records) {
+      const channels: ChannelLog[] = [];
+      for (const key of keys) {
+        const channel = this.#subscriptions.channel(key);
+        if (channel && channel.last < seq) channels.push(channel);
+      }
+      if (channels.length > 0) this.#log.appendAt(seq, keys, channels, text);
+    }
+  }
+
+  #reportMissed(key: string, channel: ChannelLog, after: number, through: number): void {
     if (through <= channel.last) return;
     channel.startAfter(through);
-    // Who is beyond the head came with a position that was told elsewhere.
-    this.#follower.onMissed?.(key, from, Math.min(through, this.#log.head));
+    // A subscriber beyond the head has its position from another process, where it received these events.
+    this.#listener.onMissed?.(key, after, Math.min(through, this.#log.head));
   }
 }

@@ -1,41 +1,43 @@
+// Counts the subscribers of each channel in this process, and knows which channels are subscribed in the store and complete here.
 import { after, now } from "../base/runtime.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import type { Checkpoint } from "./shared-log.ts";
 
-/** Milliseconds that a channel is followed on after its last reader has left: most who leave come back. */
-const LINGER = 10_000;
+/** How long a channel stays subscribed after its last subscriber left. Most clients that leave come back. */
+const IDLE_MS = 10_000;
 
-/** A channel that somebody reads, or read not long ago. */
+/** A channel that has a subscriber in this process, or had one not long ago. */
 interface Subscription {
-  readers: number;
+  subscribers: number;
   idleSince: number;
-  /** Whether its messages are certain to come. */
+  /** Whether every event of the channel is certain to arrive. */
   isSubscribed: boolean;
-  /** Its record, complete from where it begins up to the head of the log, or to where the feed was lost. */
+  /** The channel's record. It is complete from where it begins up to the head of the log, or up to where the feed was lost. */
   channel: ChannelLog | undefined;
-  /** The last mark that this was compared with: nothing up to there is missing. */
-  proved: number;
-  /** Whether that is so up to now. */
-  isJoined: boolean;
+  /** The head of the last checkpoint that the record was compared with. No event up to there is missing. */
+  verifiedThrough: number;
+  /** Whether no event up to now is missing. */
+  isSynchronized: boolean;
   waiters: Set<Waiter> | undefined;
 }
 
-/** Who waits for some channels. */
+/** A caller that waits until some channels are synchronized. */
 interface Waiter {
-  missing: number;
+  /** How many of its channels are not synchronized yet. */
+  pending: number;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
 
 const isInbox = (key: string): boolean => key.startsWith("@");
 
-/** The channels that a process follows: each once, however many read it. */
+/** The channels that a process subscribes to, each once however many subscribers it has here. */
 export class ChannelSubscriptions {
-  readonly #follows = new Map<string, Subscription>();
-  /** Those without a reader. */
+  readonly #subscriptions = new Map<string, Subscription>();
+  /** Channels without a subscriber. */
   readonly #idle = new Set<string>();
-  readonly #missing = new Set<string>();
+  readonly #unsynchronized = new Set<string>();
   #log: Log;
 
   constructor(log: Log) {
@@ -43,184 +45,189 @@ export class ChannelSubscriptions {
   }
 
   get keys(): string[] {
-    return [...this.#follows.keys()];
+    return [...this.#subscriptions.keys()];
   }
 
-  get joinedKeys(): string[] {
-    return this.keys.filter((key) => this.isJoined(key));
+  get synchronizedKeys(): string[] {
+    return this.keys.filter((key) => this.isSynchronized(key));
   }
 
-  /** Those that are to be joined. */
-  get missing(): string[] {
-    return [...this.#missing];
+  get unsynchronizedKeys(): string[] {
+    return [...this.#unsynchronized];
   }
 
-  isJoined(key: string): boolean {
-    return this.#follows.get(key)?.isJoined ?? false;
+  isSynchronized(key: string): boolean {
+    return this.#subscriptions.get(key)?.isSynchronized ?? false;
   }
 
-  /** The record of a channel that has one. */
+  /** Returns the record of a channel, if it has one. */
   channel(key: string): ChannelLog | undefined {
-    return this.#follows.get(key)?.channel;
+    return this.#subscriptions.get(key)?.channel;
   }
 
-  /** Up to where nothing of a channel is missing. A store that has forgotten where a channel was may only say how far it can have been. */
-  provedUpTo(key: string): number {
-    const follow = this.#follows.get(key);
-    return Math.max(follow?.proved ?? 0, follow?.channel?.last ?? 0);
+  /**
+   * Returns the position up to which no event of a channel is missing. This can be later than the channel's last event: a store that has
+   * forgotten the last position of a channel reports an upper bound for it.
+   */
+  verifiedThrough(key: string): number {
+    const subscription = this.#subscriptions.get(key);
+    return Math.max(subscription?.verifiedThrough ?? 0, subscription?.channel?.last ?? 0);
   }
 
-  /** Counts a reader of each; whether all of them are joined. */
+  /** Adds a subscriber to each channel. Returns whether all of them are synchronized. */
   add(keys: readonly string[]): boolean {
-    let isJoined = true;
+    let areSynchronized = true;
     for (const key of keys) {
-      let follow = this.#follows.get(key);
-      if (!follow) {
-        follow = {
-          readers: 0,
+      let subscription = this.#subscriptions.get(key);
+      if (!subscription) {
+        subscription = {
+          subscribers: 0,
           idleSince: 0,
           isSubscribed: isInbox(key),
           channel: undefined,
-          proved: 0,
-          isJoined: false,
+          verifiedThrough: 0,
+          isSynchronized: false,
           waiters: undefined,
         };
-        this.#follows.set(key, follow);
-        this.#missing.add(key);
+        this.#subscriptions.set(key, subscription);
+        this.#unsynchronized.add(key);
       }
-      follow.readers++;
+      subscription.subscribers++;
       this.#idle.delete(key);
-      isJoined &&= follow.isJoined;
+      areSynchronized &&= subscription.isSynchronized;
     }
-    return isJoined;
+    return areSynchronized;
   }
 
-  /** Counts a reader less of each. Inboxes are given up at once: all of them come anyway, and hardly one is read twice. */
+  /**
+   * Removes a subscriber from each channel. An inbox without a subscriber is forgotten at once: the feed delivers every inbox anyway, and
+   * an inbox rarely has a second subscriber.
+   */
   remove(keys: readonly string[]): void {
     for (const key of keys) {
-      const follow = this.#follows.get(key);
-      if (!follow || --follow.readers > 0) continue;
+      const subscription = this.#subscriptions.get(key);
+      if (!subscription || --subscription.subscribers > 0) continue;
       if (isInbox(key)) {
-        this.#drop(key, follow);
+        this.#forget(key, subscription);
       } else {
-        follow.idleSince = now();
+        subscription.idleSince = now();
         this.#idle.add(key);
       }
     }
   }
 
-  /** Gives up what nobody has read for a while; the channels to unsubscribe from. */
-  dropIdle(): string[] {
+  /** Forgets channels that had no subscriber for a while. Returns the channels to unsubscribe from. */
+  forgetIdle(): string[] {
     const time = now();
-    const dropped: string[] = [];
+    const subscribed: string[] = [];
     for (const key of this.#idle) {
-      const follow = this.#follows.get(key);
-      if (!follow || time - follow.idleSince < LINGER) continue;
-      if (follow.isSubscribed) dropped.push(key);
-      this.#drop(key, follow);
+      const subscription = this.#subscriptions.get(key);
+      if (!subscription || time - subscription.idleSince < IDLE_MS) continue;
+      if (subscription.isSubscribed) subscribed.push(key);
+      this.#forget(key, subscription);
     }
-    return dropped;
+    return subscribed;
   }
 
-  /** Resolves when all of these are joined; rejects after `ms` at the latest. */
-  joined(keys: readonly string[], ms: number): Promise<void> {
+  /** Resolves when all these channels are synchronized. Rejects after `timeoutMs`. */
+  whenSynchronized(keys: readonly string[], timeoutMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      const cancel = after(ms, () => waiter.reject(new Error("The feed did not come in time.")), true);
-      const done = (): void => {
-        cancel();
-        for (const key of keys) this.#follows.get(key)?.waiters?.delete(waiter);
+      const onTimeout = (): void => waiter.reject(new Error(`Channels not synchronized within ${timeoutMs} ms.`));
+      const cancelTimer = after(timeoutMs, onTimeout, true);
+      const finish = (): void => {
+        cancelTimer();
+        for (const key of keys) this.#subscriptions.get(key)?.waiters?.delete(waiter);
       };
       const waiter: Waiter = {
-        missing: 0,
+        pending: 0,
         resolve: () => {
-          done();
+          finish();
           resolve();
         },
         reject: (error) => {
-          done();
+          finish();
           reject(error);
         },
       };
       for (const key of keys) {
-        const follow = this.#follows.get(key);
-        if (!follow || follow.isJoined) continue;
-        waiter.missing++;
-        (follow.waiters ??= new Set()).add(waiter);
+        const subscription = this.#subscriptions.get(key);
+        if (!subscription || subscription.isSynchronized) continue;
+        waiter.pending++;
+        (subscription.waiters ??= new Set()).add(waiter);
       }
-      if (waiter.missing === 0) waiter.resolve();
+      if (waiter.pending === 0) waiter.resolve();
     });
   }
 
-  /** Those of these channels that are to be subscribed to; they are taken to be from here on. */
-  toSubscribe(keys: readonly string[]): string[] {
+  /** Returns the channels among `keys` that must be subscribed in the store. They count as subscribed from now on. */
+  takeUnsubscribed(keys: readonly string[]): string[] {
     return keys.filter((key) => {
-      const follow = this.#follows.get(key);
-      if (!follow || follow.isSubscribed) return false;
-      follow.isSubscribed = true;
+      const subscription = this.#subscriptions.get(key);
+      if (!subscription || subscription.isSubscribed) return false;
+      subscription.isSubscribed = true;
       return true;
     });
   }
 
-  /** The feed is new, and nothing is subscribed to; or of these channels it could not be. */
-  unsubscribed(keys: readonly string[] = this.keys): void {
+  /** Marks channels as not subscribed: the feed is new, or the store did not subscribe to them. */
+  markUnsubscribed(keys: readonly string[] = this.keys): void {
     for (const key of keys) {
-      const follow = this.#follows.get(key);
-      if (follow) follow.isSubscribed = isInbox(key);
+      const subscription = this.#subscriptions.get(key);
+      if (subscription) subscription.isSubscribed = isInbox(key);
     }
   }
 
-  /** These are complete up to the head: from where they are on, or from `last`, of those that have no record. */
-  join(keys: readonly string[], { head, last }: Checkpoint): void {
+  /** Marks channels as complete up to the head of a checkpoint. A channel without a record begins at its last position there. */
+  markSynchronized(keys: readonly string[], { head, last }: Checkpoint): void {
     for (const [index, key] of keys.entries()) {
-      const follow = this.#follows.get(key);
-      // It may be another one than when this was asked for.
-      if (!follow?.isSubscribed) continue;
-      this.#begin(key, follow, last[index] ?? 0);
-      follow.proved = head;
-      follow.isJoined = true;
-      this.#missing.delete(key);
-      const { waiters } = follow;
-      follow.waiters = undefined;
-      for (const waiter of waiters ?? []) if (--waiter.missing === 0) waiter.resolve();
+      const subscription = this.#subscriptions.get(key);
+      // The channel may have been forgotten and added again since the checkpoint was requested.
+      if (!subscription?.isSubscribed) continue;
+      this.#createRecord(key, subscription, last[index] ?? 0);
+      subscription.verifiedThrough = head;
+      subscription.isSynchronized = true;
+      this.#unsynchronized.delete(key);
+      const { waiters } = subscription;
+      subscription.waiters = undefined;
+      for (const waiter of waiters ?? []) if (--waiter.pending === 0) waiter.resolve();
     }
   }
 
-  /** What these have is in another log, where nothing of it is held that is before `last`. */
-  move(log: Log, keys: readonly string[], last: readonly number[]): void {
+  /** Replaces the log. In the new one, this process holds no event of a channel up to its position in `last`. */
+  replaceLog(log: Log, keys: readonly string[], last: readonly number[]): void {
     this.#log = log;
-    for (const follow of this.#follows.values()) {
-      follow.channel = undefined;
-      follow.proved = 0;
+    for (const subscription of this.#subscriptions.values()) {
+      subscription.channel = undefined;
+      subscription.verifiedThrough = 0;
     }
     for (const [index, key] of keys.entries()) {
-      const follow = this.#follows.get(key);
-      if (follow) this.#begin(key, follow, last[index] ?? 0);
+      const subscription = this.#subscriptions.get(key);
+      if (subscription) this.#createRecord(key, subscription, last[index] ?? 0);
     }
   }
 
-  /** Nothing is joined any more. */
-  lose(): void {
-    for (const [key, follow] of this.#follows) {
-      follow.isJoined = false;
-      this.#missing.add(key);
+  markAllUnsynchronized(): void {
+    for (const [key, subscription] of this.#subscriptions) {
+      subscription.isSynchronized = false;
+      this.#unsynchronized.add(key);
     }
   }
 
-  /** Those who wait will not be served. */
-  fail(error: unknown): void {
-    for (const { waiters } of this.#follows.values()) for (const waiter of [...(waiters ?? [])]) waiter.reject(error);
+  rejectWaiters(error: unknown): void {
+    for (const { waiters } of this.#subscriptions.values())
+      for (const waiter of [...(waiters ?? [])]) waiter.reject(error);
   }
 
-  #begin(key: string, follow: Subscription, last: number): void {
-    if (follow.channel) return;
-    follow.channel = this.#log.pin(key);
-    follow.channel.startAfter(last);
+  #createRecord(key: string, subscription: Subscription, last: number): void {
+    if (subscription.channel) return;
+    subscription.channel = this.#log.pin(key);
+    subscription.channel.startAfter(last);
   }
 
-  #drop(key: string, { channel }: Subscription): void {
-    this.#follows.delete(key);
+  #forget(key: string, { channel }: Subscription): void {
+    this.#subscriptions.delete(key);
     this.#idle.delete(key);
-    this.#missing.delete(key);
+    this.#unsynchronized.delete(key);
     if (!channel) return;
     this.#log.unpin(channel);
     if (channel.pins === 0) this.#log.discard(channel);

@@ -1,73 +1,74 @@
+// Requests checkpoints from the store, and notices when the feed no longer delivers them.
 import { after } from "../base/runtime.ts";
 import type { Position } from "../event/position.ts";
 import type { Checkpoint, SharedLogSession } from "./shared-log.ts";
 
-/** Milliseconds that a mark may be on its way through the feed before that is taken for dead. */
-const PATIENCE = 3_000;
+/** The longest time that a checkpoint may take through the feed. After it the feed counts as dead. */
+const TIMEOUT_MS = 3_000;
 
-/** A mark that was asked for and has not been taken. */
-export interface Asked {
+/** A request for a checkpoint that was not applied yet. */
+export interface CheckpointRequest {
   readonly keys: readonly string[];
-  /** These are all that is followed. */
-  readonly isAll: boolean;
-  readonly resolve: (mark: Checkpoint) => void;
+  /** Whether `keys` are all channels that this process is subscribed to. */
+  readonly coversAll: boolean;
+  readonly resolve: (checkpoint: Checkpoint) => void;
   readonly reject: (error: unknown) => void;
 }
 
-/** The marks that a process has asked for. */
+/** The checkpoints that a process has requested. */
 export class Checkpoints {
-  readonly #remote: SharedLogSession;
-  readonly #nothingComes: () => void;
-  readonly #asked = new Map<number, Asked>();
-  /** Those that have come and were not taken yet. */
-  readonly #here = new Set<number>();
+  readonly #store: SharedLogSession;
+  readonly #onTimeout: () => void;
+  readonly #requests = new Map<number, CheckpointRequest>();
+  /** Tokens of checkpoints that have arrived and were not applied yet. */
+  readonly #arrived = new Set<number>();
   #token = 0;
 
-  /** `nothingComes` is told when a mark was sent and did not come. */
-  constructor(remote: SharedLogSession, nothingComes: () => void) {
-    this.#remote = remote;
-    this.#nothingComes = nothingComes;
+  /** `onTimeout` is called when a checkpoint was sent and did not arrive. */
+  constructor(store: SharedLogSession, onTimeout: () => void) {
+    this.#store = store;
+    this.#onTimeout = onTimeout;
   }
 
-  /** Resolves when it was taken. */
-  ask(keys: readonly string[], isAll: boolean, seen: Position | undefined): Promise<Checkpoint> {
+  /** Requests a checkpoint. Resolves when it was applied. */
+  request(keys: readonly string[], coversAll: boolean, seen: Position | undefined): Promise<Checkpoint> {
     const token = ++this.#token;
     return new Promise((resolve, reject) => {
-      let cancel: (() => void) | undefined;
-      const end = (): void => {
-        cancel?.();
-        this.#asked.delete(token);
-        this.#here.delete(token);
+      let cancelTimer: (() => void) | undefined;
+      const finish = (): void => {
+        cancelTimer?.();
+        this.#requests.delete(token);
+        this.#arrived.delete(token);
       };
-      const asked: Asked = {
+      const request: CheckpointRequest = {
         keys,
-        isAll,
-        resolve: (mark) => {
-          end();
-          resolve(mark);
+        coversAll,
+        resolve: (checkpoint) => {
+          finish();
+          resolve(checkpoint);
         },
         reject: (error) => {
-          end();
+          finish();
           reject(error);
         },
       };
-      this.#asked.set(token, asked);
-      this.#remote.requestCheckpoint(token, keys, seen).then(() => {
-        // It is on its way; what does not come is the feed's fault.
-        if (!this.#asked.has(token)) return;
-        cancel = after(PATIENCE, () => this.#here.has(token) || this.#nothingComes(), true);
-      }, asked.reject);
+      this.#requests.set(token, request);
+      this.#store.requestCheckpoint(token, keys, seen).then(() => {
+        // The store has sent the checkpoint. If it does not arrive, the feed is at fault.
+        if (!this.#requests.has(token)) return;
+        cancelTimer = after(TIMEOUT_MS, () => this.#arrived.has(token) || this.#onTimeout(), true);
+      }, request.reject);
     });
   }
 
-  /** What asked for a mark that has come, if that still wants it. */
-  came({ token }: Checkpoint): Asked | undefined {
-    const asked = this.#asked.get(token);
-    if (asked) this.#here.add(token);
-    return asked;
+  /** Notes that a checkpoint has arrived. Returns its request, if that is still open. */
+  arrive({ token }: Checkpoint): CheckpointRequest | undefined {
+    const request = this.#requests.get(token);
+    if (request) this.#arrived.add(token);
+    return request;
   }
 
   rejectAll(error: unknown): void {
-    for (const { reject } of [...this.#asked.values()]) reject(error);
+    for (const { reject } of [...this.#requests.values()]) reject(error);
   }
 }

@@ -1,122 +1,125 @@
+// Registers the connections of this process in the store, and renews the registrations before their lease ends.
 import { every, now } from "../base/runtime.ts";
 import type { Presence, PresenceResult, PresenceStore } from "../engine/engine.ts";
 import type { SharedLogSession } from "./shared-log.ts";
 
-type Rule = Parameters<PresenceStore["enter"]>[1];
+type DuplicateRule = Parameters<PresenceStore["enter"]>[1];
 
-/** Who wants to enter, and is told whether it did. */
-interface Entrance {
+/** A connection that waits to be registered. */
+interface PendingRegistration {
   readonly presence: Presence;
-  readonly resolve: (entered: PresenceResult) => void;
+  readonly resolve: (result: PresenceResult) => void;
   readonly reject: (error: unknown) => void;
 }
 
-/** The clients of this process, as the others know them. Those who come at the same time are entered together. */
+/** The connections of this process, as the other processes know them. Connections that come at the same time are registered together. */
 export class PresenceSync implements PresenceStore {
-  readonly #remote: SharedLogSession;
-  readonly #failed: (error: unknown) => void;
-  readonly #present = new Map<Presence, number>();
-  readonly #keys = new Map<string, Presence>();
-  /** Ids of connections that are over, which the store could not be told, and until when they linger. */
-  readonly #unsaid = new Map<string, number>();
-  #entering: Entrance[] = [];
-  #isEntering = false;
-  readonly #stop: () => void;
+  readonly #store: SharedLogSession;
+  readonly #onError: (error: unknown) => void;
+  /** How many connections each presence has. */
+  readonly #counts = new Map<Presence, number>();
+  readonly #presences = new Map<string, Presence>();
+  /** Client ids of closed connections that the store could not be informed of, each with the time until which it lingers. */
+  readonly #unreportedLingers = new Map<string, number>();
+  #queue: PendingRegistration[] = [];
+  #isRegistering = false;
+  readonly #stopRenewing: () => void;
 
-  constructor(remote: SharedLogSession, failed: (error: unknown) => void) {
-    this.#remote = remote;
-    this.#failed = failed;
-    this.#stop = every(remote.lease, () => void this.renew());
+  constructor(store: SharedLogSession, onError: (error: unknown) => void) {
+    this.#store = store;
+    this.#onError = onError;
+    this.#stopRenewing = every(store.lease, () => void this.renew());
   }
 
-  enter(presence: Presence, rule: Rule, linger: number): Promise<PresenceResult> {
+  enter(presence: Presence, rule: DuplicateRule, lingerMs: number): Promise<PresenceResult> {
     return new Promise((resolve, reject) => {
-      this.#entering.push({ presence, resolve, reject });
-      if (!this.#isEntering) void this.#enter(rule, linger);
+      this.#queue.push({ presence, resolve, reject });
+      if (!this.#isRegistering) void this.#registerQueued(rule, lingerMs);
     });
   }
 
-  leave(presence: Presence, linger: number): void {
+  leave(presence: Presence, lingerMs: number): void {
     this.#count(presence, -1);
-    const until = now() + linger;
-    // A renewal takes it out in any case; that it lingers has to be said once commands can be given.
-    this.#remote.leave(presence, linger).catch(() => {
-      if (linger > 0) this.#unsaid.set(presence.clientId, until);
+    const until = now() + lingerMs;
+    // The next renewal removes the connection in any case. Its lingering id must be reported once commands can be given.
+    this.#store.leave(presence, lingerMs).catch(() => {
+      if (lingerMs > 0) this.#unreportedLingers.set(presence.clientId, until);
     });
   }
 
   isBarred(clientId: string): Promise<boolean> {
-    return this.#remote.isBarred(clientId);
+    return this.#store.isBarred(clientId);
   }
 
-  disconnect(clientId: string, barFor: number): Promise<number> {
-    return this.#remote.disconnect(clientId, barFor);
+  disconnect(clientId: string, barMs: number): Promise<number> {
+    return this.#store.disconnect(clientId, barMs);
   }
 
-  /** Says again who is here: what is not said again is taken for dead, and what a store has lost it is told so. */
+  /** Registers all connections again. A registration that is not renewed expires, and the store may have lost some. */
   async renew(): Promise<void> {
-    const unsaid = [...this.#unsaid];
+    const unreported = [...this.#unreportedLingers];
     const time = now();
     try {
-      // Before the renewal, which takes them out.
-      if (unsaid.length > 0)
-        await this.#remote.linger(new Map(unsaid.map(([id, until]) => [id, Math.max(0, until - time)])));
-      for (const [id, until] of unsaid) if (this.#unsaid.get(id) === until) this.#unsaid.delete(id);
-      // Those who are here now: who came meanwhile must not be taken out.
+      // Before the renewal, which removes the closed connections.
+      if (unreported.length > 0)
+        await this.#store.linger(new Map(unreported.map(([id, until]) => [id, Math.max(0, until - time)])));
+      for (const [id, until] of unreported)
+        if (this.#unreportedLingers.get(id) === until) this.#unreportedLingers.delete(id);
+      // Collected only now, so that the renewal does not remove connections that came in the meantime.
       const all: Presence[] = [];
-      for (const [presence, count] of this.#present) for (let n = 0; n < count; n++) all.push(presence);
-      await this.#remote.renew(all);
+      for (const [presence, count] of this.#counts) for (let n = 0; n < count; n++) all.push(presence);
+      await this.#store.renew(all);
     } catch (error) {
-      this.#failed(error);
-      for (const [id, until] of unsaid) if (until <= time) this.#unsaid.delete(id);
+      this.#onError(error);
+      for (const [id, until] of unreported) if (until <= time) this.#unreportedLingers.delete(id);
     }
   }
 
   close(): void {
-    this.#stop();
+    this.#stopRenewing();
   }
 
-  async #enter(rule: Rule, linger: number): Promise<void> {
-    this.#isEntering = true;
-    // Those of this turn together, and then those who came while they were entered.
+  async #registerQueued(rule: DuplicateRule, lingerMs: number): Promise<void> {
+    this.#isRegistering = true;
+    // First all connections of this turn together, then those that came while they were registered.
     await undefined;
-    while (this.#entering.length > 0) {
-      const some = this.#entering;
-      this.#entering = [];
-      // Before it is said, so that a renewal on its way does not take them out again.
-      for (const { presence } of some) this.#count(presence, 1);
+    while (this.#queue.length > 0) {
+      const batch = this.#queue;
+      this.#queue = [];
+      // Counted before the store answers, so that a renewal that is under way does not remove them.
+      for (const { presence } of batch) this.#count(presence, 1);
       try {
-        const answers = await this.#remote.enter(
-          some.map(({ presence }) => presence),
+        const results = await this.#store.enter(
+          batch.map(({ presence }) => presence),
           rule,
-          linger,
+          lingerMs,
         );
-        for (const [index, { presence, resolve }] of some.entries()) {
-          const answer = answers[index] ?? "barred";
-          if (answer === "barred" || answer === "taken") this.#count(presence, -1);
-          resolve(answer);
+        for (const [index, { presence, resolve }] of batch.entries()) {
+          const result = results[index] ?? "barred";
+          if (result === "barred" || result === "taken") this.#count(presence, -1);
+          resolve(result);
         }
       } catch (error) {
-        for (const { presence, reject } of some) {
-          // If it was entered after all, the next renewal takes it out; a leave could take another connection of its id instead.
+        for (const { presence, reject } of batch) {
+          // If the store did register the connection, the next renewal removes it. A `leave` could remove another connection of its id.
           this.#count(presence, -1);
           reject(error);
         }
       }
     }
-    this.#isEntering = false;
+    this.#isRegistering = false;
   }
 
   #count({ clientId, subject }: Presence, change: 1 | -1): void {
-    const key = `${clientId}\n${subject ?? ""}`;
-    const presence = this.#keys.get(key) ?? { clientId, subject };
-    const count = (this.#present.get(presence) ?? 0) + change;
+    const name = `${clientId}\n${subject ?? ""}`;
+    const presence = this.#presences.get(name) ?? { clientId, subject };
+    const count = (this.#counts.get(presence) ?? 0) + change;
     if (count > 0) {
-      this.#keys.set(key, presence);
-      this.#present.set(presence, count);
+      this.#presences.set(name, presence);
+      this.#counts.set(presence, count);
     } else {
-      this.#keys.delete(key);
-      this.#present.delete(presence);
+      this.#presences.delete(name);
+      this.#counts.delete(presence);
     }
   }
 }

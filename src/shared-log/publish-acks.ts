@@ -1,44 +1,48 @@
+// Holds back the answer to a publisher until its event has come back through the feed, so that the event is visible here first.
 import { after } from "../base/runtime.ts";
 import type { Position } from "../event/position.ts";
 
-/** Milliseconds that a publisher waits for its event to come back through the feed. */
-const RETURN = 1_000;
+/** The longest time that a publisher waits for its event to come back through the feed. */
+const TIMEOUT_MS = 1_000;
 
 /** Publishers that wait for their events to come back through the feed. */
 export class PublishAcks {
-  readonly #isBack: (position: Position) => boolean;
-  readonly #tooLate: () => void;
-  /** In the order of their positions, which is that of the answers. */
+  readonly #isSettled: (position: Position) => boolean;
+  readonly #onTimeout: () => void;
+  /** In order of position, because the store answers in that order. */
   readonly #waiting = new Map<() => void, Position>();
-  #cancel: (() => void) | undefined;
+  #cancelTimer: (() => void) | undefined;
 
-  /** `isBack` says whether an event was sent on, or nobody knows whether it will be; `tooLate` is told when one did not come in time. */
-  constructor(isBack: (position: Position) => boolean, tooLate: () => void) {
-    this.#isBack = isBack;
-    this.#tooLate = tooLate;
+  /**
+   * `isSettled` tells whether the event at a position was delivered, or can no longer be expected. `onTimeout` is called when an event did
+   * not come back in time.
+   */
+  constructor(isSettled: (position: Position) => boolean, onTimeout: () => void) {
+    this.#isSettled = isSettled;
+    this.#onTimeout = onTimeout;
   }
 
-  /** Resolves when it is back, or does not come in time. */
+  /** Resolves when the event at a position is settled, or after the timeout. */
   wait({ epoch, seq }: Position): Promise<void> {
-    this.#cancel ??= after(RETURN, () => {
-      this.#cancel = undefined;
+    this.#cancelTimer ??= after(TIMEOUT_MS, () => {
+      this.#cancelTimer = undefined;
       for (const resolve of this.#waiting.keys()) resolve();
       this.#waiting.clear();
-      this.#tooLate();
+      this.#onTimeout();
     });
     return new Promise((resolve) => {
       this.#waiting.set(resolve, { epoch, seq });
     });
   }
 
-  /** Lets those go whose events have come. */
+  /** Lets publishers continue whose events are settled. */
   release(): void {
     for (const [resolve, position] of this.#waiting) {
-      if (!this.#isBack(position)) return;
+      if (!this.#isSettled(position)) return;
       this.#waiting.delete(resolve);
       resolve();
     }
-    this.#cancel?.();
-    this.#cancel = undefined;
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
   }
 }

@@ -1,26 +1,27 @@
+// The delay before background work is tried again.
 import { after } from "../base/runtime.ts";
 
-/** Milliseconds until what failed is tried again. */
-const PAUSE = 250;
+const RETRY_MS = 250;
 
-/** Waiting until something is tried again, until there is nothing to try for any more. */
+/** Delays that can be ended early, because nothing is left to retry for. */
 export class RetryDelays {
-  readonly #ends = new Set<() => void>();
+  readonly #finishers = new Set<() => void>();
 
+  /** Resolves after the retry delay, or when `endAll` is called. */
   wait(): Promise<void> {
     return new Promise((resolve) => {
-      const end = (): void => {
+      const finish = (): void => {
         cancel();
-        this.#ends.delete(end);
+        this.#finishers.delete(finish);
         resolve();
       };
-      const cancel = after(PAUSE, end, true);
-      this.#ends.add(end);
+      const cancel = after(RETRY_MS, finish, true);
+      this.#finishers.add(finish);
     });
   }
 
-  /** Ends those that are going on. */
-  end(): void {
-    for (const end of [...this.#ends]) end();
+  /** Ends all delays at once. */
+  endAll(): void {
+    for (const finish of [...this.#finishers]) finish();
   }
 }

@@ -1,105 +1,101 @@
+// Turns a shared log into an engine. Holds the part of the log that this process needs, and proves that no event of it is missing.
 import { BrokerError } from "../base/errors.ts";
-import { after, every } from "../base/runtime.ts";
-import { HistoryLoader, type HistoryLoaderHost } from "../delivery/history-loader.ts";
-import type { AppendResult, Engine, EngineListener, EngineSession, ReplayPage } from "../engine/engine.ts";
+import { every } from "../base/runtime.ts";
+import { historyLoader } from "../delivery/history-loader.ts";
+import type { AppendResult, Engine, EngineListener, EngineSession, PeerCommand, ReplayPage } from "../engine/engine.ts";
 import type { Position } from "../event/position.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
 import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
 import { CatchUp } from "./catch-up.ts";
 import { ChannelSubscriptions } from "./channel-subscriptions.ts";
-import { type Asked, Checkpoints } from "./checkpoints.ts";
+import { type CheckpointRequest, Checkpoints } from "./checkpoints.ts";
 import { PresenceSync } from "./presence-sync.ts";
 import { PublishAcks } from "./publish-acks.ts";
 import { RetryDelays } from "./retry-delays.ts";
+import { SeenPosition } from "./seen-position.ts";
 import type { Checkpoint, FeedEvent, SharedLog, SharedLogListener, SharedLogSession } from "./shared-log.ts";
+import { Startup } from "./startup.ts";
 
-/** Bytes of events in one page, about. */
-const PAGE = 48 * 1024;
-/** Milliseconds between two proofs that the feed is alive and nothing of it is missing. */
-const ECHO = 5_000;
-/** Milliseconds that a new client or process waits for the feed. */
-const PATIENCE = 4_000;
-/** Epochs that are over, remembered at the most. */
-const PAST = 100;
+/** The approximate size of one page of events. */
+const PAGE_BYTES = 48 * 1024;
+/** The interval of the checkpoints that prove that the feed works and no event of it is missing. */
+const VERIFY_MS = 5_000;
+/** How long a new client waits for the feed, and the first publisher for the store. */
+const STARTUP_MS = 4_000;
+/** The memory that an event takes while it is deferred, apart from its text. */
+const DEFERRED_COST = 256;
 
-const NOT_NOW = new Error("The store is away, or has begun anew.");
+const UNAVAILABLE = new Error("The store is not reachable, or its log was replaced.");
 
-/** An engine over a log that several processes share. `options` bound what one of them holds of it. */
-export function sharedLogEngine(remote: SharedLog, options: LogOptions = {}): Engine {
-  const bounds = resolveLogOptions("replicaEngine()", options);
+/**
+ * Creates an engine over a log that several processes share. `options` bound the part of it that one process holds.
+ *
+ * @throws `RangeError` for a number out of its range, `TypeError` for an unknown option.
+ */
+export function sharedLogEngine(sharedLog: SharedLog, options: LogOptions = {}): Engine {
+  const bounds = resolveLogOptions("sharedLogEngine()", options);
   return {
-    open: (follower) =>
-      new SharedLogEngineSession(remote, new Log("", bounds), follower, (epoch) => new Log(epoch, bounds)),
+    open: (listener) =>
+      new SharedLogEngineSession(sharedLog, new Log("", bounds), listener, (epoch) => new Log(epoch, bounds)),
   };
 }
 
 /**
- * What one process holds of a log that several share: the channels that it follows, each from the position on at which it began to.
+ * The part of a shared log that one process holds: its subscribed channels, each from the position at which it subscribed.
  *
- * It does not trust the feed. Every event says which one was before it in its channel; every few seconds a mark comes through the feed that says
- * where each channel is. What is missing is read, once for all clients. What cannot be put in order any more, because later events of other
- * channels were sent on, is left to each reader: who is behind it reads it, who is past it is told.
+ * The session does not trust the feed. Every event carries the previous position of each of its channels. Every few seconds a checkpoint
+ * travels through the feed with the last position of each channel. Missing events are read from the store once for all clients. A missing
+ * event that later events of other channels have overtaken cannot be put in order any more. It is left to each subscriber: one that is still
+ * before it reads it from the store, and one that is past it receives a gap.
  *
- * A feed that was lost, or that cannot be believed, is `joining`: nothing that comes is taken until a mark has come that says where all channels
- * are. Then it is `healing`: what was missed is read, and what comes meanwhile waits. Then it is `up`.
+ * A feed that was lost, or that cannot be trusted, is `synchronizing`: events are ignored until a checkpoint of all channels has arrived.
+ * Then the session is `catching-up`: it reads missing events, and defers events that arrive. Then it is `up`.
  */
 class SharedLogEngineSession implements EngineSession, SharedLogListener {
   readonly presence: PresenceSync;
+  readonly loadHistory: NonNullable<EngineSession["loadHistory"]> = historyLoader((keys, after) =>
+    this.read(keys, after),
+  );
   #log: Log;
-  readonly #makeLog: (epoch: string) => Log;
-  readonly #follower: EngineListener;
-  readonly #remote: SharedLogSession;
-  readonly #followed: ChannelSubscriptions;
-  readonly #past = new Set<string>();
-  #state: "lost" | "joining" | "healing" | "up" = "lost";
+  readonly #createLog: (epoch: string) => Log;
+  readonly #listener: EngineListener;
+  readonly #store: SharedLogSession;
+  readonly #subscriptions: ChannelSubscriptions;
+  readonly #seen = new SeenPosition();
+  #state: "disconnected" | "synchronizing" | "catching-up" | "up" = "disconnected";
   #hasCommands = false;
-  /** Until it is known for the first time whether commands can be given. Afterwards what cannot be done is refused at once. */
-  #starting: Promise<void> | undefined;
-  #started: (() => void) | undefined;
+  readonly #startup = new Startup(STARTUP_MS);
   #isClosed = false;
-  readonly #marks: Checkpoints;
-  /** What came while something was being healed. */
-  #waiting: (FeedEvent | Checkpoint)[] = [];
-  #waitingBytes = 0;
-  #isPumping = false;
-  /** Counts how often it was begun to take nothing of the feed. */
-  #round = 0;
-  readonly #returns: PublishAcks;
-  readonly #pauses = new RetryDelays();
-  /** The last position that this process knows of. */
-  #seen: Position | undefined;
-  readonly #stopEcho: () => void;
+  readonly #checkpoints: Checkpoints;
+  /** Items that arrived while the session was catching up. */
+  #deferred: (FeedEvent | Checkpoint)[] = [];
+  #deferredBytes = 0;
+  #isSynchronizing = false;
+  /** Incremented whenever the session stops trusting the feed, so that results of earlier work are recognized as obsolete. */
+  #generation = 0;
+  readonly #publishAcks: PublishAcks;
+  readonly #retryDelays = new RetryDelays();
+  readonly #stopVerifying: () => void;
 
-  constructor(remote: SharedLog, log: Log, follower: EngineListener, makeLog: (epoch: string) => Log) {
+  constructor(sharedLog: SharedLog, log: Log, listener: EngineListener, createLog: (epoch: string) => Log) {
     this.#log = log;
-    this.#makeLog = makeLog;
-    this.#follower = follower;
-    log.listeners.add(follower);
-    this.#followed = new ChannelSubscriptions(log);
-    this.#starting = new Promise((resolve) => {
-      const cancel = after(PATIENCE, resolve, true);
-      this.#started = () => {
-        cancel();
-        resolve();
-      };
+    this.#createLog = createLog;
+    this.#listener = listener;
+    log.listeners.add(listener);
+    this.#subscriptions = new ChannelSubscriptions(log);
+    this.#store = sharedLog.open(this);
+    this.#checkpoints = new Checkpoints(this.#store, () => {
+      this.onError(new Error("Feed replaced: it did not deliver a checkpoint in time."));
+      this.#leaveFeed();
+      this.#store.renewFeed();
     });
-    // Not before those go on who wait for it: what is published meanwhile comes after theirs.
-    void this.#starting.then(() => {
-      this.#starting = undefined;
-    });
-    this.#remote = remote.open(this);
-    this.#marks = new Checkpoints(this.#remote, () => {
-      this.onError(new Error("Nothing comes through the feed; it is made anew."));
-      this.#lose();
-      this.#remote.renewFeed();
-    });
-    this.presence = new PresenceSync(this.#remote, (error) => this.onError(error));
-    this.#returns = new PublishAcks(
-      (position) => this.#isBack(position),
-      () => void this.#echo(),
+    this.presence = new PresenceSync(this.#store, (error) => this.onError(error));
+    this.#publishAcks = new PublishAcks(
+      (position) => this.#isSettled(position),
+      () => void this.#verifyFeed(),
     );
-    this.#stopEcho = every(ECHO, () => void this.#echo());
+    this.#stopVerifying = every(VERIFY_MS, () => void this.#verifyFeed());
   }
 
   get log(): Log {
@@ -110,290 +106,289 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     return this.#state === "up" && this.#hasCommands ? "up" : "down";
   }
 
-  async append(keys: readonly string[], text: string, nonce?: string, recipient?: string): Promise<AppendResult> {
-    // All that wait for this go on in their order.
-    if (this.#starting !== undefined) await this.#starting;
-    const appended = await this.#remote.append(keys, text, this.#seen, nonce, recipient);
-    // Of an epoch that may be over before this process began.
+  async append(
+    keys: readonly string[],
+    text: string,
+    idempotencyKey?: string,
+    recipient?: string,
+  ): Promise<AppendResult> {
+    if (this.#startup.isPending) await this.#startup.ended;
+    const appended = await this.#store.append(keys, text, this.#seen.last, idempotencyKey, recipient);
+    // The epoch of a repeated event may have ended before this process started.
     if (appended.repeated && appended.epoch !== this.#log.epoch) return appended;
-    this.#see(appended);
-    if (this.#state === "up" && keys.some((key) => this.#followed.isJoined(key))) await this.#returned(appended);
+    this.#seen.note(appended);
+    if (this.#state === "up" && keys.some((key) => this.#subscriptions.isSynchronized(key)))
+      await this.#whenDelivered(appended);
     return appended;
   }
 
   subscribe(keys: readonly string[]): Promise<void> | undefined {
-    const isHere = this.#followed.add(keys);
-    if (this.#state === "up" && isHere) return undefined;
-    const joined =
-      this.#hasCommands || this.#starting !== undefined
-        ? this.#followed.joined(keys, PATIENCE)
-        : Promise.reject(NOT_NOW);
-    void this.#pump();
-    return joined.catch((cause) => {
-      this.#followed.remove(keys);
-      throw new BrokerError("engine-down", "Refused: the feed of events is away.", { cause });
+    const areSynchronized = this.#subscriptions.add(keys);
+    if (this.#state === "up" && areSynchronized) return undefined;
+    const synchronized =
+      this.#hasCommands || this.#startup.isPending
+        ? this.#subscriptions.whenSynchronized(keys, STARTUP_MS)
+        : Promise.reject(UNAVAILABLE);
+    void this.#synchronize();
+    return synchronized.catch((cause) => {
+      this.#subscriptions.remove(keys);
+      throw new BrokerError("engine-down", "Subscription refused: the feed of events is not connected. Try again.", {
+        cause,
+      });
     });
   }
 
   unsubscribe(keys: readonly string[]): void {
-    this.#followed.remove(keys);
+    this.#subscriptions.remove(keys);
   }
 
-  async read(keys: readonly string[], from: number): Promise<ReplayPage> {
+  async read(keys: readonly string[], after: number): Promise<ReplayPage> {
     const { epoch } = this.#log;
-    const page = await this.#remote.read(epoch, keys, from, PAGE);
-    this.#suspect(epoch, page.epoch);
+    const page = await this.#store.read(epoch, keys, after, PAGE_BYTES);
+    this.#checkEpoch(epoch, page.epoch);
     return page;
   }
 
-  pages(home: HistoryLoaderHost): HistoryLoader {
-    return new HistoryLoader((keys, from) => this.read(keys, from), home);
-  }
-
-  async historyBounds(keys: readonly string[], from: number, max: MaxReplay): Promise<HistoryBounds> {
+  async historyBounds(keys: readonly string[], after: number, max: MaxReplay): Promise<HistoryBounds> {
     const { epoch } = this.#log;
-    const survey = await this.#remote.historyBounds(epoch, keys, from, max);
-    this.#suspect(epoch, survey.epoch);
-    if (survey.epoch !== epoch) throw new BrokerError("engine-down", "Refused: the log began anew.");
-    const channels = survey.channels.map((extent, index) => ({ key: keys[index] as string, ...extent }));
-    return { ...survey, channels };
+    const bounds = await this.#store.historyBounds(epoch, keys, after, max);
+    this.#checkEpoch(epoch, bounds.epoch);
+    if (bounds.epoch !== epoch)
+      throw new BrokerError("engine-down", "History refused: the log was replaced. Try again.");
+    const channels = bounds.channels.map((channel, index) => ({ key: keys[index] as string, ...channel }));
+    return { ...bounds, channels };
   }
 
   async head(): Promise<Position> {
-    if (this.#starting !== undefined) await this.#starting;
-    const { epoch, head } = await this.#remote.historyBounds("", [], 0, {});
+    if (this.#startup.isPending) await this.#startup.ended;
+    const { epoch, head } = await this.#store.historyBounds("", [], 0, {});
     return { epoch, seq: head };
   }
 
-  close(linger = 0): void {
+  close(lingerMs = 0): void {
     this.#isClosed = true;
     this.#hasCommands = false;
-    this.#started?.();
-    this.#stopEcho();
-    this.#lose();
-    this.#pauses.end();
+    this.#startup.end();
+    this.#stopVerifying();
+    this.#leaveFeed();
+    this.#retryDelays.endAll();
     this.presence.close();
-    this.#followed.fail(NOT_NOW);
-    this.#log.listeners.delete(this.#follower);
-    this.#remote.close(linger);
+    this.#subscriptions.rejectWaiters(UNAVAILABLE);
+    this.#log.listeners.delete(this.#listener);
+    this.#store.close(lingerMs);
   }
 
-  onFeed(isThere: boolean): void {
+  onFeed(isConnected: boolean): void {
     if (this.#isClosed) return;
-    this.#lose();
-    if (!isThere) return;
-    this.#followed.unsubscribed();
-    this.#rejoin();
+    this.#leaveFeed();
+    if (!isConnected) return;
+    this.#subscriptions.markUnsubscribed();
+    this.#resynchronize();
   }
 
-  onCommands(isThere: boolean): void {
+  onCommands(isConnected: boolean): void {
     if (this.#isClosed) return;
-    this.#hasCommands = isThere;
-    if (!isThere) return;
-    this.#started?.();
-    // What the store had of this process may be lost.
+    this.#hasCommands = isConnected;
+    if (!isConnected) return;
+    this.#startup.end();
+    // The store may have lost the registrations of this process.
     void this.presence.renew();
-    void this.#pump();
+    void this.#synchronize();
   }
 
-  onCommand(order: Parameters<SharedLogListener["onCommand"]>[0]): void {
-    if (!this.#isClosed) this.#follower.onCommand?.(order);
+  onCommand(command: PeerCommand): void {
+    if (!this.#isClosed) this.#listener.onCommand?.(command);
   }
 
   onError(error: unknown): void {
-    if (!this.#isClosed) this.#follower.onError?.(error);
+    if (!this.#isClosed) this.#listener.onError?.(error);
   }
 
-  onEvent(message: FeedEvent): void {
-    const { epoch, seq, keys, text } = message;
-    if (this.#state === "healing") {
-      this.#keepWaiting(message, text.length);
-    } else if (this.#state === "up" && !this.#past.has(epoch)) {
-      const channels = epoch === this.#log.epoch ? this.#continued(message) : undefined;
+  onEvent(event: FeedEvent): void {
+    const { epoch, seq, keys, text } = event;
+    if (this.#state === "catching-up") {
+      this.#defer(event, text.length);
+    } else if (this.#state === "up" && !this.#seen.isPast(epoch)) {
+      const channels = epoch === this.#log.epoch ? this.#continuedChannels(event) : undefined;
       if (!channels) {
-        this.#rejoin();
+        this.#resynchronize();
       } else if (seq > this.#log.head) {
         if (channels.length > 0) this.#log.appendAt(seq, keys, channels, text);
         else this.#log.advance(seq);
-        this.#see(message);
-        this.#returns.release();
+        this.#seen.note(event);
+        this.#publishAcks.release();
       }
     }
   }
 
-  /** The records of its channels, of those that are followed; `undefined` if something before it did not come. */
-  #continued({ seq, keys, previous }: FeedEvent): readonly ChannelLog[] | undefined {
+  /** Returns the subscribed channels of an event, or `undefined` if a previous event of one of them did not arrive. */
+  #continuedChannels({ seq, keys, previous }: FeedEvent): readonly ChannelLog[] | undefined {
     const channels: ChannelLog[] = [];
     for (const [index, key] of keys.entries()) {
-      const channel = this.#followed.channel(key);
+      const channel = this.#subscriptions.channel(key);
       if (!channel || channel.last >= seq) continue;
-      if ((previous[index] ?? Infinity) > this.#followed.provedUpTo(key)) return undefined;
+      if ((previous[index] ?? Infinity) > this.#subscriptions.verifiedThrough(key)) return undefined;
       channels.push(channel);
     }
     return channels;
   }
 
-  onCheckpoint(mark: Checkpoint): void {
-    const asked = this.#marks.came(mark);
-    if (this.#state === "healing") this.#keepWaiting(mark, 0);
-    else if (asked) this.#takeMark(mark, asked);
+  onCheckpoint(checkpoint: Checkpoint): void {
+    const request = this.#checkpoints.arrive(checkpoint);
+    if (this.#state === "catching-up") this.#defer(checkpoint, 0);
+    else if (request) this.#applyCheckpoint(checkpoint, request);
   }
 
-  #takeMark(mark: Checkpoint, asked: Asked): void {
-    const isCurrent = mark.epoch === this.#log.epoch;
-    if (!asked.isAll && (this.#state !== "up" || !isCurrent)) {
-      // It says nothing of what the channels are at that are followed.
-      if (this.#state === "up") this.#rejoin();
-      asked.reject(NOT_NOW);
+  #applyCheckpoint(checkpoint: Checkpoint, request: CheckpointRequest): void {
+    const isCurrent = checkpoint.epoch === this.#log.epoch;
+    if (!request.coversAll && (this.#state !== "up" || !isCurrent)) {
+      // The checkpoint says nothing about the other subscribed channels.
+      if (this.#state === "up") this.#resynchronize();
+      request.reject(UNAVAILABLE);
       return;
     }
-    if (!isCurrent) this.#begin(mark, asked.keys);
-    this.#see({ epoch: mark.epoch, seq: mark.head });
-    const healing = new CatchUp(this.#log, this.#follower, this.#followed, asked.keys, mark);
-    if (healing.isDone) {
-      this.#settle(mark, asked);
+    if (!isCurrent) this.#replaceLog(checkpoint, request.keys);
+    this.#seen.note({ epoch: checkpoint.epoch, seq: checkpoint.head });
+    const catchUp = new CatchUp(this.#log, this.#listener, this.#subscriptions, request.keys, checkpoint);
+    if (catchUp.isDone) {
+      this.#complete(checkpoint, request);
     } else {
-      this.#state = "healing";
-      void this.#heal(healing, mark, asked);
+      this.#state = "catching-up";
+      void this.#catchUp(catchUp, checkpoint, request);
     }
   }
 
-  async #heal(healing: CatchUp, mark: Checkpoint, asked: Asked): Promise<void> {
-    const round = this.#round;
-    const isOver = (): boolean => round !== this.#round;
-    const isHealed = await healing.run(
-      (keys, from) => this.#remote.read(mark.epoch, keys, from, PAGE),
-      isOver,
+  async #catchUp(catchUp: CatchUp, checkpoint: Checkpoint, request: CheckpointRequest): Promise<void> {
+    const generation = this.#generation;
+    const isObsolete = (): boolean => generation !== this.#generation;
+    const isApplied = await catchUp.run(
+      (keys, after) => this.#store.read(checkpoint.epoch, keys, after, PAGE_BYTES),
+      isObsolete,
       (error) => {
         this.onError(error);
-        return this.#pauses.wait();
+        return this.#retryDelays.wait();
       },
     );
-    if (isHealed && !isOver()) {
-      this.#settle(mark, asked);
+    if (isApplied && !isObsolete()) {
+      this.#complete(checkpoint, request);
     } else {
-      if (!isOver()) this.#rejoin();
-      asked.reject(NOT_NOW);
+      if (!isObsolete()) this.#resynchronize();
+      request.reject(UNAVAILABLE);
     }
   }
 
-  /** Nothing up to a mark is missing. */
-  #settle(mark: Checkpoint, asked: Asked): void {
+  /** Continues with the feed: no event up to the checkpoint is missing. */
+  #complete(checkpoint: Checkpoint, request: CheckpointRequest): void {
     this.#state = "up";
-    this.#log.advance(mark.head);
-    this.#followed.join(asked.keys, mark);
-    asked.resolve(mark);
-    this.#returns.release();
-    const waiting = this.#waiting.splice(0);
-    this.#waitingBytes = 0;
-    for (const each of waiting) {
-      if ("token" in each) this.onCheckpoint(each);
-      else this.onEvent(each);
+    this.#log.advance(checkpoint.head);
+    this.#subscriptions.markSynchronized(request.keys, checkpoint);
+    request.resolve(checkpoint);
+    this.#publishAcks.release();
+    const deferred = this.#deferred.splice(0);
+    this.#deferredBytes = 0;
+    for (const item of deferred) {
+      if ("token" in item) this.onCheckpoint(item);
+      else this.onEvent(item);
     }
-    // Who came meanwhile.
-    void this.#pump();
+    // Channels may have been added in the meantime.
+    void this.#synchronize();
   }
 
-  #keepWaiting(what: FeedEvent | Checkpoint, bytes: number): void {
-    this.#waiting.push(what);
-    this.#waitingBytes += bytes + 256;
-    // Who reads so slowly what was missed finds it kept elsewhere.
-    if (this.#waitingBytes > this.#log.maxBytes / 4) this.#rejoin();
+  #defer(item: FeedEvent | Checkpoint, bytes: number): void {
+    this.#deferred.push(item);
+    this.#deferredBytes += bytes + DEFERRED_COST;
+    // If reading takes this long, the store still retains the deferred events too.
+    if (this.#deferredBytes > this.#log.maxBytes / 4) this.#resynchronize();
   }
 
-  /** The log goes on in another epoch. */
-  #begin({ epoch, head, last }: Checkpoint, keys: readonly string[]): void {
-    const old = this.#log;
-    this.#past.add(old.epoch);
-    for (const oldest of this.#past) {
-      if (this.#past.size <= PAST) break;
-      this.#past.delete(oldest);
-    }
-    old.listeners.delete(this.#follower);
-    const log = this.#makeLog(epoch);
+  /** Continues with the log of another epoch. */
+  #replaceLog({ epoch, head, last }: Checkpoint, keys: readonly string[]): void {
+    this.#seen.endEpoch(this.#log.epoch);
+    this.#log.listeners.delete(this.#listener);
+    const log = this.#createLog(epoch);
     log.head = head;
-    log.listeners.add(this.#follower);
+    log.listeners.add(this.#listener);
     this.#log = log;
-    this.#followed.move(log, keys, last);
-    this.#seen = undefined;
-    this.#follower.onLogReplaced?.(log);
+    this.#subscriptions.replaceLog(log, keys, last);
+    this.#listener.onLogReplaced?.(log);
   }
 
-  /** Has marks come of all channels while it is joining, and then of those that are not joined: one after another. */
-  async #pump(): Promise<void> {
-    if (this.#isPumping) return;
-    this.#isPumping = true;
-    // Those of this turn together.
+  /**
+   * Subscribes to channels in the store and requests checkpoints, one after another: of all channels while the session is synchronizing,
+   * and then of channels that were added.
+   */
+  async #synchronize(): Promise<void> {
+    if (this.#isSynchronizing) return;
+    this.#isSynchronizing = true;
+    // One request for all channels that are added in this turn.
     await undefined;
     while (!this.#isClosed && this.#hasCommands) {
-      const isAll = this.#state === "joining";
-      const keys = isAll ? this.#followed.keys : this.#followed.missing;
-      if (!isAll && (this.#state !== "up" || keys.length === 0)) break;
-      const round = this.#round;
-      const channels = this.#followed.toSubscribe(keys);
+      const coversAll = this.#state === "synchronizing";
+      const keys = coversAll ? this.#subscriptions.keys : this.#subscriptions.unsynchronizedKeys;
+      if (!coversAll && (this.#state !== "up" || keys.length === 0)) break;
+      const generation = this.#generation;
+      const unsubscribed = this.#subscriptions.takeUnsubscribed(keys);
       try {
-        if (channels.length > 0) await this.#remote.subscribe(channels);
-        await this.#marks.ask(keys, isAll, this.#seen);
+        if (unsubscribed.length > 0) await this.#store.subscribe(unsubscribed);
+        await this.#checkpoints.request(keys, coversAll, this.#seen.last);
       } catch (error) {
-        this.#followed.unsubscribed(channels);
-        if (round !== this.#round) continue;
+        this.#subscriptions.markUnsubscribed(unsubscribed);
+        if (generation !== this.#generation) continue;
         this.onError(error);
-        this.#followed.fail(error);
-        await this.#pauses.wait();
+        this.#subscriptions.rejectWaiters(error);
+        await this.#retryDelays.wait();
       }
     }
-    this.#isPumping = false;
+    this.#isSynchronizing = false;
   }
 
-  /** Takes nothing of the feed before it was said where all channels are. */
-  #rejoin(): void {
-    this.#lose();
-    this.#state = "joining";
-    void this.#pump();
+  /** Ignores the feed until a checkpoint of all channels has arrived. */
+  #resynchronize(): void {
+    this.#leaveFeed();
+    this.#state = "synchronizing";
+    void this.#synchronize();
   }
 
-  /** Nothing that was asked for through the feed will come. */
-  #lose(): void {
-    this.#round++;
-    this.#state = "lost";
-    this.#waiting.length = this.#waitingBytes = 0;
-    this.#marks.rejectAll(NOT_NOW);
-    this.#followed.lose();
-    this.#returns.release();
+  /** Ignores the feed, and gives up everything that was expected through it. */
+  #leaveFeed(): void {
+    this.#generation++;
+    this.#state = "disconnected";
+    this.#deferred.length = this.#deferredBytes = 0;
+    this.#checkpoints.rejectAll(UNAVAILABLE);
+    this.#subscriptions.markAllUnsynchronized();
+    this.#publishAcks.release();
   }
 
-  /** Proves that the feed is alive, and that nothing is missing that has nothing after it. Gives up channels that nobody reads any more. */
-  async #echo(): Promise<void> {
+  /**
+   * Requests a checkpoint, which proves that the feed works, and finds a missing event that no later one has revealed. Unsubscribes from
+   * channels that have had no subscriber for a while.
+   */
+  async #verifyFeed(): Promise<void> {
     if (this.#state !== "up" || !this.#hasCommands) return;
-    const idle = this.#followed.dropIdle();
+    const idle = this.#subscriptions.forgetIdle();
     try {
-      if (idle.length > 0) await this.#remote.unsubscribe(idle);
-      await this.#marks.ask(this.#followed.joinedKeys, false, this.#seen);
+      if (idle.length > 0) await this.#store.unsubscribe(idle);
+      await this.#checkpoints.request(this.#subscriptions.synchronizedKeys, false, this.#seen.last);
     } catch {
-      // The feed is being seen to, or commands are away.
+      // The feed is already being restored, or commands cannot be given.
     }
   }
 
-  /** What was read is of another epoch: a mark will tell. */
-  #suspect(epoch: string, current: string): void {
-    if (epoch === current || epoch !== this.#log.epoch || this.#state !== "up") return;
-    this.#rejoin();
+  /** Checks an answer about the log of `epoch`. If the store has another epoch now, a checkpoint will tell where its log is. */
+  #checkEpoch(epoch: string, storeEpoch: string): void {
+    if (epoch === storeEpoch || epoch !== this.#log.epoch || this.#state !== "up") return;
+    this.#resynchronize();
   }
 
-  #see({ epoch, seq }: Position): void {
-    if (this.#past.has(epoch)) return;
-    if (this.#seen?.epoch !== epoch || this.#seen.seq < seq) this.#seen = { epoch, seq };
+  #whenDelivered(appended: Position): Promise<void> | undefined {
+    if (this.#isSettled(appended)) return undefined;
+    if (appended.epoch !== this.#log.epoch) this.#resynchronize();
+    return this.#publishAcks.wait(appended);
   }
 
-  #returned(appended: Position): Promise<void> | undefined {
-    if (this.#isBack(appended)) return undefined;
-    if (appended.epoch !== this.#log.epoch) this.#rejoin();
-    return this.#returns.wait(appended);
-  }
-
-  /** Whether an event was sent on, or nobody knows whether it will be. */
-  #isBack({ epoch, seq }: Position): boolean {
-    if (this.#state === "lost" || this.#isClosed || this.#past.has(epoch)) return true;
+  /** Whether the event at a position was delivered, or nobody can tell whether it will be. */
+  #isSettled({ epoch, seq }: Position): boolean {
+    if (this.#state === "disconnected" || this.#isClosed || this.#seen.isPast(epoch)) return true;
     return epoch === this.#log.epoch && seq <= this.#log.head;
   }
 }

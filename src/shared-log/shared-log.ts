@@ -16,11 +16,17 @@ export interface SharedLogListener {
   onEvent(event: FeedEvent): void;
   /** A checkpoint arrived over the feed. */
   onCheckpoint(checkpoint: Checkpoint): void;
-  /** Another process sent a command. */
+  /**
+   * Another process sent a command. A process whose feed was lost for a while MUST receive the commands of that time afterwards, but not those
+   * from before its first connection.
+   */
   onCommand(command: PeerCommand): void;
-  /** The feed is connected, and nothing is subscribed (`true`), or it is lost (`false`). The store reconnects it without being asked. */
+  /**
+   * The feed is connected, and nothing is subscribed (`true`), or it is lost (`false`). Called at every change. The store reconnects it without
+   * being asked.
+   */
   onFeed(isConnected: boolean): void;
-  /** Whether commands can be given now. */
+  /** The methods of the session can be called (`true`), or reject with `engine-down` (`false`). Called at every change. */
   onCommands(isConnected: boolean): void;
   /** Background work failed. */
   onError(error: unknown): void;
@@ -66,14 +72,17 @@ export interface SharedHistoryBounds {
 /**
  * One process's access to a shared log. A method that returns a promise MUST reject with `engine-down`, at once, while commands cannot be
  * given, and whenever it certainly had no effect. An append whose answer is lost MUST reject with `publish-outcome-unknown`. Nothing is
- * retried here: `sharedLogEngine` and publishers retry.
+ * retried here: `sharedLogEngine` and publishers retry. A method MUST NOT wait for an answer for ever: a connection on which nothing arrives
+ * counts as lost.
+ *
+ * Durations are in milliseconds. They and the bounds of `MaxReplay` may be `Infinity`, which JSON cannot express.
  */
 export interface SharedLogSession {
   /**
    * Assigns the next position to an event, stores it, and sends it to the feed of each of its channels, all or nothing. MUST keep the order
    * of the calls. MUST NOT append the same call twice, nor an event with an `idempotencyKey` seen within the window: the answer is the first
-   * position, or `key-reused` if the event is another one. MUST refuse a `recipient` without a presence, now or lately, as `unknown-client`.
-   * `seen` is the last position that this process knows: a log that is behind it MUST begin a new epoch.
+   * position, or `key-reused` if the event is another one. MUST then refuse a `recipient` that has no presence and does not linger as
+   * `unknown-client`. `seen` is the last position that this process knows: a log that is behind it MUST begin a new epoch.
    */
   append(
     keys: readonly string[],
@@ -87,7 +96,10 @@ export interface SharedLogSession {
   unsubscribe(keys: readonly string[]): Promise<void>;
   /** Sends a checkpoint through the feed. The first one creates the log if there is none. */
   requestCheckpoint(token: number, keys: readonly string[], seen: Position | undefined): Promise<void>;
-  /** Reads the events of these channels after a position of `epoch`: at least one if there is one, and about `bytes` bytes at most. */
+  /**
+   * Reads the events of these channels after a position of `epoch`: at least one if there is one, and about `bytes` bytes at most. For an epoch
+   * that is not the current one, only the current epoch (`""` if there is none) is valid.
+   */
   read(epoch: string, keys: readonly string[], after: number, bytes: number): Promise<ReplayPage>;
   /** Returns the history bounds. For an epoch that is not the current one, only the current epoch (`""` if there is none) and its head are valid. */
   historyBounds(epoch: string, keys: readonly string[], after: number, max: MaxReplay): Promise<SharedHistoryBounds>;
@@ -96,23 +108,26 @@ export interface SharedLogSession {
 
   /**
    * Registers connections, each unless its id is barred or, with `"reject"`, a living process has one with the same id and subject. With
-   * `"replace"` the other processes receive a command. If this process dies, its client ids linger for `lingerMs` milliseconds from then on.
+   * `"replace"` the other processes receive a command. If this process dies, all its client ids linger for `lingerMs` milliseconds from then on.
    */
   enter(
     presences: readonly Presence[],
     rule: "allow" | "reject" | "replace",
     lingerMs: number,
   ): Promise<readonly PresenceResult[]>;
-  /** Removes a connection; its client id still accepts events for `lingerMs` milliseconds. */
+  /** Removes one connection of this process; its client id still accepts events for `lingerMs` milliseconds. */
   leave(presence: Presence, lingerMs: number): Promise<void>;
   /** Lets client ids accept events for the given milliseconds, after their connections ended. */
   linger(ids: ReadonlyMap<string, number>): Promise<void>;
-  /** Replaces everything registered for this process, after a time in which the store may have taken it for dead. */
+  /**
+   * Replaces everything registered for this process, which also proves that it is alive. Called every `lease` milliseconds, and whenever
+   * commands can be given again. A store that counts a process as dead MUST end its connections, so that it notices if it is not.
+   */
   renew(presences: readonly Presence[]): Promise<void>;
   isBarred(clientId: string): Promise<boolean>;
   /** Bars a client id (if `barMs` is over 0), sends a command to the other processes, and returns how many connections those have. */
   disconnect(clientId: string, barMs: number): Promise<number>;
-  /** Milliseconds after which `renew` must be called again. */
+  /** Milliseconds between two calls of `renew`. A store counts a process as dead after a few times as long. */
   readonly lease: number;
 
   /** Leaves with all connections of this process; their client ids linger for `lingerMs` milliseconds. Nothing is called after this. */

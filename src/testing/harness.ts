@@ -1,74 +1,75 @@
+// The form of a case, and what a test suite provides so that the cases can be run on its engine.
 import type { Engine } from "../engine/engine.ts";
 import type { Retention } from "../log/log.ts";
 
-/** How a namespace is to be set up. What is left out is the engine's own default. */
+/** How a namespace is set up. An option that is left out has the engine's own default. */
 export interface NamespaceOptions {
-  /** What is kept of each channel. */
+  /** Bounds of the history of each channel. */
   readonly retention?: Retention | undefined;
-  /** Milliseconds that the key of an event is remembered. */
+  /** Milliseconds for which an idempotency key is remembered. */
   readonly idempotencyWindow?: number | undefined;
 }
 
-/** What can happen to an engine whose log is in another place. Each resolves when it has happened. */
+/** Faults that a harness can cause on the way to a log in another place. Each method resolves when the fault is in effect. */
 export interface Faults {
-  /** Ends the connection by which the `index`-th engine (from 0) is told of events. The engine can see that, and make another. */
+  /** Ends the connection through which the `index`-th engine (from 0) receives events. The engine notices, and can connect again. */
   cutFeed(index: number): void | Promise<void>;
   /**
-   * Has everything vanish that would come to the `index`-th engine by the connection there is now, with no sign; one that is made
-   * afterwards is sound. What it answers lets things pass again.
+   * Makes everything vanish that would arrive at the `index`-th engine through its present connection, without a sign. A later connection
+   * works. Returns a function that ends the fault.
    */
   swallowFeed(index: number): Undo | Promise<Undo>;
-  /** Has the next append take place and its answer be lost. */
+  /** Lets the next append take effect, and loses its answer. */
   loseReply(): void | Promise<void>;
-  /** No engine reaches the log any more. */
+  /** Makes the log unreachable for every engine. */
   goAway(): void | Promise<void>;
-  /** Every engine reaches the log again. */
+  /** Makes the log reachable again for every engine. */
   comeBack(): void | Promise<void>;
-  /** Empties the log behind the engines' back, so that it does not continue. */
+  /** Empties the log, so that it does not continue, without a word to the engines. */
   beginAnew(): void | Promise<void>;
 }
 
-/** Takes a fault back. */
+/** Ends a fault. */
 export type Undo = () => void | Promise<void>;
 
 /** The name of a fault. */
 export type Fault = keyof Faults;
 
-/** What a case needs beside engines: a fault, or `presence`: that brokers know of the clients of others. */
+/** A need of a case: a fault, or `presence`, which means that brokers know the clients of other brokers. */
 export type Need = Fault | "presence";
 
-/** A log of its own, which nothing else writes to. */
+/** A log of its own, to which nothing else writes. */
 export interface Namespace {
-  /** An engine as a process of its own would have it, on this log. */
+  /** Creates an engine on this log, as each process has one. An engine in the memory of one process returns the same one every time. */
   engine(): Engine;
-  /** Those that the harness offers. */
+  /** The faults that the harness offers. */
   readonly faults?: Partial<Faults>;
-  /** Called when all that was made of its engines is closed. */
+  /** Called after everything that was opened on its engines is closed. */
   close(): void | Promise<void>;
 }
 
-/** How the cases get at the engine that they are about. */
+/** Gives the cases access to the engine that they test. */
 export interface EngineHarness {
-  /** Called once or more by each case. */
+  /** Opens a new log. Each case calls this at least once. */
   open(options?: NamespaceOptions): Namespace | Promise<Namespace>;
-  /** What its namespaces can do beside. @default [] */
+  /** Needs of cases that its namespaces fulfil. @default [] */
   readonly offers?: readonly Need[];
-  /** Milliseconds, 1 or more, after which something that has to happen counts as not happening. @default 30_000 */
-  readonly patience?: number;
+  /** Milliseconds, 1 or more, that a case waits for something that must happen. @default 30_000 */
+  readonly timeout?: number;
 }
 
 /** One requirement of the contract. */
 export interface EngineCase {
   /** Stays the same from version to version. */
   readonly id: string;
-  /** What is required, in the words of RFC 2119. */
+  /** The requirement, in the words of RFC 2119. */
   readonly title: string;
-  /** What the harness has to offer. A case that is not run for want of it MUST NOT be counted as passed. */
+  /** Needs that the harness must offer. A case that is not run because of a need MUST NOT be counted as passed. */
   readonly needs?: readonly Need[];
   /** Rejects with an `Error` that says what was expected and what was seen. */
   run(harness: EngineHarness): Promise<void>;
 }
 
-/** What a case needs and a harness does not offer. */
-export const missing = ({ needs = [] }: EngineCase, { offers = [] }: EngineHarness): readonly Need[] =>
+/** Returns the needs of a case that a harness does not offer. */
+export const missingNeeds = ({ needs = [] }: EngineCase, { offers = [] }: Pick<EngineHarness, "offers">): Need[] =>
   needs.filter((need) => !offers.includes(need));

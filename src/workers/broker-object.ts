@@ -1,3 +1,4 @@
+// The Durable Object class that applications export. It creates its broker at the first use, and empties its storage when nothing is left.
 import { DurableObject } from "cloudflare:workers";
 import { unauthorized } from "../base/errors.ts";
 import type {
@@ -15,13 +16,21 @@ import { presentsToken } from "../http/bearer.ts";
 import { problem } from "../http/problem.ts";
 import type { BrokerStats } from "../monitoring/stats.ts";
 import type { ObjectStorage, Socket } from "./cloudflare.ts";
-import type { ObjectAnswer, ObjectCall } from "./hub.ts";
+import type { RpcRequest, RpcResult } from "./object-backend.ts";
 import { ObjectBroker, type ObjectOptions } from "./object-broker.ts";
 
-const REASONS = new Set<string>(["client-left", "timeout", "expired", "max-age", "write-failed", "disconnected"]);
+/** The reasons that a Worker may close a socket with. */
+const WORKER_REASONS = new Set<string>([
+  "client-left",
+  "timeout",
+  "expired",
+  "max-age",
+  "write-failed",
+  "disconnected",
+]);
 
 /**
- * The Durable Object that a namespace's events and clients meet in. Export a class of your own that extends it.
+ * A Durable Object that keeps the log of a broker and delivers its events. Export a class of your own that extends it.
  *
  * @example
  * export class Hub extends BrokerObject {
@@ -29,78 +38,83 @@ const REASONS = new Set<string>(["client-left", "timeout", "expired", "max-age",
  * }
  */
 export class BrokerObject<Env = unknown> extends DurableObject<Env> {
-  /** Read at the first use. */
+  /** Options of the broker, read at the first use. */
   readonly options: ObjectOptions = {};
   #broker: ObjectBroker | undefined;
-  /** When an alarm is known to come. */
+  /** The time of the next alarm that this instance knows of, in epoch milliseconds. */
   #alarmAt = Infinity;
 
-  /** `closing` is a socket whose close woke the object, and that is not among its sockets any more. */
+  /**
+   * Returns the broker, and creates it at the first use. `closing` is a socket whose close woke the object: the runtime no longer lists it.
+   */
   #open(closing?: Socket): ObjectBroker {
-    // Asked with every event: nothing is made where an alarm comes early enough.
-    const wakeAt = (time: number) => void (time < this.#alarmAt && this.#wakeAt(time));
-    return (this.#broker ??= new ObjectBroker(this.ctx, this.options, wakeAt, closing));
+    // Called with every event: no promise is created if an alarm comes early enough.
+    const requestWake = (time: number) => void (time < this.#alarmAt && this.#wakeAt(time));
+    return (this.#broker ??= new ObjectBroker(this.ctx, this.options, requestWake, closing));
   }
 
-  /** Publishes an event to every client of this object, or to channels. As of `createBroker`; a report is for callers inside, and of `hub()`. */
+  /**
+   * Publishes an event to every client of this object, or to channels, as `broadcast` of a broker. A report needs a caller inside the object,
+   * or `hub()`.
+   */
   broadcast(event: EventInput, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
   broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published>;
   broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published> {
     return this.#open().broker.broadcast(event, options);
   }
 
-  /** Publishes an event to one recipient of this object. */
+  /** Publishes an event to one client of this object, on all of its connections. */
   broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published> {
     return this.#open().broker.broadcastTo(clientId, event, options);
   }
 
-  /** Ends the connections of an id. */
+  /** Ends the connections of a client id. Resolves with their number. */
   async disconnect(clientId: string, options?: DisconnectOptions): Promise<{ readonly clients: number }> {
     return this.#open().broker.disconnect(clientId, options);
   }
 
-  /** What this object counts; counters begin anew when it was evicted. */
+  /** Returns the counters and gauges of this object. Counters start at 0 in each new instance. */
   async stats(): Promise<BrokerStats> {
     return this.#open().broker.stats();
   }
 
-  /** What is published. For code inside of the object: an object with somebody who listens is not evicted. */
+  /** Iterates over published events. For code inside the object: an object with a listener is not evicted. */
   listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined> {
     return this.#open().broker.listen(options);
   }
 
-  /** The connections of this object. For code inside of it. */
+  /** Returns the connections of this object. For code inside the object. */
   clients(): ClientInfo[] {
     return this.#open().broker.clients();
   }
 
-  /** Ends all streams, as `close` of a broker does; the object is open again after its next start. For code inside of it. */
+  /** Ends all streams, as `close` of a broker. The object is open again after its next start. For code inside the object. */
   close(options?: CloseOptions): Promise<void> {
     return this.#open().broker.close(options);
   }
 
-  /** The Worker's calls. For `hub()` and nobody else. */
-  async serve(call: ObjectCall): Promise<ObjectAnswer> {
+  /** Serves a request of the Worker. Only for `hub()`. */
+  async serve(request: RpcRequest): Promise<RpcResult> {
     const broker = this.#open();
     try {
-      return { value: await broker.serve(call) };
+      return { value: await broker.serve(request) };
     } catch (error) {
       if (error instanceof TypeError || error instanceof RangeError)
-        return { mistake: error.message, ofRange: error instanceof RangeError };
+        return { argumentError: error.message, isRangeError: error instanceof RangeError };
       return { refusal: broker.refuse(error) };
     }
   }
 
-  /** The Worker's connections. It proves by the object's secret that it is no visitor's request that was passed on. */
+  /** Connects a client for the Worker. Refuses a request without the object's secret, because it may be a visitor's that was passed on. */
   async fetch(request: Request): Promise<Response> {
     const broker = this.#open();
     if (!presentsToken(request, [broker.secret]))
-      return problem(unauthorized("This object answers no requests but those of fanwire's hub() and worker()."));
+      return problem(unauthorized("Request refused: this object serves only hub() and worker() of fanwire."));
     if (request.headers.get("upgrade") === "websocket") return broker.accept();
     const hello = await request.text();
-    // It may have been emptied meanwhile.
+    // An alarm may have emptied the object while the body arrived.
     return this.#open().stream(request, hello);
   }
 
@@ -109,11 +123,14 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   }
 
   webSocketClose(socket: Socket, code: number, reason: string): void {
-    this.#open(socket).onSocketClosed(socket, REASONS.has(reason) ? (reason as DisconnectReason) : "client-left");
+    this.#open(socket).onSocketClosed(
+      socket,
+      WORKER_REASONS.has(reason) ? (reason as DisconnectReason) : "client-left",
+    );
     try {
       socket.close(code, reason);
     } catch {
-      // The runtime has answered already, or the code is one that none may send.
+      // The runtime has already answered the close, or the code is one that `close` does not allow.
     }
   }
 
@@ -121,29 +138,32 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
     this.#open(socket).onSocketClosed(socket, "write-failed");
   }
 
-  /** Drops what is old. A subclass that has an alarm of its own calls this one as well: an object has only one. */
+  /**
+   * Drops old events and names. An object has one alarm only, so an `alarm()` of a subclass calls this one with `super.alarm()`.
+   */
   async alarm(): Promise<void> {
     this.#alarmAt = Infinity;
-    // It was a subclass's, or a late one.
+    // The alarm was one of a subclass, or came late to an emptied object.
     if (!this.#broker && !hasTables(this.ctx.storage)) return;
     const broker = this.#open();
-    const next = broker.tidy();
+    const next = broker.runMaintenance();
     if (next !== Infinity) {
       await this.#wakeAt(Date.now() + next);
     } else if (broker.isEmpty) {
-      // Nothing is left behind of a room that nobody uses. Who comes back with an id of before is told of a gap.
+      // An unused object keeps no storage. A client that comes back with an id from before receives a gap.
       this.#broker = undefined;
       this.#alarmAt = Infinity;
-      await empty(this.ctx.storage);
+      await emptyStorage(this.ctx.storage);
     }
   }
 
+  /** Sets the alarm to `time` (epoch milliseconds), unless one comes earlier. */
   async #wakeAt(time: number): Promise<void> {
     if (time >= this.#alarmAt) return;
     this.#alarmAt = time;
     try {
-      const known = await this.ctx.storage.getAlarm();
-      if (known === null || known > time) await this.ctx.storage.setAlarm(time);
+      const current = await this.ctx.storage.getAlarm();
+      if (current === null || current > time) await this.ctx.storage.setAlarm(time);
     } catch (error) {
       this.#alarmAt = Infinity;
       this.#broker?.report(error);
@@ -151,8 +171,8 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   }
 }
 
-/** Takes away all that is the broker's; and if nothing is left that is the subclass's, the storage itself. */
-async function empty(storage: ObjectStorage): Promise<void> {
+/** Drops the broker's tables. Deletes the whole storage if nothing of a subclass is left in it. */
+async function emptyStorage(storage: ObjectStorage): Promise<void> {
   for (const table of ["meta", "events", "channels", "names", "connections"])
     storage.sql.exec(`DROP TABLE IF EXISTS fanwire_${table}`);
   const [others] = storage.sql.exec(
@@ -166,7 +186,7 @@ async function empty(storage: ObjectStorage): Promise<void> {
 const hasTables = ({ sql }: ObjectStorage): boolean =>
   [...sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'fanwire_meta'")].length > 0;
 
-/** A {@link BrokerObject} class with these options. @example export const Hub = brokerObject({ duplicateIds: "replace" }); */
+/** Returns a {@link BrokerObject} class with these options. @example export const Hub = brokerObject({ duplicateIds: "replace" }); */
 export function brokerObject(options: ObjectOptions): typeof BrokerObject<unknown> {
   return class extends BrokerObject {
     override readonly options: ObjectOptions = options;

@@ -1,4 +1,4 @@
-// What the runtime's own module gives, as far as it is used here. Users have the whole of it from `wrangler types`.
+// The part of the runtime's module `cloudflare:workers` that fanwire uses. `wrangler types` writes the complete types for an application.
 declare module "cloudflare:workers" {
   export abstract class DurableObject<Env = unknown> {
     protected ctx: import("./cloudflare.ts").ObjectContext;

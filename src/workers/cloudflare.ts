@@ -1,6 +1,6 @@
-// The parts of Cloudflare's interfaces that are used here, by their shape: no types of theirs have to be installed.
+// The parts of Cloudflare's interfaces that fanwire uses, as structural types: an application need not install Cloudflare's own.
 
-/** A row, by column. */
+/** A row of a query's result, by column name. */
 export type Row = Readonly<Record<string, unknown>>;
 
 /** The storage of a Durable Object that has SQLite. */
@@ -33,7 +33,7 @@ export interface ObjectContext {
   setWebSocketAutoResponse(pair?: object): void;
 }
 
-/** What a response has that is the answer to an upgrade. */
+/** A response that accepts an upgrade. */
 export interface UpgradeResponse {
   readonly webSocket?: Socket | null;
 }

@@ -16,7 +16,7 @@ import {
   writeWorkerFrame,
 } from "./protocol.ts";
 
-/** How long the object may take to accept the socket, and then to register the client, in milliseconds. */
+/** The time in milliseconds for the object to accept the socket, and again to register the client. */
 const DIAL_TIMEOUT_MS = 10_000;
 
 /** Closes a socket that may be closed already. */
@@ -28,7 +28,7 @@ export function closeSocket(socket: Socket, code: number, reason: string): void 
   }
 }
 
-/** Waits for a socket. Closes one that comes too late. @throws {@link BrokerError} `engine-down` */
+/** Waits for a socket. Closes a socket that comes too late. @throws {@link BrokerError} `engine-down` */
 async function withTimeout(ms: number, dialing: Promise<Socket>): Promise<Socket> {
   let isLate = false;
   const late = new Promise<never>((_, reject) => {
@@ -63,7 +63,8 @@ export async function dialObject(dial: () => Promise<Socket>, hello: Hello): Pro
   const socket = await withTimeout(DIAL_TIMEOUT_MS, dial());
   let received: unknown[] | undefined = [];
   const first = new Promise<Frame>((resolve, reject) => {
-    const refuse = (why: string) => reject(new BrokerError("engine-down", `Connection refused: the object ${why}.`));
+    const refuse = (fault: string) =>
+      reject(new BrokerError("engine-down", `Connection refused: the object ${fault}.`));
     const cancel = after(DIAL_TIMEOUT_MS, () => refuse(`did not register the client within ${DIAL_TIMEOUT_MS} ms`));
     const onGone = (): void => {
       cancel();

@@ -1,3 +1,4 @@
+// The broker inside a Durable Object: serves Workers over RPC and WebSockets, and restores its connections after hibernation.
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
 import { type Broker, brokerOf } from "../broker/broker.ts";
@@ -9,7 +10,8 @@ import type { Reported } from "../delivery/delivery-report.ts";
 import { keysOfClient } from "../event/channel-key.ts";
 import { checkHealth } from "../monitoring/health.ts";
 import type { ObjectContext, Socket } from "./cloudflare.ts";
-import type { HubOptions, ObjectCall } from "./hub.ts";
+import type { HubOptions } from "./hub.ts";
+import type { RpcRequest } from "./object-backend.ts";
 import { ObjectConnection, type ObjectConnectionHost } from "./object-connection.ts";
 import {
   CLOSE_PROTOCOL_ERROR,
@@ -27,14 +29,15 @@ import { type DurableEngineOptions, durableEngine, type ObjectEngine } from "./s
 /** Options that the Worker and the object share. */
 type SharedOption = "maxChannelsPerClient" | "maxChannelsPerEvent" | "maxNameLength" | "onError" | "retry";
 
-/** Options of {@link BrokerObject}: those of `createBroker` that concern events and clients, and those of its log. */
+/** Options of {@link BrokerObject}: the options of `createBroker` that concern events and clients, and the options of the object's log. */
 export interface ObjectOptions
   extends Omit<BrokerOptions, "engine" | Exclude<keyof HubOptions, SharedOption>>,
     DurableEngineOptions {}
 
 /**
- * The clock of a deployed Worker stands still while it works, so a flush cannot be measured. Outgoing messages wait until the storage has
- * confirmed earlier writes, and then travel to a Worker that may be on another continent, and back.
+ * Times of the fan-out, in milliseconds. The clock of a deployed Worker stands still between I/O, so the duration of a flush cannot be
+ * measured. Acknowledgements are slow: outgoing messages wait until the storage has confirmed earlier writes, and then travel to a Worker
+ * that may be on another continent, and back.
  */
 const OBJECT_FLUSH_TIMING = { window: 16, hold: 250 };
 /** Milliseconds between the last disconnect and the check whether the object still keeps anything. */
@@ -44,30 +47,39 @@ const CONNECTED = 1;
 
 /** The state that a socket carries over hibernation. */
 interface Attachment {
-  readonly info: ClientInfo;
   readonly ackBytes: number;
   readonly ackNumber: number;
+  readonly info?: ClientInfo;
+  /** The id of the row that has `info`, which is too large for an attachment. */
+  readonly row?: string;
 }
+
+const attachmentOf = (socket: Socket): Partial<Attachment> =>
+  (socket.deserializeAttachment() ?? {}) as Partial<Attachment>;
 
 /** The broker inside an object. Created at the first use after the object starts. */
 export class ObjectBroker implements ObjectConnectionHost {
   readonly broker: Broker;
+  /** Proves that a request comes from a hub. Only code that can call the object over RPC learns it. */
   readonly secret: string;
   readonly #ctx: ObjectContext;
   readonly #core: BrokerCore;
   readonly #running: RunningBroker;
   readonly #engine: ObjectEngine;
   readonly #connections = new Map<string, ObjectConnection>();
+  /** The stored value of `connected`. */
   #connectedMark = 0;
+  /** Epoch milliseconds. */
   #positionsSentAt = 0;
   readonly timing: ConnectionTiming;
   readonly epoch: string;
 
-  constructor(ctx: ObjectContext, options: ObjectOptions, wakeAt: (time: number) => void, closing?: Socket) {
+  /** `closing` is a socket whose close woke the object: the runtime no longer lists it, and its connection is restored as well. */
+  constructor(ctx: ObjectContext, options: ObjectOptions, requestWake: (time: number) => void, closing?: Socket) {
     const { retention, logBytes, maxChannels, idempotencyWindow, ...rest } = options;
     this.#ctx = ctx;
     this.#engine = durableEngine(ctx.storage, { retention, logBytes, maxChannels, idempotencyWindow });
-    this.#engine.onKept = wakeAt;
+    this.#engine.requestWake = requestWake;
     this.#engine.onError = (error) => this.report(error);
     const settings = resolveOptions({ ...rest, engine: this.#engine }, "BrokerObject");
     const { onConnect, onDisconnect } = settings;
@@ -81,7 +93,7 @@ export class ObjectBroker implements ObjectConnectionHost {
         onDisconnect: (event) => {
           if (this.#core.connections.size === 0) {
             this.#markConnected(0);
-            this.#engine.onKept?.(Date.now() + IDLE_CHECK_MS);
+            this.#engine.requestWake?.(Date.now() + IDLE_CHECK_MS);
           }
           return onDisconnect?.(event);
         },
@@ -95,9 +107,9 @@ export class ObjectBroker implements ObjectConnectionHost {
     const { heartbeat, timeout, tolerance, maxConnectionAge, retry, announce } = settings;
     const quietMs = announce ? log.retention.age / 2 : Infinity;
     this.timing = { heartbeat, timeout, tolerance, maxConnectionAge, retry, quietMs };
-    const meta = this.#readState();
-    this.secret = meta.get("secret") as string;
-    this.#connectedMark = Number(meta.get("connected") ?? 0);
+    const state = this.#readState();
+    this.secret = state.get("secret") as string;
+    this.#connectedMark = Number(state.get("connected") ?? 0);
     this.#restore(log.head, closing);
     if (this.#connectedMark > 0 && this.#core.connections.size === 0) this.#expectReturns(settings.inboxLinger);
   }
@@ -137,39 +149,44 @@ export class ObjectBroker implements ObjectConnectionHost {
     );
   }
 
-  tidy(): number {
-    const next = this.#engine.tidy();
+  /**
+   * Drops old events and names, and sends positions to quiet clients. Returns the milliseconds until the next run; `Infinity` if none is
+   * needed.
+   */
+  runMaintenance(): number {
+    const nextMs = this.#engine.cleanUp();
     const time = Date.now();
     if (time - this.#positionsSentAt >= this.timing.quietMs / 2) {
       this.#positionsSentAt = time;
       for (const connection of this.#connections.values()) connection.sendPosition();
     }
-    const expected = this.#running.registry.knownClients.expectedFor;
+    const expectedMs = this.#running.registry.knownClients.expectedFor;
     // Clients that did not come back by now are no longer expected.
-    if (expected <= 0 && this.#core.connections.size === 0) this.#markConnected(0);
-    return expected > 0 ? Math.min(next, Math.max(expected, IDLE_CHECK_MS)) : next;
+    if (expectedMs <= 0 && this.#core.connections.size === 0) this.#markConnected(0);
+    return expectedMs > 0 ? Math.min(nextMs, Math.max(expectedMs, IDLE_CHECK_MS)) : nextMs;
   }
 
-  async serve(call: ObjectCall): Promise<unknown> {
+  /** Serves a request of the Worker. */
+  async serve(request: RpcRequest): Promise<unknown> {
     const core = this.#core;
-    if (call.type === "secret") return this.secret;
-    if (call.type === "barred") return core.isBarred(call.clientId);
-    if (call.type === "disconnect") return { clients: await core.disconnect(call.clientId, call.barFor) };
-    if (call.type === "check") return checkHealth(core);
-    if (call.type === "stats") return this.broker.stats();
-    const { report, ...published } = (await core.publish(call.keys, call.event, call.options)) as Reported;
+    if (request.type === "secret") return this.secret;
+    if (request.type === "barred") return core.isBarred(request.clientId);
+    if (request.type === "disconnect") return { clients: await core.disconnect(request.clientId, request.barFor) };
+    if (request.type === "check") return checkHealth(core);
+    if (request.type === "stats") return this.broker.stats();
+    const { report, ...published } = (await core.publish(request.keys, request.event, request.options)) as Reported;
     return report === undefined ? published : { ...published, report: () => report };
   }
 
-  /** Answers an upgrade: one end of a new socket goes to the Worker, the other one outlives this instance. */
+  /** Accepts an upgrade. Returns one end of a new socket to the Worker; the other end outlives this instance. */
   accept(): Response {
-    const [theirs, ours] = Object.values(new WebSocketPair());
+    const [workerEnd, objectEnd] = Object.values(new WebSocketPair());
     this.#ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair(...PING));
-    this.#ctx.acceptWebSocket(ours as Socket);
-    return new Response(null, { status: 101, webSocket: theirs } as ResponseInit);
+    this.#ctx.acceptWebSocket(objectEnd as Socket);
+    return new Response(null, { status: 101, webSocket: workerEnd } as ResponseInit);
   }
 
-  /** Answers with the stream of a client, in mode `direct`. */
+  /** Returns the stream of a client, in mode `direct`. */
   async stream(request: Request, hello: string): Promise<Response> {
     try {
       const { grant, clientId, start, url } = readWorkerFrame(hello) as Hello;
@@ -185,6 +202,7 @@ export class ObjectBroker implements ObjectConnectionHost {
     }
   }
 
+  /** A message of the Worker arrived. */
   receive(socket: Socket, message: unknown): void {
     const frame = readWorkerFrame(message);
     const connection = this.#connectionOf(socket);
@@ -201,13 +219,12 @@ export class ObjectBroker implements ObjectConnectionHost {
 
   save(connection: ObjectConnection): void {
     const { info, ackBytes, ackNumber, socket } = connection;
-    const attachment: Attachment = { info, ackBytes, ackNumber };
     try {
-      socket.serializeAttachment(attachment);
+      socket.serializeAttachment({ info, ackBytes, ackNumber } satisfies Attachment);
     } catch {
       // The list of channels is larger than an attachment may be.
       const { connectionId } = info;
-      socket.serializeAttachment({ row: connectionId, ackBytes, ackNumber });
+      socket.serializeAttachment({ row: connectionId, ackBytes, ackNumber } satisfies Attachment);
       try {
         this.#ctx.storage.sql.exec(
           "INSERT OR IGNORE INTO fanwire_connections VALUES (?, ?)",
@@ -225,7 +242,7 @@ export class ObjectBroker implements ObjectConnectionHost {
     const { connectionId } = info;
     this.#connections.delete(connectionId);
     try {
-      const { row } = (socket.deserializeAttachment() ?? {}) as { row?: string };
+      const { row } = attachmentOf(socket);
       if (row !== undefined) this.#ctx.storage.sql.exec("DELETE FROM fanwire_connections WHERE id = ?", row);
       // The socket is listed until its other end is closed as well, and would count as a client after hibernation.
       socket.serializeAttachment(null);
@@ -284,7 +301,7 @@ export class ObjectBroker implements ObjectConnectionHost {
   }
 
   #connectionOf(socket: Socket): ObjectConnection | undefined {
-    const { info, row } = (socket.deserializeAttachment() ?? {}) as Partial<Attachment> & { row?: string };
+    const { info, row } = attachmentOf(socket);
     return this.#connections.get(info?.connectionId ?? row ?? "");
   }
 
@@ -294,11 +311,11 @@ export class ObjectBroker implements ObjectConnectionHost {
     sql.exec("CREATE TABLE IF NOT EXISTS fanwire_connections (id TEXT PRIMARY KEY, info TEXT NOT NULL) WITHOUT ROWID");
     const read = () =>
       new Map(Array.from(sql.exec("SELECT name, value FROM fanwire_meta"), ({ name, value }) => [name, value]));
-    const meta = read();
-    if (meta.has("secret")) return meta;
+    const state = read();
+    if (state.has("secret")) return state;
     sql.exec("INSERT INTO fanwire_meta VALUES ('secret', ?)", randomName(26));
     // The object may never be used again, and then has to be emptied.
-    this.#engine.onKept?.(Date.now() + IDLE_CHECK_MS);
+    this.#engine.requestWake?.(Date.now() + IDLE_CHECK_MS);
     return read();
   }
 
@@ -321,7 +338,7 @@ export class ObjectBroker implements ObjectConnectionHost {
     const until = this.#connectedMark === CONNECTED ? time + inboxLinger : this.#connectedMark;
     this.#markConnected(until > time ? until : 0);
     if (until > time) this.#running.registry.knownClients.expectReturns(until - time);
-    this.#engine.onKept?.(Math.max(until, time + IDLE_CHECK_MS));
+    this.#engine.requestWake?.(Math.max(until, time + IDLE_CHECK_MS));
   }
 
   /** Restores the connections whose sockets outlived the previous instance. */
@@ -331,16 +348,16 @@ export class ObjectBroker implements ObjectConnectionHost {
     for (const { id, info } of sql.exec("SELECT id, info FROM fanwire_connections"))
       rows.set(id as string, JSON.parse(info as string));
     for (const socket of new Set([...this.#ctx.getWebSockets(), ...(closing ? [closing] : [])])) {
-      const kept = (socket.deserializeAttachment() ?? {}) as Partial<Attachment> & { row?: string };
-      const info = kept.info ?? rows.get(kept.row ?? "");
+      const { info: attachedInfo, row, ackBytes = 0, ackNumber = 0 } = attachmentOf(socket);
+      const info = attachedInfo ?? rows.get(row ?? "");
       if (!info) {
         // A socket without a row has not sent its hello yet.
-        if (kept.row !== undefined) socket.close(CLOSE_PROTOCOL_ERROR, "unknown connection");
+        if (row !== undefined) socket.close(CLOSE_PROTOCOL_ERROR, "unknown connection");
         continue;
       }
-      rows.delete(kept.row ?? "");
+      rows.delete(row ?? "");
       const connection = new ObjectConnection(this, socket, info, keysOfClient(info.clientId, info.channels));
-      connection.restore(head, kept.ackBytes ?? 0, kept.ackNumber ?? 0);
+      connection.restore(head, ackBytes, ackNumber);
       this.#connections.set(info.connectionId, connection);
       this.#running.registry.add(connection);
     }

@@ -1,8 +1,13 @@
 // A client as the object knows it: a WebSocket to the Worker that holds the client's stream.
-
-import type { ClientInfo, CloseOptions, Connection, DisconnectReason } from "../delivery/connection.ts";
+import type {
+  ClientInfo,
+  CloseOptions,
+  Connection,
+  DeliveryWatcher,
+  DisconnectReason,
+  FailureReason,
+} from "../delivery/connection.ts";
 import type { ControlEvents } from "../delivery/control-events.ts";
-import type { FailureReason, ReportTracker } from "../delivery/delivery-report.ts";
 import type { Fanout } from "../delivery/fanout.ts";
 import type { FanoutGroup } from "../delivery/fanout-group.ts";
 import type { ConnectionHost } from "../delivery/stream-connection.ts";
@@ -21,9 +26,9 @@ import {
   writeJsonFrame,
 } from "./protocol.ts";
 
-/** The cost of a frame besides its bytes: the turn that it takes in the Worker. */
+/** The cost of a frame in bytes, besides its payload: each frame takes a turn in the Worker. */
 const FRAME_COST = 1024;
-/** Unacknowledged bytes at which an acknowledgement is requested. A quiet channel never sends as much. */
+/** Unacknowledged bytes at which an acknowledgement is requested. A quiet channel rarely sends as much. */
 const ACK_AFTER_BYTES = 64 * 1024;
 /**
  * The most bytes that may be on their way to a Worker. Then the connection waits for an acknowledgement, because a WebSocket has no
@@ -65,7 +70,7 @@ export class ObjectConnection implements Connection {
   overrun = 0;
   group: FanoutGroup | undefined;
   live = false;
-  reports: Set<ReportTracker> | undefined;
+  reports: Set<DeliveryWatcher> | undefined;
   /** Bytes covered by the requested acknowledgement, and its number. */
   ackBytes = 0;
   ackNumber = 0;
@@ -262,8 +267,8 @@ const decoder = textDecoder();
 const frames = new WeakMap<Batch, { readonly previous: number; readonly frame: Uint8Array<ArrayBuffer> }>();
 
 function frameOf(batch: Batch, previous: number): Uint8Array<ArrayBuffer> {
-  const made = frames.get(batch);
-  if (made?.previous === previous) return made.frame;
+  const last = frames.get(batch);
+  if (last?.previous === previous) return last.frame;
   const frame = writeFrame({ kind: kinds.chunk, previous, position: batch.through, payload: chunkOf(batch) });
   frames.set(batch, { previous, frame });
   return frame;

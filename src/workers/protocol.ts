@@ -1,3 +1,5 @@
+// The protocol between the Worker that holds a stream and the object that holds the log, over one WebSocket per client. The object's frames
+// are binary: version, kind, two positions, and a payload. The Worker's frames are JSON.
 import { BrokerError, type ErrorCode } from "../base/errors.ts";
 import type { DisconnectReason } from "../delivery/connection.ts";
 import { encode, textDecoder } from "../event/sse-format.ts";
@@ -5,10 +7,7 @@ import type { ResolvedGrant } from "../http/authorize.ts";
 import { asBrokerError } from "../http/problem.ts";
 import type { StartOptions } from "../log/resume.ts";
 
-// The protocol between the Worker that holds a stream and the object that holds the log, over one WebSocket per client. The object's frames
-// are binary: version, kind, two positions, and a payload. The Worker's frames are JSON.
-
-/** Both sides must have the same version. A side that meets another one closes the socket; the stream continues once both are the same. */
+/** The version of the protocol. A side that receives a frame of another version closes the socket; the Worker dials again. */
 export const VERSION = 1;
 
 /** The kinds of the object's frames. */
@@ -27,7 +26,7 @@ export const kinds = {
   end: 6,
 } as const;
 
-/** A frame of the object. */
+/** A frame of the object: the client's stream goes from the position `previous` to `position`. */
 export interface Frame {
   readonly kind: number;
   readonly previous: number;
@@ -35,36 +34,37 @@ export interface Frame {
   readonly payload: Uint8Array<ArrayBuffer>;
 }
 
-const HEAD = 18;
+/** Bytes before the payload: version, kind and two positions. */
+const HEAD_BYTES = 18;
 const decoder = textDecoder();
 
 export function writeFrame({ kind, previous, position, payload }: Frame): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(HEAD + payload.length);
+  const bytes = new Uint8Array(HEAD_BYTES + payload.length);
   const view = new DataView(bytes.buffer);
   view.setUint8(0, VERSION);
   view.setUint8(1, kind);
   view.setFloat64(2, previous);
   view.setFloat64(10, position);
-  bytes.set(payload, HEAD);
+  bytes.set(payload, HEAD_BYTES);
   return bytes;
 }
 
 /** Reads a frame. Returns `undefined` if it is not a frame of this version. */
 export function readFrame(data: unknown): Frame | undefined {
-  if (!(data instanceof ArrayBuffer) || data.byteLength < HEAD) return undefined;
+  if (!(data instanceof ArrayBuffer) || data.byteLength < HEAD_BYTES) return undefined;
   const view = new DataView(data);
   if (view.getUint8(0) !== VERSION) return undefined;
   return {
     kind: view.getUint8(1),
     previous: view.getFloat64(2),
     position: view.getFloat64(10),
-    payload: new Uint8Array(data, HEAD),
+    payload: new Uint8Array(data, HEAD_BYTES),
   };
 }
 
 /** Writes a frame without positions, whose payload is JSON. */
-export const writeJsonFrame = (kind: number, note: Welcome | Refusal | EndNotice): Uint8Array<ArrayBuffer> =>
-  writeFrame({ kind, previous: 0, position: 0, payload: encode(JSON.stringify(note)) });
+export const writeJsonFrame = (kind: number, message: Welcome | Refusal | EndNotice): Uint8Array<ArrayBuffer> =>
+  writeFrame({ kind, previous: 0, position: 0, payload: encode(JSON.stringify(message)) });
 
 export const readJsonFrame = <T>({ payload }: Frame): T => JSON.parse(decoder.decode(payload), revive);
 
@@ -114,28 +114,29 @@ export function readWorkerFrame(data: unknown): WorkerFrame | undefined {
 
 export const writeWorkerFrame = (frame: WorkerFrame): string => JSON.stringify(frame);
 
-/** How the Worker keeps a connection: options of the broker, in milliseconds. */
+/** The options of the broker by which the Worker keeps a connection, in milliseconds. */
 export interface ConnectionTiming {
   readonly heartbeat: number;
   readonly timeout: number;
   readonly tolerance: number;
   readonly maxConnectionAge: number;
   readonly retry: number;
-  /** How long a client must have received nothing before it is sent `fanwire-position`. */
+  /** The time without an event after which a client receives `fanwire-position`. */
   readonly quietMs: number;
 }
 
+/** The object has registered the client. */
 export interface Welcome {
   readonly connectionId: string;
   readonly epoch: string;
-  /** Where the stream starts. */
+  /** The position where the stream starts. */
   readonly cursor: number;
   /** The first chunk of the stream. */
   readonly opening: string;
   readonly timing: ConnectionTiming;
 }
 
-/** Why a client is refused. Without a code, its id is barred. */
+/** The error that refuses a client. Without a code, its client id is barred. */
 export interface Refusal {
   readonly code?: ErrorCode;
   readonly message?: string;
@@ -150,6 +151,7 @@ export const refusalOf = (thrown: unknown): Refusal => {
 export const errorOf = ({ code = "internal", message = "", headers = {} }: Refusal): BrokerError =>
   new BrokerError(code, message, { headers });
 
+/** The object ends the stream. */
 export interface EndNotice {
   readonly reason: DisconnectReason;
   /** The last chunk of the stream. Without one, the stream is aborted. */
@@ -158,13 +160,13 @@ export interface EndNotice {
   readonly drain: boolean;
 }
 
-/** A ping and its answer, which do not wake the object. They show that a socket is dead. */
+/** A ping and its answer. The runtime answers without waking the object. A missing answer shows that the socket is dead. */
 export const PING: readonly [ping: string, pong: string] = ["?", "!"];
 
-/** The close code of a Worker. The reason is a {@link DisconnectReason}. */
+/** The close code of a side that needs the socket no longer. The reason is usually a {@link DisconnectReason}. */
 export const CLOSE_NORMAL = 4000;
 /** The close code of a side that received a frame it does not understand. */
 export const CLOSE_PROTOCOL_ERROR = 4001;
 
-/** JSON has no `Infinity` and writes `null`, which means nothing else here. */
+/** Reads `null` as `Infinity`, which JSON cannot write. `null` has no other meaning in this protocol. */
 const revive = (_name: string, value: unknown): unknown => (value === null ? Infinity : value);

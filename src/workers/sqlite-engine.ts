@@ -1,3 +1,5 @@
+// An engine that keeps the log in the SQLite of a Durable Object, and in memory for reads. Also stores names that outlive the instance:
+// idempotency keys, barred ids and lingering ids.
 import { BrokerError } from "../base/errors.ts";
 import { ExpiringMap } from "../base/expiring-map.ts";
 import { randomName } from "../base/random.ts";
@@ -12,61 +14,72 @@ import type { ObjectStorage, Row } from "./cloudflare.ts";
 /** Options of {@link durableEngine}. */
 export interface DurableEngineOptions extends LogOptions {
   /**
-   * Milliseconds that the key of an event (`Idempotency-Key`) is remembered; each costs a row. 100,000 are, at the most, and
-   * beyond that the oldest of the subject that has the most are forgotten. 0 remembers none.
-   * @default 300_000
+   * Milliseconds for which an idempotency key (`Idempotency-Key`) is remembered, 0 or more; each key costs a row. At most 100,000 keys are
+   * remembered: beyond that, the subject with the most keys loses its oldest. 0 remembers no key. @default 300_000
    */
   readonly idempotencyWindow?: number | undefined;
 }
 
-/** What of the storage and its clock the engine of an object needs from it. */
+/** The engine of an object, with the work that the object's alarm does. */
 export interface ObjectEngine extends Engine {
-  /** Drops what is old, and rows with it. Milliseconds until there may be more to drop; `Infinity` if nothing is left that could be. */
-  tidy(): number;
-  /** Whether nothing is kept. */
+  /**
+   * Drops old events and names, and deletes their rows. Returns the milliseconds until more can be dropped; `Infinity` if nothing is left that
+   * ever will be.
+   */
+  cleanUp(): number;
+  /** Whether no event and no name is stored. */
   readonly isEmpty: boolean;
-  /** Told of a time, epoch milliseconds, at which there will be something to drop. */
-  onKept: ((time: number) => void) | undefined;
-  /** Told of what the storage refused when nobody could be told any more. */
+  /** Asks for an alarm: at this time (epoch milliseconds) something can be dropped. */
+  requestWake: ((time: number) => void) | undefined;
+  /** Receives an error of the storage that no caller waits for. */
   onError: ((error: unknown) => void) | undefined;
 }
 
+/** `dropped` and `evicted` are positions: {@link ChannelLog.droppedThrough} and {@link ChannelLog.evictedThrough}. */
 const SCHEMA = `
 CREATE TABLE IF NOT EXISTS fanwire_meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fanwire_events (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, keys TEXT NOT NULL, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS fanwire_channels (key TEXT PRIMARY KEY, dropped INTEGER NOT NULL, forced INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fanwire_channels (key TEXT PRIMARY KEY, dropped INTEGER NOT NULL, evicted INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fanwire_names (
   kind TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, until INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;`;
 
-/** Milliseconds between two looks for what is remembered no longer, at the least. */
-const TIDY = 30_000;
-/** Rows whose events the log dropped are deleted so many at a time at the least, because each channel of theirs costs a row then. */
-const SWEEP = 64;
+/** The shortest time between two alarms that delete expired names, in milliseconds. */
+const MIN_NAME_CLEANUP_MS = 30_000;
+/** Rows of dropped events are deleted in batches of this size at least, because each batch also writes a row for each of its channels. */
+const MIN_DELETE_BATCH = 64;
+/** The default of `logBytes`. The log is also in memory, and the objects of a class share 128 MB. */
+const DEFAULT_LOG_BYTES = 8 * 1024 * 1024;
 
 /**
- * Keeps the log in the SQLite of a Durable Object, so that it survives eviction, hibernation and deploys; ids stay valid. An event costs
- * one row written and one deleted, whatever its channels. What the log holds is in memory as well, so `logBytes` is less by default than
- * elsewhere: 8 MiB of the 128 MB that the objects of a class share.
+ * Creates an engine that keeps the log in the SQLite of a Durable Object. The log survives eviction, hibernation and deploys, and ids stay
+ * valid. An event costs one row written and one row deleted, whatever the number of its channels. The log is in memory as well, so
+ * `logBytes` is 8 MiB by default: the objects of a class share 128 MB.
  *
  * @example createBroker({ engine: durableEngine(ctx.storage) })
+ * @throws `RangeError` or `TypeError` for an invalid option
  */
 export function durableEngine(
   storage: Pick<ObjectStorage, "sql">,
-  { idempotencyWindow = 300_000, ...rest }: DurableEngineOptions = {},
+  { idempotencyWindow = 300_000, ...logOptions }: DurableEngineOptions = {},
 ): ObjectEngine {
-  const bounds = resolveLogOptions("durableEngine()", { ...rest, logBytes: rest.logBytes ?? 8 * 1024 * 1024 });
-  checkNumbers("durableEngine()", { idempotencyWindow }, 0);
+  const where = "durableEngine()";
+  const bounds = resolveLogOptions(where, { ...logOptions, logBytes: logOptions.logBytes ?? DEFAULT_LOG_BYTES });
+  checkNumbers(where, { idempotencyWindow }, 0);
   const run = (query: string, ...bindings: unknown[]): Row[] => [...storage.sql.exec(query, ...bindings)];
-  const known: SeenEvents = new ExpiringMap();
-  /** Positions that the log dropped and that still have a row. */
-  let lost: number[] = [];
-  /** Channels of theirs, and those that the log forgot. */
-  const touched = new Set<string>();
-  /** Channels that were loaded, in the order of their use: none is forgotten before those who are connected have joined theirs. */
-  const recalled = new Map<string, ChannelLog>();
+  const seenEvents: SeenEvents = new ExpiringMap();
+  /** Positions of events that the log dropped and that still have a row. */
+  let droppedSeqs: number[] = [];
+  /** Channels of those events, and channels that the log forgot. Their rows are out of date. */
+  const changedKeys = new Set<string>();
+  /**
+   * Channels that were loaded, in the order of their last use. Each has a pin until the first append or alarm, so that the log forgets none
+   * before restored connections have subscribed.
+   */
+  const loadedChannels = new Map<string, ChannelLog>();
   let log: Log | undefined;
 
+  /** Reads the log and the names from the storage. Creates the tables at the first start. */
   function load(): Log {
     storage.sql.exec(SCHEMA);
     const meta = new Map(run("SELECT name, value FROM fanwire_meta").map(({ name, value }) => [name, value]));
@@ -77,57 +90,65 @@ export function durableEngine(
     }
     const loaded = new Log(epoch, bounds);
     loaded.forgottenThrough = Number(meta.get("forgotten") ?? 0);
-    for (const { key, dropped, forced } of storage.sql.exec("SELECT * FROM fanwire_channels")) {
-      const channel = loaded.pin(key as string);
-      channel.droppedThrough = channel.last = dropped as number;
-      channel.evictedThrough = forced as number;
-      recalled.set(key as string, channel);
-    }
-    for (const { seq, at, keys, body } of storage.sql.exec("SELECT * FROM fanwire_events ORDER BY seq")) {
-      const names = JSON.parse(keys as string) as string[];
-      for (const key of names) {
-        const channel = recalled.get(key) ?? loaded.pin(key);
-        // Of what is not written down nothing was dropped since its first event.
-        if (!recalled.delete(key)) channel.droppedThrough = Math.min(channel.droppedThrough, (seq as number) - 1);
-        recalled.set(key, channel);
-      }
-      loaded.restore(seq as number, names, body as string, at as number);
-    }
-    // What another channel keeps may be older than what was dropped.
-    for (const channel of recalled.values()) channel.last = Math.max(channel.last, channel.droppedThrough);
+    loadChannels(loaded);
+    loadEvents(loaded);
     loaded.head = Math.max(loaded.head, Number(meta.get("head") ?? 0));
     loaded.storageListener = {
       onEntryRemoved({ seq, keys }) {
-        lost.push(seq);
-        for (const key of keys) touched.add(key);
+        droppedSeqs.push(seq);
+        for (const key of keys) changedKeys.add(key);
       },
-      onChannelForgotten: (key) => void touched.add(key),
+      onChannelForgotten: (key) => void changedKeys.add(key),
     };
-    keep("key", known);
+    persistNames("key", seenEvents);
     loaded.applyRetention(Date.now());
     return loaded;
   }
 
-  function keep<T>(kind: string, deadlines: ExpiringMap<T>): void {
+  function loadChannels(loaded: Log): void {
+    for (const { key, dropped, evicted } of storage.sql.exec("SELECT * FROM fanwire_channels")) {
+      const channel = loaded.pin(key as string);
+      channel.droppedThrough = channel.last = dropped as number;
+      channel.evictedThrough = evicted as number;
+      loadedChannels.set(key as string, channel);
+    }
+  }
+
+  function loadEvents(loaded: Log): void {
+    for (const row of storage.sql.exec("SELECT * FROM fanwire_events ORDER BY seq")) {
+      const { seq, at, body } = row as { seq: number; at: number; body: string };
+      const keys = JSON.parse(row.keys as string) as string[];
+      for (const key of keys) {
+        const channel = loadedChannels.get(key) ?? loaded.pin(key);
+        // A channel without a row has dropped no event since its first one.
+        if (!loadedChannels.delete(key)) channel.droppedThrough = Math.min(channel.droppedThrough, seq - 1);
+        loadedChannels.set(key, channel);
+      }
+      loaded.restore(seq, keys, body, at);
+    }
+    // An event that another channel keeps may be older than the last one that this channel dropped.
+    for (const channel of loadedChannels.values()) channel.last = Math.max(channel.last, channel.droppedThrough);
+  }
+
+  function persistNames<T>(kind: string, names: ExpiringMap<T>): void {
     const time = Date.now();
     for (const row of run("SELECT * FROM fanwire_names WHERE kind = ? ORDER BY until", kind)) {
       const { name, owner, until, value } = row as { name: string; owner: string; until: number; value: string };
-      deadlines.set(name, until - time, JSON.parse(value), owner);
+      names.set(name, until - time, JSON.parse(value), owner);
     }
-    deadlines.onForget = (name) =>
-      attempt(() => run("DELETE FROM fanwire_names WHERE kind = ? AND name = ?", kind, name));
-    deadlines.onSet = (name, until, value, owner) =>
-      attempt(() => {
+    names.onForget = (name) => tryWrite(() => run("DELETE FROM fanwire_names WHERE kind = ? AND name = ?", kind, name));
+    names.onSet = (name, until, value, owner) =>
+      tryWrite(() => {
         run(
           "INSERT OR REPLACE INTO fanwire_names VALUES (?, ?, ?, ?, ?)",
           ...[kind, name, owner, until, JSON.stringify(value)],
         );
-        engine.onKept?.(Math.max(until, Date.now() + TIDY));
+        engine.requestWake?.(Math.max(until, Date.now() + MIN_NAME_CLEANUP_MS));
       });
   }
 
-  /** Does what nobody waits for: it is of no consequence before the next restart, and must not undo what was done. */
-  function attempt(write: () => void): void {
+  /** Runs a write that no caller waits for. Only the next start needs it, so its failure must not undo what was already done. */
+  function tryWrite(write: () => void): void {
     try {
       write();
     } catch (error) {
@@ -135,43 +156,48 @@ export function durableEngine(
     }
   }
 
-  function settle(opened: Log): void {
-    for (const [key, channel] of recalled) {
+  function unpinLoadedChannels(opened: Log): void {
+    for (const [key, channel] of loadedChannels) {
       opened.unpin(channel);
-      if (!opened.find(key)) touched.add(key);
+      if (!opened.find(key)) changedKeys.add(key);
     }
-    recalled.clear();
+    loadedChannels.clear();
   }
 
   function append(opened: Log, keys: readonly string[], text: string): number {
     const seq = opened.head + 1;
     const at = Date.now();
-    try {
-      // First: what cannot be kept is not given to anybody.
-      run("INSERT INTO fanwire_events VALUES (?, ?, ?, ?)", seq, at, JSON.stringify(keys), text);
-    } catch (cause) {
-      if (/TOOBIG|too big/i.test(String(cause)))
-        throw new BrokerError("event-too-large", "Event refused: it is larger than a row of the object may be.", {
-          cause,
-        });
-      throw new BrokerError("engine-down", "Event refused: the object's storage does not take it.", { cause });
-    }
-    settle(opened);
+    // Written first: an event that cannot be stored must not reach a subscriber.
+    insertEvent(seq, at, keys, text);
+    unpinLoadedChannels(opened);
     opened.append(keys, text, at);
     const { age } = bounds.retention;
-    if (age !== Infinity) engine.onKept?.(at + age / 2);
-    if (lost.length >= Math.max(SWEEP, opened.size / 8)) attempt(() => sweep(opened));
+    if (age !== Infinity) engine.requestWake?.(at + age / 2);
+    if (droppedSeqs.length >= Math.max(MIN_DELETE_BATCH, opened.size / 8)) tryWrite(() => deleteDropped(opened));
     return seq;
   }
 
-  /** Deletes the rows of what the log dropped, and writes down how far that is, in one turn and so at once. */
-  function sweep(opened: Log): void {
-    if (lost.length === 0 && touched.size === 0) return;
-    for (const [first, last] of stretches(lost))
+  /** @throws {@link BrokerError} `event-too-large`, `engine-down` */
+  function insertEvent(seq: number, at: number, keys: readonly string[], text: string): void {
+    try {
+      run("INSERT INTO fanwire_events VALUES (?, ?, ?, ?)", seq, at, JSON.stringify(keys), text);
+    } catch (cause) {
+      if (/TOOBIG|too big/i.test(String(cause)))
+        throw new BrokerError("event-too-large", "Event refused: it is larger than a row of SQLite may be (2 MB).", {
+          cause,
+        });
+      throw new BrokerError("engine-down", "Event refused: the object's storage did not accept it.", { cause });
+    }
+  }
+
+  /** Deletes the rows of dropped events, and stores how far each channel has dropped: in one turn, so that all of it is one transaction. */
+  function deleteDropped(opened: Log): void {
+    if (droppedSeqs.length === 0 && changedKeys.size === 0) return;
+    for (const [first, last] of rangesOf(droppedSeqs))
       run("DELETE FROM fanwire_events WHERE seq BETWEEN ? AND ?", first, last);
-    for (const key of touched) {
+    for (const key of changedKeys) {
       const channel = opened.find(key);
-      // Also if that is less than is known of the forgotten ones: what is not written down has dropped nothing.
+      // Stored even if `droppedThrough` is less than `forgottenThrough`: a channel without a row counts as one that dropped nothing.
       if (channel)
         run(
           "INSERT OR REPLACE INTO fanwire_channels VALUES (?, ?, ?)",
@@ -186,58 +212,59 @@ export function durableEngine(
       opened.head,
       opened.forgottenThrough,
     );
-    lost = [];
-    touched.clear();
+    droppedSeqs = [];
+    changedKeys.clear();
   }
 
   const engine: ObjectEngine = {
     get isEmpty() {
       return log?.size === 0 && run("SELECT 1 FROM fanwire_names LIMIT 1").length === 0;
     },
-    onKept: undefined,
+    requestWake: undefined,
     onError: undefined,
-    open(follower: EngineListener): EngineSession {
+    open(listener: EngineListener): EngineSession {
       const opened = (log ??= load());
-      opened.listeners.add(follower);
+      opened.listeners.add(listener);
       return {
         log: opened,
-        append(keys, text, nonce) {
+        append(keys, text, idempotencyKey) {
           const body = wellFormed(text);
-          return appendOnce(opened.epoch, known, idempotencyWindow, keys, body, nonce, () =>
+          return appendOnce(opened.epoch, seenEvents, idempotencyWindow, keys, body, idempotencyKey, () =>
             append(opened, keys, body),
           );
         },
-        persistNames: keep,
-        close: () => void opened.listeners.delete(follower),
+        persistNames,
+        close: () => void opened.listeners.delete(listener),
       };
     },
-    tidy() {
+    cleanUp() {
       const opened = (log ??= load());
       const time = Date.now();
-      settle(opened);
+      unpinLoadedChannels(opened);
       opened.applyRetention(time);
-      sweep(opened);
+      deleteDropped(opened);
       run("DELETE FROM fanwire_names WHERE until <= ?", time);
       const { age } = bounds.retention;
-      const [mark] = run("SELECT MIN(until) AS until FROM fanwire_names");
-      const marked = typeof mark?.until === "number" ? Math.max(TIDY, mark.until - time) : Infinity;
-      return Math.min(opened.size > 0 ? age / 2 : Infinity, marked);
+      const [nextName] = run("SELECT MIN(until) AS until FROM fanwire_names");
+      const namesMs =
+        typeof nextName?.until === "number" ? Math.max(MIN_NAME_CLEANUP_MS, nextName.until - time) : Infinity;
+      return Math.min(opened.size > 0 ? age / 2 : Infinity, namesMs);
     },
   };
   return engine;
 }
 
-/** As it goes over the wire: SQLite would keep half of a surrogate pair as something else. */
+/** Returns a text as it is sent over the wire: SQLite would store another character for a lone surrogate. */
 const wellFormed = (text: string): string => (/\p{Surrogate}/u.test(text) ? decoder.decode(encode(text)) : text);
 const decoder = textDecoder();
 
-/** Numbers as stretches of those that follow each other. */
-function stretches(numbers: readonly number[]): [first: number, last: number][] {
-  const found: [number, number][] = [];
+/** Returns numbers as ranges of consecutive numbers. */
+function rangesOf(numbers: readonly number[]): [first: number, last: number][] {
+  const ranges: [number, number][] = [];
   for (const number of numbers.toSorted((a, b) => a - b)) {
-    const last = found.at(-1);
+    const last = ranges.at(-1);
     if (last && last[1] === number - 1) last[1] = number;
-    else found.push([number, number]);
+    else ranges.push([number, number]);
   }
-  return found;
+  return ranges;
 }

@@ -1,5 +1,4 @@
 // The Worker's end of a connection: it holds the client's stream and cursor, and a socket to the object that it dials again when it is lost.
-
 import { BrokerError } from "../base/errors.ts";
 import { jitter } from "../base/random.ts";
 import { after, every } from "../base/runtime.ts";
@@ -27,23 +26,23 @@ import {
   writeWorkerFrame,
 } from "./protocol.ts";
 
-/** Milliseconds between two pings. The object's side answers without waking the object. */
+/** Milliseconds between two pings. The runtime answers them without waking the object. */
 const PING_INTERVAL_MS = 10_000;
 /** The longest delay before a lost object is dialed again, in milliseconds; the first one is a hundredth of it. */
 const MAX_REDIAL_MS = 10_000;
-/** One request may make a limited number of others. A stream that has dialed this often asks its client to come back. */
+/** Cloudflare limits the number of requests that one request makes. A stream that has dialed this often asks its client to come back. */
 const MAX_DIALS = 40;
 /** The largest chunk, in bytes. */
 const MAX_CHUNK_BYTES = 64 * 1024;
 
-/** A position of the client in a log. */
-interface Place {
+/** The position of the client in a log. */
+interface ClientPosition {
   readonly epoch: string;
   readonly cursor: number;
 }
 
 /** A chunk that waits for the client, with the client's position after it; or the number of an acknowledgement. */
-type Item = (Place & { readonly chunk: Uint8Array<ArrayBuffer> }) | number;
+type Item = (ClientPosition & { readonly chunk: Uint8Array<ArrayBuffer> }) | number;
 
 /** A {@link StreamConnection} whose log is the socket to an object. It takes the place of the fanout for this one connection. */
 export class WorkerStream implements ConnectionHost {
@@ -61,14 +60,14 @@ export class WorkerStream implements ConnectionHost {
   readonly #connection: StreamConnection;
   /** The id of the connection at the object. Each dial gets a new one. */
   #connectionId: string;
-  /** What was received from the object so far, and what of it was sent to the client. */
-  #received: Place;
-  #sent: Place;
+  /** The position after everything received from the object, and after everything sent to the client. */
+  #received: ClientPosition;
+  #sent: ClientPosition;
   #socket: Socket | undefined;
   #queue: Item[] = [];
   /** A refill was requested. Until it arrives, frames that do not follow the cursor are expected. */
   #isRefilling = false;
-  /** Epoch milliseconds of the last chunk that was no heartbeat. */
+  /** Epoch milliseconds of the last chunk that was not a heartbeat. */
   #lastChunkAt = Date.now();
   /** `fanwire-position` to send in place of a heartbeat, once the client has received nothing for long. */
   #positionEvent: Uint8Array<ArrayBuffer> | undefined;
@@ -153,7 +152,7 @@ export class WorkerStream implements ConnectionHost {
     this.#isClosing = true;
     this.#stopPing?.();
     this.timeouts.blocked.delete(this.#connection);
-    this.#hangUp(CLOSE_NORMAL, reason);
+    this.#disconnectSocket(CLOSE_NORMAL, reason);
   }
 
   onClosed(): void {
@@ -161,12 +160,13 @@ export class WorkerStream implements ConnectionHost {
   }
 
   #close(reason: DisconnectReason | "engine-down", reconnect: boolean): void {
-    // The client receives the code; its reason at the broker is one of the reasons of a disconnect.
+    // The client receives `reason`; the connection records one of the reasons of a disconnect.
     const recorded = reason === "engine-down" ? "closing" : reason;
     void this.#connection.close(recorded, { endEvent: this.endEvent(reason, reconnect), drain: false });
   }
 
-  #hangUp(code: number, reason: string): void {
+  /** Closes the current socket. Its close event no longer causes a redial. */
+  #disconnectSocket(code: number, reason: string): void {
     if (this.#socket) closeSocket(this.#socket, code, reason);
     this.#socket = undefined;
   }
@@ -187,7 +187,7 @@ export class WorkerStream implements ConnectionHost {
     socket.addEventListener("error", onLost);
     this.#stopPing = every(PING_INTERVAL_MS, () => {
       if (!this.#hasAnsweredPing) {
-        this.#hangUp(CLOSE_NORMAL, "write-failed");
+        this.#disconnectSocket(CLOSE_NORMAL, "write-failed");
         this.#redial();
         return;
       }
@@ -211,8 +211,8 @@ export class WorkerStream implements ConnectionHost {
     } else if (frame?.kind === kinds.end) {
       this.#receiveEnd(readJsonFrame(frame));
     } else {
-      // A frame of another version: the object, or this Worker, is about to be replaced.
-      this.#hangUp(CLOSE_PROTOCOL_ERROR, "unknown frame");
+      // A frame of another version: a deploy is about to replace the object or this Worker.
+      this.#disconnectSocket(CLOSE_PROTOCOL_ERROR, "unknown frame");
       this.#redial();
     }
   }

@@ -1,31 +1,32 @@
-/** Who reads what, and where events go. Found by its name, because processes and threads cannot be sent a function. */
+// Audiences: the channels and ids that connections ask for, and the targets of events.
+/** Targets of events, and who reads them. Chosen by name, because a function cannot be sent to a process or a thread. */
 export interface Audience {
-  /** What the connection of this number asks for. */
+  /** Returns the query of a connection. */
   query(index: number): string;
-  /** Where the event of this number goes. */
+  /** Returns the target of an event, as a query. */
   target(seq: number): string;
-  /** Of all targets those that the connection of this number reads. */
+  /** Returns the targets that a connection reads. */
   reads(index: number): readonly string[];
 }
 
-/** How many channels {@link channels} spreads its clients over is part of the name: `channels 1000`. */
+/** Names of audiences. The number of channels is part of the name: `channels 1000`. */
 export type AudienceName = "all" | "own" | `channels ${number}`;
 
-/** Everybody reads everything, and nobody has a name. */
+/** Every connection reads everything, and none has an id. */
 const all: Audience = {
   query: () => "",
   target: () => "",
   reads: () => [""],
 };
 
-/** Everybody has an id and three channels, two of them shared and one own; of 100 events one is for one client. */
+/** Every connection has an id, two shared channels and a channel of its own. One of 100 events is for one client. */
 function own(clients: number): Audience {
   return {
     query: (index) => `?id=c${index}&channel=a&channel=b&channel=own-${index}`,
     target(seq) {
       const turn = Math.floor(seq / 100);
       if (seq % 100 !== 0) return seq % 2 === 0 ? "?channel=a" : "?channel=b";
-      // Far from the last one, by id and by channel in turn.
+      // Far from the previous client; by id and by channel in turn.
       const client = (turn * 7919) % clients;
       return turn % 2 === 0 ? `?id=c${client}` : `?channel=own-${client}`;
     },
@@ -33,7 +34,7 @@ function own(clients: number): Audience {
   };
 }
 
-/** So many channels, one for each client, with events in turn. */
+/** Spreads the connections over `count` channels, one channel each, and sends events to the channels in turn. */
 function channels(count: number): Audience {
   return {
     query: (index) => `?channel=ch${index % count}`,
@@ -47,8 +48,8 @@ export function audience(name: AudienceName, clients: number): Audience {
   return name === "own" ? own(clients) : channels(Number(name.split(" ")[1]));
 }
 
-/** How many of the events from number `first` to before `end` each of so many clients is to get. */
-export function due({ reads, target }: Audience, clients: number, first: number, end: number): number[] {
+/** Returns how many of the events from `first` up to, and without, `end` each connection has to receive. */
+export function expectedCounts({ reads, target }: Audience, clients: number, first: number, end: number): number[] {
   const sent = new Map<string, number>();
   for (let seq = first; seq < end; seq++) sent.set(target(seq), (sent.get(target(seq)) ?? 0) + 1);
   return Array.from({ length: clients }, (_, index) =>

@@ -1,8 +1,9 @@
-import { asksUsage, usage } from "./usage.ts";
+// A bare stream, to measure the least that a connection costs on a runtime.
+import { isUsageRequest, usage } from "./usage.ts";
 
 const FIRST = new TextEncoder().encode(": connected\n\n");
 
-/** A stream that is open and nothing else: the least that a connection can cost on a runtime. */
+/** Opens a stream and sends nothing after its first comment. */
 const openStream = (): Response =>
   new Response(
     new ReadableStream<Uint8Array>(
@@ -16,8 +17,8 @@ const openStream = (): Response =>
     { headers: { "content-type": "text/event-stream", "cache-control": "no-store" } },
   );
 
-/** The same for every runtime: `/connect` and `/cpu`. */
+/** The same on every runtime: `/connect` and `/cpu`. */
 export function fetch({ url }: Request): Response {
-  if (asksUsage(url)) return Response.json(usage(url));
+  if (isUsageRequest(url)) return Response.json(usage(url));
   return new URL(url).pathname === "/connect" ? openStream() : new Response(null, { status: 404 });
 }

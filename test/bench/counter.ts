@@ -1,14 +1,15 @@
+// Counts events in the bytes of a stream, at the least cost for the client.
 import { clock, EVENT_HEAD, formatEvent, MARK, readEvent } from "./event.ts";
 
 const MARK_BYTE = MARK.charCodeAt(0);
 
 /**
- * Counts the events of so many characters in what is read. No parser: a mark is one byte, so no read can split it, and behind it
- * comes data without another one, which is stepped over; where a read or an HTTP chunk splits the data, the step ends early in it.
+ * Counts events of a known length without parsing them. The mark of an event is one byte, so no read can split it. The data behind it has no
+ * other mark, so most of it is skipped. A read or an HTTP chunk that splits the data only makes a skip end early.
  */
 export class Counter {
   readonly #length: number;
-  /** From one event to the next, the last time: nearly always the same again, which spares a search. */
+  /** Distance between the last two events. It is nearly always the same, which saves a search. */
   #stride: number;
 
   constructor(length: number) {
@@ -16,7 +17,7 @@ export class Counter {
     this.#stride = length;
   }
 
-  /** Events in the first `length` bytes. */
+  /** Counts the events in the first `length` bytes. */
   count(bytes: Buffer, length: number): number {
     const step = this.#length;
     let events = 0;
@@ -29,7 +30,7 @@ export class Counter {
         continue;
       }
       const next = bytes.indexOf(MARK_BYTE, at + step);
-      // No two events fit into less than two steps, so a guess never goes past one.
+      // Two events never fit into less than two steps, so a guess never skips one.
       if (next >= 0 && next < length && next - at < 2 * step) this.#stride = next - at;
       at = next;
     }
@@ -37,25 +38,25 @@ export class Counter {
   }
 }
 
-/** Reads the events of one connection with their numbers and ages; too dear to do for all of them. */
+/** Reads the number and age of every event of a connection. Too expensive for all connections. */
 export class Sampler {
   /** Milliseconds from the publisher's call to here. */
   latencies: number[] = [];
-  /** Events that came again. */
+  /** Events that arrived again. */
   repeated = 0;
-  /** Events that came after one of a higher number. With several publishes in flight the server may have had them so. */
-  disordered = 0;
-  /** Gaps that the server told of. */
+  /** Events that arrived after one with a higher number. With several publishes in flight the server may have received them in this order. */
+  reordered = 0;
+  /** Gaps that the server sent. */
   gaps = 0;
   #last = -1;
   #seen = new Set<number>();
   #rest: Buffer = Buffer.alloc(0);
 
-  /** Begins anew for the events to come, which may be another publisher's and count from zero. */
+  /** Resets all counts, for events that may come from another publisher and count from zero. */
   reset(): void {
     this.latencies = [];
     this.#last = -1;
-    this.repeated = this.disordered = this.gaps = 0;
+    this.repeated = this.reordered = this.gaps = 0;
     this.#seen = new Set();
   }
 
@@ -76,7 +77,7 @@ export class Sampler {
     this.latencies.push((time - event.time) / 1000);
     if (this.#seen.has(event.seq)) this.repeated++;
     this.#seen.add(event.seq);
-    if (event.seq < this.#last) this.disordered++;
+    if (event.seq < this.#last) this.reordered++;
     this.#last = event.seq;
   }
 }
@@ -87,10 +88,10 @@ function occurrences(bytes: Buffer, text: string): number {
   return found;
 }
 
-/** Throws if {@link Counter} miscounts a stream of such events, however that is cut. */
+/** @throws `Error` if {@link Counter} miscounts a stream of such events, however it is split. */
 export function checkCounting(length: number): void {
   const events = Math.max(20, Math.ceil(300_000 / length));
-  // With heads of chunks and a heartbeat in between, as servers send them, and one distance that is not as the others.
+  // With heads of chunks and heartbeats in between, as servers send them, and with distances that vary.
   const stream = Buffer.from(
     Array.from(
       { length: events },

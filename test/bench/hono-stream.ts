@@ -1,20 +1,21 @@
+// Hono's streamSSE with a set of streams.
 import { Hono } from "hono";
 import { type SSEStreamingApi, streamSSE } from "hono/streaming";
-import { asksUsage, usage } from "./usage.ts";
+import { isUsageRequest, usage } from "./usage.ts";
 
 const streams = new Set<SSEStreamingApi>();
 let id = 0;
 
-/** hono's `streamSSE`, the same for every runtime: `/connect`, `/broadcast`, and `/cpu`. */
+/** The same on every runtime: `/connect`, `/broadcast` and `/cpu`. */
 export const app: Hono = new Hono();
 
 app.get("/connect", (context) =>
   streamSSE(context, async (stream) => {
     const aborted = new Promise<void>((resolve) => stream.onAbort(resolve));
     streams.add(stream);
-    // Bun keeps the end of the head back until there is something to send, and no client would know that it is connected.
+    // Bun holds the end of the head back until there is a byte to send, and no client would know that it is connected.
     await stream.write(": connected\n\n");
-    // The stream ends when this does.
+    // The stream ends when this function ends.
     await aborted;
     streams.delete(stream);
   }),
@@ -22,12 +23,12 @@ app.get("/connect", (context) =>
 
 app.post("/broadcast", async (context) => {
   const event = { id: String(++id), data: await context.req.text() };
-  // A write settles when the stream takes it. All are waited for, as in hono's examples, at once rather than one by one:
-  // without that the queues of streams that are slow would grow without bound. One client that reads nothing holds up the answer.
+  // A write settles when the stream takes it. All writes are awaited, as in Hono's examples, but at once instead of one by one: otherwise the queues
+  // of slow streams would grow without bound. One client that reads nothing holds up the answer.
   await Promise.all(Array.from(streams, (stream) => stream.writeSSE(event)));
   return context.text("ok");
 });
 
 app.get("/cpu", ({ req }) =>
-  asksUsage(req.url) ? Response.json(usage(req.url)) : new Response(null, { status: 404 }),
+  isUsageRequest(req.url) ? Response.json(usage(req.url)) : new Response(null, { status: 404 }),
 );

@@ -1,12 +1,13 @@
+// Runs one load on one server.
 import { fileURLToPath } from "node:url";
 import type { Load, Outcome } from "./client.ts";
 import { line, start, stop } from "./processes.ts";
 import type { Technology } from "./technologies.ts";
 
-/** Seconds that one run may take beside what its load says: for starting, connecting, filling, and what is not delivered in time. */
-const PATIENCE = 120;
+/** Seconds that a run may take in addition to its load: for starting, connecting, filling, and waiting for late deliveries. */
+const EXTRA_S = 120;
 
-/** Starts a server, loads it by a process of its own, and ends both. */
+/** Starts a server, loads it from a process of its own, and ends both. */
 export async function measure<L extends Load>(
   { command: [binary, ...args], file, argument = "" }: Pick<Technology, "command" | "file" | "argument">,
   load: L,
@@ -16,7 +17,7 @@ export async function measure<L extends Load>(
     const [, port] = await line(server, /^listening (\d+)$/, 20);
     const client = start("node", [path("client.ts"), JSON.stringify({ port: Number(port), load })]);
     try {
-      return JSON.parse((await line(client, /^\{.*\}$/, PATIENCE + duration(load)))[0]);
+      return JSON.parse((await line(client, /^\{.*\}$/, EXTRA_S + duration(load)))[0]);
     } finally {
       await stop(client);
     }

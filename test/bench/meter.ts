@@ -1,34 +1,35 @@
+// Measures CPU and time of the server, the client and the rest of the machine.
 import { cpus } from "node:os";
 import { performance } from "node:perf_hooks";
 import type { Usage } from "./usage.ts";
 
-/** What the server, this process and the rest of the machine used in the meantime. */
+/** Time and CPU used between two points. */
 export interface Reading {
   /** Seconds that passed. */
   readonly seconds: number;
   /** Microseconds of the server's CPU. */
   readonly cpu: number;
-  /** Share of the time that this thread was busy; near 1 it is the limit, not the server. */
+  /** Share of the time in which this thread was busy. Near 1 the client is the limit, not the server. */
   readonly clientBusy: number;
-  /** Share of the machine that neither the server nor this process used; the more, the less the figures say. */
+  /** Share of the machine that other processes used. The higher it is, the less the figures mean. */
   readonly elsewhere: number;
 }
 
-/** Reads what a server uses. */
+/** Reads what a server has used so far. */
 export async function usageOf(port: number, collect = false): Promise<Usage> {
   return (await fetch(`http://127.0.0.1:${port}/cpu${collect ? "?collect" : ""}`)).json() as Promise<Usage>;
 }
 
-/** Begins to measure; call what it resolves with for the reading. */
-export async function meter(port: number): Promise<() => Promise<Reading>> {
+/** Starts a measurement. Returns a function that ends it and returns the reading. */
+export async function startMeter(port: number): Promise<() => Promise<Reading>> {
   const before = await usageOf(port);
   const machine = machineTime();
   const own = process.cpuUsage();
   const loop = performance.eventLoopUtilization();
-  const began = performance.now();
+  const start = performance.now();
   return async () => {
     const clientBusy = performance.eventLoopUtilization(loop).utilization;
-    const seconds = (performance.now() - began) / 1000;
+    const seconds = (performance.now() - start) / 1000;
     const after = await usageOf(port);
     const cpu = after.cpu - before.cpu;
     const { user, system } = process.cpuUsage(own);
@@ -42,7 +43,7 @@ export async function meter(port: number): Promise<() => Promise<Reading>> {
   };
 }
 
-/** Microseconds of all processors, since they started or since then. */
+/** Returns microseconds of all processors, since they started or since an earlier call. */
 function machineTime(since = { busy: 0, total: 0 }): { busy: number; total: number } {
   let [idle, total] = [0, 0];
   for (const { times } of cpus()) {

@@ -1,7 +1,5 @@
-/**
- * Draws lines as SVG for a README: no scripts and no fonts of its own, because GitHub shows it as an `<img>`; with a background of its own, and
- * colours for dark too, because the page may be either.
- */
+// Draws a line plot as SVG for a README. It has no scripts and no fonts of its own, because GitHub shows it as an `<img>`. It has a background of its
+// own, and colours for a dark page too.
 
 export interface Series {
   readonly name: string;
@@ -15,9 +13,7 @@ export interface Panel {
   readonly series: readonly Series[];
 }
 
-/**
- * What tells a series from the others. The colours differ in lightness too, so that the colour-blind can tell them; who can not has the shapes.
- */
+/** Colour and shape of a series. The colours also differ in lightness, for colour-blind readers, and the shapes differ in any case. */
 const LOOKS = [
   { light: "#1f5fe0", dark: "#2c7cf4", shape: "m-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z" },
   { light: "#e87314", dark: "#ec9727", shape: "m-4-4h8v8h-8z" },
@@ -51,22 +47,22 @@ text{fill:#f0f6fc}
 ${LOOKS.map(({ dark }, index) => `.s${index}{color:${dark}}`).join("")}
 }`;
 
-/** All in pixels. */
+/** Sizes in pixels. */
 const WIDTH = 900;
 const MARGIN = 24;
 const CELL = { width: 438, height: 276 };
-/** Where the frame of a panel is in its cell: below its title and unit, right of its labels. */
+/** The frame of a panel in its cell: below title and unit, right of its labels. */
 const FRAME = { left: 48, top: 44, width: 376, height: 178 };
-/** Between the frame and the outermost ticks, so that a mark there is whole. */
+/** Distance between the frame and the outermost ticks, so that a mark there is drawn whole. */
 const INSET = 10;
-/** What two labels have to be apart. */
-const ROOM = { x: 34, y: 20 };
+/** The least distance between two labels. */
+const LABEL_ROOM = { x: 34, y: 20 };
 const LEGEND_LINE = 22;
 
 /**
- * Panels beside and below each other, both axes logarithmic, one legend for all.
+ * Draws panels in two columns, with two logarithmic axes each and one legend for all.
  *
- * @throws {RangeError} a value is not above 0 and finite, or there are more names than looks.
+ * @throws `RangeError` if a value is not above 0 and finite, or if there are more names than looks.
  */
 export function plot(title: string, panels: readonly Panel[]): string {
   const names = [...new Set(panels.flatMap(({ series }) => series.map(({ name }) => name)))];
@@ -92,7 +88,7 @@ export function plot(title: string, panels: readonly Panel[]): string {
   ].join("\n")}\n`;
 }
 
-/** As many lines as it needs. Nothing here can measure text: its width is guessed, and rather too wide. */
+/** Draws the legend in as many lines as it needs. The width of a text is estimated, rather too large, because it cannot be measured here. */
 function legend(names: readonly string[]): { lines: string[]; height: number } {
   let x = MARGIN;
   let y = 62;
@@ -123,13 +119,13 @@ function draw({ title, x, y, series }: Panel, names: readonly string[]): string[
     text("unit middle", left + width / 2, top + height + 34, x),
   ];
   if (points.length === 0) return [...around, text("unit middle", left + width / 2, top + height / 2, "not measured")];
-  const wrong = points.flat().find((value) => !(value > 0 && value < Number.POSITIVE_INFINITY));
-  if (wrong !== undefined) {
-    throw new RangeError(`plot "${title}": ${wrong} has no place on a logarithmic axis; leave the point out`);
+  const invalid = points.flat().find((value) => !(value > 0 && value < Number.POSITIVE_INFINITY));
+  if (invalid !== undefined) {
+    throw new RangeError(`plot "${title}": ${invalid} is not on a logarithmic axis; leave the point out`);
   }
   const [xs, ys] = [points.map(([value]) => value), points.map(([, value]) => value)];
-  const across = axis(xs, { from: left + INSET, to: left + width - INSET, room: ROOM.x });
-  const up = axis(ys, { from: top + height - INSET, to: top + INSET, room: ROOM.y });
+  const across = axis(xs, { from: left + INSET, to: left + width - INSET, room: LABEL_ROOM.x });
+  const up = axis(ys, { from: top + height - INSET, to: top + INSET, room: LABEL_ROOM.y });
   const grid = [
     ...across.ticks.map((tick) => `M${across.place(tick)} ${top}v${height}`),
     ...up.ticks.map((tick) => `M${left} ${up.place(tick)}h${width}`),
@@ -147,13 +143,13 @@ function draw({ title, x, y, series }: Panel, names: readonly string[]): string[
   ];
 }
 
-/** A logarithmic axis that begins and ends at 1, 2 or 5 times a power of ten. Ticks are at these or, where it is too narrow, at powers of ten. */
+/** Computes a logarithmic axis that begins and ends at 1, 2 or 5 times a power of ten. If there is not enough room, only powers of ten have ticks. */
 function axis(values: readonly number[], { from, to, room }: { from: number; to: number; room: number }) {
   const low = Math.min(...values);
   const high = Math.max(...values);
   const steps: { value: number; exponent: number; factor: number }[] = [];
   for (let exponent = Math.floor(Math.log10(low)) - 1; exponent <= Math.ceil(Math.log10(high)) + 1; exponent++) {
-    // Read, not reckoned: 5 * 10 ** -3 need not be 0.005.
+    // Parsed, not computed, because 5 * 10 ** -3 need not be 0.005.
     for (const factor of [1, 2, 5]) steps.push({ value: Number(`${factor}e${exponent}`), exponent, factor });
   }
   let first = steps.findLastIndex(({ value }) => value <= low);
@@ -176,7 +172,7 @@ function axis(values: readonly number[], { from, to, room }: { from: number; to:
   };
 }
 
-/** The marks of a series, all in one path. */
+/** Draws the marks of a series in one path. */
 function mark(look: number, places: readonly (readonly [x: number, y: number])[]): string {
   return `<path class="mark s${look}" d="${places.map(([x, y]) => `M${x} ${y}${LOOKS[look]?.shape}`).join("")}"/>`;
 }
@@ -185,13 +181,13 @@ function text(classes: string, x: number, y: number, content: string): string {
   return `<text class="${classes}" x="${x}" y="${y}">${escaped(content)}</text>`;
 }
 
-/** 0.5, 200, 5k, 1M. */
+/** Formats a number as 0.5, 200, 5k or 1M. */
 function short(value: number): string {
   if (value >= 1e6) return `${value / 1e6}M`;
   return value >= 1e3 ? `${value / 1e3}k` : String(value);
 }
 
-/** Tenths of a pixel are enough. */
+/** Rounds to tenths of a pixel. */
 const round = (value: number): number => Math.round(value * 10) / 10;
 
 const escaped = (content: string): string =>

@@ -1,3 +1,4 @@
+// Starts and ends child processes.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -5,7 +6,7 @@ import { fileURLToPath } from "node:url";
 const BINARIES = new URL("../../node_modules/.bin/", import.meta.url);
 const running = new Set<ChildProcess>();
 
-/** A child in a process group of its own, because some commands are wrappers. What it prints on stderr is shown. */
+/** Starts a program in a process group of its own, because some programs are wrappers. Its stderr is shown. */
 export function start(binary: string, args: readonly string[]): ChildProcess {
   const child = spawn(fileURLToPath(new URL(binary, BINARIES)), args, {
     stdio: ["pipe", "pipe", "inherit"],
@@ -13,19 +14,19 @@ export function start(binary: string, args: readonly string[]): ChildProcess {
   });
   running.add(child);
   child.stdin?.on("error", () => {
-    // It ended before us, which its exit tells.
+    // The child ended first, which its exit event reports.
   });
   child.once("exit", () => running.delete(child));
   child.once("error", () => running.delete(child));
   return child;
 }
 
-/** The first line that matches, of what it prints. Rejects if it ends before, or after so many seconds. */
+/** Returns the first matching line of a child's output. Rejects if the child ends first, or after `seconds`. */
 export function line(child: ChildProcess, pattern: RegExp, seconds: number): Promise<RegExpExecArray> {
   return new Promise((resolve, reject) => {
     const command = child.spawnargs.join(" ");
     const timer = setTimeout(
-      () => reject(new Error(`waiting for ${pattern}: ${seconds} s are over: ${command}`)),
+      () => reject(new Error(`waiting for ${pattern}: not received within ${seconds} s from ${command}`)),
       seconds * 1000,
     );
     createInterface({ input: child.stdout as NonNullable<ChildProcess["stdout"]> }).on("line", (text) => {
@@ -40,7 +41,7 @@ export function line(child: ChildProcess, pattern: RegExp, seconds: number): Pro
   });
 }
 
-/** Ends a child: politely, by the end of its stdin, then by force. */
+/** Ends a child: first by closing its stdin, then by force. */
 export async function stop(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = new Promise((resolve) => child.once("exit", resolve));
@@ -54,11 +55,11 @@ function kill(child: ChildProcess, signal: NodeJS.Signals): void {
   try {
     if (child.pid !== undefined) process.kill(-child.pid, signal);
   } catch {
-    // It ended by itself.
+    // The child has already ended.
   }
 }
 
-/** Ends what is still running at the end of this process; if that is killed, what it started sees its stdin end. */
+/** Ends all children when this process exits. If this process is killed, the end of their stdin ends them. */
 export function killAllAtExit(): void {
   process.once("exit", () => {
     for (const child of running) kill(child, "SIGTERM");

@@ -1,4 +1,4 @@
-/** Publishes to one server, on a thread of its own: beside the subscribers the answer to a publish would queue behind all their reads. */
+// Publishes to one server, on a thread of its own: on the thread of the subscribers, the answer to a publish would wait behind all their reads.
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { performance } from "node:perf_hooks";
@@ -9,14 +9,14 @@ import { clock, formatEvent } from "./event.ts";
 
 /** How events are published. */
 export interface Pattern {
-  /** Publishes in flight: each connection has one, and waits for its answer. */
+  /** Publishes in flight. Each has a connection of its own, and waits for its answer before the next event. */
   readonly inFlight: number;
-  /** Events per second that all of them together keep to; 0 means as fast as they are answered. */
+  /** Events per second of all connections together. 0 means as fast as they are answered. */
   readonly rate: number;
 }
 
-/** Where events are published, and what they are. */
-export interface Publishing {
+/** Where events are published, and their length. */
+export interface PublisherOptions {
   readonly port: number;
   readonly audience: AudienceName;
   readonly clients: number;
@@ -24,40 +24,40 @@ export interface Publishing {
   readonly eventLength: number;
 }
 
-/** What the thread is told to do: for so many seconds, or so many events. */
-export interface PublishOrder extends Pattern {
+/** A task of the thread: publishes for some seconds, or some events. */
+export interface PublishTask extends Pattern {
   readonly seconds: number;
   readonly events?: number;
 }
 
-/** What it did. */
-export interface PublishReport {
-  /** The number of the first event, and of the one that comes next. */
+/** The result of a task. */
+export interface PublishResult {
+  /** The number of the first event, and the one after the last. */
   readonly first: number;
   readonly end: number;
-  /** By {@link clock}. */
+  /** Start time, by {@link clock}. */
   readonly start: number;
-  /** Share of the time that the thread was busy; near 1 it is the limit, not the server. */
+  /** Share of the time in which the thread was busy. Near 1 the publisher is the limit, not the server. */
   readonly busy: number;
 }
 
-/** The thread, as the others see it. */
+/** The thread, as seen from the main thread. */
 export class Publisher {
   readonly #worker: Worker;
 
-  constructor(publishing: Publishing) {
+  constructor(publishing: PublisherOptions) {
     this.#worker = new Worker(new URL(import.meta.url), { workerData: publishing });
   }
 
-  async publish(order: PublishOrder): Promise<PublishReport> {
+  async publish(task: PublishTask): Promise<PublishResult> {
     const answered = once(this.#worker, "message");
-    this.#worker.postMessage(order);
+    this.#worker.postMessage(task);
     return (await answered)[0];
   }
 }
 
-/** A keep-alive connection that publishes one event after another, each when the last one is answered. */
-class Lane {
+/** A keep-alive connection that publishes one event after another. */
+class PublisherConnection {
   readonly #socket: Socket;
   #answer = "";
   #settle: { resolve(): void; reject(error: Error): void } | undefined;
@@ -98,39 +98,39 @@ function isComplete(answer: string): boolean {
   return !/\r\ntransfer-encoding: *chunked/i.test(answer) || answer.endsWith("\r\n0\r\n\r\n");
 }
 
-function serve({ port, audience: name, clients, eventLength }: Publishing): void {
+function serve({ port, audience: name, clients, eventLength }: PublisherOptions): void {
   const { target } = audience(name, clients);
-  const lanes: Lane[] = [];
+  const connections: PublisherConnection[] = [];
   let seq = 0;
-  parentPort?.on("message", async (order: PublishOrder) => parentPort?.postMessage(await carryOut(order)));
+  parentPort?.on("message", async (task: PublishTask) => parentPort?.postMessage(await runTask(task)));
 
-  async function carryOut({ inFlight, rate, seconds, events = Infinity }: PublishOrder): Promise<PublishReport> {
-    while (lanes.length < inFlight) lanes.push(new Lane(port));
+  async function runTask({ inFlight, rate, seconds, events = Infinity }: PublishTask): Promise<PublishResult> {
+    while (connections.length < inFlight) connections.push(new PublisherConnection(port));
     const first = seq;
     const loop = performance.eventLoopUtilization();
     const start = clock();
     const end = start + seconds * 1_000_000;
-    /** When the next event is due, by the clock. */
+    /** Returns the time at which the next event is due. */
     const due = (): number => (rate === 0 ? 0 : start + ((seq - first) * 1_000_000) / rate);
-    const run = async (lane: Lane): Promise<void> => {
-      let overslept = false;
+    const run = async (connection: PublisherConnection): Promise<void> => {
+      let hasSlept = false;
       while (clock() < end && seq - first < events) {
         const ms = (due() - clock()) / 1000;
         if (ms > 0) {
           await sleep(ms);
-          overslept = true;
+          hasSlept = true;
           continue;
         }
-        // What waited for the answer to the one before it is late by that, and not what our own timer fired late for.
-        const time = rate === 0 || overslept ? clock() : due();
-        overslept = false;
+        // An event that waited for the answer to the previous one is late by that. A late timer of ours does not count.
+        const time = rate === 0 || hasSlept ? clock() : due();
+        hasSlept = false;
         const number = seq++;
-        await lane.publish(target(number), formatEvent(number, Math.floor(time), eventLength));
+        await connection.publish(target(number), formatEvent(number, Math.floor(time), eventLength));
       }
     };
-    await Promise.all(lanes.slice(0, inFlight).map(run));
+    await Promise.all(connections.slice(0, inFlight).map(run));
     return { first, end: seq, start, busy: performance.eventLoopUtilization(loop).utilization };
   }
 }
 
-if (!isMainThread) serve(workerData as Publishing);
+if (!isMainThread) serve(workerData as PublisherOptions);

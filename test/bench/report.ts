@@ -1,3 +1,4 @@
+// Formats the results: tables, the summary of the documentation, targets, and the panels of the plot.
 import type { Outcome } from "./client.ts";
 import type { EventsOutcome, Phase } from "./loads/events.ts";
 import type { IdleOutcome } from "./loads/idle.ts";
@@ -15,64 +16,64 @@ interface Column<O extends Outcome> {
   readonly head: string;
   readonly figure: Figure<O>;
   show(value: number): string;
-  /** Shown as a multiple of what the first server has, beside the figure. */
-  readonly compared?: boolean;
+  /** Whether the figure is also shown as a multiple of the first server's. */
+  readonly isCompared?: boolean;
 }
 
-const MEASURED = [
+const METER_COLUMNS = [
   { head: "server busy", figure: ({ cpu, seconds }: Reading) => cpu / 1e6 / seconds, show: percent },
   { head: "client busy", figure: ({ clientBusy }: Reading) => clientBusy, show: percent },
-  { head: "elsewhere", figure: ({ elsewhere }: Reading) => elsewhere, show: percent },
+  { head: "other load", figure: ({ elsewhere }: Reading) => elsewhere, show: percent },
 ] as const;
 
 function eventColumns(index: number): Column<EventsOutcome>[] {
   const of = (figure: (phase: Phase) => number): Figure<EventsOutcome> => inPhase(index, figure);
   return [
-    { head: "deliveries/s", figure: of(rate), show: thousands, compared: true },
+    { head: "deliveries/s", figure: of(rate), show: thousands, isCompared: true },
     { head: "published/s", figure: of(({ published, seconds }) => published / seconds), show: fixed(0) },
     { head: "p50 ms", figure: of(p50), show: fixed(1) },
     { head: "p99 ms", figure: of(p99), show: fixed(1) },
     { head: "CPU µs each", figure: of(cpuPerDelivery), show: fixed(2) },
-    ...MEASURED.map((column) => ({ ...column, figure: of(column.figure) })),
+    ...METER_COLUMNS.map((column) => ({ ...column, figure: of(column.figure) })),
     { head: "publisher busy", figure: of(({ publisherBusy }) => publisherBusy), show: percent },
     { head: "missing", figure: of(({ missing }) => missing), show: fixed(0) },
-    { head: "wrong", figure: of(({ uneven, repeated, disordered }) => uneven + repeated + disordered), show: fixed(0) },
+    { head: "wrong", figure: of(({ uneven, repeated, reordered }) => uneven + repeated + reordered), show: fixed(0) },
     { head: "gaps", figure: of(({ gaps }) => gaps), show: fixed(0) },
     { head: "closed", figure: of(({ closed }) => closed), show: fixed(0) },
   ];
 }
 
-const MEMORY: Column<EventsOutcome> = { head: "MB grown", figure: ({ grown }) => grown / 1e6, show: fixed(0) };
+const MEMORY: Column<EventsOutcome> = { head: "MB growth", figure: ({ grown }) => grown / 1e6, show: fixed(0) };
 
 const REPLAY: Column<ReplayOutcome>[] = [
-  { head: "deliveries/s", figure: rate, show: thousands, compared: true },
-  { head: "ms in all", figure: ({ seconds }) => seconds * 1000, show: fixed(0) },
+  { head: "deliveries/s", figure: rate, show: thousands, isCompared: true },
+  { head: "ms total", figure: ({ seconds }) => seconds * 1000, show: fixed(0) },
   { head: "CPU µs each", figure: cpuPerDelivery, show: fixed(2) },
-  ...MEASURED,
+  ...METER_COLUMNS,
   { head: "missing", figure: ({ missing }) => missing, show: fixed(0) },
   { head: "wrong", figure: ({ uneven }) => uneven, show: fixed(0) },
   { head: "gaps", figure: ({ gaps }) => gaps, show: fixed(0) },
 ];
 
 const IDLE: Column<IdleOutcome>[] = [
-  { head: "kB each", figure: ({ resident }) => resident / 1000, show: fixed(1), compared: true },
+  { head: "kB each", figure: ({ resident }) => resident / 1000, show: fixed(1), isCompared: true },
   { head: "kB of JavaScript", figure: ({ heap = Number.NaN }) => heap / 1000, show: fixed(1) },
   { head: "CPU ms/s", figure: ({ cpu, seconds }) => cpu / 1000 / seconds, show: fixed(1) },
-  ...MEASURED,
+  ...METER_COLUMNS,
   { head: "closed", figure: ({ closed }) => closed, show: fixed(0) },
 ];
 
-const INTAKE: Column<IntakeOutcome>[] = [{ head: "events/s", figure: rate, show: thousands }, ...MEASURED];
+const INTAKE: Column<IntakeOutcome>[] = [{ head: "events/s", figure: rate, show: thousands }, ...METER_COLUMNS];
 
-/** What one scenario came to, as one table for each of its patterns. */
+/** Returns the results of a scenario, with one table per pattern. */
 export function tables(results: Results, { name, load }: Scenario, servers: readonly string[]): string {
   const of = <O extends Outcome>(columns: readonly Column<O>[]): string => rowsOf(results, name, servers, columns);
   if (load.kind === "replay") return of(REPLAY);
   if (load.kind === "idle") return of(IDLE);
   if (load.kind === "intake") return of(INTAKE);
-  const stalls = name === "stalled" || name === "healthy";
+  const showsMemory = name === "stalled" || name === "healthy";
   return load.patterns
-    .map((pattern, index) => `${describe(pattern)}\n${of([...eventColumns(index), ...(stalls ? [MEMORY] : [])])}`)
+    .map((pattern, index) => `${describe(pattern)}\n${of([...eventColumns(index), ...(showsMemory ? [MEMORY] : [])])}`)
     .join("\n\n");
 }
 
@@ -83,18 +84,18 @@ function rowsOf<O extends Outcome>(
   columns: readonly Column<O>[],
 ): string {
   const [first = ""] = servers;
-  const heads = columns.flatMap(({ head, compared }) => (compared ? [head, `to ${first}`] : [head]));
+  const heads = columns.flatMap(({ head, isCompared }) => (isCompared ? [head, `to ${first}`] : [head]));
   const rows = servers.map((server) => [
     server,
-    ...columns.flatMap(({ figure, show, compared }) => {
-      const cell = known(show)(results.median(scenario, server, figure));
-      return compared ? [cell, times(results.ratio(scenario, server, first, figure))] : [cell];
+    ...columns.flatMap(({ figure, show, isCompared }) => {
+      const cell = orEmpty(show)(results.median(scenario, server, figure));
+      return isCompared ? [cell, multiple(results.ratio(scenario, server, first, figure))] : [cell];
     }),
   ]);
   return table([["server", ...heads], ...rows]);
 }
 
-/** The table that the README shows, as Markdown. */
+/** Returns the table of the documentation, as Markdown. */
 export function summary(results: Results, servers: readonly string[]): string {
   const [first = ""] = servers;
   const [one, eight, paced] = [0, 1, 2];
@@ -116,10 +117,10 @@ export function summary(results: Results, servers: readonly string[]): string {
   const rows = servers.map((server) => [
     server,
     thousands(phase(server, one, rate)),
-    times(results.ratio("broadcast", server, first, inPhase(one, rate))),
+    multiple(results.ratio("broadcast", server, first, inPhase(one, rate))),
     pair(server, one),
     thousands(phase(server, eight, rate)),
-    times(results.ratio("broadcast", server, first, inPhase(eight, rate))),
+    multiple(results.ratio("broadcast", server, first, inPhase(eight, rate))),
     pair(server, eight),
     pair(server, paced),
     fixed(2)(phase(server, one, cpuPerDelivery)),
@@ -128,10 +129,10 @@ export function summary(results: Results, servers: readonly string[]): string {
   return [line(heads), line(heads.map((_, index) => (index === 0 ? "---" : "--:"))), ...rows.map(line)].join("\n");
 }
 
-export function verdicts(targets: readonly Target[]): string {
-  const rows = targets.map(({ text, least, most, value }) => {
-    const bound = least === undefined ? `≤ ${most}` : `≥ ${least}`;
-    const reached = least === undefined ? value <= (most ?? Infinity) : value >= least;
+export function targetTable(targets: readonly Target[]): string {
+  const rows = targets.map(({ text, min, max, value }) => {
+    const bound = min === undefined ? `≤ ${max}` : `≥ ${min}`;
+    const reached = min === undefined ? value <= (max ?? Infinity) : value >= min;
     return [
       text,
       Number.isNaN(value) ? "" : value.toFixed(2),
@@ -139,7 +140,7 @@ export function verdicts(targets: readonly Target[]): string {
       Number.isNaN(value) ? "" : reached ? "yes" : "NO",
     ];
   });
-  return table([["target", "measured", "wanted", "reached"], ...rows]);
+  return table([["target", "measured", "bound", "reached"], ...rows]);
 }
 
 const PANELS: Record<Growth["panel"], readonly [title: string, x: string]> = {
@@ -149,14 +150,14 @@ const PANELS: Record<Growth["panel"], readonly [title: string, x: string]> = {
   rate: ["Publish rate (1,000 clients, 120 B)", "events/s"],
 };
 
-/** What the plot shows: the server's CPU for one delivery, over what grows. */
+/** Returns the panels of the plot: the server's CPU per delivery, as one thing grows. */
 export function panels(results: Results, growths: readonly Growth[], servers: readonly string[]): Panel[] {
   return (Object.keys(PANELS) as Growth["panel"][]).map((panel) => {
     const [title, x] = PANELS[panel];
     const series = servers.map((name) => ({
       name,
       points: growths
-        .filter((growth) => growth.panel === panel && isKept(results, growth, name))
+        .filter((growth) => growth.panel === panel && keepsRate(results, growth, name))
         .map((growth) => [growth.x, results.median(growth.name, name, inPhase(0, cpuPerDelivery))] as const)
         .filter(([, y]) => y > 0),
     }));
@@ -164,8 +165,8 @@ export function panels(results: Results, growths: readonly Growth[], servers: re
   });
 }
 
-/** Whether a server took what it was offered; what it did instead is no point of the same line. */
-function isKept(results: Results, { name, load }: Growth, server: string): boolean {
+/** Whether a server kept the offered rate. If it did not, its point is left out of the line. */
+function keepsRate(results: Results, { name, load }: Growth, server: string): boolean {
   const offered = load.kind === "events" ? (load.patterns[0]?.rate ?? 0) : 0;
   return (
     results.median(
@@ -177,8 +178,8 @@ function isKept(results: Results, { name, load }: Growth, server: string): boole
   );
 }
 
-/** One run in a line, told while the others are still to come. */
-export function brief(outcome: Outcome): string {
+/** Formats the outcome of one run in a line, for the progress output. */
+export function oneLine(outcome: Outcome): string {
   if (outcome.kind === "idle") return `${fixed(1)(outcome.resident / 1000)} kB each`;
   if (outcome.kind === "intake") return `${thousands(rate(outcome))}/s`;
   if (outcome.kind === "replay")
@@ -191,9 +192,9 @@ export function brief(outcome: Outcome): string {
     .join("; ");
 }
 
-const FAULTS = ["missing", "uneven", "repeated", "disordered", "gaps", "closed"] as const;
+const FAULTS = ["missing", "uneven", "repeated", "reordered", "gaps", "closed"] as const;
 
-/** Whether events were lost or came twice. */
+/** Whether events were lost or arrived twice. */
 export function isWrong(outcome: Outcome): boolean {
   if (outcome.kind === "idle") return outcome.closed > 0;
   if (outcome.kind === "intake") return false;
@@ -207,8 +208,8 @@ function describe({ inFlight, rate }: Pattern): string {
   return rate > 0 ? `${rate} events/s` : publishers;
 }
 
-/** Whether the client or its publisher may have been the limit, and not the server. */
-export function limits(results: Results, scenarios: readonly Scenario[], servers: readonly string[]): string[] {
+/** Lists the measurements in which the client or its publisher may have been the limit. */
+export function clientLimits(results: Results, scenarios: readonly Scenario[], servers: readonly string[]): string[] {
   return scenarios.flatMap(({ name, load }) =>
     (load.kind === "events" ? load.patterns : []).flatMap((pattern, index) =>
       servers
@@ -220,14 +221,14 @@ export function limits(results: Results, scenarios: readonly Scenario[], servers
 
 const busiest = ({ clientBusy, publisherBusy }: Phase): number => Math.max(clientBusy, publisherBusy);
 
-/** What the client takes in over the fastest that a server gave it; NaN if one of them was not measured. */
-export function headroom(results: Results): number {
-  const taken = results.median("intake", "firehose", (outcome: IntakeOutcome) => rate(outcome));
-  const given = results.all().flatMap((outcome) => {
+/** Returns what the client can take as a multiple of what the fastest server sent; NaN if one of them was not measured. */
+export function clientHeadroom(results: Results): number {
+  const intake = results.median("intake", "firehose", (outcome: IntakeOutcome) => rate(outcome));
+  const sent = results.all().flatMap((outcome) => {
     if (outcome.kind === "events") return outcome.phases.map(rate);
     return outcome.kind === "replay" ? [rate(outcome)] : [];
   });
-  return given.length > 0 ? taken / Math.max(...given) : Number.NaN;
+  return sent.length > 0 ? intake / Math.max(...sent) : Number.NaN;
 }
 
 function thousands(value: number): string {
@@ -238,7 +239,7 @@ function percent(share: number): string {
   return `${(share * 100).toFixed(0)} %`;
 }
 
-function times(ratio: number): string {
+function multiple(ratio: number): string {
   return Number.isNaN(ratio) ? "" : `${ratio.toFixed(ratio < 10 ? 2 : 1)}×`;
 }
 
@@ -246,8 +247,8 @@ function fixed(digits: number): (value: number) => string {
   return (value) => value.toFixed(digits);
 }
 
-/** Nothing where nothing was measured. */
-const known =
+/** Shows nothing for a figure that was not measured. */
+const orEmpty =
   (show: (value: number) => string): ((value: number) => string) =>
   (value) =>
     Number.isNaN(value) ? "" : show(value);

@@ -1,3 +1,4 @@
+// Collects the outcomes of all rounds.
 import type { Outcome } from "./client.ts";
 import type { EventsOutcome, Phase } from "./loads/events.ts";
 import { median } from "./statistics.ts";
@@ -5,11 +6,11 @@ import { median } from "./statistics.ts";
 /** A figure of one outcome. */
 export type Figure<O extends Outcome = Outcome> = (outcome: O) => number;
 
-/** What came of each load on each server, round by round. */
+/** The outcomes of each load on each server, in the order of rounds. */
 export class Results {
   readonly #outcomes = new Map<string, (Outcome | undefined)[]>();
 
-  /** `undefined` for a round that came to nothing. */
+  /** Adds an outcome; `undefined` for a run that failed. */
   add(scenario: string, server: string, outcome: Outcome | undefined): void {
     const key = `${scenario}: ${server}`;
     this.#outcomes.set(key, [...this.of(scenario, server), outcome]);
@@ -23,14 +24,14 @@ export class Results {
     return [...this.#outcomes.values()].flat().filter((outcome) => outcome !== undefined);
   }
 
-  /** The median over the rounds; NaN where it was not measured. */
+  /** Returns the median over all rounds; NaN if it was not measured. */
   median<O extends Outcome>(scenario: string, server: string, figure: Figure<O>): number {
     return median(this.of(scenario, server).flatMap((outcome) => (outcome ? [figure(outcome as O)] : [])));
   }
 
   /**
-   * The median of one's figure over the other's, round by round, because what was measured in one round had about the same of the
-   * machine. `scenario` may be one for each.
+   * Returns the median of one server's figure divided by the other's. The division is done per round, because the machine was in about the same
+   * state within a round. `scenario` may name one scenario for each server.
    */
   ratio<O extends Outcome>(
     scenario: string | readonly [string, string],
@@ -38,11 +39,11 @@ export class Results {
     other: string,
     figure: Figure<O>,
   ): number {
-    const [mine, its] = typeof scenario === "string" ? [scenario, scenario] : scenario;
-    const others = this.of(its, other);
-    const pairs = this.of(mine, server).flatMap((outcome, round) => {
-      const against = others[round];
-      return outcome && against ? [figure(outcome as O) / figure(against as O)] : [];
+    const [ownScenario, otherScenario] = typeof scenario === "string" ? [scenario, scenario] : scenario;
+    const otherOutcomes = this.of(otherScenario, other);
+    const pairs = this.of(ownScenario, server).flatMap((outcome, round) => {
+      const otherOutcome = otherOutcomes[round];
+      return outcome && otherOutcome ? [figure(outcome as O) / figure(otherOutcome as O)] : [];
     });
     return median(pairs);
   }
@@ -52,7 +53,7 @@ export class Results {
   }
 }
 
-/** A figure of the phase of this number. */
+/** Returns a figure of the phase with this index. */
 export const inPhase =
   (index: number, figure: (phase: Phase) => number): Figure<EventsOutcome> =>
   ({ phases }) => {

@@ -1,40 +1,41 @@
+// The loads, and the servers that each load is put on.
 import type { AudienceName } from "./audience.ts";
 import type { Load } from "./client.ts";
 import type { EventsLoad } from "./loads/events.ts";
 import type { Pattern } from "./publisher.ts";
 import type { Technology } from "./technologies.ts";
 
-/** One load, and the servers that it is put on. */
+/** A load, and the servers that it applies to. */
 export interface Scenario {
   readonly name: string;
   readonly title: string;
-  /** The load; {@link SUSTAINED} stands in it for what nchan sustained in this round. */
+  /** The load. {@link SUSTAINED} stands for the rate that nchan sustained in this round. */
   readonly load: Load;
-  takes(technology: Technology): boolean;
+  appliesTo(technology: Technology): boolean;
 }
 
-/** A rate that is not known yet: about as many events per second as nchan took from one publisher without end. */
+/** Placeholder of a rate: about as many events per second as nchan accepted from one publisher. */
 export const SUSTAINED = -1;
-/** Clients that never read, where there are any. */
-export const STALLED = 200;
-/** More than Linux holds of one connection in both its ends. */
-const FILLING = 12_000_000;
+/** Clients that never read, in loads with such clients. */
+export const STALLED_CLIENTS = 200;
+/** Bytes that are more than Linux queues at both ends of one connection. */
+const FILL_BYTES = 12_000_000;
 
-const ONE: Pattern = { inFlight: 1, rate: 0 };
-const EIGHT: Pattern = { inFlight: 8, rate: 0 };
+const ONE_PUBLISHER: Pattern = { inFlight: 1, rate: 0 };
+const EIGHT_IN_FLIGHT: Pattern = { inFlight: 8, rate: 0 };
 const PACED: Pattern = { inFlight: 1, rate: 25 };
 
-const everybody = ({ kind }: Technology): boolean => kind === "fanwire" || kind === "peer";
-/** Those that know channels and keep what was published. */
-const brokers = ({ kind, name }: Technology): boolean => kind === "fanwire" || name === "nginx, nchan";
+const isBrokerOrPeer = ({ kind }: Technology): boolean => kind === "fanwire" || kind === "peer";
+/** Servers that have channels and keep published events. */
+const isBroker = ({ kind, name }: Technology): boolean => kind === "fanwire" || name === "nginx, nchan";
 const PLOTTED = ["fanwire, Bun", "fanwire, Deno", "fanwire, Node, hono", "fanwire, Node, srvx", "nginx, nchan"];
-const plotted = ({ name }: Technology): boolean => PLOTTED.includes(name);
-const fanwire = ({ kind }: Technology): boolean => kind === "fanwire";
-/** Those that hold 10,000 connections; workerd resets some before there are so many. */
-const holders = (technology: Technology): boolean =>
-  (technology.kind === "bare" || everybody(technology)) && technology.file !== "workerd.ts";
+const isPlotted = ({ name }: Technology): boolean => PLOTTED.includes(name);
+const isFanwire = ({ kind }: Technology): boolean => kind === "fanwire";
+/** Servers that hold 10,000 connections; workerd resets some before there are so many. */
+const holdsManyConnections = (technology: Technology): boolean =>
+  (technology.kind === "bare" || isBrokerOrPeer(technology)) && technology.file !== "workerd.ts";
 
-/** All loads; each measured phase takes so many seconds after a warm-up. */
+/** Returns all loads. Each measured phase takes `seconds`, after a warm-up. */
 export function scenarios(seconds: number, warmup: number): readonly Scenario[] {
   const load = (
     clients: number,
@@ -45,86 +46,86 @@ export function scenarios(seconds: number, warmup: number): readonly Scenario[] 
     {
       name: "broadcast",
       title: "1,000 subscribers, events of 120 B",
-      load: load(1_000, [ONE, EIGHT, PACED]),
-      takes: everybody,
+      load: load(1_000, [ONE_PUBLISHER, EIGHT_IN_FLIGHT, PACED]),
+      appliesTo: isBrokerOrPeer,
     },
     {
       name: "equal",
       title: "1,000 subscribers, events of 120 B, at the rate that nchan sustains",
       load: load(1_000, [{ inFlight: 1, rate: SUSTAINED }]),
-      takes: brokers,
+      appliesTo: isBroker,
     },
     {
       name: "own",
       title:
         "1,000 subscribers with ids and three channels each (two shared, one own), 1 % of the events for one of them",
-      load: load(1_000, [ONE, EIGHT], { audience: "own" }),
-      takes: fanwire,
+      load: load(1_000, [ONE_PUBLISHER, EIGHT_IN_FLIGHT], { audience: "own" }),
+      appliesTo: isFanwire,
     },
     {
       name: "large",
       title: "1,000 subscribers, events of 4 kB",
-      load: load(1_000, [ONE, EIGHT], { eventLength: 4_096 }),
-      takes: everybody,
+      load: load(1_000, [ONE_PUBLISHER, EIGHT_IN_FLIGHT], { eventLength: 4_096 }),
+      appliesTo: isBrokerOrPeer,
     },
     {
       name: "many",
       title: "5,000 subscribers, events of 120 B",
-      load: load(5_000, [ONE, EIGHT]),
-      takes: everybody,
+      load: load(5_000, [ONE_PUBLISHER, EIGHT_IN_FLIGHT]),
+      appliesTo: isBrokerOrPeer,
     },
     {
       name: "channel",
       title: "one channel of 5 subscribers",
       load: load(5, [{ inFlight: 1, rate: 200 }], { audience: "channels 1" }),
-      takes: brokers,
+      appliesTo: isBroker,
     },
     {
       name: "channels",
       title: "1,000 channels of 5 subscribers, events to each in turn",
       load: load(5_000, [{ inFlight: 1, rate: 200 }], { audience: "channels 1000" }),
-      takes: brokers,
+      appliesTo: isBroker,
     },
     {
       name: "healthy",
-      title: "1,800 subscribers who read (to compare with the next)",
-      load: load(1_800, [ONE], { filling: FILLING }),
-      takes: brokers,
+      title: "1,800 subscribers that read, for comparison with stalled",
+      load: load(1_800, [ONE_PUBLISHER], { filling: FILL_BYTES }),
+      appliesTo: isBroker,
     },
     {
       name: "stalled",
-      title: "1,800 subscribers who read, and 200 who never do",
-      load: load(1_800, [ONE], { stalled: STALLED, filling: FILLING }),
-      takes: brokers,
+      title: "1,800 subscribers that read, and 200 that never do",
+      load: load(1_800, [ONE_PUBLISHER], { stalled: STALLED_CLIENTS, filling: FILL_BYTES }),
+      appliesTo: isBroker,
     },
     {
       name: "replay",
-      title: "500 clients that come back at once, each to 1,000 events",
+      title: "500 clients that come back at once, each to 1,000 missed events",
       load: { kind: "replay", clients: 500, events: 1_000, eventLength: 120 },
-      takes: brokers,
+      appliesTo: isBroker,
     },
     {
       name: "idle",
-      title: "10,000 connections to which nothing is published",
+      title: "10,000 connections without events",
       load: { kind: "idle", clients: 10_000, seconds: 16 },
-      takes: holders,
+      appliesTo: holdsManyConnections,
     },
     {
       name: "intake",
-      title: "what the counting client takes in, of a server that does nothing but send",
+      title: "how many events the client can count, from a server that only sends",
       load: { kind: "intake", clients: 1_000, eventLength: 120, seconds },
-      takes: ({ kind }) => kind === "firehose",
+      appliesTo: ({ kind }) => kind === "firehose",
     },
   ];
 }
 
-/** One point of the plot: a load, and where it stands. */
+/** One point of the plot: a load, and its place. */
 export interface Growth extends Scenario {
   readonly panel: "clients" | "channels" | "size" | "rate";
   readonly x: number;
 }
 
-/** Loads that differ in one thing each, for the plot. */
+/** Returns the loads of the plot, which differ in one thing each. */
 export function growths(seconds: number, warmup: number): readonly Growth[] {
   const point = (
     panel: Growth["panel"],
@@ -145,7 +146,7 @@ export function growths(seconds: number, warmup: number): readonly Growth[] {
       seconds,
       patterns: [{ inFlight: 1, rate }],
     },
-    takes: plotted,
+    appliesTo: isPlotted,
   });
   return [
     ...[10, 100, 1_000, 5_000].map((clients) => point("clients", clients, { clients })),

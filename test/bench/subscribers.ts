@@ -1,48 +1,49 @@
+// Connections that read streams and count their events.
 import { connect, type Socket } from "node:net";
 import { Counter, Sampler } from "./counter.ts";
 import { clock } from "./event.ts";
 
 /** Connections whose events are read one by one. */
 const SAMPLED = 16;
-/** Connections that are opened at once; more would overflow the server's backlog. */
-const AT_ONCE = 100;
+/** Connections opened at a time. More would overflow the server's backlog. */
+const CONCURRENCY = 100;
 
-/** How connections ask for their stream. */
-export interface Asking {
+/** How connections request their stream. */
+export interface OpenOptions {
   readonly query?: (index: number) => string;
   readonly lastEventId?: string | undefined;
-  /** How many are opened at once, rather than {@link AT_ONCE}. */
-  readonly atOnce?: number;
-  /** Whether the ids of what comes are looked at, which costs more than all the rest. */
-  readonly remembers?: boolean;
+  /** Connections opened at a time. @default CONCURRENCY */
+  readonly concurrency?: number;
+  /** Whether to remember the last id, which costs more than everything else. */
+  readonly remembersId?: boolean;
 }
 
-/** One of them. */
-interface Opening {
+/** The request of one connection. */
+interface StreamRequest {
   readonly query: string;
   readonly lastEventId: string | undefined;
   /** Whether its events are read one by one. */
-  readonly sampled: boolean;
-  readonly remembers: boolean;
+  readonly isSampled: boolean;
+  readonly remembersId: boolean;
 }
 
-/** Streams whose events are counted. */
+/** Open streams. */
 export class Subscribers {
-  /** Events that came, by connection. */
+  /** Events received, by connection. */
   readonly counts: number[] = [];
   readonly samplers: Sampler[] = [];
   delivered = 0;
-  /** When the last one came that was waited for, by {@link clock}. */
+  /** Time of the last expected event, by {@link clock}. */
   lastAt = 0;
   closed = 0;
-  /** The last id that was told to one who connected to remember it. */
+  /** The last id received by a connection that remembers it. */
   lastEventId: string | undefined;
-  /** How many are waited for. The time is not looked up at every read, of which there may be half a million in a second. */
+  /** Number of events to wait for. The clock is not read at every chunk, because there may be half a million per second. */
   #goal = Infinity;
   readonly #port: number;
   readonly #counter: Counter;
   readonly #sockets: Socket[] = [];
-  // Filled and read in one turn, so that all connections can share it.
+  // Filled and read in the same turn, so all connections can share it.
   readonly #buffer = Buffer.allocUnsafe(64 * 1024);
 
   constructor(port: number, eventLength: number) {
@@ -52,21 +53,26 @@ export class Subscribers {
 
   async open(
     clients: number,
-    { query = () => "", lastEventId, atOnce = AT_ONCE, remembers = false }: Asking = {},
+    { query = () => "", lastEventId, concurrency = CONCURRENCY, remembersId = false }: OpenOptions = {},
   ): Promise<void> {
     const sampledEvery = Math.max(1, Math.floor(clients / SAMPLED));
     const first = this.counts.length;
-    await inTurns(clients, atOnce, (nth) => {
+    await inBatches(clients, concurrency, (nth) => {
       this.counts[first + nth] = 0;
-      return this.#open(first + nth, { query: query(nth), lastEventId, sampled: nth % sampledEvery === 0, remembers });
+      return this.#open(first + nth, {
+        query: query(nth),
+        lastEventId,
+        isSampled: nth % sampledEvery === 0,
+        remembersId,
+      });
     });
   }
 
-  /** Connections that ask for their stream and never read a byte of it. */
+  /** Opens connections that request their stream and never read a byte of it. */
   async openStalled(clients: number, query: (index: number) => string): Promise<void> {
-    await inTurns(
+    await inBatches(
       clients,
-      AT_ONCE,
+      CONCURRENCY,
       (nth) =>
         new Promise((resolve, reject) => {
           const socket = connect({ port: this.#port, host: "127.0.0.1" }, resolve);
@@ -79,35 +85,35 @@ export class Subscribers {
     );
   }
 
-  /** Resolves when so many events have come in all, or nothing came for so many seconds. */
-  async settled(events: number, patience: number): Promise<void> {
+  /** Resolves when `events` have arrived in all, or when none arrived for `maxSilence` seconds. */
+  async waitFor(events: number, maxSilence: number): Promise<void> {
     this.#goal = events;
     if (this.delivered >= events) this.lastAt = clock();
     let seen = -1;
     while (this.delivered < events) {
       if (this.delivered !== seen) this.lastAt = clock();
-      else if (clock() - this.lastAt > patience * 1_000_000) break;
+      else if (clock() - this.lastAt > maxSilence * 1_000_000) break;
       seen = this.delivered;
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
     this.#goal = Infinity;
   }
 
-  #open(index: number, { query, lastEventId, sampled, remembers }: Opening): Promise<void> {
-    const sampler = sampled ? new Sampler() : undefined;
+  #open(index: number, { query, lastEventId, isSampled, remembersId }: StreamRequest): Promise<void> {
+    const sampler = isSampled ? new Sampler() : undefined;
     if (sampler) this.samplers.push(sampler);
     return new Promise((resolve, reject) => {
-      let answer = "";
+      let received = "";
       const read = (length: number): boolean => {
         const bytes = this.#buffer;
-        if (answer !== "open") {
-          answer += bytes.toString("latin1", 0, length);
-          if (!answer.includes("\r\n\r\n")) return true;
-          if (answer.startsWith("HTTP/1.1 200")) resolve();
-          else reject(new Error(`connecting: the server answered ${JSON.stringify(answer.slice(0, 200))}`));
-          answer = "open";
+        if (received !== "open") {
+          received += bytes.toString("latin1", 0, length);
+          if (!received.includes("\r\n\r\n")) return true;
+          if (received.startsWith("HTTP/1.1 200")) resolve();
+          else reject(new Error(`connecting: the server answered ${JSON.stringify(received.slice(0, 200))}`));
+          received = "open";
         }
-        if (remembers) this.#remember(bytes, length);
+        if (remembersId) this.#remember(bytes, length);
         sampler?.read(bytes, length);
         const events = this.#counter.count(bytes, length);
         if (events === 0) return true;
@@ -134,9 +140,9 @@ const head = (query: string, lastEventId: string | undefined): string =>
   `GET /connect${query} HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n` +
   `${lastEventId === undefined ? "" : `last-event-id: ${lastEventId}\r\n`}\r\n`;
 
-async function inTurns(count: number, atOnce: number, open: (nth: number) => Promise<void>): Promise<void> {
+async function inBatches(count: number, atOnce: number, open: (nth: number) => Promise<void>): Promise<void> {
   for (let first = 0; first < count; first += atOnce) {
-    const turn = Math.min(atOnce, count - first);
-    await Promise.all(Array.from({ length: turn }, (_, nth) => open(first + nth)));
+    const batch = Math.min(atOnce, count - first);
+    await Promise.all(Array.from({ length: batch }, (_, nth) => open(first + nth)));
   }
 }

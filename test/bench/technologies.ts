@@ -1,19 +1,20 @@
+// The servers to measure, and their configuration.
 import { hasNchan, nchanVersions } from "./nchan.ts";
 import { hasRedis } from "./redis.ts";
 import { version } from "./versions.ts";
 
-/** A server to be measured. */
+/** A server to measure. */
 export interface Technology {
   readonly name: string;
   /** `bare` only holds connections, `firehose` only sends. */
   readonly kind: "fanwire" | "peer" | "bare" | "firehose";
-  /** The command of node_modules/.bin, with its arguments. */
+  /** A command in node_modules/.bin, with its arguments. */
   readonly command: readonly [binary: string, ...args: string[]];
-  /** Below `servers/`. */
+  /** Path below `servers/`. */
   readonly file: string;
-  /** What it is told. */
+  /** An argument of the program. */
   readonly argument?: string;
-  /** What it is, and what of it is on. */
+  /** Versions and options, for the report. */
   readonly configuration: string;
 }
 
@@ -29,12 +30,12 @@ const DENO = [
   "--allow-read",
   "--v8-flags=--expose-gc",
 ] as const;
-/** A package with its version. */
-const exactly = (name: string): string => `${name} ${version(name)}`;
+/** Returns the name of a package with its version. */
+const versioned = (name: string): string => `${name} ${version(name)}`;
 
 const FANWIRE = "memory engine, defaults (heartbeat 8 s, log of 32 MiB), publishToken";
-const BETTER_SSE = `${exactly("better-sse")}, createChannel, serializer String, keep-alive every 8 s, no history`;
-const STREAM_SSE = `${exactly("hono")} streamSSE, a Set of streams, all writes of an event awaited together; no heartbeat, no history`;
+const BETTER_SSE = `${versioned("better-sse")}, createChannel, serializer String, keep-alive every 8 s, no history`;
+const STREAM_SSE = `${versioned("hono")} streamSSE, a Set of streams, all writes of an event awaited together; no heartbeat, no history`;
 const BARE = "a ReadableStream with one comment and nothing behind it, high-water mark 0";
 
 const all: readonly Technology[] = [
@@ -50,28 +51,28 @@ const all: readonly Technology[] = [
     kind: "fanwire",
     command: BUN,
     file: "fanwire-bun.ts",
-    configuration: `${exactly("bun")}: Bun.serve, ${FANWIRE}`,
+    configuration: `${versioned("bun")}: Bun.serve, ${FANWIRE}`,
   },
   {
     name: "fanwire, Deno",
     kind: "fanwire",
     command: DENO,
     file: "fanwire-deno.ts",
-    configuration: `${exactly("deno")}: Deno.serve, ${FANWIRE}`,
+    configuration: `${versioned("deno")}: Deno.serve, ${FANWIRE}`,
   },
   {
     name: "fanwire, Node, hono",
     kind: "fanwire",
     command: NODE,
     file: "fanwire-node-hono.ts",
-    configuration: `${exactly("node")}, ${exactly("@hono/node-server")}, ${FANWIRE}`,
+    configuration: `${versioned("node")}, ${versioned("@hono/node-server")}, ${FANWIRE}`,
   },
   {
     name: "fanwire, Node, srvx",
     kind: "fanwire",
     command: NODE,
     file: "fanwire-node-srvx.ts",
-    configuration: `${exactly("node")}, ${exactly("srvx")}, ${FANWIRE}`,
+    configuration: `${versioned("node")}, ${versioned("srvx")}, ${FANWIRE}`,
   },
   {
     name: "fanwire, workerd",
@@ -79,7 +80,7 @@ const all: readonly Technology[] = [
     command: NODE,
     file: "workerd.ts",
     argument: "fanwire",
-    configuration: `${exactly("workerd")}: createBroker in one Durable Object, ${FANWIRE}`,
+    configuration: `${versioned("workerd")}: createBroker in one Durable Object, ${FANWIRE}`,
   },
   {
     name: "fanwire, workerd, direct",
@@ -87,7 +88,7 @@ const all: readonly Technology[] = [
     command: NODE,
     file: "workerd.ts",
     argument: "hub-direct",
-    configuration: `${exactly("workerd")}: BrokerObject with its log in SQLite on disk, worker() in mode direct`,
+    configuration: `${versioned("workerd")}: BrokerObject with its log in SQLite on disk, worker() in mode direct`,
   },
   {
     name: "fanwire, workerd, bridge",
@@ -95,89 +96,89 @@ const all: readonly Technology[] = [
     command: NODE,
     file: "workerd.ts",
     argument: "hub-bridge",
-    configuration: `${exactly("workerd")}: BrokerObject with its log in SQLite on disk, worker() in mode bridge`,
+    configuration: `${versioned("workerd")}: BrokerObject with its log in SQLite on disk, worker() in mode bridge`,
   },
   {
     name: "fanwire with Redis, Bun",
     kind: "fanwire",
     command: BUN,
     file: "fanwire-bun-redis.ts",
-    configuration: `${exactly("bun")}: Bun.serve, log in Redis (whose own CPU is not counted), Bun's client, publishToken`,
+    configuration: `${versioned("bun")}: Bun.serve, log in Redis (whose own CPU is not counted), Bun's client, publishToken`,
   },
   {
     name: "better-sse, Bun",
     kind: "peer",
     command: BUN,
     file: "better-sse-bun.ts",
-    configuration: `${exactly("bun")}, ${BETTER_SSE}`,
+    configuration: `${versioned("bun")}, ${BETTER_SSE}`,
   },
   {
     name: "better-sse, Deno",
     kind: "peer",
     command: DENO,
     file: "better-sse-deno.ts",
-    configuration: `${exactly("deno")}, ${BETTER_SSE}`,
+    configuration: `${versioned("deno")}, ${BETTER_SSE}`,
   },
   {
     name: "better-sse, Node",
     kind: "peer",
     command: NODE,
     file: "better-sse-node.ts",
-    configuration: `${exactly("node")}, ${BETTER_SSE}`,
+    configuration: `${versioned("node")}, ${BETTER_SSE}`,
   },
   {
     name: "hono streamSSE, Bun",
     kind: "peer",
     command: BUN,
     file: "hono-stream-bun.ts",
-    configuration: `${exactly("bun")}, ${STREAM_SSE}`,
+    configuration: `${versioned("bun")}, ${STREAM_SSE}`,
   },
   {
     name: "hono streamSSE, Node",
     kind: "peer",
     command: NODE,
     file: "hono-stream-node.ts",
-    configuration: `${exactly("node")}, ${exactly("@hono/node-server")}, ${STREAM_SSE}`,
+    configuration: `${versioned("node")}, ${versioned("@hono/node-server")}, ${STREAM_SSE}`,
   },
   {
     name: "res.write, Node",
     kind: "peer",
     command: NODE,
     file: "write-node.ts",
-    configuration: `${exactly("node")}: node:http, each event encoded once and written to every response`,
+    configuration: `${versioned("node")}: node:http, each event encoded once and written to every response`,
   },
-  { name: "bare, Bun", kind: "bare", command: BUN, file: "bare-bun.ts", configuration: `${exactly("bun")}: ${BARE}` },
+  { name: "bare, Bun", kind: "bare", command: BUN, file: "bare-bun.ts", configuration: `${versioned("bun")}: ${BARE}` },
   {
     name: "bare, Deno",
     kind: "bare",
     command: DENO,
     file: "bare-deno.ts",
-    configuration: `${exactly("deno")}: ${BARE}`,
+    configuration: `${versioned("deno")}: ${BARE}`,
   },
   {
     name: "bare, Node, hono",
     kind: "bare",
     command: NODE,
     file: "bare-node-hono.ts",
-    configuration: `${exactly("node")}, ${exactly("@hono/node-server")}: ${BARE}`,
+    configuration: `${versioned("node")}, ${versioned("@hono/node-server")}: ${BARE}`,
   },
   {
     name: "bare, Node, srvx",
     kind: "bare",
     command: NODE,
     file: "bare-node-srvx.ts",
-    configuration: `${exactly("node")}, ${exactly("srvx")}: ${BARE}`,
+    configuration: `${versioned("node")}, ${versioned("srvx")}: ${BARE}`,
   },
   {
     name: "firehose",
     kind: "firehose",
     command: BUN,
     file: "firehose.ts",
-    configuration: `${exactly("bun")}: prepared events, written to bare sockets`,
+    configuration: `${versioned("bun")}: prepared events, written to bare sockets`,
   },
 ];
 
-/** Those that this machine can run. */
+/** The servers that this machine can run. */
 export const technologies: readonly Technology[] = all.filter(
   ({ file }) => (file !== "nchan.ts" || hasNchan) && (file !== "fanwire-bun-redis.ts" || hasRedis),
 );

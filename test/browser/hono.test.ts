@@ -1,13 +1,14 @@
+// The page of the Hono examples: sessions, tickets, and streams that break.
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startChromium } from "../support/clients/chromium.ts";
-import { Wire } from "../support/clients/cuttable-proxy.ts";
-import { honoExamples, type Running, startExample } from "../support/servers/example.ts";
+import { CuttableProxy } from "../support/clients/cuttable-proxy.ts";
+import { honoExamples, type RunningExample, startExample } from "../support/servers/example.ts";
 
 describe.each(honoExamples)("the page of %s", (example) => {
   let browser: Browser;
-  let running: Running;
-  let wire: Wire;
+  let running: RunningExample;
+  let proxy: CuttableProxy;
   let context: BrowserContext;
   let page: Page;
   let faults: string[];
@@ -16,16 +17,16 @@ describe.each(honoExamples)("the page of %s", (example) => {
   });
   beforeEach(async () => {
     running = await startExample(example, { PUBLISH_TOKEN: "t" }, /http:\S+\s/);
-    wire = new Wire(Number(new URL(running.url).port));
+    proxy = new CuttableProxy(Number(new URL(running.url).port));
     context = await browser.newContext();
     page = await context.newPage();
     faults = [];
     page.on("pageerror", (error) => faults.push(String(error)));
-    await page.goto(wire.url);
+    await page.goto(proxy.url);
   });
   afterEach(async () => {
     await context.close();
-    wire.close();
+    proxy.close();
     running.child.kill("SIGKILL");
   });
   afterAll(() => browser?.close());
@@ -43,7 +44,7 @@ describe.each(honoExamples)("the page of %s", (example) => {
     await page.fill("#text", text);
     await page.click("#say button");
   }
-  /** Waits for so many lines in both lists, which show the newest first. */
+  /** Waits until both lists have `count` lines, and returns them. The lists show the newest line first. */
   async function lines(count: number): Promise<string[][]> {
     await page.waitForFunction(
       ([names, count]) =>
@@ -60,7 +61,7 @@ describe.each(honoExamples)("the page of %s", (example) => {
   test.each([
     ["phone", { width: 390, height: 844 }],
     ["desk", { width: 1280, height: 800 }],
-  ])("signs in, and gets what is said with the cookie and with a ticket, at %s width", async (_, viewport) => {
+  ])("sign-in: shows messages through the cookie and through a ticket, at %s width", async (_, viewport) => {
     await page.setViewportSize(viewport);
     await signIn();
     await say("hello");
@@ -71,12 +72,12 @@ describe.each(honoExamples)("the page of %s", (example) => {
     expect(faults).toEqual([]);
   });
 
-  test("a stream that breaks goes on, the one by a new ticket: nothing is lost or doubled", async () => {
+  test("reconnect: a stream that breaks continues, with a new ticket if it needs one, and no event is lost or doubled", async () => {
     await signIn();
     await publish("one");
     await lines(1);
     for (const data of ["two", "three"]) {
-      wire.cut();
+      proxy.cut();
       await publish(`${data}, in the pause`);
       await page.waitForFunction(
         (seen) => document.querySelector("#ticket-events li")?.textContent === seen,
@@ -90,14 +91,14 @@ describe.each(honoExamples)("the page of %s", (example) => {
     expect(await page.textContent("#used")).toBe("3");
   });
 
-  test("a stream that breaks before its first event loses nothing either", async () => {
+  test("reconnect: a stream that breaks before its first event loses nothing", async () => {
     await signIn();
-    wire.cut();
+    proxy.cut();
     await publish("in the pause");
     expect(await lines(1)).toEqual([["in the pause"], ["in the pause"]]);
   });
 
-  test("comes back signed in after a reload, and out after signing out, for good", async () => {
+  test("session: survives a reload, and signing out ends it for good", async () => {
     await signIn();
     await page.reload();
     await connected();
@@ -108,7 +109,7 @@ describe.each(honoExamples)("the page of %s", (example) => {
     expect(faults).toEqual([]);
   });
 
-  test("a session that ends elsewhere shows the sign-in", async () => {
+  test("session: one that ends elsewhere shows the sign-in form", async () => {
     await signIn();
     const [cookie] = await context.cookies();
     expect(cookie).toMatchObject({ httpOnly: true, sameSite: "Strict", secure: false });

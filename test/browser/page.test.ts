@@ -1,13 +1,14 @@
+// The live page of the examples.
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { startChromium } from "../support/clients/chromium.ts";
-import { examples, type Running, startExample } from "../support/servers/example.ts";
+import { examples, type RunningExample, startExample } from "../support/servers/example.ts";
 
 const SIZES = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 } };
 
 describe.each(examples)("the live page of examples/%s", (name) => {
   let browser: Browser;
-  let running: Running;
+  let running: RunningExample;
   let page: Page;
   beforeAll(async () => {
     browser = await startChromium();
@@ -18,7 +19,7 @@ describe.each(examples)("the live page of examples/%s", (name) => {
   });
   afterAll(() => browser?.close());
 
-  test.each(Object.entries(SIZES))("connects, publishes and shows what comes, at %s width", async (_, viewport) => {
+  test.each(Object.entries(SIZES))("page: connects, publishes and shows events, at %s width", async (_, viewport) => {
     running = await startExample(name, {}, /curl .*\n/);
     const [address = ""] = /http:\S+#token=\S+/.exec(running.output) ?? [];
     page = await browser.newPage({ viewport });
@@ -30,13 +31,13 @@ describe.each(examples)("the live page of examples/%s", (name) => {
     await page.fill("#text", "seen by a person");
     await page.click("#single button");
     await page.waitForFunction(() => document.querySelector("#events")?.textContent?.includes("seen by a person"));
-    // The page's own EventSource and the three clients that can be stalled.
+    // The EventSource of the page, and the three clients that can be stalled.
     await page.waitForFunction(() => document.querySelector("#clients")?.textContent === "4");
     await page.click("#go");
     await page.waitForFunction(() => Number(document.querySelector("#rate")?.textContent) > 5);
     expect(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth)).toBe(true);
     expect(errors).toEqual([]);
-    // The token is not left in the address.
+    // The page removes the token from its address.
     expect(page.url()).not.toContain("token");
   });
 });

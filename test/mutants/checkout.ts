@@ -1,3 +1,4 @@
+// A copy of the checkout in which mutants are tried out.
 import { type ChildProcess, spawn } from "node:child_process";
 import {
   cpSync,
@@ -16,27 +17,28 @@ import { fileURLToPath } from "node:url";
 import type { Mutant } from "./mutants.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-/** What is not of the source, or is linked to. */
-const LEFT_OUT = new Set(["node_modules", ".git", ".wrangler", "dist", "coverage"]);
-/** A run that takes so many times as long as one without a change hangs; nothing is taken for that sooner than after so many seconds. */
-const PATIENCE = 4;
-const LEAST_PATIENCE = 120;
-/** Seconds that a first run may take. */
-const MOST = 1_800;
+/** Folders that are not copied: they do not belong to the source, or a link replaces them. */
+const NOT_COPIED = new Set(["node_modules", ".git", ".wrangler", "dist", "coverage"]);
+/** A run counts as hanging when it takes this many times as long as a run of the unchanged source. */
+const HANG_FACTOR = 4;
+/** The shortest time after which a run counts as hanging, in seconds. */
+const MIN_LIMIT_S = 120;
+/** The longest time of the first run, in seconds. */
+const MAX_FIRST_RUN_S = 1_800;
 
 const PASSED = { caughtBy: undefined, file: undefined };
 
-/** What a run said. */
-export interface Verdict {
-  /** The first test that failed; `undefined` if all passed. */
+/** The result of a run of tests. */
+export interface Result {
+  /** The first test that failed, or `undefined` if all passed. */
   readonly caughtBy: string | undefined;
-  /** The file that it is in. */
+  /** The file of that test. */
   readonly file: string | undefined;
   readonly seconds: number;
 }
 
-/** The report of vitest, as far as it is read here. */
-interface Results {
+/** The fields of vitest's JSON report that are read here. */
+interface VitestReport {
   readonly testResults: readonly {
     readonly name: string;
     readonly status: string;
@@ -44,13 +46,13 @@ interface Results {
   }[];
 }
 
-/** A copy of this checkout, to be broken. Removed with the process. */
+/** A copy of this checkout that may be broken. It is removed when the process exits. */
 export class Checkout {
   readonly #scratch = realpathSync(mkdtempSync(join(tmpdir(), "fanwire-mutants-")));
   readonly #root = join(this.#scratch, "checkout");
   readonly #reports = join(this.#scratch, "reports");
-  /** Seconds that each kind of run takes without a change. */
-  readonly #usual = new Map<string, number>();
+  /** Seconds that a run of the unchanged source takes, by mode. */
+  readonly #usualSeconds = new Map<string, number>();
   #running: ChildProcess | undefined;
 
   constructor() {
@@ -58,17 +60,17 @@ export class Checkout {
       this.#kill();
       rmSync(this.#scratch, { recursive: true, force: true, maxRetries: 5 });
     });
-    cpSync(ROOT, this.#root, { recursive: true, filter: (path) => !LEFT_OUT.has(basename(path)) });
+    cpSync(ROOT, this.#root, { recursive: true, filter: (path) => !NOT_COPIED.has(basename(path)) });
     symlinkSync(realpathSync(join(ROOT, "node_modules")), join(this.#root, "node_modules"), "dir");
   }
 
-  /** Whether a mutant's text is where it is looked for, once. */
+  /** Whether the text to find occurs exactly once in the mutant's file. */
   fits({ file, find }: Mutant): boolean {
     return readFileSync(join(this.#root, "src", file), "utf8").split(find).length === 2;
   }
 
-  /** Runs with the one change, and takes it back. The file that most likely notices is run first, and all of them if it does not. */
-  async tryOut({ file, find, replace, tests }: Mutant, mode: "node" | "wire"): Promise<Verdict> {
+  /** Applies a mutant, runs the file that most likely catches it and then all files if it does not, and undoes the change. */
+  async tryOut({ file, find, replace, tests }: Mutant, mode: "node" | "wire"): Promise<Result> {
     const path = join(this.#root, "src", file);
     const source = readFileSync(path, "utf8");
     writeFileSync(path, source.split(find).join(replace));
@@ -76,7 +78,7 @@ export class Checkout {
       const likely = mode === "node" ? await this.run(mode, [`test/conformance/${tests}.test.ts`]) : undefined;
       if (likely?.caughtBy !== undefined) return likely;
       const all = await this.run(mode);
-      // A test may fail because the machine is busy: one that was not expected to notice has to do so twice.
+      // A test may also fail because the machine is busy, so an unexpected failure has to repeat.
       const again = all.file === undefined ? all : await this.run(mode, [all.file]);
       return { ...again, seconds: (likely?.seconds ?? 0) + all.seconds };
     } finally {
@@ -84,27 +86,28 @@ export class Checkout {
     }
   }
 
-  /** Runs a part of the suite as it is, or some files of it, up to the first failure. */
-  async run(mode: "node" | "wire", files: readonly string[] = []): Promise<Verdict> {
+  /** Runs the tests of a mode, or some of its files, up to the first failure. */
+  async run(mode: "node" | "wire", files: readonly string[] = []): Promise<Result> {
     rmSync(this.#reports, { recursive: true, force: true });
     mkdirSync(this.#reports);
-    const began = performance.now();
-    const usual = this.#usual.get(mode);
-    const limit = usual === undefined ? MOST : Math.max(LEAST_PATIENCE, usual * PATIENCE);
-    // A change that TypeScript would refuse is built as well.
+    const start = performance.now();
+    const usual = this.#usualSeconds.get(mode);
+    const limit = usual === undefined ? MAX_FIRST_RUN_S : Math.max(MIN_LIMIT_S, usual * HANG_FACTOR);
+    // A mutant that does not pass the type check is built as well.
     if (mode === "wire") await this.#start(["node_modules/typescript/bin/tsc", "--noEmitOnError", "false"], limit);
     const status = await this.#start(
       ["node_modules/vitest/vitest.mjs", "run", "--mode", mode, "--bail", "1", ...files],
       limit,
     );
-    const seconds = (performance.now() - began) / 1000;
-    if (status === 0 && usual === undefined && files.length === 0) this.#usual.set(mode, seconds);
+    const seconds = (performance.now() - start) / 1000;
+    if (status === 0 && usual === undefined && files.length === 0) this.#usualSeconds.set(mode, seconds);
     return { ...(status === 0 ? PASSED : this.#failure(mode, status)), seconds };
   }
 
-  #start(args: readonly string[], limit: number): Promise<number | "hangs"> {
+  /** Runs a program of Node. Resolves with its exit code, or with "hangs" after `limitSeconds`. */
+  #start(args: readonly string[], limitSeconds: number): Promise<number | "hangs"> {
     return new Promise((resolve, reject) => {
-      // A group of its own: a worker that hangs does not end with its parent.
+      // A process group of its own, because a worker that hangs does not end with its parent.
       const child = spawn(process.execPath, args, {
         cwd: this.#root,
         detached: true,
@@ -120,11 +123,11 @@ export class Checkout {
       const timer = setTimeout(() => {
         hangs = true;
         this.#kill();
-      }, limit * 1000);
+      }, limitSeconds * 1000);
       child.once("error", reject);
       child.once("exit", (status) => {
         clearTimeout(timer);
-        // What a killed or crashed run has left.
+        // Ends the workers that a killed or crashed run leaves behind.
         this.#kill();
         this.#running = undefined;
         resolve(hangs ? "hangs" : (status ?? 1));
@@ -132,27 +135,27 @@ export class Checkout {
     });
   }
 
-  #failure(mode: string, status: number | "hangs"): Omit<Verdict, "seconds"> {
+  #failure(mode: string, status: number | "hangs"): Omit<Result, "seconds"> {
     const reports = readdirSync(this.#reports).filter((name) => name.startsWith(`${mode}-`));
     const files = reports.flatMap(
-      (name) => (JSON.parse(readFileSync(join(this.#reports, name), "utf8")) as Results).testResults,
+      (name) => (JSON.parse(readFileSync(join(this.#reports, name), "utf8")) as VitestReport).testResults,
     );
     for (const { name, assertionResults } of files) {
       const test = assertionResults.find((each) => each.status === "failed");
       const file = relative(this.#root, name);
       if (test) return { file, caughtBy: `${file}: ${test.fullName}` };
     }
-    if (status === "hangs") return { file: undefined, caughtBy: "it hangs" };
-    // With `--bail` those that were not begun are said to have failed as well.
-    const isUnread = files.some(({ status }) => status === "failed");
-    return { file: undefined, caughtBy: isUnread ? "a file does not load" : "an error outside of the tests" };
+    if (status === "hangs") return { file: undefined, caughtBy: "the run hangs" };
+    // With `--bail`, files that did not start are reported as failed too.
+    const hasUnloadedFile = files.some(({ status }) => status === "failed");
+    return { file: undefined, caughtBy: hasUnloadedFile ? "a file does not load" : "an error outside of a test" };
   }
 
   #kill(): void {
     try {
       if (this.#running?.pid !== undefined) process.kill(-this.#running.pid, "SIGKILL");
     } catch {
-      // All of it has ended by itself.
+      // The whole group has already ended.
     }
   }
 }

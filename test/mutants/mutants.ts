@@ -1,20 +1,21 @@
-import { delivery } from "./delivery.ts";
-import { face } from "./face.ts";
-import { log } from "./log.ts";
+// The list of mutants: small faults of the source that the tests must notice. They are chosen from what the broker promises, and not from what
+// is tested.
+import { deliveryMutants } from "./delivery.ts";
+import { httpMutants } from "./http.ts";
+import { logMutants } from "./log.ts";
 
-/** A small breakage of the source. */
+/** A small fault of the source, as a text to find and its replacement. */
 export interface Mutant {
   readonly name: string;
-  /** Below `src`. */
+  /** Path below `src`. */
   readonly file: string;
-  /** The conformance file that most likely notices, which is tried before all of them. */
+  /** The file below `test/conformance` that most likely catches the fault, without `.test.ts`. It runs before all others. */
   readonly tests: string;
-  /** Stands in the file exactly once. */
+  /** Occurs in the file exactly once. */
   readonly find: string;
   readonly replace: string;
-  /** What a user would suffer from it. */
-  readonly why: string;
+  /** The harm that the fault does to a user. */
+  readonly harm: string;
 }
 
-/** Breakages that the suite has to notice, chosen from what the broker promises and not from what is tested. */
-export const mutants: readonly Mutant[] = [...delivery, ...log, ...face];
+export const mutants: readonly Mutant[] = [...deliveryMutants, ...logMutants, ...httpMutants];

@@ -1,14 +1,15 @@
 /**
- * Breaks the source in small ways, one at a time, and shows that the suite notices.
+ * Breaks the source in small ways, one at a time, and shows that a test fails each time.
  *
  *     node test/mutants/run.ts [--only gap-id-off-by-one,cursor-inclusive] [--wire] [--list]
  *
- * In a copy of the checkout the conformance files are run on Node, first without a change and then with each, up to the first failure: the file
- * that most likely notices, and all of them if it does not. What is said to have caught one is to be a test of what it breaks.
- * `--wire` has those that survive tried over real sockets as well. Exits 1 if one survived or does not fit the source any more.
+ * Works in a copy of the checkout. The conformance tests run on Node, first without a change and then once per mutant, up to the first failure:
+ * the file that most likely catches the mutant, then all files if it does not. A good result names a test of the feature that the mutant breaks.
+ * `--wire` tries the survivors over real sockets as well. `--list` prints the mutants. The exit code is 1 if a mutant survived or no longer fits
+ * the source.
  */
 import { parseArgs } from "node:util";
-import { Checkout, type Verdict } from "./checkout.ts";
+import { Checkout, type Result } from "./checkout.ts";
 import { type Mutant, mutants } from "./mutants.ts";
 
 const { values } = parseArgs({
@@ -20,49 +21,53 @@ const { values } = parseArgs({
 });
 const only = values.only?.split(",");
 const unknown = (only ?? []).filter((name) => !mutants.some((mutant) => mutant.name === name));
-if (unknown.length > 0) throw new Error(`mutants: there is no ${unknown.join(", ")}`);
+if (unknown.length > 0) throw new Error(`mutants: unknown name ${unknown.join(", ")}; --list prints all names`);
 const chosen = mutants.filter(({ name }) => only?.includes(name) ?? true);
 
-// What it started must not outlive it.
+// `Checkout` removes its copy and ends its processes on "exit", which a signal alone does not emit.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(1));
 
-if (values.list) for (const { name, file, why } of chosen) console.log(`${name} (${file}): ${why}`);
+if (values.list) for (const { name, file, harm } of chosen) console.log(`${name} (${file}): ${harm}`);
 else process.exitCode = (await tryAll()) ? 0 : 1;
 
-/** Whether every one was caught. */
+/** Tries every chosen mutant. Returns whether all were caught. */
 async function tryAll(): Promise<boolean> {
   const checkout = new Checkout();
-  await mustPass(checkout, "node");
-  const survivors: Mutant[] = [];
-  const unfit: Mutant[] = [];
+  await checkUnchanged(checkout, "node");
+  let survivors: Mutant[] = [];
+  const misfits: Mutant[] = [];
   for (const mutant of chosen) {
-    if (!checkout.fits(mutant)) unfit.push(mutant);
-    else if (!say(mutant, await checkout.tryOut(mutant, "node"))) survivors.push(mutant);
+    if (!checkout.fits(mutant)) misfits.push(mutant);
+    else if (!report(mutant, await checkout.tryOut(mutant, "node"))) survivors.push(mutant);
   }
-  let left = survivors;
   if (values.wire && survivors.length > 0) {
-    await mustPass(checkout, "wire");
-    left = [];
-    for (const mutant of survivors) if (!say(mutant, await checkout.tryOut(mutant, "wire"))) left.push(mutant);
+    await checkUnchanged(checkout, "wire");
+    const stillAlive: Mutant[] = [];
+    for (const mutant of survivors) if (!report(mutant, await checkout.tryOut(mutant, "wire"))) stillAlive.push(mutant);
+    survivors = stillAlive;
   }
-  for (const { name, why } of left) console.log(`survived: ${name}. ${why}`);
-  for (const { name, file } of unfit)
-    console.log(`does not fit: ${name}. What it looks for is not once in src/${file}.`);
-  const caught = chosen.length - left.length - unfit.length;
-  console.log(`${chosen.length} mutants: ${caught} caught, ${left.length} survived, ${unfit.length} do not fit`);
+  for (const { name, harm } of survivors) console.log(`survived: ${name}. ${harm}`);
+  for (const { name, file } of misfits)
+    console.log(`does not fit: ${name}. The text to find does not occur exactly once in src/${file}.`);
+  const caught = chosen.length - survivors.length - misfits.length;
+  console.log(
+    `${chosen.length} mutants: ${caught} caught, ${survivors.length} survived, ${misfits.length} do not fit the source`,
+  );
   return caught === chosen.length;
 }
 
-/** Else whatever is tried would seem to be caught. */
-async function mustPass(checkout: Checkout, mode: "node" | "wire"): Promise<void> {
+/** Checks that the tests pass without a mutant, because every mutant would seem to be caught otherwise. */
+async function checkUnchanged(checkout: Checkout, mode: "node" | "wire"): Promise<void> {
   const { caughtBy, seconds } = await checkout.run(mode);
-  if (caughtBy !== undefined) throw new Error(`mutants: without any, ${mode} fails: ${caughtBy}`);
-  console.log(`passed    ${seconds.toFixed(1).padStart(6)} s  ${mode}, without a change`);
+  if (caughtBy !== undefined) throw new Error(`mutants: mode ${mode} fails without a mutant: ${caughtBy}`);
+  console.log(`passed    ${seconds.toFixed(1).padStart(6)} s  mode ${mode}, unchanged source`);
 }
 
-/** Prints what became of one; whether it was caught. */
-function say({ name }: Mutant, { caughtBy, seconds }: Verdict): boolean {
-  const word = caughtBy === undefined ? "SURVIVED" : "caught  ";
-  console.log(`${word}  ${seconds.toFixed(1).padStart(6)} s  ${name}${caughtBy === undefined ? "" : `: ${caughtBy}`}`);
+/** Prints the result of one mutant. Returns whether it was caught. */
+function report({ name }: Mutant, { caughtBy, seconds }: Result): boolean {
+  const outcome = caughtBy === undefined ? "SURVIVED" : "caught  ";
+  console.log(
+    `${outcome}  ${seconds.toFixed(1).padStart(6)} s  ${name}${caughtBy === undefined ? "" : `: ${caughtBy}`}`,
+  );
   return caughtBy !== undefined;
 }

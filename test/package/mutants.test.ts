@@ -1,3 +1,4 @@
+// The mutants of test/mutants fit the present source.
 import { existsSync, readFileSync } from "node:fs";
 import { transformSync } from "esbuild";
 import { expect, test } from "vitest";
@@ -5,12 +6,12 @@ import { mutants } from "../mutants/mutants.ts";
 
 const root = new URL("../../", import.meta.url);
 
-test.each(mutants)("the mutant $name fits src/$file: what it looks for is there once", (mutant) => {
+test.each(mutants)("mutant $name: the text that it replaces occurs once in src/$file", (mutant) => {
   const { file, tests, find, replace } = mutant;
   const source = readFileSync(new URL(`src/${file}`, root), "utf8");
   expect(source.split(find)).toHaveLength(2);
   expect(replace).not.toBe(find);
-  // What does not even load shows nothing.
+  // A mutant that does not load would prove nothing.
   transformSync(
     source.replace(find, () => replace),
     { loader: "ts" },
@@ -18,6 +19,6 @@ test.each(mutants)("the mutant $name fits src/$file: what it looks for is there 
   expect(existsSync(new URL(`test/conformance/${tests}.test.ts`, root))).toBe(true);
 });
 
-test("mutants have names of their own", () => {
+test("mutants: names are unique", () => {
   expect(new Set(mutants.map(({ name }) => name)).size).toBe(mutants.length);
 });

@@ -1,3 +1,4 @@
+// The packed package: its files, its metadata, and its exports when it is installed, on Node, Bun and Deno.
 import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -32,11 +33,12 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-test("the tarball holds the build, its types and maps, the sources, and nothing else", () => {
-  const strangers = packed.filter(
-    (path) => !/^(dist\/.+\.(js|d\.ts)(\.map)?|src\/.+\.ts|[A-Z]+(\.md)?|package\.json)$/.test(path),
+test("npm pack: the tarball has the build with types and maps, the sources with their guides, and nothing else", () => {
+  const unexpected = packed.filter(
+    (path) =>
+      !/^(dist\/.+\.(js|d\.ts)(\.map)?|src\/(.+\.ts|([a-z-]+\/)?README\.md)|[A-Z]+(\.md)?|package\.json)$/.test(path),
   );
-  expect(strangers).toEqual([]);
+  expect(unexpected).toEqual([]);
   for (const path of [
     "dist/index.js",
     "dist/index.d.ts",
@@ -47,9 +49,12 @@ test("the tarball holds the build, its types and maps, the sources, and nothing 
     "dist/otel.d.ts",
     "dist/redis/index.js",
     "dist/redis/index.d.ts",
+    "dist/engine.js",
+    "dist/engine.d.ts",
     "dist/testing/index.js",
     "dist/testing/index.d.ts",
     "src/index.ts",
+    "src/engine/README.md",
     "LICENSE",
     "package.json",
   ]) {
@@ -57,7 +62,7 @@ test("the tarball holds the build, its types and maps, the sources, and nothing 
   }
 });
 
-test("publint finds nothing", async () => {
+test("publint: finds nothing", async () => {
   const { messages, pkg } = await publint({
     pkgDir: join(folder, "node_modules/fanwire"),
     level: "suggestion",
@@ -66,8 +71,8 @@ test("publint finds nothing", async () => {
   expect(messages.map((message) => formatMessage(message, pkg))).toEqual([]);
 });
 
-test("attw finds nothing (ESM only)", async () => {
-  // It exits 1 on any problem that the profile does not ignore, and `run` rejects then.
+test("attw: finds nothing (ESM only)", async () => {
+  // attw exits with 1 for any problem that the profile does not ignore, and `run` rejects then.
   const { stdout } = await run(bin("attw"), [tarball, "--profile", "esm-only", "--format", "ascii", "--no-emoji"]);
   expect(stdout).toContain("node16 (from ESM): OK");
 });
@@ -84,15 +89,22 @@ describe("the installed package is imported by", () => {
   });
 });
 
-describe("fanwire/redis and fanwire/testing of the installed package, which need nothing else,", () => {
-  // A case that passes, one that is skipped, and an engine that is made of a client of no library.
+describe("fanwire/redis, fanwire/engine and fanwire/engine/testing of the installed package, which need nothing else,", () => {
+  // An engine of one's own passes a case and skips another. The Redis engine accepts any object with the methods of a client.
   const code = `
-    import { memoryEngine } from "fanwire";
+    import { createEpoch, createLog } from "fanwire/engine";
+    import { engineCases, missingNeeds } from "fanwire/engine/testing";
     import { redisEngine } from "fanwire/redis";
-    import { engineCases, missing } from "fanwire/testing";
-    const engine = memoryEngine();
+    const log = createLog(createEpoch());
+    const engine = {
+      open(listener) {
+        log.listeners.add(listener);
+        const append = (keys, text) => ({ epoch: log.epoch, seq: log.append(keys, text).seq, repeated: false });
+        return { log, append, close: () => void log.listeners.delete(listener) };
+      },
+    };
     const harness = { open: () => ({ engine: () => engine, close: () => undefined }) };
-    const skipped = engineCases.filter((each) => missing(each, harness).length > 0);
+    const skipped = engineCases.filter((each) => missingNeeds(each, harness).length > 0);
     await engineCases.find((each) => !skipped.includes(each)).run(harness);
     let refused;
     try { redisEngine({ client: {}, prefix: "shop" }); } catch (error) { refused = error.name; }
@@ -121,7 +133,7 @@ describe("fanwire/otel of the installed package, with the app's own API and no S
     console.log(clients, broker.stats().published);
   `;
   beforeAll(async () => {
-    // The folder, without asking a registry: npm links to it.
+    // From the folder of the dependency, to which npm links, so that no registry is asked.
     const api = join(root, "node_modules/@opentelemetry/api");
     await run("npm", ["install", "--no-audit", "--no-fund", "--offline", api], { cwd: folder });
     await writeFile(join(folder, "traced.mjs"), code);
@@ -137,7 +149,7 @@ describe("fanwire/otel of the installed package, with the app's own API and no S
 });
 
 describe("fanwire/hono of the installed package, with the app's own hono", () => {
-  // A stream and an error: what the adapter takes from hono.
+  // A stream and an error, which the adapter creates with parts of hono.
   const code = `
     import { createBroker } from "fanwire";
     import { sse } from "fanwire/hono";
@@ -149,7 +161,7 @@ describe("fanwire/hono of the installed package, with the app's own hono", () =>
     console.log(stream.status, refused.status, (await refused.json()).code);
   `;
   beforeAll(async () => {
-    // The folder, without asking a registry: npm links to it.
+    // From the folder of the dependency, to which npm links, so that no registry is asked.
     await run("npm", ["install", "--no-audit", "--no-fund", "--offline", join(root, "node_modules/hono")], {
       cwd: folder,
     });

@@ -1,3 +1,4 @@
+// The plots of the benchmark report.
 import { expect, test } from "vitest";
 import { type Panel, plot, type Series } from "../bench/plot.ts";
 
@@ -16,7 +17,7 @@ const full = panel("full", [
 const sparse = panel("sparse", [{ name: "three", points: [[1_000, 7]] }]);
 const empty = panel("empty", [{ name: "three", points: [] }]);
 
-test("plot is well-formed, and what is written in it is escaped", () => {
+test("plot(): the SVG is well-formed, and all texts are escaped", () => {
   const svg = plot('"a" < b & c', [full, sparse, empty]);
   const open: string[] = [];
   for (const [, closing, name, rest] of svg.matchAll(/<(\/?)([a-z]+)([^<>]*)>/g)) {
@@ -29,9 +30,9 @@ test("plot is well-formed, and what is written in it is escaped", () => {
   expect(svg).toContain(">&#60;one&#62; &#38; &#39;two&#39;</text>");
 });
 
-test("plot keeps every point inside the frame, in the order of x", () => {
+test("plot(): every point is inside the frame, in the order of x", () => {
   const svg = plot("frames", [full, sparse]);
-  // Both are in the coordinates of the panel.
+  // The frame and the points have the same coordinates.
   const [left, top, width, height] = (svg.match(/"frame" x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"/) ?? [])
     .slice(1)
     .map(Number) as [number, number, number, number];
@@ -49,27 +50,27 @@ test("plot keeps every point inside the frame, in the order of x", () => {
   expect(across).toEqual(across?.toSorted((a, b) => a - b));
 });
 
-test("plot says of a panel without points that it was not measured, and gives it no ticks", () => {
+test("plot(): a panel without points says that it was not measured, and has no ticks", () => {
   const svg = plot("nothing", [empty]);
   expect(svg).toContain(">not measured<");
   expect(svg).not.toContain('class="tick');
 });
 
-test("plot gives a name the same look in every panel, and one line in the legend", () => {
+test("plot(): a name has the same look in every panel, and one line in the legend", () => {
   const svg = plot("looks", [full, sparse]);
   expect(svg.match(/class="mark s1"/g)).toHaveLength(3);
   expect(svg.match(/>three</g)).toHaveLength(1);
 });
 
 test.each([0, -1, Number.NaN, Number.POSITIVE_INFINITY])(
-  "plot refuses %d, which has no place on a logarithmic axis",
+  "plot(): refuses %d, which has no place on a logarithmic axis",
   (value) => {
     expect(() => plot("wrong", [panel("p", [{ name: "one", points: [[10, value]] }])])).toThrow(RangeError);
     expect(() => plot("wrong", [panel("p", [{ name: "one", points: [[value, 10]] }])])).toThrow(RangeError);
   },
 );
 
-test("plot refuses more names than it can tell apart", () => {
+test("plot(): refuses more names than it has different looks", () => {
   const series = Array.from({ length: 7 }, (_, index) => ({ name: `${index}`, points: [] }));
   expect(() => plot("many", [panel("p", series)])).toThrow(RangeError);
 });

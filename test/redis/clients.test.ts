@@ -1,3 +1,4 @@
+// The client libraries ioredis, node-redis and Bun's own, on the runtimes that they run on.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -18,7 +19,7 @@ const pairs = [
   ["bun", "bun"],
 ] as const;
 
-describe("redisRemote through a client", process.env.REDIS_URL ? {} : needsRedis, () => {
+describe("redisLog through each client library", process.env.REDIS_URL ? {} : needsRedis, () => {
   let server: Awaited<ReturnType<typeof anyRedis>>;
   const children: ChildProcess[] = [];
 
@@ -30,7 +31,7 @@ describe("redisRemote through a client", process.env.REDIS_URL ? {} : needsRedis
     await server.stop();
   });
 
-  /** Runs the script; it ends by itself, when nothing is left that would keep it. */
+  /** Runs a script of `servers/`, which ends by itself: nothing may keep its process alive. Returns what it printed. */
   async function run([program, ...args]: readonly string[], env: Record<string, string>): Promise<unknown> {
     const child = spawn(program as string, args, {
       env: { ...process.env, REDIS_URL: server.url, NO_COLOR: "1", ...env },
@@ -41,46 +42,46 @@ describe("redisRemote through a client", process.env.REDIS_URL ? {} : needsRedis
     child.stdout.on("data", (data) => (output += data));
     child.stderr.on("data", (data) => (errors += data));
     const [code] = await once(child, "close");
-    if (code !== 0 || output === "") throw new Error(`the script ended with ${code}: ${errors}`);
+    if (code !== 0 || output === "") throw new Error(`script ended with ${code}: ${errors}`);
     return JSON.parse(output);
   }
 
   test.each(pairs)(
-    "%s on %s: a subscription is confirmed when the server has said so, and not before",
+    "%s on %s: subscribe() resolves when the server has confirmed, and not before",
     async (library, runtime) => {
       const PREFIX = `confirmed-${library}-${runtime}-${process.pid}`;
-      const seen = await run([...commands[runtime], file("confirmation")], { LIBRARY: library, PREFIX });
-      expect(seen).toEqual({ tooEarly: false, isConfirmed: true });
+      const result = await run([...commands[runtime], file("confirmation")], { LIBRARY: library, PREFIX });
+      expect(result).toEqual({ tooEarly: false, isConfirmed: true });
     },
   );
 
   for (const [library, runtime] of pairs) {
     for (const isLazy of [false, true]) {
-      const how = isLazy ? "that was not connected" : "that is connected";
-      test(`${library} on ${runtime}, ${how}: appends, reads, hears, heals, and lets the process end`, async () => {
+      const state = isLazy ? "not connected before" : "connected before";
+      test(`${library} on ${runtime}, ${state}: appends, reads, receives, recovers, and lets the process end`, async () => {
         const PREFIX = `${library}-${runtime}-${isLazy}-${process.pid}`;
-        const seen = await run([...commands[runtime], file("roundtrip")], {
+        const result = await run([...commands[runtime], file("roundtrip")], {
           LIBRARY: library,
           PREFIX,
           IS_LAZY: String(isLazy),
         });
-        expect(seen).toEqual({
+        expect(result).toEqual({
           early: "engine-down",
           seqs: true,
           live: true,
           page: Array(10).fill(true),
-          again: ["subscribed again"],
+          resubscribed: ["subscribed again"],
           presences: ["entered", "taken"],
           atKill: true,
           sameEpoch: true,
-          healed: expect.arrayContaining(["after the kill"]),
-          told: ["commands false", "commands true", "feed false", "feed true"],
+          afterKill: expect.arrayContaining(["after the kill"]),
+          calls: ["commands false", "commands true", "feed false", "feed true"],
         });
       });
     }
   }
 
-  test("what is no client of one server is refused", () => {
+  test("client: a value that is not a client of one server is refused", () => {
     const duplicate = (): undefined => undefined;
     const call = duplicate;
     for (const client of [undefined, {}, { duplicate, call, isCluster: true, status: "ready" }]) {
@@ -88,9 +89,9 @@ describe("redisRemote through a client", process.env.REDIS_URL ? {} : needsRedis
     }
   });
 
-  test("a prefix is required that keeps one application from another", () => {
-    const never = (): never => expect.unreachable();
-    const client = { send: never, close: never, duplicate: never, connected: false } as never;
+  test("options: a prefix without braces is required, numbers have a range, and an unknown option is refused", () => {
+    const unused = (): never => expect.unreachable();
+    const client = { send: unused, close: unused, duplicate: unused, connected: false } as never;
     for (const prefix of [undefined, "", "a{b", "a}b", "a\nb", "x".repeat(101)])
       expect(() => redisLog({ client, prefix: prefix as never })).toThrow(TypeError);
     expect(() => redisLog({ client, prefix: "p", lease: 1 })).toThrow(RangeError);

@@ -1,13 +1,14 @@
+// The public cases of the engine contract, with the faults that they ask for.
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { redisEngine } from "../../src/redis/index.ts";
-import { brokerCases, type EngineHarness, engineCases, missing, type Namespace } from "../../src/testing/index.ts";
+import { brokerCases, type EngineHarness, engineCases, missingNeeds, type Namespace } from "../../src/testing/index.ts";
 import {
+  DiscardingProxy,
   hasRedis,
   needsRedis,
   type RedisServer,
   redisVersion,
-  SwallowingProxy,
   startRedis,
 } from "../support/servers/redis.ts";
 
@@ -15,9 +16,9 @@ if (hasRedis) console.log(`redis on ${redisVersion}`);
 
 const cases = [...engineCases, ...brokerCases];
 
-describe("the engine contract, on Redis", needsRedis, () => {
+describe("redisEngine: the engine contract", needsRedis, () => {
   let server: RedisServer;
-  let spaces = 0;
+  let namespaces = 0;
 
   beforeAll(async () => {
     server = await startRedis();
@@ -26,37 +27,37 @@ describe("the engine contract, on Redis", needsRedis, () => {
 
   const harness: EngineHarness = {
     offers: ["presence", "cutFeed", "swallowFeed", "loseReply", "goAway", "comeBack", "beginAnew"],
-    patience: 20_000,
+    timeout: 20_000,
     async open({ retention, idempotencyWindow } = {}): Promise<Namespace> {
-      const prefix = `contract-${++spaces}`;
+      const prefix = `contract-${++namespaces}`;
       const clients: Redis[] = [];
-      const connect = (proxy: SwallowingProxy): Redis => {
+      const connect = (proxy: DiscardingProxy): Redis => {
         const client = new Redis(proxy.port, "127.0.0.1", { retryStrategy: () => 20, maxRetriesPerRequest: null });
         client.on("error", () => undefined);
         clients.push(client);
         return client;
       };
-      // An engine is made at once and a proxy is not, so that there are some in stock.
-      const stock = await Promise.all(Array.from({ length: 6 }, () => new SwallowingProxy(server.port).listen()));
-      const all = [...stock];
-      const commands: SwallowingProxy[] = [];
-      const feeds: SwallowingProxy[][] = [];
-      const feed = (index: number): SwallowingProxy => feeds[index]?.at(-1) as SwallowingProxy;
+      // `engine()` has to return at once, so proxies are opened in advance.
+      const spare = await Promise.all(Array.from({ length: 6 }, () => new DiscardingProxy(server.port).listen()));
+      const proxies = [...spare];
+      const commands: DiscardingProxy[] = [];
+      const feeds: DiscardingProxy[][] = [];
+      const feed = (index: number): DiscardingProxy => feeds[index]?.at(-1) as DiscardingProxy;
 
       return {
         engine() {
-          const proxy = stock.pop();
-          if (!proxy) throw new Error("a case makes more engines than there are proxies in stock");
-          const mine: SwallowingProxy[] = [];
+          const proxy = spare.pop();
+          if (!proxy) throw new Error("contract test: a case opens more engines than there are spare proxies");
+          const feedProxies: DiscardingProxy[] = [];
           commands.push(proxy);
-          feeds.push(mine);
+          feeds.push(feedProxies);
           return redisEngine({
             client: connect(proxy),
             subscriber: async () => {
-              const through = await new SwallowingProxy(server.port).listen();
-              all.push(through);
-              mine.push(through);
-              return connect(through);
+              const feedProxy = await new DiscardingProxy(server.port).listen();
+              proxies.push(feedProxy);
+              feedProxies.push(feedProxy);
+              return connect(feedProxy);
             },
             prefix,
             commandTimeout: 600,
@@ -68,48 +69,48 @@ describe("the engine contract, on Redis", needsRedis, () => {
           cutFeed: (index) => feed(index).cut(),
           swallowFeed: (index) => {
             const proxy = feed(index);
-            proxy.swallows = "answers";
+            proxy.discards = "answers";
             return () => {
-              proxy.swallows = undefined;
+              proxy.discards = undefined;
             };
           },
-          // What is swallowed leaves the answers out of step, so that the connection is cut then.
+          // After a swallowed reply, the client would match later replies to the wrong commands. So the connection is cut.
           loseReply: () => {
-            for (const proxy of commands) proxy.swallows = "answers";
+            for (const proxy of commands) proxy.discards = "answers";
             setTimeout(() => {
               for (const proxy of commands) {
                 proxy.cut();
-                proxy.swallows = undefined;
+                proxy.discards = undefined;
               }
             }, 300);
           },
           goAway: () => {
-            for (const proxy of all) {
-              proxy.swallows = "both";
+            for (const proxy of proxies) {
+              proxy.discards = "both";
               proxy.cut();
             }
           },
           comeBack: () => {
-            for (const proxy of all) {
-              proxy.swallows = undefined;
+            for (const proxy of proxies) {
+              proxy.discards = undefined;
               proxy.cut();
             }
           },
           beginAnew: async () => {
-            await server.cli("FLUSHALL");
+            await server.command("FLUSHALL");
           },
         },
         async close() {
           for (const client of clients) client.disconnect();
-          await Promise.all(all.map((proxy) => proxy.stop()));
+          await Promise.all(proxies.map((proxy) => proxy.stop()));
         },
       };
     },
   };
 
-  for (const each of cases) test(`${each.id}: ${each.title}`, () => each.run(harness));
+  for (const contractCase of cases) test(`${contractCase.id}: ${contractCase.title}`, () => contractCase.run(harness));
 
-  test("none of the cases is left out", () => {
-    expect(cases.filter((each) => missing(each, harness).length > 0)).toEqual([]);
+  test("no case is skipped", () => {
+    expect(cases.filter((contractCase) => missingNeeds(contractCase, harness).length > 0)).toEqual([]);
   });
 });

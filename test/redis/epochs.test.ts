@@ -1,84 +1,80 @@
+// The log begins a new epoch whenever Redis may have lost something.
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { AppendResult } from "../../src/engine/engine.ts";
 import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
-import { codeOf, Member } from "./support/member.ts";
+import { codeOf, Peer } from "./support/peer.ts";
 
-describe("redisRemote never hands out a position twice", needsRedis, () => {
+describe("redisLog assigns no position twice", needsRedis, () => {
   const servers: RedisServer[] = [];
-  const members: Member[] = [];
-  const handedOut = new Map<string, string>();
+  const peers: Peer[] = [];
+  const assigned = new Map<string, string>();
   let server: RedisServer;
 
   beforeEach(async () => {
     server = await start();
   });
   afterEach(async () => {
-    for (const member of members.splice(0)) member.close();
-    handedOut.clear();
-    for (const one of servers.splice(0)) await one.stop();
+    for (const peer of peers.splice(0)) peer.close();
+    assigned.clear();
+    for (const started of servers.splice(0)) await started.stop();
   });
   afterAll(() => expect(servers).toEqual([]));
 
   async function start(args: readonly string[] = []): Promise<RedisServer> {
-    const one = await startRedis(args);
-    servers.push(one);
-    return one;
+    const started = await startRedis(args);
+    servers.push(started);
+    return started;
   }
 
-  async function join(port: number): Promise<Member> {
-    const member = new Member(port, { commandTimeout: 1_000 });
-    members.push(member);
-    await member.ready();
-    return member;
+  async function join(port: number): Promise<Peer> {
+    const peer = new Peer(port, { commandTimeout: 1_000 });
+    peers.push(peer);
+    await peer.ready();
+    return peer;
   }
 
-  /** Appends until it works, and remembers what was sent out. */
-  async function append(
-    member: Member,
-    keys: readonly string[],
-    text: string,
-    seen?: AppendResult,
-  ): Promise<AppendResult> {
+  /** Appends until it works, and checks that the position is new. */
+  async function append(peer: Peer, keys: readonly string[], text: string, seen?: AppendResult): Promise<AppendResult> {
     for (;;) {
-      await member.until(() => member.hasCommands);
-      const given = member.session.append(keys, text, seen, undefined, undefined);
-      if ((await codeOf(given)) === "engine-down") {
-        await member.until(() => !member.hasCommands);
+      await peer.until(() => peer.hasCommands);
+      const appending = peer.session.append(keys, text, seen, undefined, undefined);
+      if ((await codeOf(appending)) === "engine-down") {
+        await peer.until(() => !peer.hasCommands);
         continue;
       }
-      const appended = await given;
+      const appended = await appending;
       const id = `${appended.epoch}-${appended.seq}`;
-      expect(handedOut.get(id), `${id} was sent out for another event`).toBeUndefined();
-      handedOut.set(id, text);
+      expect(assigned.get(id), `${id} is the position of another event`).toBeUndefined();
+      assigned.set(id, text);
       return appended;
     }
   }
 
   test("after a restart from an older snapshot", async () => {
-    const member = await join(server.port);
-    const kept = await append(member, ["#a"], "kept");
-    await server.cli("SAVE");
-    const lost = await append(member, ["#a"], "lost");
+    const peer = await join(server.port);
+    const kept = await append(peer, ["#a"], "kept");
+    await server.command("SAVE");
+    const lost = await append(peer, ["#a"], "lost");
     await server.restart();
-    await member.until(() => member.told.filter((what) => what === "commands true").length === 2);
-    // A process that has seen nothing of it is told as well that it is another log.
-    const after = await append(member, ["#a"], "after");
+    await peer.until(() => peer.calls.filter((call) => call === "commands true").length === 2);
+    // A peer that has seen no event of the new log learns of the new epoch, too.
+    const after = await append(peer, ["#a"], "after");
     expect(after.epoch).not.toBe(kept.epoch);
     expect(lost.epoch).toBe(kept.epoch);
     expect(after.seq).toBe(1);
-    expect(await member.session.read(kept.epoch, ["#a"], 0, 1000)).toMatchObject({ epoch: after.epoch, records: [] });
+    expect(await peer.session.read(kept.epoch, ["#a"], 0, 1000)).toMatchObject({ epoch: after.epoch, records: [] });
   });
 
-  test("after the promotion of a replica that lagged behind", async () => {
+  test("after the promotion of a replica that lagged", async () => {
     const replica = await start(["--replicaof", "127.0.0.1", String(server.port)]);
-    while (!String(await server.cli("INFO", "replication")).includes("state=online"));
+    while (!String(await server.command("INFO", "replication")).includes("state=online"));
     const one = await join(server.port);
     const kept = await append(one, ["#a"], "kept");
-    while ((await replica.cli("XLEN", `{test}:${kept.epoch}:s:#a`)) !== 1);
-    await replica.cli("REPLICAOF", "NO", "ONE");
+    while ((await replica.command("XLEN", `{test}:${kept.epoch}:stream:#a`)) !== 1);
+    await replica.command("REPLICAOF", "NO", "ONE");
     await append(one, ["#a"], "missed");
     await server.kill("SIGKILL");
-    expect(await replica.cli("XLEN", `{test}:${kept.epoch}:s:#a`)).toBe(1);
+    expect(await replica.command("XLEN", `{test}:${kept.epoch}:stream:#a`)).toBe(1);
     const two = await join(replica.port);
     const after = await append(two, ["#a"], "after");
     expect(after.epoch).not.toBe(kept.epoch);
@@ -89,70 +85,70 @@ describe("redisRemote never hands out a position twice", needsRedis, () => {
     const one = await join(server.port);
     const kept = await append(one, ["#a"], "kept");
     const replica = await start(["--replicaof", "127.0.0.1", String(server.port)]);
-    while (!String(await server.cli("INFO", "replication")).includes("state=online"));
-    // Its first replica changes nothing.
-    expect((await append(one, ["#a"], "kept as well")).epoch).toBe(kept.epoch);
-    while ((await replica.cli("XLEN", `{test}:${kept.epoch}:s:#a`)) !== 2);
-    await replica.cli("REPLICAOF", "NO", "ONE");
+    while (!String(await server.command("INFO", "replication")).includes("state=online"));
+    // The first replica of a server changes nothing.
+    expect((await append(one, ["#a"], "kept, too")).epoch).toBe(kept.epoch);
+    while ((await replica.command("XLEN", `{test}:${kept.epoch}:stream:#a`)) !== 2);
+    await replica.command("REPLICAOF", "NO", "ONE");
     await append(one, ["#a"], "missed");
-    await server.cli("REPLICAOF", "127.0.0.1", String(replica.port));
-    while (!String(await server.cli("INFO", "replication")).includes("master_link_status:up"));
-    await server.cli("REPLICAOF", "NO", "ONE");
-    expect(await server.cli("XLEN", `{test}:${kept.epoch}:s:#a`)).toBe(2);
+    await server.command("REPLICAOF", "127.0.0.1", String(replica.port));
+    while (!String(await server.command("INFO", "replication")).includes("master_link_status:up"));
+    await server.command("REPLICAOF", "NO", "ONE");
+    expect(await server.command("XLEN", `{test}:${kept.epoch}:stream:#a`)).toBe(2);
     expect((await append(one, ["#a"], "after")).epoch).not.toBe(kept.epoch);
   });
 
-  test("when a process has seen more than the log knows of", async () => {
-    const member = await join(server.port);
-    const first = await append(member, ["#a"], "first");
-    const behind = { ...first, seq: 7 };
-    const marked = await member.mark([], behind);
-    expect([marked.epoch === first.epoch, marked.head]).toEqual([false, 0]);
-    expect((await member.mark()).epoch).toBe(marked.epoch);
-    const next = await append(member, ["#a"], "next", { ...first, seq: 9 });
-    expect(next.epoch).toBe(marked.epoch);
-    const anew = await append(member, ["#a"], "anew", { ...next, seq: 9 });
-    expect(anew).toMatchObject({ seq: 1 });
-    expect(anew.epoch).not.toBe(next.epoch);
+  test("when a process knows a position that the log has not reached", async () => {
+    const peer = await join(server.port);
+    const first = await append(peer, ["#a"], "first");
+    const ahead = { ...first, seq: 7 };
+    const checkpoint = await peer.checkpoint([], ahead);
+    expect([checkpoint.epoch === first.epoch, checkpoint.head]).toEqual([false, 0]);
+    expect((await peer.checkpoint()).epoch).toBe(checkpoint.epoch);
+    const next = await append(peer, ["#a"], "next", { ...first, seq: 9 });
+    expect(next.epoch).toBe(checkpoint.epoch);
+    const restarted = await append(peer, ["#a"], "restarted", { ...next, seq: 9 });
+    expect(restarted).toMatchObject({ seq: 1 });
+    expect(restarted.epoch).not.toBe(next.epoch);
   });
 
-  test("when the counter was deleted and the streams were left", async () => {
-    const member = await join(server.port);
-    const { epoch } = await append(member, ["#a"], "before");
-    await server.cli("ZREM", `{test}:${epoch}:last`, "head");
-    expect((await append(member, ["#a"], "after")).epoch).not.toBe(epoch);
+  test("when the head was deleted and the streams were not", async () => {
+    const peer = await join(server.port);
+    const { epoch } = await append(peer, ["#a"], "before");
+    await server.command("ZREM", `{test}:${epoch}:last`, "head");
+    expect((await append(peer, ["#a"], "after")).epoch).not.toBe(epoch);
   });
 
   test("when everything was deleted", async () => {
-    const member = await join(server.port);
-    await append(member, ["#a"], "before");
-    await server.cli("FLUSHALL");
-    await append(member, ["#a"], "after");
-    expect(handedOut.size).toBe(2);
+    const peer = await join(server.port);
+    await append(peer, ["#a"], "before");
+    await server.command("FLUSHALL");
+    await append(peer, ["#a"], "after");
+    expect(assigned.size).toBe(2);
   });
 
-  test("whichever single key is evicted; and what a read leaves out, it says", async () => {
-    const member = await join(server.port);
-    await member.session.enter([{ clientId: "c", subject: undefined }], "allow", 60_000);
+  test("whichever single key is evicted; and a read reports every event that it leaves out", async () => {
+    const peer = await join(server.port);
+    await peer.session.enter([{ clientId: "c", subject: undefined }], "allow", 60_000);
     const evicted = new Set<string>();
     for (let round = 0; ; round++) {
-      const appended = await append(member, ["#a", "@c"], `a ${round}`);
-      await append(member, ["#b"], `b ${round}`, appended);
-      await member.mark([], appended);
-      // A key by what it is for: epochs and processes have other names every time.
-      const keys = ((await server.cli("KEYS", "{test}:*")) as string[]).sort();
+      const appended = await append(peer, ["#a", "@c"], `a ${round}`);
+      await append(peer, ["#b"], `b ${round}`, appended);
+      await peer.checkpoint([], appended);
+      // One key of each kind: the names of epochs and processes are random.
+      const keys = ((await server.command("KEYS", "{test}:*")) as string[]).sort();
       const kindOf = (key: string): string => key.replace(/[0-9a-v]{16}/, "*");
       const key = keys.find((name) => !evicted.has(kindOf(name)));
       if (key === undefined) break;
       evicted.add(kindOf(key));
-      await server.cli("DEL", key);
-      const { epoch } = await member.mark([], appended);
-      const { records, droppedThrough } = await member.session.read(epoch, ["#a", "#b"], 0, 1_000_000);
+      await server.command("DEL", key);
+      const { epoch } = await peer.checkpoint([], appended);
+      const { records, droppedThrough } = await peer.session.read(epoch, ["#a", "#b"], 0, 1_000_000);
       if (epoch !== appended.epoch) continue;
-      // Every event of this epoch is there, or its channel says that it is not.
-      for (const [id, text] of handedOut) {
-        const [of, seq] = id.split("-");
-        if (of !== epoch || records.some((record) => record.text === text)) continue;
+      // Every event of this epoch can be read, or its channel reports it as dropped.
+      for (const [id, text] of assigned) {
+        const [epochOfId, seq] = id.split("-");
+        if (epochOfId !== epoch || records.some((record) => record.text === text)) continue;
         expect(droppedThrough[text.startsWith("a") ? 0 : 1], `${text} after ${key}`).toBeGreaterThanOrEqual(
           Number(seq),
         );
@@ -160,25 +156,25 @@ describe("redisRemote never hands out a position twice", needsRedis, () => {
     }
     expect([...evicted].sort()).toEqual([
       "{test}:*:last",
-      "{test}:*:s:#a",
-      "{test}:*:s:#b",
-      "{test}:*:s:@c",
-      "{test}:at:*",
+      "{test}:*:stream:#a",
+      "{test}:*:stream:#b",
+      "{test}:*:stream:@c",
+      "{test}:appends:*",
       "{test}:log",
-      "{test}:n:*",
-      "{test}:old",
-      "{test}:procs",
+      "{test}:old-epochs",
+      "{test}:process:*",
+      "{test}:processes",
       "{test}:stamp",
     ]);
   });
 
-  test("what an epoch before has left is cleared", async () => {
-    const member = await join(server.port);
-    const { epoch } = await append(member, ["#a"], "before");
-    await append(member, ["#b"], "before as well");
-    const { epoch: next } = await member.mark([], { epoch, seq: 100 });
-    await member.session.renew([]);
-    const keys = ((await server.cli("KEYS", "{test}:*")) as string[]).join();
+  test("renew: deletes the keys of a past epoch", async () => {
+    const peer = await join(server.port);
+    const { epoch } = await append(peer, ["#a"], "before");
+    await append(peer, ["#b"], "before, too");
+    const { epoch: next } = await peer.checkpoint([], { epoch, seq: 100 });
+    await peer.session.renew([]);
+    const keys = ((await server.command("KEYS", "{test}:*")) as string[]).join();
     expect([keys.includes(epoch), keys.includes(next)]).toEqual([false, true]);
   });
 });

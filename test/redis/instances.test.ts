@@ -1,14 +1,13 @@
+// Instances on Bun with its own Redis client, on Deno with node-redis and on Node with ioredis.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { Instance, type Runtime } from "./chaos/instance.ts";
 
-// Bun with its own client of Redis, Deno with node-redis and Node with ioredis are one broker.
-
 const RUNTIMES = ["bun", "deno", "node"] as const;
 type Published = { readonly id: string; readonly clients: number };
 
-describe("instances on one Redis", needsRedis, () => {
+describe("instances on one Redis behave as one broker", needsRedis, () => {
   let redis: RedisServer;
   let instances: Record<Runtime, Instance>;
   const opened: SocketClient[] = [];
@@ -26,27 +25,27 @@ describe("instances on one Redis", needsRedis, () => {
     await redis.stop();
   });
 
-  async function join(at: Runtime, query: string, lastEventId?: string): Promise<SocketClient> {
+  async function join(runtime: Runtime, query: string, lastEventId?: string): Promise<SocketClient> {
     const headers: Record<string, string> = lastEventId === undefined ? {} : { "last-event-id": lastEventId };
-    const client = new SocketClient(`${instances[at].url}/connect?${query}`, headers);
+    const client = new SocketClient(`${instances[runtime].url}/connect?${query}`, headers);
     opened.push(client);
-    return await client.ready();
+    return await client.untilReady();
   }
 
-  const post = (at: Runtime, query: string, data: string, key?: string): Promise<Response> =>
-    fetch(`${instances[at].url}/broadcast?${query}`, {
+  const post = (runtime: Runtime, query: string, data: string, key?: string): Promise<Response> =>
+    fetch(`${instances[runtime].url}/broadcast?${query}`, {
       method: "POST",
       body: data,
       headers: { authorization: "Bearer chaos", ...(key === undefined ? {} : { "idempotency-key": key }) },
     });
 
-  async function publish(at: Runtime, query: string, data: string, key?: string): Promise<Published> {
-    const response = await post(at, query, data, key);
+  async function publish(runtime: Runtime, query: string, data: string, key?: string): Promise<Published> {
+    const response = await post(runtime, query, data, key);
     expect(response.status).toBe(200);
     return (await response.json()) as Published;
   }
 
-  test("what is published at any of them reaches the clients of all, in one order, with one id", async () => {
+  test("events published at any instance reach the clients of all, in one order, each with one id", async () => {
     const clients = await Promise.all(RUNTIMES.map((runtime) => join(runtime, "channel=order&channel=other")));
     const events = Array.from({ length: 60 }, (_, index) => `event ${index}`);
     await Promise.all(
@@ -67,48 +66,48 @@ describe("instances on one Redis", needsRedis, () => {
     expect(third).toEqual(first);
   });
 
-  test("a client that goes from one to the next with its last id misses nothing and gets nothing twice", async () => {
-    const got: string[] = [];
+  test("resume: a client that moves between instances with its last id misses no event and receives none twice", async () => {
+    const received: string[] = [];
     let lastEventId: string | undefined;
     for (let turn = 0; turn < 6; turn++) {
       const client = await join(RUNTIMES[turn % 3] as Runtime, "channel=journey", lastEventId);
-      // One while it is there, and one while it is not.
+      // One event while the client is connected, and one while it is not.
       await publish(RUNTIMES[(turn + 1) % 3] as Runtime, "channel=journey", `${turn} here`);
       await client.until(({ data }) => data.at(-1) === `${turn} here`);
-      got.push(...client.data);
+      received.push(...client.data);
       expect(client.control("gap")).toEqual([]);
       lastEventId = client.lastEventId;
       client.leave();
       await publish(RUNTIMES[(turn + 2) % 3] as Runtime, "channel=journey", `${turn} away`);
     }
-    const told = Array.from({ length: 6 }, (_, turn) => [`${turn} here`, `${turn} away`]).flat();
-    expect(got).toEqual(told.slice(0, -1));
+    const published = Array.from({ length: 6 }, (_, turn) => [`${turn} here`, `${turn} away`]).flat();
+    expect(received).toEqual(published.slice(0, -1));
   });
 
-  test("an instance that has just been started has the history of the others", async () => {
+  test("from=earliest: an instance that has just started has the history of the others", async () => {
     await publish("bun", "channel=history", "before");
     await instances.node.kill();
-    await publish("deno", "channel=history", "meanwhile");
+    await publish("deno", "channel=history", "while stopped");
     await instances.node.start();
     const client = await join("node", "channel=history&from=earliest");
-    await client.until(({ data }) => data.includes("meanwhile"));
-    expect(client.data).toEqual(["before", "meanwhile"]);
+    await client.until(({ data }) => data.includes("while stopped"));
+    expect(client.data).toEqual(["before", "while stopped"]);
   });
 
   test.for(RUNTIMES)(
-    "a recipient on %s is reached from the others, and one that is nowhere is unknown",
-    async (home) => {
-      const client = await join(home, `id=ann-${home}`);
-      const others = RUNTIMES.filter((runtime) => runtime !== home);
-      for (const from of others) await publish(from, `id=ann-${home}`, `from ${from}`);
+    "broadcastTo: a recipient on %s receives events from the other instances; an unknown one is refused",
+    async (runtime) => {
+      const client = await join(runtime, `id=ann-${runtime}`);
+      const others = RUNTIMES.filter((other) => other !== runtime);
+      for (const from of others) await publish(from, `id=ann-${runtime}`, `from ${from}`);
       await client.until(({ data }) => data.length === 2);
       expect(client.data).toEqual(others.map((from) => `from ${from}`));
-      const answer = await post(home, "id=nobody", "lost");
+      const answer = await post(runtime, "id=nobody", "lost");
       expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([404, "unknown-client"]);
     },
   );
 
-  test("a key that was used at one is known at the others", async () => {
+  test("idempotency key: a key used at one instance is known at the others", async () => {
     const client = await join("deno", "channel=keys");
     const [first, ...again] = [
       await publish("bun", "channel=keys", "once", "key"),
@@ -122,16 +121,19 @@ describe("instances on one Redis", needsRedis, () => {
     expect(client.data).toEqual(["once", "last"]);
   });
 
-  test.for(RUNTIMES)("a client on %s is disconnected from another one, and turned away everywhere", async (home) => {
-    const id = `leaving-${home}`;
-    const client = await join(home, `id=${id}`);
-    const from = RUNTIMES.find((runtime) => runtime !== home) as Runtime;
-    await fetch(`${instances[from].url}/disconnect?id=${id}&for=60000`);
-    await client.end();
-    expect(client.control("end")).toHaveLength(1);
-    for (const { url } of Object.values(instances)) {
-      const back = await new SocketClient(`${url}/connect?id=${id}`).end();
-      expect(back.status).toBe(204);
-    }
-  });
+  test.for(RUNTIMES)(
+    "disconnect: a client on %s is ended from another instance, and refused by all of them",
+    async (runtime) => {
+      const id = `leaving-${runtime}`;
+      const client = await join(runtime, `id=${id}`);
+      const from = RUNTIMES.find((other) => other !== runtime) as Runtime;
+      await fetch(`${instances[from].url}/disconnect?id=${id}&for=60000`);
+      await client.untilEnded();
+      expect(client.control("end")).toHaveLength(1);
+      for (const { url } of Object.values(instances)) {
+        const back = await new SocketClient(`${url}/connect?id=${id}`).untilEnded();
+        expect(back.status).toBe(204);
+      }
+    },
+  );
 });

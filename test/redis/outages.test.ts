@@ -1,204 +1,205 @@
+// Faults of the server, of the connections and of the feed.
 import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { needsRedis, type RedisServer, SwallowingProxy, startRedis } from "../support/servers/redis.ts";
-import { codeOf, Member } from "./support/member.ts";
+import { DiscardingProxy, needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
+import { codeOf, Peer } from "./support/peer.ts";
 
-describe("redisRemote, when something fails", needsRedis, () => {
+describe("redisLog when something fails", needsRedis, () => {
   let server: RedisServer;
-  let proxy: SwallowingProxy;
+  let proxy: DiscardingProxy;
   let replica: RedisServer | undefined;
-  const members: Member[] = [];
+  const peers: Peer[] = [];
 
   beforeAll(async () => {
     server = await startRedis();
   });
   afterAll(() => server.stop());
   beforeEach(async () => {
-    proxy = await new SwallowingProxy(server.port).listen();
+    proxy = await new DiscardingProxy(server.port).listen();
   });
   afterEach(async () => {
-    for (const member of members.splice(0)) member.close();
+    for (const peer of peers.splice(0)) peer.close();
     await proxy.stop();
     await replica?.stop();
     replica = undefined;
-    await server.cli("CONFIG", "SET", "maxmemory", "0");
-    await server.cli("FLUSHALL");
+    await server.command("CONFIG", "SET", "maxmemory", "0");
+    await server.command("FLUSHALL");
   });
 
-  /** A member whose commands, or feed, go through the proxy. */
+  /** Opens a peer whose commands, or whose feed, go through the proxy. */
   async function join(
     through: "commands" | "feed" | "nothing",
-    options: ConstructorParameters<typeof Member>[1] = {},
-  ): Promise<Member> {
+    options: ConstructorParameters<typeof Peer>[1] = {},
+  ): Promise<Peer> {
     const feedPort = through === "feed" ? proxy.port : server.port;
-    const member = new Member(through === "commands" ? proxy.port : server.port, {
+    const peer = new Peer(through === "commands" ? proxy.port : server.port, {
       subscriber: () => new Redis(feedPort, "127.0.0.1", { lazyConnect: true, retryStrategy: () => null }),
       ...options,
     });
-    members.push(member);
-    await member.ready();
-    return member;
+    peers.push(peer);
+    await peer.ready();
+    return peer;
   }
-  const count = (member: Member, what: string): number => member.told.filter((told) => told === what).length;
-  const head = async (member: Member): Promise<number> => (await member.mark()).head;
+  const count = (peer: Peer, expected: string): number => peer.calls.filter((call) => call === expected).length;
+  const head = async (peer: Peer): Promise<number> => (await peer.checkpoint()).head;
 
-  test("a stopped server: what was given is unknown when its time is up, what comes then is refused at once, and it heals", async () => {
-    const member = await join("nothing", { commandTimeout: 200 });
-    await member.append(["#a"], "before");
+  test("a stopped server: appends are of unknown outcome after the timeout, later ones are refused at once, and it recovers", async () => {
+    const peer = await join("nothing", { commandTimeout: 200 });
+    await peer.append(["#a"], "before");
     await server.kill("SIGSTOP");
-    const given = [member.append(["#a"], "one"), member.append(["#a"], "two"), member.session.isBarred("id")];
-    const codes = await Promise.all(given.map(codeOf));
+    const commands = [peer.append(["#a"], "one"), peer.append(["#a"], "two"), peer.session.isBarred("id")];
+    const codes = await Promise.all(commands.map(codeOf));
     expect(codes).toEqual(["publish-outcome-unknown", "publish-outcome-unknown", "engine-down"]);
-    expect(member.hasCommands).toBe(false);
-    const refused = member.append(["#a"], "three");
+    expect(peer.hasCommands).toBe(false);
+    const refused = peer.append(["#a"], "three");
     await server.kill("SIGCONT");
     expect(await codeOf(refused)).toBe("engine-down");
-    await member.ready();
-    // Unknown is not undone: the server found both when it went on. What was refused it never got.
-    expect(await member.append(["#a"], "four")).toMatchObject({ seq: 4 });
+    await peer.ready();
+    // Of unknown outcome does not mean undone: the server executed both when it continued. It never received the refused one.
+    expect(await peer.append(["#a"], "four")).toMatchObject({ seq: 4 });
   });
 
-  test("a killed connection: what waits is unknown at once, and commands come back", async () => {
-    const member = await join("commands");
-    proxy.swallows = "answers";
-    const given = [member.append(["#a"], "one"), member.session.isBarred("id")].map(codeOf);
-    while ((await server.cli("EXISTS", "{test}:log")) !== 1);
-    proxy.swallows = undefined;
+  test("a killed connection: waiting appends are of unknown outcome at once, and commands can be given again", async () => {
+    const peer = await join("commands");
+    proxy.discards = "answers";
+    const codes = [peer.append(["#a"], "one"), peer.session.isBarred("id")].map(codeOf);
+    while ((await server.command("EXISTS", "{test}:log")) !== 1);
+    proxy.discards = undefined;
     proxy.cut();
-    expect(await Promise.all(given)).toEqual(["publish-outcome-unknown", "engine-down"]);
-    await member.until(() => member.hasCommands);
-    expect(await member.append(["#a"], "two")).toMatchObject({ seq: 2 });
-    await server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
-    await member.until(() => count(member, "commands true") === 3);
-    expect(await member.append(["#a"], "three")).toMatchObject({ seq: 3 });
+    expect(await Promise.all(codes)).toEqual(["publish-outcome-unknown", "engine-down"]);
+    await peer.until(() => peer.hasCommands);
+    expect(await peer.append(["#a"], "two")).toMatchObject({ seq: 2 });
+    await server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+    await peer.until(() => count(peer, "commands true") === 3);
+    expect(await peer.append(["#a"], "three")).toMatchObject({ seq: 3 });
   });
 
-  test("what the library keeps and sends again when it is connected is executed once", async () => {
-    const member = await join("commands");
-    proxy.swallows = "commands";
-    const lost = codeOf(member.append(["#a"], "lost on the way"));
-    proxy.swallows = undefined;
+  test("a command that the library keeps and sends again after it has reconnected is executed once", async () => {
+    const peer = await join("commands");
+    proxy.discards = "commands";
+    const lost = codeOf(peer.append(["#a"], "lost on the way"));
+    proxy.discards = undefined;
     proxy.cut();
     expect(await lost).toBe("publish-outcome-unknown");
-    // ioredis sends again what was not answered, as its default is.
-    await member.until(() => member.hasCommands);
-    const before = await head(member);
+    // By default ioredis sends unanswered commands again.
+    await peer.until(() => peer.hasCommands);
+    const before = await head(peer);
     expect(before).toBeLessThanOrEqual(1);
-    expect(await member.append(["#a"], "after")).toMatchObject({ seq: before + 1 });
+    expect(await peer.append(["#a"], "after")).toMatchObject({ seq: before + 1 });
   });
 
-  test("a lost feed is told, made again, and nothing is subscribed to then", async () => {
-    const member = await join("feed");
-    await member.session.subscribe(["#a"]);
+  test("a lost feed is reported, connected again, and has no subscriptions then", async () => {
+    const peer = await join("feed");
+    await peer.session.subscribe(["#a"]);
     proxy.cut();
-    await member.until(() => count(member, "feed false") === 1);
-    expect(await codeOf(member.session.subscribe(["#a"]))).toBe("engine-down");
-    await member.until(() => member.hasFeed);
-    await member.append(["#a"], "unheard");
-    await member.session.subscribe(["#a"]);
-    await member.append(["#a"], "heard");
-    await member.mark();
-    expect(member.messages.map(({ text }) => text)).toEqual(["heard"]);
+    await peer.until(() => count(peer, "feed false") === 1);
+    expect(await codeOf(peer.session.subscribe(["#a"]))).toBe("engine-down");
+    await peer.until(() => peer.hasFeed);
+    await peer.append(["#a"], "not subscribed");
+    await peer.session.subscribe(["#a"]);
+    await peer.append(["#a"], "received");
+    await peer.checkpoint();
+    expect(peer.events.map(({ text }) => text)).toEqual(["received"]);
   });
 
-  test("a feed that swallows everything is made anew when asked, and what it kept back never comes", async () => {
-    const member = await join("feed", { commandTimeout: 1_000 });
-    await member.session.subscribe(["#a"]);
-    proxy.swallows = "both";
-    await member.append(["#a"], "swallowed");
-    expect(member.messages).toEqual([]);
-    proxy.swallows = undefined;
-    member.session.renewFeed();
-    expect(member.hasFeed).toBe(false);
-    await member.until(() => member.hasFeed);
-    await member.session.subscribe(["#a"]);
-    await member.append(["#a"], "heard");
-    await member.mark();
-    expect(member.messages.map(({ text }) => text)).toEqual(["heard"]);
-    expect(proxy.size).toBe(1);
+  test("renewFeed: replaces a feed that swallows everything; swallowed events never arrive", async () => {
+    const peer = await join("feed", { commandTimeout: 1_000 });
+    await peer.session.subscribe(["#a"]);
+    proxy.discards = "both";
+    await peer.append(["#a"], "swallowed");
+    expect(peer.events).toEqual([]);
+    proxy.discards = undefined;
+    peer.session.renewFeed();
+    expect(peer.hasFeed).toBe(false);
+    await peer.until(() => peer.hasFeed);
+    await peer.session.subscribe(["#a"]);
+    await peer.append(["#a"], "received");
+    await peer.checkpoint();
+    expect(peer.events.map(({ text }) => text)).toEqual(["received"]);
+    expect(proxy.connectionCount).toBe(1);
   });
 
-  test("an order that was given while the feed swallowed everything is carried out when it is back, once", async () => {
+  test("a command that was sent while the feed swallowed everything is executed once the feed is back, and only once", async () => {
     const [one, two] = [await join("feed"), await join("nothing")];
     await two.session.disconnect("before", 0);
-    await one.until(() => one.orders.length === 1);
-    proxy.swallows = "answers";
+    await one.until(() => one.peerCommands.length === 1);
+    proxy.discards = "answers";
     await two.session.disconnect("during", 0);
-    proxy.swallows = undefined;
+    proxy.discards = undefined;
     one.session.renewFeed();
-    await one.until(() => one.orders.length === 2);
+    await one.until(() => one.peerCommands.length === 2);
     await two.session.disconnect("after", 0);
-    await one.until(() => one.orders.length === 3);
-    expect(one.orders.map(({ clientId }) => clientId)).toEqual(["before", "during", "after"]);
-    expect(two.orders).toEqual([]);
+    await one.until(() => one.peerCommands.length === 3);
+    expect(one.peerCommands.map(({ clientId }) => clientId)).toEqual(["before", "during", "after"]);
+    expect(two.peerCommands).toEqual([]);
   });
 
-  test("a subscription that is not answered in time loses the feed", async () => {
-    const member = await join("feed", { commandTimeout: 200 });
-    proxy.swallows = "answers";
-    expect(await codeOf(member.session.subscribe(["#a"]))).toBe("engine-down");
-    expect(member.hasFeed).toBe(false);
-    proxy.swallows = undefined;
-    await member.until(() => member.hasFeed);
+  test("subscribe: without an answer in time, the feed counts as lost", async () => {
+    const peer = await join("feed", { commandTimeout: 200 });
+    proxy.discards = "answers";
+    expect(await codeOf(peer.session.subscribe(["#a"]))).toBe("engine-down");
+    expect(peer.hasFeed).toBe(false);
+    proxy.discards = undefined;
+    await peer.until(() => peer.hasFeed);
   });
 
-  test("at maxmemory an append is refused, and had no effect whatever", async () => {
-    const member = await join("nothing");
-    await member.append(["#a"], "before");
-    const { epoch } = await member.mark();
-    const keys = async (): Promise<string[]> => ((await server.cli("KEYS", "{test}:*")) as string[]).sort();
+  test("maxmemory: an append is refused, and has no effect", async () => {
+    const peer = await join("nothing");
+    await peer.append(["#a"], "before");
+    const { epoch } = await peer.checkpoint();
+    const keys = async (): Promise<string[]> => ((await server.command("KEYS", "{test}:*")) as string[]).sort();
     const before = await keys();
-    await server.cli("CONFIG", "SET", "maxmemory", "1");
-    const nonce = "key";
-    expect(await codeOf(member.append(["#a", "#b"], "text", { nonce }))).toBe("engine-down");
+    await server.command("CONFIG", "SET", "maxmemory", "1");
+    const idempotencyKey = "key";
+    expect(await codeOf(peer.append(["#a", "#b"], "text", { idempotencyKey }))).toBe("engine-down");
     expect(await keys()).toEqual(before);
-    expect(await member.session.read(epoch, ["#a", "#b"], 0, 1000)).toMatchObject({
+    expect(await peer.session.read(epoch, ["#a", "#b"], 0, 1000)).toMatchObject({
       through: 1,
       records: [{ seq: 1 }],
     });
-    await server.cli("CONFIG", "SET", "maxmemory", "0");
-    expect(await member.append(["#a", "#b"], "text", { nonce })).toMatchObject({ seq: 2, repeated: false });
+    await server.command("CONFIG", "SET", "maxmemory", "0");
+    expect(await peer.append(["#a", "#b"], "text", { idempotencyKey })).toMatchObject({ seq: 2, repeated: false });
   });
 
-  test("scripts that the server forgot are loaded again, and the order of the calls is kept", async () => {
-    const member = await join("nothing");
-    await member.append(["#a"], "before");
-    await server.cli("SCRIPT", "FLUSH");
-    const given = await Promise.all([member.append(["#a"], "1"), member.append(["#a"], "2")].map(codeOf));
-    expect(given).toEqual(["engine-down", "engine-down"]);
-    await member.until(() => count(member, "commands true") === 2);
-    expect(await member.append(["#a"], "3")).toMatchObject({ seq: 2 });
+  test("scripts that the server has lost are loaded again, and the order of the calls is kept", async () => {
+    const peer = await join("nothing");
+    await peer.append(["#a"], "before");
+    await server.command("SCRIPT", "FLUSH");
+    const codes = await Promise.all([peer.append(["#a"], "1"), peer.append(["#a"], "2")].map(codeOf));
+    expect(codes).toEqual(["engine-down", "engine-down"]);
+    await peer.until(() => count(peer, "commands true") === 2);
+    expect(await peer.append(["#a"], "3")).toMatchObject({ seq: 2 });
   });
 
-  test("a server that takes no writes is away until it takes them", async () => {
-    const member = await join("nothing");
-    await server.cli("REPLICAOF", "127.0.0.1", "1");
-    expect(await codeOf(member.append(["#a"], "1"))).toBe("engine-down");
-    expect(member.hasCommands).toBe(false);
-    await server.cli("REPLICAOF", "NO", "ONE");
-    await member.until(() => member.hasCommands);
-    expect(await codeOf(member.append(["#a"], "2"))).toBe("resolved");
+  test("a server that accepts no writes counts as away until it accepts them", async () => {
+    const peer = await join("nothing");
+    await server.command("REPLICAOF", "127.0.0.1", "1");
+    expect(await codeOf(peer.append(["#a"], "1"))).toBe("engine-down");
+    expect(peer.hasCommands).toBe(false);
+    await server.command("REPLICAOF", "NO", "ONE");
+    await peer.until(() => peer.hasCommands);
+    expect(await codeOf(peer.append(["#a"], "2"))).toBe("resolved");
   });
 
-  test("an event that too few replicas have is of unknown outcome", async () => {
-    const member = await join("nothing", { waitReplicas: 1, commandTimeout: 1_000 });
-    expect(await codeOf(member.append(["#a"], "1"))).toBe("publish-outcome-unknown");
+  test("waitReplicas: an event that too few replicas have is of unknown outcome", async () => {
+    const peer = await join("nothing", { waitReplicas: 1, commandTimeout: 1_000 });
+    expect(await codeOf(peer.append(["#a"], "1"))).toBe("publish-outcome-unknown");
     replica = await startRedis(["--replicaof", "127.0.0.1", String(server.port)]);
-    while (!String(await server.cli("INFO", "replication")).includes("state=online"));
-    // It is online before it has loaded what it was sent.
-    await server.cli("SET", "{test}:any", "1");
-    expect(await server.cli("WAIT", "1", "20000")).toBe(1);
-    expect(await codeOf(member.append(["#a"], "2"))).toBe("resolved");
+    while (!String(await server.command("INFO", "replication")).includes("state=online"));
+    // A replica is online before it has loaded the data that it was sent.
+    await server.command("SET", "{test}:any", "1");
+    expect(await server.command("WAIT", "1", "20000")).toBe(1);
+    expect(await codeOf(peer.append(["#a"], "2"))).toBe("resolved");
   });
 
-  test("a user that may not call what scripts call is told so, and never gets to append", async () => {
-    await server.cli("ACL", "SETUSER", "few", "on", ">pass", "~*", "&*", "+@all", "-xadd");
+  test("a user that may not call a command of the scripts: the error names it, and appends are refused", async () => {
+    await server.command("ACL", "SETUSER", "few", "on", ">pass", "~*", "&*", "+@all", "-xadd");
     const client = new Redis(server.port, "127.0.0.1", { username: "few", password: "pass" });
-    const member = new Member(server.port, { client });
-    members.push(member);
-    await expect.poll(() => member.failures.map(String).join()).toContain("XADD");
-    expect(await codeOf(member.append(["#a"], "1"))).toBe("engine-down");
+    const peer = new Peer(server.port, { client });
+    peers.push(peer);
+    await expect.poll(() => peer.errors.map(String).join()).toContain("XADD");
+    expect(await codeOf(peer.append(["#a"], "1"))).toBe("engine-down");
     client.disconnect();
-    await server.cli("ACL", "DELUSER", "few");
+    await server.command("ACL", "DELUSER", "few");
   });
 });

@@ -1,26 +1,26 @@
+// Two instances of the Redis example on one Redis, with the Redis user of the documentation, behind nginx with the example's configuration.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
-import { freePort, listens } from "../support/servers/server.ts";
+import { freePort, untilListening } from "../support/servers/server.ts";
 import { skipIf } from "../support/skip.ts";
-
-// Two instances of the example on one Redis, as the user that the README has for it, behind nginx with the example's own configuration.
+import { findInGuides } from "./guides.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
 const read = (path: string): string => readFileSync(join(root, path), "utf8");
 
-/** The README's `ACL SETUSER`, as a shell would take it apart. */
-const [, acl = ""] = /^redis-cli (ACL SETUSER [\s\S]*?)\n```/m.exec(read("README.md")) ?? [];
+/** The `ACL SETUSER` command of the documentation, split as a shell would split it. */
+const acl = findInGuides(/^redis-cli (ACL SETUSER [\s\S]*?)\n```/m);
 const [command = "", ...user] = acl.replaceAll("\\\n", " ").replaceAll("'", "").split(/\s+/);
 
 const hasNginx = spawnSync("nginx", ["-v"]).error === undefined;
 
-/** A copy of the example that runs on a port. */
+/** One instance of the example. */
 class Instance {
   readonly url: string;
   readonly #child: ChildProcess;
@@ -38,9 +38,9 @@ class Instance {
       env,
       stdio: ["ignore", "pipe", "inherit"],
     });
-    const gone = once(child, "exit").then(() => Promise.reject(new Error("examples/bun/redis.ts ended")));
-    await Promise.race([once(child.stdout, "data"), gone]);
-    gone.catch(() => undefined);
+    const exited = once(child, "exit").then(() => Promise.reject(new Error("examples/bun/redis.ts ended")));
+    await Promise.race([once(child.stdout, "data"), exited]);
+    exited.catch(() => undefined);
     return new Instance(port, child);
   }
 
@@ -51,9 +51,9 @@ class Instance {
   async end(signal: NodeJS.Signals): Promise<unknown> {
     const { exitCode, signalCode } = this.#child;
     if (exitCode !== null || signalCode !== null) return exitCode;
-    const gone = once(this.#child, "exit");
+    const exited = once(this.#child, "exit");
     this.#child.kill(signal);
-    return (await gone)[0];
+    return (await exited)[0];
   }
 }
 
@@ -64,7 +64,7 @@ const post = (at: string, query: string, data: string): Promise<Response> =>
     headers: { authorization: "Bearer t", "idempotency-key": data.slice(0, 100) },
   });
 
-/** Publishes as the README says: what is answered 502 or 503 is sent again, with the same key. */
+/** Publishes as the documentation says: a 502 or 503 is repeated with the same idempotency key. */
 async function publish(at: string, query: string, data: string): Promise<void> {
   for (;;) {
     const answer = await post(at, query, data).catch(() => undefined);
@@ -80,7 +80,7 @@ describe("two instances of examples/bun/redis.ts", needsRedis, () => {
 
   beforeAll(async () => {
     redis = await startRedis();
-    await redis.cli(command, ...user);
+    await redis.command(command, ...user);
     ports = [await freePort(), await freePort()];
   });
   beforeEach(async () => {
@@ -89,48 +89,49 @@ describe("two instances of examples/bun/redis.ts", needsRedis, () => {
   afterEach(() => Promise.all(instances.map((instance) => instance.end("SIGKILL"))));
   afterAll(() => redis.stop());
 
-  test("what is published at one reaches the clients of both, and each ends by itself on SIGTERM", async () => {
+  test("broadcast: an event published at one instance reaches the clients of both, and SIGTERM ends each instance", async () => {
     const clients = await Promise.all(
-      instances.map(({ url }, index) => new SocketClient(`${url}/connect?id=client-${index}`).ready()),
+      instances.map(({ url }, index) => new SocketClient(`${url}/connect?id=client-${index}`).untilReady()),
     );
     const [one, two] = instances;
     await publish(one.url, "", "to all, at one");
     await publish(two.url, "", "to all, at two");
-    await publish(one.url, "id=client-1", "to one client, at the other");
+    await publish(one.url, "id=client-1", "to one client of the other");
     await Promise.all(
       clients.map((client, index) => client.until(({ data }) => data.length === (index === 1 ? 3 : 2))),
     );
     expect(clients.map(({ data }) => data)).toEqual([
       ["to all, at one", "to all, at two"],
-      ["to all, at one", "to all, at two", "to one client, at the other"],
+      ["to all, at one", "to all, at two", "to one client of the other"],
     ]);
     expect(await Promise.all(instances.map((instance) => instance.end("SIGTERM")))).toEqual([0, 0]);
-    await Promise.all(clients.map((client) => client.end()));
+    await Promise.all(clients.map((client) => client.untilEnded()));
     expect(clients.flatMap((client) => client.control("end").map(({ data }) => JSON.parse(data).reason))).toEqual([
       "closing",
       "closing",
     ]);
   });
 
-  test("README: the user for Redis may call what scripts call, and nothing goes without one of it", async () => {
-    const folder = join(root, "src/redis");
-    const scripts = readdirSync(folder).map((name) => readFileSync(join(folder, name), "utf8"));
-    const called = scripts
+  test("documentation: the Redis user may call exactly the commands of the scripts, and publishing fails without one of them", async () => {
+    const sources = globSync("src/redis/**/*.ts", { cwd: root }).map(read);
+    const called = sources
       .flatMap((text) => [...text.matchAll(/redis\.call\('([A-Z]+)'/g)])
       .map(([, name = ""]) => name);
-    const ofClient = ["ping", "script|load", "evalsha", "wait", "subscribe", "unsubscribe"];
+    const calledByClient = ["ping", "script|load", "evalsha", "wait", "subscribe", "unsubscribe"];
     const allowed = user.filter((rule) => rule.startsWith("+")).map((rule) => rule.slice(1));
-    expect(allowed.sort()).toEqual([...new Set([...called.map((name) => name.toLowerCase()), ...ofClient])].sort());
+    expect(allowed.sort()).toEqual(
+      [...new Set([...called.map((name) => name.toLowerCase()), ...calledByClient])].sort(),
+    );
 
     const [{ url }] = instances;
     expect((await post(url, "", "with all")).status).toBe(200);
-    await redis.cli("ACL", "SETUSER", "fanwire", "-xadd");
+    await redis.command("ACL", "SETUSER", "fanwire", "-xadd");
     expect((await post(url, "", "without one")).status).toBe(503);
-    await redis.cli(command, ...user);
+    await redis.command(command, ...user);
     await publish(url, "", "with all again");
   });
 
-  // In CI a missing nginx is a failure.
+  // In CI a missing nginx fails the test.
   const needsNginx = skipIf(!hasNginx && process.env.CI !== "true", "there is no nginx on the PATH");
   describe("behind nginx, with examples/bun/nginx.conf", needsNginx, () => {
     let nginx: ChildProcess;
@@ -141,32 +142,32 @@ describe("two instances of examples/bun/redis.ts", needsRedis, () => {
       folder = mkdtempSync(join(tmpdir(), "fanwire-nginx-"));
       const port = await freePort();
       let config = read("examples/bun/nginx.conf");
-      for (const [was, is] of [
+      for (const [from, to] of [
         ["127.0.0.1:3000", port],
         ["127.0.0.1:3001", ports[0]],
         ["127.0.0.1:3002", ports[1]],
       ] as const) {
-        expect(config.split(was)).toHaveLength(2);
-        config = config.replace(was, `127.0.0.1:${is}`);
+        expect(config.split(from)).toHaveLength(2);
+        config = config.replace(from, `127.0.0.1:${to}`);
       }
       writeFileSync(join(folder, "nginx.conf"), config);
       nginx = spawn("nginx", ["-p", folder, "-c", join(folder, "nginx.conf")], { stdio: "ignore" });
       base = `http://127.0.0.1:${port}`;
-      await listens(port);
+      await untilListening(port);
     });
     afterEach(async () => {
-      const gone = once(nginx, "exit");
-      // Its own way to end at once, workers included.
+      const exited = once(nginx, "exit");
+      // SIGTERM ends nginx at once, together with its workers.
       nginx.kill("SIGTERM");
-      await gone;
+      await exited;
       rmSync(folder, { recursive: true });
     });
 
-    test("a client whose instance is killed comes back to the other one, misses nothing and gets nothing twice", async () => {
+    test("failover: a client whose instance is killed reconnects to the other one, and receives every event once", async () => {
       const events = Array.from({ length: 300 }, (_, index) => `event ${index}`);
       const queries = ["", "channel=news", "id=reader"];
       const path = `${base}/connect?id=reader&channel=news`;
-      const first = await new SocketClient(path).ready();
+      const first = await new SocketClient(path).untilReady();
       const clients = await Promise.all(instances.map(async (each) => (await each.stats()).clients));
       expect([...clients].sort()).toEqual([0, 1]);
       const [dies, lives] = clients[0] === 1 ? instances : [instances[1], instances[0]];
@@ -176,7 +177,7 @@ describe("two instances of examples/bun/redis.ts", needsRedis, () => {
       })();
       await first.until(({ data }) => data.length > 100);
       await dies.end("SIGKILL");
-      await first.end();
+      await first.untilEnded();
       const second = new SocketClient(path, { "last-event-id": first.lastEventId ?? "" });
       await publishing;
       await second.until(({ data }) => data.includes("event 299"));
@@ -191,7 +192,7 @@ describe("two instances of examples/bun/redis.ts", needsRedis, () => {
       second.leave();
     });
 
-    test("an event may be as large as the broker takes it, and one that is larger is refused by the broker", async () => {
+    test("maxBodyBytes: nginx passes on the largest event, and the broker refuses a larger one", async () => {
       const answers = await Promise.all([64, 65].map((kib) => post(base, "", "x".repeat(kib * 1024))));
       const bodies = await Promise.all(answers.map((answer) => answer.json() as Promise<{ code?: string }>));
       expect(answers.map(({ status }, index) => [status, bodies[index]?.code])).toEqual([
@@ -200,11 +201,13 @@ describe("two instances of examples/bun/redis.ts", needsRedis, () => {
       ]);
     });
 
-    test("while there is no instance an EventSource is told to come back, and a publisher that nobody took its event", async () => {
-      const first = await new SocketClient(`${base}/connect`).ready();
+    test("without an instance: an EventSource is asked to come back, and a publisher receives 502", async () => {
+      const first = await new SocketClient(`${base}/connect`).untilReady();
       await Promise.all(instances.map((instance) => instance.end("SIGKILL")));
-      await first.end();
-      const second = await new SocketClient(`${base}/connect`, { "last-event-id": first.lastEventId ?? "" }).end();
+      await first.untilEnded();
+      const second = await new SocketClient(`${base}/connect`, {
+        "last-event-id": first.lastEventId ?? "",
+      }).untilEnded();
       expect([second.status, second.headers["content-type"], second.retry, second.events]).toEqual([
         200,
         "text/event-stream",

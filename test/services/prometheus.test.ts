@@ -1,5 +1,6 @@
+// The metrics text as Prometheus itself reads it: promtool, which also checks names, and a server that scrapes and evaluates the documented alerts.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -7,25 +8,23 @@ import { join } from "node:path";
 import { serve } from "@hono/node-server";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Broker, createBroker } from "../../src/index.ts";
-import { freePort, listens } from "../support/servers/server.ts";
+import { freePort, untilListening } from "../support/servers/server.ts";
 import { skipIf } from "../support/skip.ts";
-
-// What we write for Prometheus, as its own programs read it: promtool, which also judges names, and a server that scrapes, with README's alerts.
+import { findInGuides } from "./guides.ts";
 
 const { error: missing, stdout: version } = spawnSync("promtool", ["--version"], { encoding: "utf8" });
-// In CI a missing promtool is a failure.
+// In CI a missing promtool fails the test.
 const options = skipIf(process.env.CI !== "true" && missing !== undefined, "there is no promtool on the PATH");
 const run = (title: string, body: () => Promise<void>): void => test(title, options, body);
 if (!missing) console.log(`services on ${version.split(" (")[0]}`);
 
-const [rules = ""] = [
-  ...readFileSync(new URL("../../README.md", import.meta.url), "utf8").matchAll(/^```yaml\n(groups:[\s\S]*?)^```/gm),
-].map(([, text]) => text);
+/** The documented alerts. */
+const rules = findInGuides(/^```yaml\n(groups:[\s\S]*?)^```/m);
 
-/** What promtool says of a text: nothing, if it has nothing to find fault with. */
-function check(input: string): { status: number | null; said: string } {
+/** Returns promtool's exit status and its output, which is empty for a correct text. */
+function check(input: string): { status: number | null; output: string } {
   const { status, stdout, stderr } = spawnSync("promtool", ["check", "metrics"], { input, encoding: "utf8" });
-  return { status, said: `${stdout}${stderr}` };
+  return { status, output: `${stdout}${stderr}` };
 }
 
 let broker: Broker;
@@ -61,7 +60,7 @@ scrape_configs:
     ],
     { stdio: "ignore" },
   );
-  await listens(port);
+  await untilListening(port);
 });
 
 afterAll(async () => {
@@ -73,31 +72,32 @@ afterAll(async () => {
 
 const ask = async (path: string): Promise<unknown> => {
   const answer = await fetch(`${url}/${path}`);
-  // It answers 503 until it has read what it stored.
+  // Prometheus answers 503 until it has loaded its storage.
   return answer.ok ? ((await answer.json()) as { data: unknown }).data : undefined;
 };
 
-/** The values of an expression, by one of its labels; asked again until there are any. */
+/** Returns the values of an expression, by one of its labels. Repeats the query until it has a result. */
 async function query(expression: string, label: string): Promise<Record<string, number>> {
   for (;;) {
-    const data = (await ask(`query?query=${encodeURIComponent(expression)}`)) as Found | undefined;
+    const data = (await ask(`query?query=${encodeURIComponent(expression)}`)) as QueryResult | undefined;
     if (data && data.result.length > 0)
       return Object.fromEntries(data.result.map(({ metric, value }) => [metric[label] ?? "", Number(value[1])]));
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
-interface Found {
+/** A result of Prometheus's HTTP API. */
+interface QueryResult {
   readonly result: readonly { readonly metric: Record<string, string>; readonly value: [number, string] }[];
 }
 
-run("promtool finds nothing wrong with the text, its names included, and does find what is wrong", async () => {
+run("metrics: promtool accepts the text and its names, and refuses broken versions of it", async () => {
   const text = await (await broker.metrics(new Request("http://fanwire.test/metrics"))).text();
-  expect(check(text)).toEqual({ status: 0, said: "" });
+  expect(check(text)).toEqual({ status: 0, output: "" });
   expect(check(text.replace("fanwire_clients 0", "fanwire_clients")).status).not.toBe(0);
-  expect(check(text.replaceAll("_total", "_sum_total").replaceAll("counter", "gauge")).said).not.toBe("");
+  expect(check(text.replaceAll("_total", "_sum_total").replaceAll("counter", "gauge")).output).not.toBe("");
 });
 
-run("a Prometheus server takes the answer, and knows values, labels, types and helps as we meant them", async () => {
+run("metrics: a Prometheus server reads values, labels, types and help texts as intended", async () => {
   await broker.broadcast("x", { channels: "a" });
   await broker.fetch(new Request("http://fanwire.test/nothing"));
   expect(await query("fanwire_events_published_total == 1", "job")).toEqual({ fanwire: 1 });
@@ -111,23 +111,20 @@ run("a Prometheus server takes the answer, and knows values, labels, types and h
     expect([name, type, help.length > 9]).toEqual([name, name.endsWith("_total") ? "counter" : "gauge", true]);
 });
 
-run(
-  "README's alerts are evaluated, each is about something that is told, and none is on while all is well",
-  async () => {
-    type Rule = { query: string; health: string; state: string };
-    let found: Rule[] = [];
-    while (found.length === 0 || found.some(({ health }) => health === "unknown")) {
-      await new Promise((resolve) => setTimeout(resolve, 100));
-      const { groups } = ((await ask("rules")) ?? { groups: [] }) as { groups: { rules: Rule[] }[] };
-      found = groups.flatMap(({ rules }) => rules);
-    }
-    expect(found.length).toBeGreaterThan(3);
-    const text = await (await broker.metrics(new Request("http://fanwire.test/metrics"))).text();
-    for (const { query, health, state } of found) {
-      expect([query, health, state]).toEqual([query, "ok", "inactive"]);
-      const names = query.match(/fanwire_\w+(\{[^}]*\})?/g) ?? [];
-      expect(names.length).toBeGreaterThan(0);
-      for (const name of names) expect(text).toContain(`\n${name.replace(/\{(\w+)=~?"([\w-]+).*\}/, '{$1="$2"}')} `);
-    }
-  },
-);
+run("documentation: every alert is evaluated, uses existing metrics, and is inactive while all is well", async () => {
+  type Rule = { query: string; health: string; state: string };
+  let found: Rule[] = [];
+  while (found.length === 0 || found.some(({ health }) => health === "unknown")) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const { groups } = ((await ask("rules")) ?? { groups: [] }) as { groups: { rules: Rule[] }[] };
+    found = groups.flatMap(({ rules }) => rules);
+  }
+  expect(found.length).toBeGreaterThan(3);
+  const text = await (await broker.metrics(new Request("http://fanwire.test/metrics"))).text();
+  for (const { query, health, state } of found) {
+    expect([query, health, state]).toEqual([query, "ok", "inactive"]);
+    const names = query.match(/fanwire_\w+(\{[^}]*\})?/g) ?? [];
+    expect(names.length).toBeGreaterThan(0);
+    for (const name of names) expect(text).toContain(`\n${name.replace(/\{(\w+)=~?"([\w-]+).*\}/, '{$1="$2"}')} `);
+  }
+});

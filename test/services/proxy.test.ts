@@ -1,26 +1,24 @@
+// The documented proxy configurations, run by the proxies themselves.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectHttp2 } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createParser } from "eventsource-parser";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { freePort, listens, type Server, startServer } from "../support/servers/server.ts";
+import { freePort, type Server, startServer, untilListening } from "../support/servers/server.ts";
 import { skipIf } from "../support/skip.ts";
+import { findInGuides } from "./guides.ts";
 
-// The README's configurations, run by the proxies themselves.
-
-const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
-
-/** The README's block for a proxy, with our addresses. */
+/** Returns the documented configuration of a proxy, with the addresses of this test. */
 function block(language: string, ...replacements: readonly (readonly [string, string])[]): string {
-  let text = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\``, "m").exec(readme)?.[1];
+  let text = findInGuides(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\``, "m"));
   for (const [from, to] of replacements) {
-    if (!text?.includes(from)) throw new Error(`README: the ${language} block has no ${from}`);
+    if (!text.includes(from)) throw new Error(`guides: the ${language} block has no ${from}`);
     text = text.replace(from, to);
   }
-  return text ?? "";
+  return text;
 }
 
 const proxies = {
@@ -28,7 +26,7 @@ const proxies = {
     version: ["-v"],
     start(folder: string, upstream: string, port: number, port2: number): string[] {
       const location = block("nginx", ["127.0.0.1:3000", upstream]);
-      // Without TLS a port of nginx speaks either version.
+      // Without TLS a port of nginx speaks one version of HTTP only.
       writeFileSync(
         join(folder, "nginx.conf"),
         `daemon off; pid ${folder}/pid; error_log stderr; worker_processes 1;
@@ -61,7 +59,7 @@ http {
 const isThere = (name: keyof typeof proxies): boolean => spawnSync(name, proxies[name].version).error === undefined;
 
 describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
-  // In CI a missing proxy is a failure.
+  // In CI a missing proxy fails the test.
   const options = skipIf(process.env.CI !== "true" && !isThere(name), `there is no ${name} on the PATH`);
   const run = (title: string, body: () => Promise<void>): void => test(title, options, body);
   let server: Server;
@@ -79,46 +77,48 @@ describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
     proxy = spawn(program, args, { stdio: "ignore", env: { ...process.env, XDG_DATA_HOME: folder, HOME: folder } });
     base = `http://127.0.0.1:${port}`;
     base2 = `http://127.0.0.1:${port2}`;
-    await Promise.all([port, port2].map(listens));
+    await Promise.all([port, port2].map(untilListening));
     const { stdout, stderr } = spawnSync(name, proxies[name].version, { encoding: "utf8" });
     console.log(`services on ${server.agent} behind ${`${name} ${stdout}${stderr}`.trim().split("\n")[0]}`);
   });
   afterAll(() => {
-    // Its own way to end at once: killed, nginx would leave its workers behind.
+    // SIGTERM ends a proxy at once. A killed nginx would leave its workers behind.
     proxy?.kill("SIGTERM");
     server?.stop();
     if (folder) rmSync(folder, { recursive: true });
   });
 
-  run("a stream's head comes at once, and each event before the next one is published", async () => {
-    const stage = await server.stage();
-    const client = await new SocketClient(base + stage.path("connect"), { "accept-encoding": "gzip, br" }).ready();
+  run("connect: the head of a stream arrives at once, and each event before the next one is published", async () => {
+    const broker = await server.createBroker();
+    const client = await new SocketClient(base + broker.path("connect"), {
+      "accept-encoding": "gzip, br",
+    }).untilReady();
     expect(client.headers["content-encoding"]).toBeUndefined();
     for (let n = 0; n < 10; n++) {
-      await stage.publish(`event ${n}`);
+      await broker.publish(`event ${n}`);
       await client.until(({ data }) => data.length === n + 1);
     }
     expect(client.data).toEqual(Array.from({ length: 10 }, (_, n) => `event ${n}`));
     client.leave();
   });
 
-  run("a client that leaves is noticed, and resumes without a gap", async () => {
-    const stage = await server.stage({ heartbeat: 200 });
-    const first = await new SocketClient(base + stage.path("connect")).ready();
+  run("connect: a client that leaves is noticed, and resumes without a gap", async () => {
+    const broker = await server.createBroker({ heartbeat: 200 });
+    const first = await new SocketClient(base + broker.path("connect")).untilReady();
     first.leave();
-    await stage.until(({ stats }) => stats.clients === 0);
-    await stage.publish("missed");
-    const second = new SocketClient(base + stage.path("connect"), { "last-event-id": first.lastEventId ?? "" });
+    await broker.untilState(({ stats }) => stats.clients === 0);
+    await broker.publish("missed");
+    const second = new SocketClient(base + broker.path("connect"), { "last-event-id": first.lastEventId ?? "" });
     await second.until(({ data }) => data.length === 1);
     expect([second.data, second.control("gap")]).toEqual([["missed"], []]);
     second.leave();
   });
 
-  run("events come in, and errors go out, through it", async () => {
-    const stage = await server.stage();
-    const client = await new SocketClient(base + stage.path("connect")).ready();
+  run("broadcast: events and errors pass through the proxy", async () => {
+    const broker = await server.createBroker();
+    const client = await new SocketClient(base + broker.path("connect")).untilReady();
     const publish = (token: string): Promise<Response> =>
-      fetch(base + stage.path("broadcast"), {
+      fetch(base + broker.path("broadcast"), {
         method: "POST",
         body: "hello",
         headers: { authorization: `Bearer ${token}` },
@@ -128,26 +128,26 @@ describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
     client.leave();
   });
 
-  run("close: each stream ends with its reason", async () => {
-    const stage = await server.stage();
+  run("close(): each stream ends with its reason", async () => {
+    const broker = await server.createBroker();
     const clients = await Promise.all(
-      Array.from({ length: 20 }, () => new SocketClient(base + stage.path("connect")).ready()),
+      Array.from({ length: 20 }, () => new SocketClient(base + broker.path("connect")).untilReady()),
     );
-    await stage.tell("close", { spreadOver: 100 });
+    await broker.control("close", { spreadOver: 100 });
     for (const client of clients) {
-      await client.end();
+      await client.untilEnded();
       expect(JSON.parse(client.control("end")[0]?.data ?? "{}")).toEqual({ reason: "closing", reconnect: true });
     }
   });
 
-  run("HTTP/2: many more than six streams on one connection", async () => {
-    const stage = await server.stage();
+  run("HTTP/2: one connection carries many more than six streams", async () => {
+    const broker = await server.createBroker();
     const session = connectHttp2(base2);
     const seen: string[] = [];
     let ready = 0;
     let wake = (): void => undefined;
     const streams = Array.from({ length: 50 }, () => {
-      const stream = session.request({ ":path": stage.path("connect"), accept: "text/event-stream" });
+      const stream = session.request({ ":path": broker.path("connect"), accept: "text/event-stream" });
       const parser = createParser({
         onEvent: ({ event, data }) => {
           if (event === "fanwire-ready") ready++;
@@ -162,11 +162,11 @@ describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
       while (!holds()) await new Promise<void>((resolve) => (wake = resolve));
     };
     await until(() => ready === 50);
-    await stage.publish("hello");
+    await broker.publish("hello");
     await until(() => seen.length === 50);
     expect(new Set(seen)).toEqual(new Set(["hello"]));
     for (const stream of streams) stream.close();
     session.destroy();
-    await stage.until(({ stats }) => stats.clients === 0);
+    await broker.untilState(({ stats }) => stats.clients === 0);
   });
 });

@@ -1,4 +1,5 @@
-/** Asks workerd by its debugger's protocol what its heap is, which it tells no program that runs in it. */
+// Reads the heap of workerd.
+/** Reads the size of workerd's heap over the debugger's protocol. workerd does not tell it to the program that it runs. */
 export class Inspector {
   readonly #port: number;
 
@@ -6,16 +7,16 @@ export class Inspector {
     this.#port = port;
   }
 
-  /** Bytes: of JavaScript, and of what workerd itself keeps for it. */
+  /** Returns the bytes of JavaScript, and of what workerd keeps for it. */
   async heapUsed(): Promise<number> {
     const sessions = (await (await fetch(`http://127.0.0.1:${this.#port}/json`)).json()) as {
       webSocketDebuggerUrl: string;
     }[];
-    // Connected for no longer than this takes: what a debugger is told of is kept for it.
+    // Connected for this call only, because workerd keeps what it reports to a debugger.
     const socket = new WebSocket(sessions[0]?.webSocketDebuggerUrl ?? "");
     try {
       return await new Promise((resolve, reject) => {
-        socket.onerror = () => reject(new Error("asking workerd for its heap: the debugger's socket failed"));
+        socket.onerror = () => reject(new Error("reading workerd's heap: the debugger's socket failed"));
         socket.onopen = () => socket.send(JSON.stringify({ id: 1, method: "Runtime.getHeapUsage", params: {} }));
         socket.onmessage = ({ data }) => {
           const { result } = JSON.parse(String(data)) as { result: { usedSize: number; embedderHeapUsedSize: number } };

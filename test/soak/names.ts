@@ -1,7 +1,8 @@
-/** Channels, and client ids, that are there all the time. */
+// Names of channels and clients in a soak run.
+/** Channels, and client ids, that exist all the time. */
 export const CHANNELS: readonly string[] = ["room-0", "room-1", "room-2", "room-3"];
 export const STEADY_IDS: readonly string[] = ["steady-0", "steady-1", "steady-2", "steady-3"];
-/** Client ids that guests share. */
+/** Client ids that visitors share. */
 export const SHARED_IDS: readonly string[] = ["same-0", "same-1", "same-2", "same-3", "same-4", "same-5"];
-/** What only those read who are to stall. */
+/** The channel of clients that are to stall. */
 export const FLOODED = "flooded";

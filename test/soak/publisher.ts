@@ -1,63 +1,69 @@
+// Publishes events during a soak run.
 import type { Random } from "../redis/chaos/random.ts";
-import type { Stage } from "../support/servers/server.ts";
-import type { Guest } from "./guests.ts";
+import type { TestBroker } from "../support/servers/server.ts";
 import { CHANNELS, SHARED_IDS, STEADY_IDS } from "./names.ts";
 import type { Tally } from "./tally.ts";
+import type { Visitor } from "./visitors.ts";
 
 /** Milliseconds between two events. */
-const PACE = 50;
-/** Milliseconds in which an event has to be taken, however often it is tried. */
-const PATIENCE = 30_000;
+const INTERVAL_MS = 50;
+/** Milliseconds within which an event has to be accepted, including repeats. */
+const MAX_WAIT_MS = 30_000;
 
-/** Publishes through HTTP, all the time, to everybody, to channels and to single clients. */
+/** Publishes over HTTP all the time: to every client, to channels and to single clients. */
 export class Publisher {
-  readonly #stage: Stage;
+  readonly #broker: TestBroker;
   readonly #random: Random;
   readonly #tally: Tally;
-  readonly #guests: { pick(random: Random): Guest | undefined };
-  /** How many were published to each target that stays. */
+  readonly #visitors: { pick(random: Random): Visitor | undefined };
+  /** The number of the last event of each target that stays. */
   readonly counts = new Map<string, number>();
   #serial = 0;
   #running: Promise<void> | undefined;
-  #isOver = false;
+  #isStopped = false;
 
-  constructor(stage: Stage, random: Random, tally: Tally, guests: { pick(random: Random): Guest | undefined }) {
-    this.#stage = stage;
+  constructor(
+    broker: TestBroker,
+    random: Random,
+    tally: Tally,
+    visitors: { pick(random: Random): Visitor | undefined },
+  ) {
+    this.#broker = broker;
     this.#random = random;
     this.#tally = tally;
-    this.#guests = guests;
+    this.#visitors = visitors;
   }
 
   start(): void {
-    this.#isOver = false;
+    this.#isStopped = false;
     this.#running = this.#run();
   }
 
-  /** Resolves when the last event was taken. */
+  /** Resolves when the last event was accepted. */
   async stop(): Promise<void> {
-    this.#isOver = true;
+    this.#isStopped = true;
     await this.#running;
   }
 
   async #run(): Promise<void> {
-    while (!this.#isOver) {
-      const next = performance.now() + PACE;
+    while (!this.#isStopped) {
+      const next = performance.now() + INTERVAL_MS;
       await this.#publish();
-      const rest = next - performance.now();
-      if (rest > 0) await new Promise((resolve) => setTimeout(resolve, rest));
+      const waitMs = next - performance.now();
+      if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
     }
   }
 
   async #publish(): Promise<void> {
     const random = this.#random;
     const kind = this.#serial % 4;
-    const guest = kind === 3 ? this.#guests.pick(random) : undefined;
-    if (guest) {
-      // A guest's own targets go with it.
-      const target = guest.id !== undefined && random.chance(0.5) ? "id" : "channel";
-      const number = guest.numbers[target] + 1;
-      const name = target === "id" ? (guest.id as string) : guest.channel;
-      if (await this.#send(`?${target}=${name}`, `${name} ${number}`, true)) guest.numbers[target] = number;
+    const visitor = kind === 3 ? this.#visitors.pick(random) : undefined;
+    if (visitor) {
+      // The counts of a visitor's own targets end with it.
+      const target = visitor.id !== undefined && random.chance(0.5) ? "id" : "channel";
+      const number = visitor.numbers[target] + 1;
+      const name = target === "id" ? (visitor.id as string) : visitor.channel;
+      if (await this.#send(`?${target}=${name}`, `${name} ${number}`, true)) visitor.numbers[target] = number;
       return;
     }
     if (kind === 0) return await this.#count("", "all");
@@ -74,7 +80,7 @@ export class Publisher {
     if (await this.#send(query, `${target} ${number}`, !STEADY_IDS.includes(target))) this.counts.set(target, number);
   }
 
-  /** Whether it was published. Nobody may be there any more to whom it is, if it `mayMiss`. */
+  /** Publishes an event. Returns whether it was published. With `mayMiss` the recipient may have left. */
   async #send(query: string, data: string, mayMiss: boolean): Promise<boolean> {
     const key = `key-${++this.#serial}`;
     const first = await this.#try(query, data, key);
@@ -92,20 +98,20 @@ export class Publisher {
     return true;
   }
 
-  /** With its key, so that it may be tried again when a connection that was idle is closed under it. */
+  /** Sends an event with its idempotency key, so that it may be sent again when an idle connection is closed under it. */
   async #try(query: string, body: string, key: string): Promise<{ status: number; text: string }> {
-    const until = performance.now() + PATIENCE;
+    const deadline = performance.now() + MAX_WAIT_MS;
     for (;;) {
       try {
-        const response = await fetch(this.#stage.server.url + this.#stage.path(`broadcast${query}`), {
+        const response = await fetch(this.#broker.server.url + this.#broker.path(`broadcast${query}`), {
           method: "POST",
           headers: { authorization: "Bearer secret", "idempotency-key": key },
           body,
-          signal: AbortSignal.timeout(PATIENCE),
+          signal: AbortSignal.timeout(MAX_WAIT_MS),
         });
         return { status: response.status, text: await response.text() };
       } catch (error) {
-        if (performance.now() > until) return { status: 0, text: String(error) };
+        if (performance.now() > deadline) return { status: 0, text: String(error) };
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
     }

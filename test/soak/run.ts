@@ -1,9 +1,9 @@
 /**
- * Has clients come and go on every platform at once, and looks for what is not given back.
+ * Runs clients that come and go on every platform at once, and checks that everything they used is released.
  *
  *     npm run soak -- [--minutes 3] [--only bun,workerd] [--seed 1]
  *
- * The platforms are those of test/support/servers/server.ts. Exits 1 if anything leaked, was lost, or failed.
+ * The platforms are those of test/support/servers/server.ts. The exit code is 1 if anything leaked, was lost, or failed.
  */
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -16,7 +16,8 @@ const { values } = parseArgs({
     seed: { type: "string", default: "1" },
   },
 });
-if (!(Number(values.minutes) > 0)) throw new TypeError(`--minutes is a number above 0, not ${values.minutes}`);
+if (!(Number(values.minutes) > 0))
+  throw new TypeError(`soak: --minutes must be a number above 0, not ${values.minutes}`);
 
 const vitest = fileURLToPath(new URL("../../node_modules/vitest/vitest.mjs", import.meta.url));
 const { status } = spawnSync(process.execPath, [vitest, "run", "--mode", "soak"], {

@@ -1,124 +1,127 @@
+// One soak run: clients come, go, stall and come back on one platform, while a publisher publishes.
 import { Random } from "../redis/chaos/random.ts";
-import { freePort, onWorkerd, type Platform, type Stage, startServer } from "../support/servers/server.ts";
-import { Guests } from "./guests.ts";
+import { freePort, type Platform, startServer, type TestBroker, usesWorkerd } from "../support/servers/server.ts";
+import { Client } from "./client.ts";
 import { Inspector } from "./inspector.ts";
-import { type Mark, mark } from "./marks.ts";
+import { type Measurement, measure } from "./measurement.ts";
 import { CHANNELS, STEADY_IDS } from "./names.ts";
 import { Publisher } from "./publisher.ts";
 import { stall } from "./stallers.ts";
 import { Tally } from "./tally.ts";
-import { Visitor } from "./visitor.ts";
+import { Visitors } from "./visitors.ts";
 
-/** Milliseconds that events are kept. */
-const RETENTION = 10_000;
-/** Everything that is remembered for a while is full before the first mark: it grows no more because of that. */
+/** Milliseconds that events are retained. */
+const RETENTION_MS = 10_000;
+/** Everything that is remembered for a while is full before the first measurement, so it does not grow any more. */
 const OPTIONS = {
-  // Bun cuts what is quiet for longer than the time after which the broker does and a heartbeat, to within four seconds.
+  // Bun closes an idle stream, to within four seconds, after the time in which the broker gives up and one heartbeat.
   heartbeat: 4_000,
   timeout: 2_000,
   tolerance: 2,
   inboxLinger: 2_000,
-  maxAge: 600_000,
-  engine: { logBytes: 2 * 1024 * 1024, maxChannels: 200, idempotencyWindow: 5_000, retention: { age: RETENTION } },
+  maxConnectionAge: 600_000,
+  engine: { logBytes: 2 * 1024 * 1024, maxChannels: 200, idempotencyWindow: 5_000, retention: { age: RETENTION_MS } },
 };
-/** Equal parts of a run, each ended by a mark; the first of them warm up. */
+/** Equal parts of a run. Each ends with a measurement; the first ones warm up. */
 const PARTS = 12;
-const WARM_UP = 2;
-/** Milliseconds of a part that are left for its mark. */
-const MARKING = 2_000;
-/** Milliseconds between two times that clients stall. */
-const STALL_PAUSE = 10_000;
-/** Milliseconds that something may take that is waited for. */
-const PATIENCE = 30_000;
+const WARM_UP_PARTS = 2;
+/** Milliseconds of a part that are left for its measurement. */
+const MEASURING_MS = 2_000;
+/** Milliseconds between two rounds of stalling clients. */
+const STALL_PAUSE_MS = 10_000;
+/** The longest time to wait for anything, in milliseconds. */
+const MAX_WAIT_MS = 30_000;
 
-export interface Order {
+export interface SoakOptions {
   readonly platform: Platform;
   readonly minutes: number;
   readonly seed: number;
 }
 
-/** What became of it. */
-export interface Outcome {
+/** The result of a run. */
+export interface SoakResult {
   readonly agent: string;
   readonly tally: Tally;
-  readonly marks: readonly Mark[];
-  /** What is never more than its bound. */
+  readonly measurements: readonly Measurement[];
+  /** Upper bounds of figures. */
   readonly bounds: { readonly logBytes: number; readonly channels: number };
 }
 
-/** Has clients come and go on one platform. */
-export async function soak({ platform, minutes, seed }: Order): Promise<Outcome> {
-  const inspectAt = onWorkerd(platform) ? await freePort() : undefined;
-  const server = await startServer(platform, inspectAt === undefined ? {} : { inspectAt });
+/** Runs clients on one platform. */
+export async function soak({ platform, minutes, seed }: SoakOptions): Promise<SoakResult> {
+  const inspectorPort = usesWorkerd(platform) ? await freePort() : undefined;
+  const server = await startServer(platform, inspectorPort === undefined ? {} : { inspectorPort });
   try {
-    const stage = await server.stage(OPTIONS);
+    const broker = await server.createBroker(OPTIONS);
     const tally = new Tally();
-    const inspector = inspectAt === undefined ? undefined : new Inspector(inspectAt);
-    const marks = await live(stage, tally, new Random(seed), minutes, inspector);
+    const inspector = inspectorPort === undefined ? undefined : new Inspector(inspectorPort);
+    const measurements = await runClients(broker, tally, new Random(seed), minutes, inspector);
     if (server.process.exitCode !== null) tally.fault(`the server ended:\n${server.output}`);
-    // Besides those that nobody reads: the common one, the channels, and inboxes of those who stay.
+    // Besides channels without a subscriber: the common channel, the shared channels, and the inboxes of steady clients.
     const channels = OPTIONS.engine.maxChannels + 1 + CHANNELS.length + STEADY_IDS.length;
-    return { agent: server.agent, tally, marks, bounds: { logBytes: OPTIONS.engine.logBytes, channels } };
+    return { agent: server.agent, tally, measurements, bounds: { logBytes: OPTIONS.engine.logBytes, channels } };
   } finally {
     server.stop();
   }
 }
 
-async function live(
-  stage: Stage,
+async function runClients(
+  broker: TestBroker,
   tally: Tally,
   random: Random,
   minutes: number,
   inspector?: Inspector,
-): Promise<Mark[]> {
-  const url = stage.server.url + stage.path("connect");
+): Promise<Measurement[]> {
+  const url = broker.server.url + broker.path("connect");
   const steady = STEADY_IDS.map((id) => {
     const query = new URLSearchParams([["id", id], ...CHANNELS.map((channel) => ["channel", channel])]);
-    return new Visitor(`${url}?${query}`, tally, RETENTION, ["all", id, ...CHANNELS]);
+    return new Client(`${url}?${query}`, tally, RETENTION_MS, ["all", id, ...CHANNELS]);
   });
-  for (const visitor of steady) visitor.connect();
-  await until(tally, "a first client is not answered", () => steady.every(({ isReady }) => isReady));
+  for (const client of steady) client.connect();
+  await until(tally, "a steady client is not connected", () => steady.every(({ isReady }) => isReady));
 
-  const guests = new Guests(url, random.fork(), tally, RETENTION);
-  const publisher = new Publisher(stage, random.fork(), tally, guests);
-  const marks: Mark[] = [];
-  const began = performance.now();
+  const visitors = new Visitors(url, random.fork(), tally, RETENTION_MS);
+  const publisher = new Publisher(broker, random.fork(), tally, visitors);
+  const measurements: Measurement[] = [];
+  const start = performance.now();
   for (let part = 1; part <= PARTS; part++) {
-    const end = began + (part / PARTS) * minutes * 60_000;
+    const end = start + (part / PARTS) * minutes * 60_000;
     publisher.start();
-    const churned = guests.churn(end - performance.now() - MARKING);
-    await Promise.all([churned, stallAgainAndAgain(stage, tally, end)]);
-    // While something is published: workerd finds out who has gone when it writes.
-    await until(tally, "guests that have gone are connected", async () => {
-      const { clients, closing } = (await stage.state()).stats;
+    const running = visitors.run(end - performance.now() - MEASURING_MS);
+    await Promise.all([running, stallRepeatedly(broker, tally, end)]);
+    // Waits while events are published, because workerd notices a client that left only when it writes.
+    await until(tally, "visitors that left are still connected", async () => {
+      const { clients, closing } = (await broker.state()).stats;
       return clients === steady.length && closing === 0;
     });
     await publisher.stop();
-    await until(tally, "somebody misses the last events", () => steady.every((visitor) => hasAll(visitor, publisher)));
-    const made = await mark(stage, tally.connects, steady.length, inspector);
-    if (part > WARM_UP) marks.push(made);
+    await until(tally, "a steady client does not receive the last events", () =>
+      steady.every((client) => hasAll(client, publisher)),
+    );
+    const measured = await measure(broker, tally.connects, steady.length, inspector);
+    if (part > WARM_UP_PARTS) measurements.push(measured);
     if (tally.faults.length > 0) break;
   }
-  for (const visitor of steady) visitor.leave("FIN");
-  return marks;
+  for (const client of steady) client.leave("FIN");
+  return measurements;
 }
 
-const hasAll = (visitor: Visitor, { counts }: Publisher): boolean =>
-  [...counts].every(([target, count]) => visitor.last(target) === count || !visitor.follows(target));
+const hasAll = (client: Client, { counts }: Publisher): boolean =>
+  [...counts].every(([target, count]) => client.last(target) === count || !client.isReading(target));
 
-/** At least once, until there is no time left for it. */
-async function stallAgainAndAgain(stage: Stage, tally: Tally, end: number): Promise<void> {
+/** Stalls clients, at least once, until there is no time left. */
+async function stallRepeatedly(broker: TestBroker, tally: Tally, end: number): Promise<void> {
   do {
-    await stall(stage, tally);
-    const pause = Math.min(STALL_PAUSE, end - performance.now());
-    if (pause === STALL_PAUSE) await new Promise((resolve) => setTimeout(resolve, pause));
-  } while (performance.now() + STALL_PAUSE < end);
+    await stall(broker, tally);
+    const pause = Math.min(STALL_PAUSE_MS, end - performance.now());
+    if (pause === STALL_PAUSE_MS) await new Promise((resolve) => setTimeout(resolve, pause));
+  } while (performance.now() + STALL_PAUSE_MS < end);
 }
 
-/** Waits until it is so; that it does not become so is a fault. */
-async function until(tally: Tally, otherwise: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (const limit = performance.now() + PATIENCE; !(await holds()); ) {
-    if (performance.now() > limit) return tally.fault(otherwise);
+/** Waits until a condition holds. Records a fault if that takes too long. */
+async function until(tally: Tally, fault: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  for (const limit = performance.now() + MAX_WAIT_MS; !(await holds()); ) {
+    if (performance.now() > limit) return tally.fault(fault);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }

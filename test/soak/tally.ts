@@ -1,23 +1,24 @@
-/** What happened on one platform. */
+// Counts of one soak run.
+/** Counts of one platform. */
 export class Tally {
   /** Connections begun. */
   connects = 0;
-  /** Those among them that were answered, those that ended with FIN, with RST, and with RST before the answer. */
+  /** Connections that were answered, ended by FIN, ended by RST, and ended by RST before the response. */
   answered = 0;
-  polite = 0;
+  fins = 0;
   resets = 0;
-  hasty = 0;
+  early = 0;
   /** Connections with a Last-Event-ID. */
   returns = 0;
-  /** Clients that stopped to read: those that were disconnected for it, and those that read on when the log had dropped what they missed. */
+  /** Clients that stalled: those that were disconnected, and those that read on after the log had evicted their events. */
   stalledOut = 0;
   overruns = 0;
-  /** Events that were what had to come next. */
+  /** Events received that were the expected ones. */
   events = 0;
-  /** Events published, and those that were published again under the same key. */
+  /** Events published, and events published again with the same idempotency key. */
   published = 0;
   repeated = 0;
-  /** What must not be. Only the first are kept. */
+  /** Descriptions of violations. Only the first ones are kept. */
   readonly faults: string[] = [];
 
   fault(what: string): void {

@@ -1,15 +1,13 @@
-/**
- * Builds the package into `dist`, which other programs may be reading, or building, at the same time. The compiler writes to a folder of its
- * own. Then every file that differs is moved into place by a rename, so a reader finds either the old file or the new one, and a build that
- * changes nothing touches nothing. A build that fails leaves `dist` as it was.
- */
+// Builds the package into `dist`, which other programs may read or build at the same time. The compiler writes to a folder of its own. Then
+// every file that differs is moved into place by a rename, so a reader finds either the old file or the new one, and a build that changes
+// nothing touches nothing. A build that fails leaves `dist` as it was.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 const root = join(import.meta.dirname, "../..");
 const dist = join(root, "dist");
-// Beside `dist` and not below a temporary directory: source maps hold relative paths, and a rename works within one file system only.
+// Next to `dist`, not in the directory for temporary files: source maps hold relative paths, and a rename needs the same file system.
 const built = mkdtempSync(join(root, ".dist-"));
 
 try {
@@ -30,7 +28,7 @@ function moveIntoPlace(): void {
     mkdirSync(dirname(to), { recursive: true });
     renameSync(from, to);
   }
-  // Files only: a folder that vanishes would break the listing of another build.
+  // Folders stay: a folder that vanishes would break the listing of another build.
   for (const file of listFiles(dist)) if (!files.has(file)) rmSync(join(dist, file), { force: true });
 }
 

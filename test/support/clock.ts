@@ -1,63 +1,68 @@
+// A clock for tests. Time passes only when a test says so, and turns of the event loop are counted.
 import { runtime } from "./runtime.ts";
 
 interface Timer {
   at: number;
-  /** Of one that comes again and again. */
+  /** The period of an interval, in milliseconds. */
   readonly every?: number;
-  /** It is the test's own. */
+  /** Whether the test itself set the timer. */
   readonly isOwn?: boolean;
   readonly task: () => void;
 }
 
-/** A task that waits for the next turn. */
-interface Soon {
+/** A task that runs in the next turn of the event loop. */
+interface Immediate {
   readonly task: () => void;
 }
 
-/** So many microtasks follow each other at the most, where there is no better way to know that none is left. */
-const LONGEST_CHAIN = 200;
+/** The longest chain of microtasks that `quickTurn` waits for. */
+const MAX_MICROTASKS = 200;
 
 interface Immediates {
   setImmediate?: (task: () => void) => unknown;
   clearImmediate?: (task: unknown) => void;
 }
-const { setImmediate: immediate } = globalThis as Immediates;
+const { setImmediate: realImmediate } = globalThis as Immediates;
 const realTimeout = globalThis.setTimeout;
 
-/** A turn of the event loop. */
+/** Resolves after a turn of the event loop. */
 const realTurn = (): Promise<void> =>
   new Promise((resolve) => {
-    if (immediate) immediate.call(globalThis, resolve);
+    if (realImmediate) realImmediate.call(globalThis, resolve);
     else realTimeout.call(globalThis, resolve, 0);
   });
 
-/** Lets everything happen that needs no turn of the event loop, which takes a millisecond on workerd: too long for thousands of them. */
+/** Runs all pending microtasks without a turn of the event loop. On workerd a turn takes a millisecond, too long for thousands of them. */
 async function quickTurn(): Promise<void> {
-  for (let count = 0; count < LONGEST_CHAIN; count++) await undefined;
+  for (let count = 0; count < MAX_MICROTASKS; count++) await undefined;
 }
 
-/** Time that passes when a test says so, and turns of the event loop that do. */
+/** Replaces the runtime's timers and clocks while `run` runs. */
 export class Clock {
+  /** Milliseconds since the clock was created. */
   time = 0;
   readonly #timers = new Set<Timer>();
-  #soon = new Set<Soon>();
-  /** Those of them whose turn it is. */
-  #due = new Set<Soon>();
+  #immediates = new Set<Immediate>();
+  /** Tasks that run in the current turn. */
+  #due = new Set<Immediate>();
   readonly #onTurn: () => void;
   readonly #drain: () => Promise<void>;
 
-  /** `onTurn` is called in each turn that passes here. What `isQuick` needs nothing of the runtime's own, such as the body of a plain response. */
+  /**
+   * Calls `onTurn` in each turn. `isQuick` is for tests that wait for nothing of the runtime itself, such as the body of a plain response:
+   * then microtasks are enough.
+   */
   constructor(onTurn: () => void = () => undefined, isQuick = false) {
     this.#onTurn = onTurn;
     this.#drain = isQuick && runtime === "workerd" ? quickTurn : realTurn;
   }
 
-  /** Milliseconds until each timer, those that nobody took back. */
+  /** Milliseconds until each timer that is not cleared, without the test's own. */
   get pending(): number[] {
     return [...this.#timers].filter(({ isOwn }) => !isOwn).map(({ at }) => at - this.time);
   }
 
-  /** Does something by this clock. */
+  /** Runs `work` with this clock in place of the runtime's. */
   async run(work: () => Promise<void>): Promise<void> {
     const restore = this.#install();
     try {
@@ -71,103 +76,107 @@ export class Clock {
     const { setTimeout, clearTimeout, setInterval, clearInterval } = globalThis;
     const { setImmediate, clearImmediate } = globalThis as Immediates;
     const [now, date] = [performance.now, Date.now];
-    const soon = (task: () => void): Soon => {
-      const waiting = { task };
-      this.#soon.add(waiting);
-      return waiting;
+    const addImmediate = (task: () => void): Immediate => {
+      const added = { task };
+      this.#immediates.add(added);
+      return added;
     };
     const add = (timer: Timer): Timer => {
       this.#timers.add(timer);
       return timer;
     };
     const clear = (timer: unknown): void => {
-      const isOurs = [this.#timers, this.#soon, this.#due].some((set) => (set as Set<unknown>).delete(timer));
+      const isOurs = [this.#timers, this.#immediates, this.#due].some((set) => (set as Set<unknown>).delete(timer));
       if (!isOurs) clearTimeout(timer as number);
     };
     Object.assign(globalThis, {
-      setTimeout: (task: () => void, ms = 0) => (ms < 1 ? soon(task) : add({ at: this.time + Math.ceil(ms), task })),
+      setTimeout: (task: () => void, ms = 0) =>
+        ms < 1 ? addImmediate(task) : add({ at: this.time + Math.ceil(ms), task }),
       setInterval: (task: () => void, ms: number) => add({ at: this.time + ms, every: ms, task }),
       clearTimeout: clear,
       clearInterval: clear,
-      ...(immediate ? { setImmediate: soon, clearImmediate: clear } : {}),
+      ...(realImmediate ? { setImmediate: addImmediate, clearImmediate: clear } : {}),
     });
-    // Whole milliseconds, so that sums of them are exact.
-    const began = [Math.ceil(now.call(performance)), date()] as const;
-    performance.now = () => began[0] + this.time;
-    Date.now = () => began[1] + this.time;
+    // Whole milliseconds, so that sums are exact.
+    const start = [Math.ceil(now.call(performance)), date()] as const;
+    performance.now = () => start[0] + this.time;
+    Date.now = () => start[1] + this.time;
     return () => {
       Object.assign(globalThis, { setTimeout, clearTimeout, setInterval, clearInterval });
-      if (immediate) Object.assign(globalThis, { setImmediate, clearImmediate });
+      if (realImmediate) Object.assign(globalThis, { setImmediate, clearImmediate });
       performance.now = now;
       Date.now = date;
     };
   }
 
-  /** Does something at a time, for the test itself. */
+  /** Runs a task of the test itself at a time of this clock. */
   at(time: number, task: () => void): void {
     this.#timers.add({ at: time, isOwn: true, task });
   }
 
-  /** Some turns of the event loop, in which no time passes. */
+  /** Runs a number of turns of the event loop, in which no time passes. */
   async turns(count = 3): Promise<void> {
     for (let turn = 0; turn < count; turn++) {
       await this.#drain();
-      this.#due = this.#soon;
-      this.#soon = new Set();
-      for (const waiting of this.#due) {
-        this.#due.delete(waiting);
-        waiting.task();
+      this.#due = this.#immediates;
+      this.#immediates = new Set();
+      for (const immediate of this.#due) {
+        this.#due.delete(immediate);
+        immediate.task();
         await this.#drain();
       }
       this.#onTurn();
     }
   }
 
-  /** Turns until nothing is left to do at this time. */
+  /** Runs turns until nothing is left to do at this time. */
   async settle(): Promise<void> {
     do await this.turns(1);
-    while (this.#soon.size > 0);
+    while (this.#immediates.size > 0);
   }
 
-  /** Milliseconds pass, with some turns after each timer. */
-  async pass(ms: number, turns = 3): Promise<void> {
-    await this.#pass(ms, () => this.turns(turns));
+  /** Lets milliseconds pass, with a number of turns after each timer. */
+  async advance(ms: number, turns = 3): Promise<void> {
+    await this.#advance(ms, () => this.turns(turns));
   }
 
-  /** Milliseconds pass, each when nothing is left to do in the one before it. */
-  async wait(ms: number): Promise<void> {
-    await this.#pass(ms, () => this.settle());
+  /** Lets milliseconds pass, and settles after each timer. */
+  async advanceAndSettle(ms: number): Promise<void> {
+    await this.#advance(ms, () => this.settle());
   }
 
-  async #pass(ms: number, rest: () => Promise<void>): Promise<void> {
+  async #advance(ms: number, afterTimer: () => Promise<void>): Promise<void> {
     const end = this.time + ms;
-    await rest();
+    await afterTimer();
     for (let next = this.#next(); next && next.at <= end; next = this.#next()) {
       this.time = Math.max(this.time, next.at);
       if (next.every === undefined) this.#timers.delete(next);
       else next.at += next.every;
       next.task();
-      await rest();
+      await afterTimer();
     }
     this.time = end;
   }
 
-  /** The timer that is due first; of several, the one that was set first. */
+  /** Returns the timer that is due first. Of several, that is the one that was set first. */
   #next(): Timer | undefined {
     let first: Timer | undefined;
     for (const timer of this.#timers) if (!first || timer.at < first.at) first = timer;
     return first;
   }
 
-  /** What a promise resolves with, while time passes. */
-  async until<T>(promise: Promise<T>, most = 60_000): Promise<T> {
-    let isDone = false;
-    const done = (): void => {
-      isDone = true;
+  /**
+   * Lets time pass until a promise settles.
+   * @throws Error if the promise is not settled after `maxMs` milliseconds.
+   */
+  async advanceUntil<T>(promise: Promise<T>, maxMs = 60_000): Promise<T> {
+    let isSettled = false;
+    const onSettled = (): void => {
+      isSettled = true;
     };
-    promise.then(done, done);
-    for (const end = this.time + most; !isDone && this.time < end; ) await this.pass(50);
-    if (!isDone) throw new Error(`waiting: not done after ${most} ms`);
+    promise.then(onSettled, onSettled);
+    for (const end = this.time + maxMs; !isSettled && this.time < end; ) await this.advance(50);
+    if (!isSettled) throw new Error(`Waiting for a promise: not settled after ${maxMs} ms of the test's clock.`);
     return promise;
   }
 }

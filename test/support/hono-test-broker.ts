@@ -1,8 +1,9 @@
+// `withHonoBroker` gives a test brokers behind a Hono app, and clients that connect through the app.
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import type { BrokerError } from "../../src/index.ts";
 import { Connection } from "./clients/connection.ts";
-import { type Scene, scene } from "./test-broker.ts";
+import { type TestSetup, withBroker } from "./test-broker.ts";
 
 export interface AppEnv {
   Bindings: { SECRET: string };
@@ -12,38 +13,40 @@ export interface App {
   request(path: string, init?: RequestInit, env?: unknown): Response | Promise<Response>;
 }
 
-/** A scene that also takes down the connections made through an app. */
-export class HonoScene {
-  readonly broker: Scene["broker"];
+/** Creates the brokers of one test, and connects clients through an app. */
+export class HonoTestSetup {
+  readonly broker: TestSetup["broker"];
   readonly #connections: Connection[] = [];
 
-  constructor(stage: Scene) {
-    this.broker = (options) => stage.broker(options);
+  constructor(setup: TestSetup) {
+    this.broker = (options) => setup.broker(options);
   }
 
-  /** Connects through the app and reads what says so. */
+  /** Connects a client through the app, and reads its `fanwire-ready`. */
   async join(app: App, path: string, init: RequestInit = {}, env?: unknown): Promise<Connection> {
     const abort = new AbortController();
     const headers = { accept: "text/event-stream", ...(init.headers as Record<string, string>) };
-    const answer = await app.request(path, { signal: abort.signal, ...init, headers }, env);
-    const connection = new Connection(answer, abort);
+    const response = await app.request(path, { signal: abort.signal, ...init, headers }, env);
+    const connection = new Connection(response, abort);
     this.#connections.push(connection);
     await connection.untilControl("ready");
     return connection;
   }
 
-  async end(): Promise<void> {
+  /** Ends all connections. */
+  async close(): Promise<void> {
     for (const connection of this.#connections) await connection.leave();
   }
 }
 
-export const honoScene = (body: (stage: HonoScene) => Promise<void>): (() => Promise<void>) =>
-  scene(async (stage) => {
-    const made = new HonoScene(stage);
+/** Returns a test function that calls `body` with a setup, and closes the setup afterwards. */
+export const withHonoBroker = (body: (setup: HonoTestSetup) => Promise<void>): (() => Promise<void>) =>
+  withBroker(async (testSetup) => {
+    const setup = new HonoTestSetup(testSetup);
     try {
-      await body(made);
+      await body(setup);
     } finally {
-      await made.end();
+      await setup.close();
     }
   });
 
@@ -53,8 +56,8 @@ export const post = (body: BodyInit, headers: Record<string, string> = {}): Requ
   headers,
 });
 
-/** An app that remembers what its `onError` was given, and answers as Hono would. */
-export function watched<E extends { Variables?: object; Bindings?: object } = AppEnv>(): {
+/** Returns an app that records the errors of its `onError`, and answers as Hono does by default. */
+export function createRecordingApp<E extends { Variables?: object; Bindings?: object } = AppEnv>(): {
   app: Hono<E>;
   errors: Error[];
 } {
@@ -68,8 +71,8 @@ export function watched<E extends { Variables?: object; Bindings?: object } = Ap
   return { app, errors };
 }
 
-/** Code, status and name of an error as `app.onError` got it. */
-export const shown = (errors: readonly Error[]): unknown[] =>
+/** Returns the status and code of each error that `app.onError` received. */
+export const statusesAndCodes = (errors: readonly Error[]): unknown[] =>
   errors.map((error) => [
     error instanceof HTTPException && error.status,
     (error.cause as BrokerError | undefined)?.code,

@@ -1,28 +1,29 @@
+// Removes colors and notices from the output of a test run.
 import { stripVTControlCharacters } from "node:util";
 
 /**
- * Keeps colours out of a file or a pipe. vitest 5.1 writes them wherever its output goes, because it looks at the environment only; and
- * it has looked before its configuration is read, so NO_COLOR comes too late for all but its workers.
+ * Keeps colors out of a file or a pipe. vitest 5.1 writes them to every kind of output, because it checks only the environment. It checks
+ * before it reads its configuration, so setting NO_COLOR here affects only its workers.
  */
-export function hideColours(): void {
+export function hideColors(): void {
   if (process.stdout.isTTY || "FORCE_COLOR" in process.env) return;
   process.env.NO_COLOR = "1";
   rewriteOutput(stripVTControlCharacters);
 }
 
-// Notices of the tools around workerd that say nothing about the project. A tool writes each of them in one call.
+// Notices of the tools around workerd that say nothing about this project. Each is written in one call.
 const NOTICES: readonly RegExp[] = [
-  // In each file vitest 5.1 looks for a debugger, inside a `try`; without `nodejs_compat` workerd has no inspector.
+  // vitest 5.1 looks for a debugger in each file, inside a `try`. Without `nodejs_compat` workerd has no inspector.
   /^\[vitest-plugin\] "node:inspector", required from "\S+\/vitest\/dist\/chunks\/inspector\.\S+", is not available /,
   /^Fallback service failed to fetch module; payload = ; spec = \/\?specifier=node%3Ainspector&/,
-  // Tests send such headers on purpose.
+  // Tests send such headers deliberately.
   /^A header value for "[^"]+" contains non-ASCII characters: /,
 ];
-// A test fetches keys from a port where nobody listens. The library catches the failure; workerd (2026-11) reports it in three notices.
+// A test fetches keys from a port that nothing listens on. The library catches the failure, and workerd (2026-11) reports it in three notices.
 const REFUSED = /^exception = \S+ disconnected: Connection refused \(os error 111\)\n/;
 const AFTER_REFUSED = /^uncaught exception; .*Error: Network connection lost\.\n/;
 
-/** Keeps these notices out of the output. */
+/** Removes these notices from the output. */
 export function hideWorkerdNotices(): void {
   let afterRefused = 0;
   function isNotice(text: string): boolean {
@@ -39,7 +40,7 @@ export function hideWorkerdNotices(): void {
   rewriteOutput((text) => (isNotice(text) ? "" : text));
 }
 
-/** Passes each text that this process prints through `rewrite`. */
+/** Passes all text that this process prints through `rewrite`. */
 function rewriteOutput(rewrite: (text: string) => string): void {
   for (const stream of [process.stdout, process.stderr]) {
     const write = stream.write.bind(stream) as (chunk: unknown, ...rest: unknown[]) => boolean;

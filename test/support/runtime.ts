@@ -1,18 +1,20 @@
+// The runtime that the tests run on.
 export type Runtime = "node" | "bun" | "deno" | "workerd";
 
 declare module "vitest" {
   interface ProvidedContext {
     /** The `--mode` of this run. */
     part: string;
-    /** What random histories begin with, and how many there are to be; empty for what is usual. */
+    /** The seed of random histories. Empty: the default. */
     seed: string;
+    /** The number of random histories. Empty: the default. */
     histories: string;
   }
 }
 
 const agent = globalThis.navigator?.userAgent ?? "";
 
-// `process` exists in all of them and thus tells nothing apart.
+// Every runtime has `process`, so only the user agent distinguishes them.
 const agents: readonly (readonly [prefix: string, runtime: Runtime])[] = [
   ["Node.js/", "node"],
   ["Bun/", "bun"],
@@ -22,20 +24,20 @@ const agents: readonly (readonly [prefix: string, runtime: Runtime])[] = [
 
 function detect(): Runtime {
   for (const [prefix, name] of agents) if (agent.startsWith(prefix)) return name;
-  throw new Error(`detecting the runtime: navigator.userAgent is "${agent}", which is none that the suite knows`);
+  const known = agents.map(([prefix]) => prefix).join(", ");
+  throw new Error(`Detecting the runtime: navigator.userAgent is "${agent}" and starts with none of ${known}.`);
 }
 
-/** The runtime that this module runs on. */
 export const runtime: Runtime = detect();
 
-/** The version of that runtime, for people to read. */
-export async function version(): Promise<string> {
+/** Returns the version of the runtime, as text for people. */
+export async function runtimeVersion(): Promise<string> {
   if (runtime !== "workerd") return process.versions[runtime] ?? "of unknown version";
   const { env } = await workersModule<{ env: { WORKERD_VERSION: string } }>("cloudflare:workers");
   return env.WORKERD_VERSION;
 }
 
-/** A module that only workerd has; the name is a variable so that no other runtime's bundler tries to resolve it. */
+/** Imports a module that only workerd has. The name is a variable, so the bundlers of other runtimes do not try to resolve it. */
 export function workersModule<T>(name: "cloudflare:workers" | "cloudflare:test"): Promise<T> {
   return import(/* @vite-ignore */ name);
 }

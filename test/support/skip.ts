@@ -1,25 +1,26 @@
+// Skips tests with a reason, and prints the reasons at the end of a run.
 import type { TestOptions } from "vitest";
 import type { Reporter, TestCase, TestModule, TestSuite } from "vitest/node";
 
 declare module "vitest" {
   interface TaskMeta {
-    /** The reason why a test, or all tests of a suite, are skipped. */
+    /** The reason why a test or a suite is skipped. */
     skipped?: string;
   }
 }
 
-/** Returns the options of a test or a suite that is skipped if `condition` holds. The run prints the reason at its end. */
+/** Returns options for a test or a suite that skip it if `condition` is true. The run prints the reason at its end. */
 export function skipIf(condition: boolean, reason: string): TestOptions {
   return condition ? { skip: true, meta: { skipped: reason } } : {};
 }
 
-/** Prints how many tests were skipped for which reason, after the counts of the default reporter, which gives no reasons. */
+/** Prints how many tests were skipped for each reason, after the output of the default reporter, which does not print reasons. */
 export class SkipReporter implements Reporter {
   onTestRunEnd(modules: readonly TestModule[]): void {
     const counts = new Map<string, number>();
     for (const module of modules) {
       for (const test of module.children.allTests("skipped")) {
-        // A test that `-t` leaves out needs no reason.
+        // A test that `-t` excludes has no reason.
         const reason = reasonOf(test) ?? (module.project.config.testNamePattern ? undefined : "no reason given");
         if (reason) counts.set(reason, (counts.get(reason) ?? 0) + 1);
       }

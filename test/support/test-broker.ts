@@ -1,3 +1,5 @@
+// `withBroker` gives a test brokers and clients in the same process, and closes them after the test. On workerd the test runs in a Durable
+// Object.
 import { inject } from "vitest";
 import {
   type Broker,
@@ -10,37 +12,38 @@ import {
 } from "../../src/index.ts";
 import { durableEngine } from "../../src/workers/sqlite-engine.ts";
 import { Connection } from "./clients/connection.ts";
-import { inside } from "./workerd.ts";
+import { withDurableObject } from "./workerd.ts";
 
-/** How a client asks for its stream. */
-export interface Wish {
+/** Options of a client's request for a stream. */
+export interface ConnectOptions {
   readonly id?: string;
   readonly channel?: string | readonly string[];
-  /** As the header that an EventSource sends. */
+  /** Sent as the header `Last-Event-ID`. */
   readonly lastEventId?: string;
-  /** Further parameters. */
+  /** Further query parameters. */
   readonly query?: Readonly<Record<string, string>>;
   readonly headers?: Readonly<Record<string, string>>;
   readonly overrides?: ClientOverrides;
 }
 
-export type SceneBrokerOptions = BrokerOptions & { readonly log?: LogOptions };
+export type TestBrokerOptions = BrokerOptions & { readonly log?: LogOptions };
 
 interface Storage {
   readonly sql: { exec(query: string, ...bindings: unknown[]): Iterable<Readonly<Record<string, unknown>>> };
 }
-let engines = 0;
+let engineCount = 0;
 
-/** The storage of an object, in which an engine meets none but its own tables: a test may have several engines. */
-function tablesOfItsOwn(durableObject: object | undefined, engine: number): Storage {
+/** Returns the storage of a Durable Object with tables for one engine only, because a test may have several engines. */
+function storageOf(durableObject: object | undefined, engine: number): Storage {
   const { sql } = (durableObject as { readonly storage: Storage }).storage;
   return {
     sql: { exec: (query, ...bindings) => sql.exec(query.replaceAll("fanwire_", `fanwire_${engine}_`), ...bindings) },
   };
 }
 
-/** What a test has: brokers that may live where it runs, and clients. All of it is taken down after the test. */
-export class Scene {
+/** Creates the brokers and clients of one test. */
+export class TestSetup {
+  /** The Durable Object in which the test runs, on workerd. */
   readonly durableObject: object | undefined;
   readonly #brokers: Broker[] = [];
   readonly #connections: Connection[] = [];
@@ -50,51 +53,55 @@ export class Scene {
   }
 
   engine(log: LogOptions = {}): Engine {
-    if (inject("part") === "durable") return durableEngine(tablesOfItsOwn(this.durableObject, ++engines), log);
+    if (inject("part") === "durable") return durableEngine(storageOf(this.durableObject, ++engineCount), log);
     return memoryEngine(this.durableObject ? { ...log, durableObject: this.durableObject } : log);
   }
 
-  broker({ log, ...options }: SceneBrokerOptions = {}): Broker {
+  broker({ log, ...options }: TestBrokerOptions = {}): Broker {
     const broker = createBroker({ engine: this.engine(log), ...options });
     this.#brokers.push(broker);
     return broker;
   }
 
-  /** Connects a client that reads nothing until it is told to. */
-  async connect(broker: Broker, wish: Wish = {}): Promise<Connection> {
+  /** Connects a client that has read nothing yet. */
+  async connect(broker: Broker, options: ConnectOptions = {}): Promise<Connection> {
     const abort = new AbortController();
-    const response = await broker.clientHandler(clientRequest(wish, abort.signal), wish.overrides);
+    const response = await broker.clientHandler(clientRequest(options, abort.signal), options.overrides);
     const connection = new Connection(response, abort);
     this.#connections.push(connection);
     return connection;
   }
 
-  /** Connects a client and reads what says that it is connected. */
-  async join(broker: Broker, wish: Wish = {}): Promise<Connection> {
-    const connection = await this.connect(broker, wish);
+  /** Connects a client that has read its `fanwire-ready`. */
+  async join(broker: Broker, options: ConnectOptions = {}): Promise<Connection> {
+    const connection = await this.connect(broker, options);
     await connection.untilControl("ready");
     return connection;
   }
 
-  async end(): Promise<void> {
+  /** Ends all connections and closes all brokers. */
+  async close(): Promise<void> {
     for (const connection of this.#connections) await connection.leave();
     for (const broker of this.#brokers) await broker.close();
   }
 }
 
-/** Makes a test body that has a scene. */
-export const scene = (body: (scene: Scene) => Promise<void>): (() => Promise<void>) =>
-  inside(async (durableObject) => {
-    const made = new Scene(durableObject);
+/** Returns a test function that calls `body` with a setup, and closes the setup afterwards. */
+export const withBroker = (body: (setup: TestSetup) => Promise<void>): (() => Promise<void>) =>
+  withDurableObject(async (durableObject) => {
+    const setup = new TestSetup(durableObject);
     try {
-      await body(made);
+      await body(setup);
     } finally {
-      await made.end();
+      await setup.close();
     }
   });
 
-/** A request for a stream, as an EventSource makes it. */
-export function clientRequest({ id, channel, lastEventId, query, headers }: Wish = {}, signal?: AbortSignal): Request {
+/** Returns a request for a stream, as an EventSource makes it. */
+export function clientRequest(
+  { id, channel, lastEventId, query, headers }: ConnectOptions = {},
+  signal?: AbortSignal,
+): Request {
   const url = new URL("https://fanwire.test/connect");
   if (id !== undefined) url.searchParams.set("id", id);
   for (const name of typeof channel === "string" ? [channel] : (channel ?? []))
@@ -110,22 +117,24 @@ export function clientRequest({ id, channel, lastEventId, query, headers }: Wish
   });
 }
 
-/** A request that publishes `body`; `where` is its query, or a whole path. */
-export const eventRequest = (body: BodyInit | null, where = "", init: RequestInit = {}): Request =>
-  new Request(new URL(where, "https://fanwire.test/broadcast"), { method: "POST", body, ...init });
+/** Returns a request that publishes `body`. `path` is a query such as `?type=a`, or a whole path. */
+export const eventRequest = (body: BodyInit | null, path = "", init: RequestInit = {}): Request =>
+  new Request(new URL(path, "https://fanwire.test/broadcast"), { method: "POST", body, ...init });
 
-/** Remembers what a callback was called with, and lets a test await the next call. */
-export class Witness<T> {
+/** Records the calls of a callback that has one parameter, and lets a test await the next call. */
+export class Recorder<T> {
+  /** The arguments of all calls. */
   readonly all: T[] = [];
   #taken = 0;
   #wake: (() => void) | undefined;
 
-  readonly see = (value: T): void => {
+  /** The callback. */
+  readonly record = (value: T): void => {
     this.all.push(value);
     this.#wake?.();
   };
 
-  /** The next call that was not taken yet. */
+  /** Resolves with the argument of the next call that was not returned yet. */
   async next(): Promise<T> {
     while (this.#taken === this.all.length) {
       await new Promise<void>((resolve) => {
@@ -136,10 +145,10 @@ export class Witness<T> {
   }
 }
 
-/** The next turn of the event loop. */
+/** Resolves in the next turn of the event loop. */
 export const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
 
-/** The `code` that a promise rejects with; what is no BrokerError is shown by its name. */
+/** Returns the `code` of the error that a promise rejects with, its name if it has no code, or `"none"` if the promise resolves. */
 export async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {
     await promise;
@@ -149,7 +158,7 @@ export async function codeOf(promise: Promise<unknown>): Promise<string> {
   return "none";
 }
 
-/** The `code` of a problem answer. */
+/** Returns the `code` of a problem response. */
 export async function problemOf(response: Response): Promise<string> {
   const { code } = (await response.json()) as { code: string };
   return code;

@@ -1,17 +1,18 @@
+// The basic use of a broker over sockets: connect, publish, resume, HEAD and the limit of a body.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { type Server, startServer, withWrangler } from "../support/servers/server.ts";
+import { platformsWithWrangler, type Server, startServer } from "../support/servers/server.ts";
 
-describe.each(withWrangler)("over sockets on %s", (platform) => {
+describe.each(platformsWithWrangler)("over sockets on %s", (platform) => {
   let server: Server;
   beforeAll(async () => {
     server = await startServer(platform);
   });
   afterAll(() => server.stop());
 
-  test("connect: the head and fanwire-ready leave before any event, with the fields that proxies need", async () => {
-    const stage = await server.stage();
-    const client = await new SocketClient(server.url + stage.path("connect?id=a%20b")).ready();
+  test("connect: the head and fanwire-ready are sent before any event, with the header fields that proxies need", async () => {
+    const broker = await server.createBroker();
+    const client = await new SocketClient(server.url + broker.path("connect?id=a%20b")).untilReady();
 
     expect(client.status).toBe(200);
     expect(client.headers).toMatchObject({
@@ -28,16 +29,16 @@ describe.each(withWrangler)("over sockets on %s", (platform) => {
     client.leave();
   });
 
-  test("fetch: what is posted reaches every client, in order, once, each with its id", async () => {
-    const stage = await server.stage();
+  test("broadcast: every posted event reaches every client once, in order, with its id", async () => {
+    const broker = await server.createBroker();
     const clients = await Promise.all(
       Array.from({ length: 20 }, (_, n) =>
-        new SocketClient(server.url + stage.path(`connect?channel=c${n % 2}`)).ready(),
+        new SocketClient(server.url + broker.path(`connect?channel=c${n % 2}`)).untilReady(),
       ),
     );
     const posted: string[] = [];
     for (let n = 0; n < 30; n++) {
-      const answer = await stage.publish(`event ${n}`, n % 3 === 0 ? "?channel=c0&type=tick" : "");
+      const answer = await broker.publish(`event ${n}`, n % 3 === 0 ? "?channel=c0&type=tick" : "");
       expect(answer.status).toBe(200);
       const { id, clients: count } = (await answer.json()) as { id: string; clients: number };
       expect(count).toBe(n % 3 === 0 ? 10 : 20);
@@ -53,20 +54,20 @@ describe.each(withWrangler)("over sockets on %s", (platform) => {
     }
   });
 
-  test("connect: with Last-Event-ID a client gets what it missed and nothing twice", async () => {
-    const stage = await server.stage();
-    const first = await new SocketClient(server.url + stage.path("connect?id=me")).ready();
-    await stage.publish("one");
+  test("connect: with Last-Event-ID a client receives what it missed, and nothing twice", async () => {
+    const broker = await server.createBroker();
+    const first = await new SocketClient(server.url + broker.path("connect?id=me")).untilReady();
+    await broker.publish("one");
     await first.until(() => first.data.length === 1);
     first.reset();
-    await stage.publish("two");
-    await stage.publish("mine", "?id=me");
+    await broker.publish("two");
+    await broker.publish("mine", "?id=me");
 
-    const second = new SocketClient(server.url + stage.path("connect?id=me"), {
+    const second = new SocketClient(server.url + broker.path("connect?id=me"), {
       "last-event-id": first.lastEventId ?? "",
     });
     await second.until(() => second.data.length === 2);
-    await stage.publish("four");
+    await broker.publish("four");
     await second.until(() => second.data.length === 3);
     expect(second.data).toEqual(["two", "mine", "four"]);
     expect(JSON.parse(second.control("ready")[0]?.data ?? "")).toEqual({ clientId: "me", resumed: true });
@@ -74,25 +75,25 @@ describe.each(withWrangler)("over sockets on %s", (platform) => {
     second.leave();
   });
 
-  test("HEAD: no stream, no client", async () => {
-    const stage = await server.stage();
-    const response = await fetch(server.url + stage.path("connect"), { method: "HEAD" });
+  test("HEAD: opens no stream and registers no client", async () => {
+    const broker = await server.createBroker();
+    const response = await fetch(server.url + broker.path("connect"), { method: "HEAD" });
     expect([response.status, response.headers.get("content-type")]).toEqual([200, "text/event-stream; charset=utf-8"]);
-    expect((await stage.state()).stats.clients).toBe(0);
+    expect((await broker.state()).stats.clients).toBe(0);
   });
 
-  test("fetch: a body over maxBodyBytes is 413 however it is sent, and the server goes on", async () => {
-    const stage = await server.stage();
+  test("broadcast: a body over maxBodyBytes is 413 however it is sent, and the server keeps working", async () => {
+    const broker = await server.createBroker();
     const large = "x".repeat(65_537);
-    expect((await stage.publish(large)).status).toBe(413);
-    const streamed = await fetch(server.url + stage.path("broadcast"), {
+    expect((await broker.publish(large)).status).toBe(413);
+    const streamed = await fetch(server.url + broker.path("broadcast"), {
       method: "POST",
       headers: { authorization: "Bearer secret" },
       body: new Blob([large]).stream(),
       duplex: "half",
     } as RequestInit);
     expect(streamed.status).toBe(413);
-    expect((await stage.publish(large.slice(1))).status).toBe(200);
-    expect(((await (await stage.publish("")).json()) as { detail: string }).detail).toBe("no event data provided");
+    expect((await broker.publish(large.slice(1))).status).toBe(200);
+    expect(((await (await broker.publish("")).json()) as { detail: string }).detail).toBe("no event data provided");
   });
 });

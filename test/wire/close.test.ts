@@ -1,3 +1,4 @@
+// close() over sockets: how streams end, and how requests are answered afterwards.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { platforms, type Server, startServer } from "../support/servers/server.ts";
@@ -9,22 +10,22 @@ describe.each(platforms)("close() on %s", (platform) => {
   });
   afterAll(() => server.stop());
 
-  test("every stream ends with its reason and what was pending, the one that never reads is cut off, and nothing is left", async () => {
-    const stage = await server.stage({ timeout: 1_000, tolerance: 1_000, retry: 5_000 });
-    const { timers } = await stage.state();
-    const stuck = await new SocketClient(server.url + stage.path("connect?id=stuck")).ready();
-    stuck.stall();
+  test("close(): every stream receives pending events and fanwire-end, a client that never reads is disconnected, and nothing is left", async () => {
+    const broker = await server.createBroker({ timeout: 1_000, tolerance: 1_000, retry: 5_000 });
+    const { timers } = await broker.state();
+    const stuck = await new SocketClient(server.url + broker.path("connect?id=stuck")).untilReady();
+    stuck.pause();
     const clients = await Promise.all(
-      Array.from({ length: 20 }, () => new SocketClient(server.url + stage.path("connect")).ready()),
+      Array.from({ length: 20 }, () => new SocketClient(server.url + broker.path("connect")).untilReady()),
     );
-    await stage.tell("flood", { count: 1_200, bytes: 10_000 });
-    await stage.until(({ stats }) => stats.blocked === 1);
+    await broker.control("flood", { count: 1_200, bytes: 10_000 });
+    await broker.untilState(({ stats }) => stats.blocked === 1);
 
-    // Published and not awaited: still pending when the broker closes.
-    await stage.tell("close", { spreadOver: 200, first: "the last word" });
+    // Not awaited, so the event is still pending when the broker closes.
+    await broker.control("close", { spreadOver: 200, first: "the last word" });
 
     for (const client of clients) {
-      await client.end();
+      await client.untilEnded();
       expect(client.ended).toBe("complete");
       expect(client.data).toHaveLength(1_201);
       expect(client.data.at(-1)).toBe("the last word");
@@ -34,29 +35,29 @@ describe.each(platforms)("close() on %s", (platform) => {
       expect(client.retry).toBeGreaterThanOrEqual(2_500);
     }
     expect(new Set(clients.map((client) => client.retry)).size).toBeGreaterThan(1);
-    // Nothing more comes after close() has resolved: no wait here.
-    const { stats, ended, timers: left } = await stage.state();
+    // Checked without waiting: nothing may happen after close() has resolved.
+    const { stats, ended, timers: left } = await broker.state();
     expect(stats).toMatchObject({ clients: 0, ids: 0, blocked: 0, closing: 0, channels: 0 });
     expect(ended).toHaveLength(21);
     expect(new Set(ended.map(({ reason }) => reason))).toEqual(new Set(["closing"]));
     expect(left).toBeLessThanOrEqual(timers);
     stuck.reset();
-    await stage.until(({ alive }) => alive === 0, true);
-    await stage.tell("close");
+    await broker.untilState(({ alive }) => alive === 0, true);
+    await broker.control("close");
   });
 
-  test("while closed: an EventSource is told to come back, everything else is 503", async () => {
-    const stage = await server.stage({ retry: 1_500 });
-    await stage.tell("close");
-    const client = await new SocketClient(server.url + stage.path("connect")).end();
+  test("close(): afterwards an EventSource receives fanwire-end with a retry time, and other requests are 503", async () => {
+    const broker = await server.createBroker({ retry: 1_500 });
+    await broker.control("close");
+    const client = await new SocketClient(server.url + broker.path("connect")).untilEnded();
     expect([client.status, client.ended]).toEqual([200, "complete"]);
     expect(client.events).toEqual([
       { id: undefined, event: "fanwire-end", data: JSON.stringify({ reason: "closing", reconnect: true }) },
     ]);
     expect(client.retry).toBeGreaterThan(0);
 
-    const plain = await fetch(server.url + stage.path("connect"));
-    const event = await stage.publish("too late");
+    const plain = await fetch(server.url + broker.path("connect"));
+    const event = await broker.publish("too late");
     for (const response of [plain, event]) {
       expect([response.status, response.headers.get("retry-after")]).toEqual([503, "2"]);
       expect(await response.json()).toMatchObject({ code: "closed", status: 503 });

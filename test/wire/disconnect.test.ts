@@ -1,8 +1,9 @@
+// Clients that leave at different moments, by FIN and by RST: the broker notices each one and keeps nothing of it.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { platforms, type Server, type Stage, startServer } from "../support/servers/server.ts";
+import { platforms, type Server, startServer, type TestBroker } from "../support/servers/server.ts";
 
-// workerd notices a client that left only when it writes to it, so the heartbeat is what finds out.
+// workerd notices that a client left only when it writes to it, so a heartbeat has to find out.
 const OPTIONS = { heartbeat: 100 };
 
 describe.each(platforms)("clients that leave, on %s", (platform) => {
@@ -12,9 +13,9 @@ describe.each(platforms)("clients that leave, on %s", (platform) => {
   });
   afterAll(() => server.stop());
 
-  /** Nobody is registered, no timer runs, and none of the connections is in memory any more. */
-  async function expectNothingLeft(stage: Stage, connections: number, idleTimers: number): Promise<void> {
-    const state = await stage.until(
+  /** Checks that no client is registered, no timer runs, and no connection is in memory. */
+  async function expectNothingLeft(broker: TestBroker, connections: number, idleTimers: number): Promise<void> {
+    const state = await broker.untilState(
       ({ stats, alive, timers }) => stats.clients === 0 && alive === 0 && timers <= idleTimers,
       true,
     );
@@ -32,41 +33,41 @@ describe.each(platforms)("clients that leave, on %s", (platform) => {
   describe.each(Object.keys(ways) as (keyof typeof ways)[])("by %s", (way) => {
     const go = ways[way];
 
-    test("idle", async () => {
-      const stage = await server.stage(OPTIONS);
-      const { timers } = await stage.state();
+    test("while the stream is idle", async () => {
+      const broker = await server.createBroker(OPTIONS);
+      const { timers } = await broker.state();
       const clients = await Promise.all(
-        Array.from({ length: 10 }, () => new SocketClient(server.url + stage.path("connect")).ready()),
+        Array.from({ length: 10 }, () => new SocketClient(server.url + broker.path("connect")).untilReady()),
       );
-      expect((await stage.state()).stats.clients).toBe(10);
+      expect((await broker.state()).stats.clients).toBe(10);
       clients.forEach(go);
-      await expectNothingLeft(stage, 10, timers);
+      await expectNothingLeft(broker, 10, timers);
     });
 
-    test("busy", async () => {
-      const stage = await server.stage(OPTIONS);
-      const { timers } = await stage.state();
+    test("while events are sent", async () => {
+      const broker = await server.createBroker(OPTIONS);
+      const { timers } = await broker.state();
       const clients = await Promise.all(
-        Array.from({ length: 10 }, () => new SocketClient(server.url + stage.path("connect")).ready()),
+        Array.from({ length: 10 }, () => new SocketClient(server.url + broker.path("connect")).untilReady()),
       );
-      await stage.tell("flood", { count: 200_000, bytes: 100, background: true });
+      await broker.control("flood", { count: 200_000, bytes: 100, background: true });
       await Promise.all(clients.map((client) => client.until(() => client.data.length > 100)));
       clients.forEach(go);
-      await stage.tell("flooded");
-      await expectNothingLeft(stage, 10, timers);
+      await broker.control("flooded");
+      await expectNothingLeft(broker, 10, timers);
     });
 
     test("before the first byte", async () => {
-      const stage = await server.stage(OPTIONS);
-      const { timers } = await stage.state();
+      const broker = await server.createBroker(OPTIONS);
+      const { timers } = await broker.state();
       for (let n = 0; n < 10; n++) {
-        const client = new SocketClient(server.url + stage.path("connect"));
-        // The request is on its way; nothing was read.
+        const client = new SocketClient(server.url + broker.path("connect"));
+        // The request is on its way, and nothing was read.
         await new Promise<void>((resolve) => client.socket.once("connect", resolve));
         go(client);
       }
-      // Some runtimes never call the handler for a socket that is gone, so how many were registered is open.
-      const { ended } = await stage.until(
+      // Some runtimes never call the handler for a closed socket, so the number of registered clients is open.
+      const { ended } = await broker.untilState(
         ({ stats, alive, timers: now }) => stats.clients === 0 && alive === 0 && now <= timers,
         true,
       );
@@ -74,30 +75,30 @@ describe.each(platforms)("clients that leave, on %s", (platform) => {
     });
 
     test("during the replay", async () => {
-      const stage = await server.stage(OPTIONS);
-      const { timers } = await stage.state();
-      await stage.tell("flood", { count: 1_000, bytes: 20_000 });
+      const broker = await server.createBroker(OPTIONS);
+      const { timers } = await broker.state();
+      await broker.control("flood", { count: 1_000, bytes: 20_000 });
       const clients = Array.from(
         { length: 5 },
-        () => new SocketClient(server.url + stage.path("connect?from=earliest")),
+        () => new SocketClient(server.url + broker.path("connect?from=earliest")),
       );
       await Promise.all(clients.map((client) => client.until(() => client.data.length > 10)));
-      for (const client of clients) client.stall();
-      expect((await stage.state()).stats.clients).toBe(5);
+      for (const client of clients) client.pause();
+      expect((await broker.state()).stats.clients).toBe(5);
       clients.forEach(go);
-      await expectNothingLeft(stage, 5, timers);
+      await expectNothingLeft(broker, 5, timers);
     });
   });
 
-  test("one that left is replaced by another of the same id, whose stream goes on", async () => {
-    const stage = await server.stage(OPTIONS);
-    const first = await new SocketClient(server.url + stage.path("connect?id=same")).ready();
-    const second = await new SocketClient(server.url + stage.path("connect?id=same")).ready();
+  test("a client that leaves does not end the stream of another one with the same id", async () => {
+    const broker = await server.createBroker(OPTIONS);
+    const first = await new SocketClient(server.url + broker.path("connect?id=same")).untilReady();
+    const second = await new SocketClient(server.url + broker.path("connect?id=same")).untilReady();
     first.reset();
-    await stage.until(({ stats }) => stats.clients === 1);
-    expect((await stage.publish("still here", "?id=same")).status).toBe(200);
+    await broker.untilState(({ stats }) => stats.clients === 1);
+    expect((await broker.publish("still here", "?id=same")).status).toBe(200);
     await second.until(() => second.data.includes("still here"));
     second.leave();
-    await stage.until(({ stats }) => stats.clients === 0);
+    await broker.untilState(({ stats }) => stats.clients === 0);
   });
 });

@@ -1,14 +1,13 @@
+// A deployment as 1,000 browsers see it: the process closes its broker over five seconds and ends, and another process takes over its address. The
+// log of the memory engine ends with the first process, so the second one owes the clients a gap.
 import { afterEach, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { type Platform, type Server, Stage, startServer } from "../support/servers/server.ts";
-
-// A deployment, as 1,000 browsers live through it: the process closes its broker over five seconds and ends, and another one takes
-// its address. The memory engine's log dies with the first, so what they are owed by the second is to be told.
+import { type Platform, type Server, startServer, TestBroker } from "../support/servers/server.ts";
 
 const CLIENTS = 1_000;
-const OVER = 5_000;
-const RETRY = 2_000;
-const BUCKET = 250;
+const SPREAD_OVER_MS = 5_000;
+const RETRY_MS = 2_000;
+const BUCKET_MS = 250;
 
 /** One connection of a client, from the attempt to its end. */
 interface Visit {
@@ -17,7 +16,7 @@ interface Visit {
   ended: number;
 }
 
-/** Behaves as an EventSource: when its stream has ended it waits for as long as it was told, and comes back with its last id. */
+/** A client that behaves like an EventSource: after the end of a stream it waits for the reconnection time, and comes back with its last id. */
 class Returning {
   readonly visits: Visit[] = [];
   readonly #url: string;
@@ -45,36 +44,37 @@ class Returning {
       const visit: Visit = { client: new SocketClient(this.#url, headers), begun: performance.now(), ended: Infinity };
       this.visits.push(visit);
       const { client } = visit;
-      await client.end();
+      await client.untilEnded();
       visit.ended = performance.now();
       client.leave();
       this.#retry = client.retry ?? this.#retry;
       this.#lastEventId = client.lastEventId ?? this.#lastEventId;
-      // A status other than 200 ends it for good; no connection at all does not.
+      // A status other than 200 ends an EventSource for good; a refused connection does not.
       if (client.status !== 200 && client.status !== 0) return;
       await new Promise((resolve) => setTimeout(resolve, this.#retry));
     }
   }
 }
 
-/** How many of these moments were in each quarter of a second. */
+/** Counts moments per bucket of {@link BUCKET_MS}. */
 function countsOf(moments: readonly number[]): number[] {
-  const counts = Array.from({ length: 1 + Math.floor(Math.max(0, ...moments) / BUCKET) }, () => 0);
-  for (const moment of moments) counts[Math.floor(moment / BUCKET)] = (counts[Math.floor(moment / BUCKET)] ?? 0) + 1;
+  const counts = Array.from({ length: 1 + Math.floor(Math.max(0, ...moments) / BUCKET_MS) }, () => 0);
+  for (const moment of moments)
+    counts[Math.floor(moment / BUCKET_MS)] = (counts[Math.floor(moment / BUCKET_MS)] ?? 0) + 1;
   return counts;
 }
 
-/** The share of the fullest quarter of a second. */
+/** Returns the share of the fullest bucket. */
 const fullest = (moments: readonly number[]): number => Math.max(...countsOf(moments)) / moments.length;
 
-/** Bars, one below the other; several rows of moments are stacked, each with its own mark. */
+/** Draws a histogram. Several rows of moments are stacked, each with its own mark. */
 function histogram(title: string, rows: Readonly<Record<string, readonly number[]>>): string {
   const counted = Object.entries(rows).map(([mark, moments]) => [mark, countsOf(moments)] as const);
   const length = Math.max(...counted.map(([, counts]) => counts.length));
   const lines = Array.from({ length }, (_, index) => {
     const bars = counted.map(([mark, counts]) => mark.repeat(Math.ceil((counts[index] ?? 0) / 3)));
     const sum = counted.reduce((total, [, counts]) => total + (counts[index] ?? 0), 0);
-    return `${String(index * BUCKET).padStart(6)} ms ${bars.join("")} ${sum || ""}`;
+    return `${String(index * BUCKET_MS).padStart(6)} ms ${bars.join("")} ${sum || ""}`;
   });
   return [title, ...lines].join("\n");
 }
@@ -90,26 +90,26 @@ describe.each(["bun", "deno", "node-hono", "workerd"] satisfies Platform[])("a d
     for (const server of servers.splice(0)) server.stop();
   });
 
-  test("close({ spreadOver }): nobody's stream ends without a word, all come back to the next process, and not at once", async () => {
+  test("close({ spreadOver }): every stream ends with fanwire-end, and all clients reconnect to the next process, spread over time", async () => {
     const first = await startServer(platform);
     servers.push(first);
-    const stage = await first.stage({ retry: RETRY });
-    for (let n = 0; n < CLIENTS; n++) clients.push(new Returning(first.url + stage.path(`connect?id=c${n}`)));
-    await Promise.all(clients.map(({ client }) => client.ready()));
-    expect((await stage.state()).stats.clients).toBe(CLIENTS);
-    await stage.publish("one");
-    await stage.tell("flood", { count: 20, bytes: 100 });
+    const broker = await first.createBroker({ retry: RETRY_MS });
+    for (let n = 0; n < CLIENTS; n++) clients.push(new Returning(first.url + broker.path(`connect?id=c${n}`)));
+    await Promise.all(clients.map(({ client }) => client.untilReady()));
+    expect((await broker.state()).stats.clients).toBe(CLIENTS);
+    await broker.publish("one");
+    await broker.control("flood", { count: 20, bytes: 100 });
 
     const from = performance.now();
-    await stage.tell("close", { spreadOver: OVER, first: "the last word" });
+    await broker.control("close", { spreadOver: SPREAD_OVER_MS, first: "the last word" });
     const closed = performance.now() - from;
-    await Promise.all(clients.map(({ visits }) => visits[0]?.client.end()));
-    await first.retire();
-    const second = await startServer(platform, { at: first.port });
+    await Promise.all(clients.map(({ visits }) => visits[0]?.client.untilEnded()));
+    await first.stopGracefully();
+    const second = await startServer(platform, { fixedPort: first.port });
     servers.push(second);
-    const next = new Stage(second, stage.name);
-    // Before its first client comes the new process knows of no stage.
-    await next.until((state) => "stats" in state && state.stats.clients === CLIENTS);
+    const next = new TestBroker(second, broker.name);
+    // The new process creates the broker before its first client comes.
+    await next.untilState((state) => "stats" in state && state.stats.clients === CLIENTS);
     const welcome = (await (await next.publish("welcome")).json()) as { id: string };
     await Promise.all(clients.map(({ client }) => client.until(({ data }) => data.length > 0)));
     const [epoch] = welcome.id.split("-");
@@ -117,26 +117,26 @@ describe.each(["bun", "deno", "node-hono", "workerd"] satisfies Platform[])("a d
     const firsts = clients.map((client) => client.visits[0] as Visit);
     const lasts = clients.map((client) => client.visits.at(-1) as Visit);
     const between = clients.flatMap((client) => client.visits.slice(1, -1));
-    const told = between.filter(({ client }) => client.status === 200);
+    const cameEarly = between.filter(({ client }) => client.status === 200);
     const refused = between.filter(({ client }) => client.status === 0);
     const since = (visits: readonly Visit[], moment: "begun" | "ended"): number[] =>
       visits.map((visit) => visit[moment] - from);
     const ends = since(firsts, "ended");
     const arrivals = since(lasts, "begun");
     console.log(
-      `${CLIENTS} clients on ${platform}, close({ over: ${OVER} }) resolved after ${Math.round(closed)} ms`,
+      `${CLIENTS} clients on ${platform}, close({ spreadOver: ${SPREAD_OVER_MS} }) resolved after ${Math.round(closed)} ms`,
       histogram("\nends", { "█": ends }),
       histogram(
-        `\nreconnects: ░ ${told.length} told to come back, x ${refused.length} refused, █ at the next process`,
+        `\nreconnects: ░ ${cameEarly.length} asked to come back, x ${refused.length} refused, █ at the next process`,
         {
-          "░": since(told, "begun"),
+          "░": since(cameEarly, "begun"),
           x: since(refused, "begun"),
           "█": arrivals,
         },
       ),
     );
 
-    // What was published before the close was received before the end, by all.
+    // All clients received everything that was published before the close.
     const ids = firsts[0]?.client.events.map(({ id }) => id);
     for (const { client } of firsts) {
       expect(client.data.map((data) => data.split(" ")[0])).toEqual([
@@ -150,17 +150,17 @@ describe.each(["bun", "deno", "node-hono", "workerd"] satisfies Platform[])("a d
         "fanwire-end",
       ]);
     }
-    // Every stream that there was, in the drain as well, ended with its reason and a time to come back.
-    for (const { client } of [...firsts, ...told]) {
+    // Every stream, also of clients that came back too early, ended with its reason and a reconnection time.
+    for (const { client } of [...firsts, ...cameEarly]) {
       expect([client.status, client.ended, endOf(client)]).toEqual([200, "complete", CLOSING]);
-      expect(client.retry).toBeGreaterThanOrEqual(RETRY / 2);
-      expect(client.retry).toBeLessThanOrEqual(1.5 * RETRY);
+      expect(client.retry).toBeGreaterThanOrEqual(RETRY_MS / 2);
+      expect(client.retry).toBeLessThanOrEqual(1.5 * RETRY_MS);
     }
-    // Whoever came too early was told so, and nothing else; or nobody listened. Nobody got a status that ends an EventSource.
-    expect(told.length).toBeGreaterThan(0);
-    for (const { client } of told) expect(client.events).toHaveLength(1);
-    expect(told.length + refused.length).toBe(between.length);
-    // All are at the next process, and know what they have missed.
+    // A client that came back too early received only the end event, or its connection was refused. No client got a status that ends an EventSource.
+    expect(cameEarly.length).toBeGreaterThan(0);
+    for (const { client } of cameEarly) expect(client.events).toHaveLength(1);
+    expect(cameEarly.length + refused.length).toBe(between.length);
+    // All clients are connected to the next process, and learned that they may have missed events.
     for (const { client } of lasts) {
       expect([client.status, client.ended]).toEqual([200, undefined]);
       const [ready, gap, event, ...others] = client.events;
@@ -177,8 +177,8 @@ describe.each(["bun", "deno", "node-hono", "workerd"] satisfies Platform[])("a d
       });
       expect([event, others]).toEqual([{ id: welcome.id, event: undefined, data: "welcome" }, []]);
     }
-    // Spread: the even share of a bucket is a twentieth of the ends, and an eighth of what waits for two seconds more or less.
-    for (const moments of [ends, since([...told, ...lasts], "begun"), arrivals])
+    // Spread: an even share of a bucket is a twentieth of the ends, and an eighth of the reconnects, which wait for 1 to 3 s.
+    for (const moments of [ends, since([...cameEarly, ...lasts], "begun"), arrivals])
       expect(fullest(moments)).toBeLessThan(1 / 3);
     expect(new Set(firsts.map(({ client }) => client.retry)).size).toBeGreaterThan(CLIENTS / 2);
   }, 60_000);

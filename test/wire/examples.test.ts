@@ -1,26 +1,27 @@
+// The examples as they are started by a user: their page, their curl line, their sessions and tickets, and how they end.
 import { once } from "node:events";
 import { afterEach, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { type Example, examples, honoExamples, type Running, startExample } from "../support/servers/example.ts";
+import { type Example, examples, honoExamples, type RunningExample, startExample } from "../support/servers/example.ts";
 
-/** Nobody tells a Worker that its process is about to end; clients come back by themselves. */
-const lastWords = (name: Example): string[] => (name.startsWith("workers") ? [] : ["closing"]);
+/** Reasons of the end events at shutdown. A Worker does not notice that its process ends; its clients come back by themselves. */
+const endReasons = (name: Example): string[] => (name.startsWith("workers") ? [] : ["closing"]);
 
 describe.each(examples)("examples/%s", (name) => {
-  let running: Running;
+  let running: RunningExample;
   afterEach(() => running.child.kill("SIGKILL"));
 
-  async function start(env: Record<string, string>, last: RegExp): Promise<Running> {
+  async function start(env: Record<string, string>, last: RegExp): Promise<RunningExample> {
     running = await startExample(name, env, last);
     return running;
   }
 
-  test("prints its URL and a curl line that works, and serves the page", async () => {
+  test("start: prints its URL and a curl line that works, and serves the page", async () => {
     const { output, url } = await start({}, /curl .*\n/);
     expect(await (await fetch(url)).text()).toContain("<html");
 
-    const client = await new SocketClient(`${url}connect`).ready();
-    // The line as it is printed, taken apart as a shell would.
+    const client = await new SocketClient(`${url}connect`).untilReady();
+    // Splits the printed line as a shell would.
     const [, header = "", data = "", target = ""] = /^curl -H "(.*)" -d "(.*)" (\S+)$/m.exec(output) ?? [];
     const [field = "", value = ""] = header.split(": ");
     const answer = await fetch(target, { method: "POST", headers: { [field]: value }, body: data });
@@ -29,7 +30,7 @@ describe.each(examples)("examples/%s", (name) => {
     expect((await fetch(target, { method: "POST", body: data })).status).toBe(401);
   });
 
-  test("takes PUBLISH_TOKEN from its environment, and does not print it", async () => {
+  test("PUBLISH_TOKEN: is read from the environment, and not printed", async () => {
     const { output, url } = await start({ PUBLISH_TOKEN: "of my own" }, /http:\S+\s/);
     const answer = await fetch(`${url}broadcast`, {
       method: "POST",
@@ -40,11 +41,11 @@ describe.each(examples)("examples/%s", (name) => {
     expect(output).not.toContain("of my own");
   });
 
-  test("ends by itself on SIGTERM, with a client that reads and one that never does", async () => {
+  test("SIGTERM: the process ends by itself, with a client that reads and one that never reads", async () => {
     const { child, url } = await start({ PUBLISH_TOKEN: "t" }, /http:\S+\s/);
-    const reads = await new SocketClient(`${url}connect`).ready();
-    const stuck = await new SocketClient(`${url}connect`).ready();
-    stuck.stall();
+    const reads = await new SocketClient(`${url}connect`).untilReady();
+    const stuck = await new SocketClient(`${url}connect`).untilReady();
+    stuck.pause();
     const blocked = async (): Promise<number> =>
       ((await (await fetch(`${url}stats`)).json()) as { blocked: number }).blocked;
     while ((await blocked()) === 0) {
@@ -58,17 +59,17 @@ describe.each(examples)("examples/%s", (name) => {
     const [code, signal] = await once(child, "exit");
     expect([code, signal]).toEqual([0, null]);
     await expect(fetch(url)).rejects.toThrow();
-    await reads.end();
-    expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(lastWords(name));
+    await reads.untilEnded();
+    expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(endReasons(name));
     stuck.reset();
   });
 });
 
 describe.each(honoExamples)("examples: %s", (name) => {
-  let running: Running;
+  let running: RunningExample;
   afterEach(() => running.child.kill("SIGKILL"));
 
-  async function start(env: Record<string, string> = {}): Promise<Running> {
+  async function start(env: Record<string, string> = {}): Promise<RunningExample> {
     running = await startExample(name, { PUBLISH_TOKEN: "t", ...env }, /http:\S+\s/);
     return running;
   }
@@ -78,7 +79,7 @@ describe.each(honoExamples)("examples: %s", (name) => {
   const say = (text: string, cookie: string): Promise<Response> =>
     post("say", { cookie, "content-type": "application/json" }, JSON.stringify({ text }));
 
-  /** The cookie of somebody who signed in. */
+  /** Signs in. Returns the session cookie. */
   async function signIn(user = "anna"): Promise<string> {
     const answer = await post("login", { "content-type": "application/json" }, JSON.stringify({ user }));
     expect(answer.status).toBe(200);
@@ -90,7 +91,7 @@ describe.each(honoExamples)("examples: %s", (name) => {
     return ticket;
   }
 
-  /** The status of an EventSource's request; the stream is left at once. */
+  /** Returns the status of an EventSource request, and closes the stream at once. */
   async function statusOf(query: string, headers: Record<string, string> = {}): Promise<number> {
     const answer = await fetch(`${running.url}events/connect${query}`, {
       headers: { accept: "text/event-stream", ...headers },
@@ -99,12 +100,12 @@ describe.each(honoExamples)("examples: %s", (name) => {
     return answer.status;
   }
 
-  test("prints its URL and a curl line that works, and serves the page", async () => {
+  test("start: prints its URL and a curl line that works, and serves the page", async () => {
     running = await startExample(name, {}, /curl .*\n/);
     expect(await (await fetch(running.url)).text()).toContain("<html");
 
     const cookie = await signIn();
-    const client = await new SocketClient(`${running.url}events/connect`, { cookie }).ready();
+    const client = await new SocketClient(`${running.url}events/connect`, { cookie }).untilReady();
     const [, header = "", data = "", target = ""] = /^curl -H "(.*)" -d "(.*)" (\S+)$/m.exec(running.output) ?? [];
     const [field = "", value = ""] = header.split(": ");
     expect((await fetch(target, { method: "POST", headers: { [field]: value }, body: data })).status).toBe(200);
@@ -112,13 +113,13 @@ describe.each(honoExamples)("examples: %s", (name) => {
     expect((await fetch(target, { method: "POST", body: data })).status).toBe(403);
   });
 
-  test("takes PUBLISH_TOKEN from its environment, and does not print it", async () => {
+  test("PUBLISH_TOKEN: is read from the environment, and not printed", async () => {
     const { output } = await start({ PUBLISH_TOKEN: "of my own" });
     expect((await post("events/broadcast", { authorization: "Bearer of my own" }, "x")).status).toBe(200);
     expect(output).not.toContain("of my own");
   });
 
-  test("a session cookie: no script reads it, no other site sends it, and nothing is to be had without", async () => {
+  test("session cookie: scripts cannot read it, other sites cannot send it, and nothing is readable without it", async () => {
     await start();
     const login = await post("login", { "content-type": "application/json" }, '{"user":"anna"}');
     const [field = ""] = login.headers.getSetCookie();
@@ -128,7 +129,7 @@ describe.each(honoExamples)("examples: %s", (name) => {
 
     expect([await statusOf(""), await statusOf("", { cookie: "fanwire-session=guess" })]).toEqual([401, 401]);
     expect((await say("hello", "fanwire-session=guess")).status).toBe(401);
-    const client = await new SocketClient(`${running.url}events/connect`, { cookie }).ready();
+    const client = await new SocketClient(`${running.url}events/connect`, { cookie }).untilReady();
     expect(client.headers["fanwire-client-id"]).toBe("anna");
     expect((await say("hello", cookie)).status).toBe(200);
     await client.until(() => client.data.includes("anna: hello"));
@@ -136,7 +137,7 @@ describe.each(honoExamples)("examples: %s", (name) => {
     expect((await post("events/broadcast", { cookie }, "x")).status).toBe(403);
   });
 
-  test("login: a body that is not sent as JSON, which any page could send, is refused", async () => {
+  test("login: refuses a body that is not sent as JSON, because any page could send it", async () => {
     await start();
     for (const type of ["text/plain", "application/x-www-form-urlencoded"]) {
       const answer = await post("login", { "content-type": type }, '{"user":"anna"}');
@@ -145,7 +146,7 @@ describe.each(honoExamples)("examples: %s", (name) => {
     expect((await post("login", { "content-type": "application/json" }, '{"user":"a b"}')).status).toBe(400);
   });
 
-  test("a ticket: for a session or the token, good once, also if it is tried many times at once", async () => {
+  test("ticket: given for a session or the token, and valid once, also if it is used many times at once", async () => {
     await start();
     const cookie = await signIn();
     expect((await post("ticket")).status).toBe(401);
@@ -156,18 +157,18 @@ describe.each(honoExamples)("examples: %s", (name) => {
       expect(ticket.length).toBeGreaterThanOrEqual(22);
       const statuses = await Promise.all(Array.from({ length: 10 }, () => statusOf(`?ticket=${ticket}`)));
       expect(statuses.sort()).toEqual([200, ...Array(9).fill(401)]);
-      // Where there is one it decides alone.
+      // A ticket in the request decides alone.
       expect(await statusOf(`?ticket=${ticket}`, headers)).toBe(401);
     }
   });
 
-  test("a ticket: expires", async () => {
+  test("ticket: expires", async () => {
     await start({ TICKET_LIFE: "0" });
     const ticket = await ticketFor({ cookie: await signIn() });
     expect(await statusOf(`?ticket=${ticket}`)).toBe(401);
   });
 
-  test("a ticket: opens a stream and nothing else", async () => {
+  test("ticket: opens a stream and nothing else", async () => {
     await start();
     const ticket = await ticketFor({ cookie: await signIn() });
     for (const path of ["events/broadcast", "say", "ticket", "logout"]) {
@@ -176,12 +177,12 @@ describe.each(honoExamples)("examples: %s", (name) => {
     expect(await statusOf(`?ticket=${ticket}`)).toBe(200);
   });
 
-  test("a ticket: with a new one and the last id a stream goes on, and nothing is lost or doubled", async () => {
+  test("ticket: with a new ticket and the last id a stream continues, and no event is lost or doubled", async () => {
     await start();
     const cookie = await signIn();
     const open = async (lastEventId: string): Promise<SocketClient> => {
       const query = new URLSearchParams({ ticket: await ticketFor({ cookie }), lastEventId });
-      return new SocketClient(`${running.url}events/connect?${query}`).ready();
+      return new SocketClient(`${running.url}events/connect?${query}`).untilReady();
     };
     const first = await open("");
     await say("one", cookie);
@@ -198,30 +199,30 @@ describe.each(honoExamples)("examples: %s", (name) => {
     expect(JSON.parse(second.control("ready")[0]?.data ?? "")).toEqual({ clientId: "anna", resumed: true });
   });
 
-  test("logout: the streams end, and the cookie and the tickets are worth nothing", async () => {
+  test("logout: ends the streams, and makes the cookie and the tickets invalid", async () => {
     await start();
     const cookie = await signIn();
     const ticket = await ticketFor({ cookie });
-    const client = await new SocketClient(`${running.url}events/connect`, { cookie }).ready();
+    const client = await new SocketClient(`${running.url}events/connect`, { cookie }).untilReady();
     expect((await post("logout", { cookie })).status).toBe(204);
-    await client.end();
+    await client.untilEnded();
     expect([await statusOf("", { cookie }), await statusOf(`?ticket=${ticket}`)]).toEqual([401, 401]);
     expect((await post("ticket", { cookie })).status).toBe(401);
   });
 
-  test("ends by itself on SIGTERM, with a client that reads and one that never does", async () => {
+  test("SIGTERM: the process ends by itself, with a client that reads and one that never reads", async () => {
     const { child, url } = await start();
     const cookie = await signIn();
-    const reads = await new SocketClient(`${url}events/connect`, { cookie }).ready();
-    const stuck = await new SocketClient(`${url}events/connect`, { cookie }).ready();
-    stuck.stall();
+    const reads = await new SocketClient(`${url}events/connect`, { cookie }).untilReady();
+    const stuck = await new SocketClient(`${url}events/connect`, { cookie }).untilReady();
+    stuck.pause();
     const blocked = async (): Promise<number> =>
       ((await (await fetch(`${url}stats`)).json()) as { blocked: number }).blocked;
     while ((await blocked()) === 0) await post("events/broadcast", { authorization: "Bearer t" }, "x".repeat(60_000));
     child.kill("SIGTERM");
     expect(await once(child, "exit")).toEqual([0, null]);
-    await reads.end();
-    expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(lastWords(name));
+    await reads.untilEnded();
+    expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(endReasons(name));
     stuck.reset();
   });
 });

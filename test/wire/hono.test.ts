@@ -1,3 +1,4 @@
+// fanwire/hono over sockets: an app with common middleware on every runtime.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { type HonoServer, honoPlatforms, startHonoServer } from "../support/servers/hono-server.ts";
@@ -10,9 +11,9 @@ describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
   afterAll(() => server?.stop());
 
   const connect = (user: string, headers: Record<string, string> = {}): Promise<SocketClient> =>
-    new SocketClient(`${server.url}/events/connect?user=${user}`, headers).ready();
+    new SocketClient(`${server.url}/events/connect?user=${user}`, headers).untilReady();
 
-  test("behind compress(), cors(), secureHeaders() and timeout() the stream is plain and has their fields", async () => {
+  test("sse(): behind compress(), cors(), secureHeaders() and timeout() the stream is not compressed and has their header fields", async () => {
     const client = await connect("fields", { "accept-encoding": "gzip, deflate, br", origin: "https://app.test" });
     expect([client.status, client.headers["content-encoding"]]).toEqual([200, undefined]);
     expect(client.headers).toMatchObject({
@@ -26,7 +27,7 @@ describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
     client.leave();
   });
 
-  test("each event arrives before the next one is published, through a client that accepts gzip", async () => {
+  test("sse(): each event arrives before the next one is published, at a client that accepts gzip", async () => {
     const client = await connect("one-by-one", { "accept-encoding": "gzip" });
     for (const data of ["one", "two", "three"]) {
       expect((await server.publish(data, "/events/broadcast?channel=news")).status).toBe(200);
@@ -36,7 +37,7 @@ describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
     client.leave();
   });
 
-  test("a stream outlives timeout(), with heartbeats for longer than that", async () => {
+  test("sse(): a stream outlives timeout(), and heartbeats continue after it", async () => {
     const client = await connect("patient");
     await client.until(() => client.comments >= 4);
     await server.publish("still there");
@@ -44,7 +45,7 @@ describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
     client.leave();
   });
 
-  test("a client that leaves is noticed", async () => {
+  test("sse(): a client that leaves is noticed", async () => {
     for (const leave of ["leave", "reset"] as const) {
       const client = await connect(leave);
       client[leave]();
@@ -53,12 +54,12 @@ describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
     }
   });
 
-  test("HEAD, 403, 404 and 405 are answered, the errors as problem details", async () => {
+  test("sse(): HEAD, 403, 404 and 405 are answered, errors as problem details", async () => {
     const path = `${server.url}/events/connect`;
     const before = (await server.until(() => true)).clients;
     const head = await fetch(`${path}?user=head`, { method: "HEAD" });
     expect([head.status, head.headers.get("fanwire-client-id")]).toEqual([200, "head"]);
-    // workerd compresses by itself what compress() has compressed already.
+    // workerd compresses what compress() has already compressed.
     const headers = { "accept-encoding": "identity" };
     const refused = await Promise.all([
       fetch(`${server.url}/events/broadcast`, { method: "POST", body: "x", headers }),
@@ -80,7 +81,7 @@ describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
     expect((await server.until(() => true)).clients).toBe(before);
   });
 
-  test("broadcast behind a validator that read the body publishes it as it came", async () => {
+  test("broadcast(): behind a validator that has read the body, publishes the body unchanged", async () => {
     const client = await connect("validated");
     const publish = (body: string): Promise<Response> =>
       fetch(`${server.url}/validated`, { method: "POST", body, headers: { "content-type": "application/json" } });
@@ -91,18 +92,18 @@ describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
     client.leave();
   });
 
-  test("nothing went wrong in the background", async () => {
+  test("no error was reported in the background", async () => {
     expect((await server.until(() => true)).errors).toEqual([]);
     expect(server.output).not.toMatch(/error/i);
   });
 });
 
 test.concurrent.each(["bun", "bun-env"] as const)(
-  "fanwire/hono on %s: a stream that is quiet for six times the idle limit is not cut",
+  "fanwire/hono on %s: a stream that is idle for six times the server's idle limit stays open",
   async (platform) => {
     const server = await startHonoServer(platform, { HEARTBEAT: "6000" });
     try {
-      const client = await new SocketClient(`${server.url}/events/connect?user=quiet`).ready();
+      const client = await new SocketClient(`${server.url}/events/connect?user=quiet`).untilReady();
       await client.until(() => client.comments === 1);
       await server.publish("afterwards");
       await client.until(() => client.data.length === 1);

@@ -1,11 +1,10 @@
+// jwt() with the keys of a real issuer's server.
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import { afterEach, expect, test } from "vitest";
 import { createBroker } from "../../src/index.ts";
 import { jwt } from "../../src/jwt.ts";
-
-// Keys from a real server of an issuer.
 
 let issuer: Server | undefined;
 afterEach(() => issuer?.close());
@@ -19,7 +18,7 @@ async function issue(answer: () => { status: number; body: string }): Promise<UR
   return new URL(`http://127.0.0.1:${(issuer.address() as AddressInfo).port}/keys`);
 }
 
-test("jwt: the issuer's keys are fetched at the first token and kept, and one that is unknown is not a reason to ask again and again", async () => {
+test("jwt({ jwks }): fetches the keys at the first token and keeps them, and an unknown key id does not cause a request each time", async () => {
   const { publicKey, privateKey } = await generateKeyPair("ES256");
   const keys = JSON.stringify({ keys: [{ ...(await exportJWK(publicKey)), kid: "1" }] });
   let asked = 0;
@@ -51,7 +50,7 @@ test.each([
   ["an error", 500, "{}"],
   ["no JSON", 200, "<html>"],
   ["no key set", 200, "[]"],
-])("jwt: an issuer that answers %s leaves the client unjudged, 503", async (_, status, body) => {
+])("jwt({ jwks }): an issuer that answers %s leads to 503", async (_, status, body) => {
   const jwks = await issue(() => ({ status, body }));
   const seen: string[] = [];
   const broker = createBroker({

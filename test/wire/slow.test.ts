@@ -1,20 +1,21 @@
+// Slow clients over sockets: blocked clients, timeout and tolerance, and what a client receives when it comes back.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { isHub, platforms, type Server, type Stage, startServer } from "../support/servers/server.ts";
+import { isHub, platforms, type Server, startServer, type TestBroker } from "../support/servers/server.ts";
 
 const MIB = 1024 * 1024;
-/** What fills every buffer between the broker and a client that does not read, on every runtime. */
-const FILL = { count: 1_200, bytes: 10_000 };
+/** Fills every buffer between the broker and a client that does not read, on every runtime. */
+const FLOOD = { count: 1_200, bytes: 10_000 };
 
-const numbers = (client: SocketClient): number[] => client.data.map((data) => Number.parseInt(data, 10));
-const upTo = (count: number, from = 0): number[] => Array.from({ length: count - from }, (_, n) => from + n);
+const numbersOf = (client: SocketClient): number[] => client.data.map((data) => Number.parseInt(data, 10));
+const range = (count: number, from = 0): number[] => Array.from({ length: count - from }, (_, n) => from + n);
 
-/** A client that has stopped reading and that the broker has seen to be blocked. */
-async function blocked(stage: Stage, query = ""): Promise<SocketClient> {
-  const client = await new SocketClient(stage.server.url + stage.path(`connect${query}`)).ready();
-  client.stall();
-  await stage.tell("flood", FILL);
-  await stage.until(({ stats, ended }) => stats.blocked === 1 || ended.length > 0);
+/** Connects a client that stops reading, and waits until the broker sees it as blocked. */
+async function connectBlocked(broker: TestBroker, query = ""): Promise<SocketClient> {
+  const client = await new SocketClient(broker.server.url + broker.path(`connect${query}`)).untilReady();
+  client.pause();
+  await broker.control("flood", FLOOD);
+  await broker.untilState(({ stats, ended }) => stats.blocked === 1 || ended.length > 0);
   return client;
 }
 
@@ -25,80 +26,83 @@ describe.each(platforms)("slow clients on %s", (platform) => {
   });
   afterAll(() => server.stop());
 
-  test("one that stalls and reads on loses nothing and doubles nothing", async () => {
-    const stage = await server.stage({ timeout: 60_000 });
-    const client = await blocked(stage);
+  test("a client that stalls and reads on loses nothing and receives nothing twice", async () => {
+    const broker = await server.createBroker({ timeout: 60_000 });
+    const client = await connectBlocked(broker);
     client.resume();
-    await client.until(() => client.data.length === FILL.count);
-    await stage.tell("flood", { count: 1 });
-    await client.until(() => client.data.length === FILL.count + 1);
-    expect(numbers(client)).toEqual([...upTo(FILL.count), 0]);
+    await client.until(() => client.data.length === FLOOD.count);
+    await broker.control("flood", { count: 1 });
+    await client.until(() => client.data.length === FLOOD.count + 1);
+    expect(numbersOf(client)).toEqual([...range(FLOOD.count), 0]);
     expect(client.control("gap")).toEqual([]);
-    expect((await stage.until(({ stats }) => stats.blocked === 0)).stats).toMatchObject({ gaps: 0, disconnects: {} });
+    expect((await broker.untilState(({ stats }) => stats.blocked === 0)).stats).toMatchObject({
+      gaps: 0,
+      disconnects: {},
+    });
     client.leave();
   });
 
-  test("one that never reads fails at timeout, is disconnected at tolerance with its reason, and delays nobody", async () => {
-    // In an object its publisher waits for it for half a second, which must not be all the time that it has.
+  test("timeout, tolerance: a client that never reads is disconnected after timeout × tolerance, and delays no other client", async () => {
+    // An object holds a publisher for half a second because of this client, and that must not be its whole time.
     const timeout = isHub(platform) ? 1_000 : 400;
-    const stage = await server.stage({ timeout, tolerance: 2, heartbeat: 100 });
-    const healthy = await new SocketClient(server.url + stage.path("connect?id=healthy")).ready();
-    const stuck = await blocked(stage, "?id=stuck");
-    await healthy.until(() => healthy.data.length === FILL.count);
-    // It is registered still: nothing but `timeout` ends it.
-    expect((await stage.state()).ended).toEqual([]);
+    const broker = await server.createBroker({ timeout, tolerance: 2, heartbeat: 100 });
+    const healthy = await new SocketClient(server.url + broker.path("connect?id=healthy")).untilReady();
+    const stuck = await connectBlocked(broker, "?id=stuck");
+    await healthy.until(() => healthy.data.length === FLOOD.count);
+    // The client is still registered: only `timeout` ends it.
+    expect((await broker.state()).ended).toEqual([]);
 
-    const { ended, stats } = await stage.until(({ stats }) => stats.clients === 1);
+    const { ended, stats } = await broker.untilState(({ stats }) => stats.clients === 1);
     expect(ended).toEqual([{ clientId: "stuck", reason: "timeout" }]);
     expect(stats).toMatchObject({ blocked: 0, disconnects: { timeout: 1 } });
-    expect((await stage.publish("to the stuck one", "?id=stuck")).status).toBe(200);
+    expect((await broker.publish("to the stuck one", "?id=stuck")).status).toBe(200);
 
-    await stage.tell("flood", { count: 10 });
-    await healthy.until(() => healthy.data.length === FILL.count + 10);
-    expect(numbers(healthy)).toEqual([...upTo(FILL.count), ...upTo(10)]);
+    await broker.control("flood", { count: 10 });
+    await healthy.until(() => healthy.data.length === FLOOD.count + 10);
+    expect(numbersOf(healthy)).toEqual([...range(FLOOD.count), ...range(10)]);
     expect(healthy.control("gap")).toEqual([]);
     healthy.leave();
     stuck.reset();
-    await stage.until(({ stats, alive }) => stats.clients === 0 && alive === 0, true);
+    await broker.untilState(({ stats, alive }) => stats.clients === 0 && alive === 0, true);
   });
 
-  test("one that reads nothing for 0.9 × timeout, then a little, again and again, stays", async () => {
+  test("timeout: a client that reads a little after each 0.9 × timeout stays connected", async () => {
     const timeout = 3_000;
-    const stage = await server.stage({ timeout, tolerance: 1, engine: { logBytes: 64 * MIB } });
+    const broker = await server.createBroker({ timeout, tolerance: 1, engine: { logBytes: 64 * MIB } });
     let stalled = Date.now();
-    const client = await blocked(stage);
+    const client = await connectBlocked(broker);
     for (let round = 0; round < 3; round++) {
       await new Promise((resolve) => setTimeout(resolve, stalled + 0.9 * timeout - Date.now()));
-      // Progress is visible once about a third of the kernel's queue was read.
-      const before = client.received;
+      // The broker sees progress after about a third of the kernel's queue was read.
+      const before = client.receivedBytes;
       client.resume();
-      await client.until(() => client.received > before + 2 * MIB);
-      client.stall();
+      await client.until(() => client.receivedBytes > before + 2 * MIB);
+      client.pause();
       stalled = Date.now();
-      await stage.tell("flood", { count: 400, bytes: 10_000 });
+      await broker.control("flood", { count: 400, bytes: 10_000 });
     }
-    expect((await stage.state()).ended).toEqual([]);
+    expect((await broker.state()).ended).toEqual([]);
     client.resume();
-    await client.until(() => client.data.length === FILL.count + 3 * 400);
-    expect(numbers(client)).toEqual([...upTo(FILL.count), ...upTo(400), ...upTo(400), ...upTo(400)]);
+    await client.until(() => client.data.length === FLOOD.count + 3 * 400);
+    expect(numbersOf(client)).toEqual([...range(FLOOD.count), ...range(400), ...range(400), ...range(400)]);
     client.leave();
   });
 
-  test("one that was disconnected and comes back gets what the log holds, and a gap that is exactly what it does not", async () => {
-    const stage = await server.stage({ timeout: 300, tolerance: 1, engine: { logBytes: 4 * MIB } });
-    const client = await blocked(stage);
-    await stage.until(({ stats }) => stats.clients === 0);
-    await stage.tell("flood", FILL);
+  test("a client that was disconnected and comes back receives what the log holds, and a gap for exactly the rest", async () => {
+    const broker = await server.createBroker({ timeout: 300, tolerance: 1, engine: { logBytes: 4 * MIB } });
+    const client = await connectBlocked(broker);
+    await broker.untilState(({ stats }) => stats.clients === 0);
+    await broker.control("flood", FLOOD);
     client.reset();
-    const seen = numbers(client).length;
+    const seen = numbersOf(client).length;
 
-    const { stats } = await stage.state();
-    const back = new SocketClient(server.url + stage.path("connect"), { "last-event-id": client.lastEventId ?? "" });
+    const { stats } = await broker.state();
+    const back = new SocketClient(server.url + broker.path("connect"), { "last-event-id": client.lastEventId ?? "" });
     await back.until(() => back.data.length === stats.log.events);
     const [gap] = back.control("gap");
     const data = JSON.parse(gap?.data ?? "{}");
     // Events are numbered from 0, positions from 1.
-    const oldest = 2 * FILL.count - stats.log.events;
+    const oldest = 2 * FLOOD.count - stats.log.events;
     const epoch = client.lastEventId?.split("-")[0];
     expect(data).toEqual({
       channels: ["fanwire-common"],
@@ -108,16 +112,16 @@ describe.each(platforms)("slow clients on %s", (platform) => {
     expect(gap?.id).toBe(data.through);
     expect(back.control("gap")).toHaveLength(1);
     expect(back.control("ready")[0]?.id).toBeUndefined();
-    expect(numbers(back)).toEqual([...upTo(FILL.count), ...upTo(FILL.count)].slice(oldest));
+    expect(numbersOf(back)).toEqual([...range(FLOOD.count), ...range(FLOOD.count)].slice(oldest));
     expect(seen).toBeLessThan(oldest);
     back.leave();
   });
 
-  test("a report tells who has it and who is late", async () => {
-    const stage = await server.stage({ timeout: 500, tolerance: 100 });
-    const healthy = await new SocketClient(server.url + stage.path("connect?id=healthy")).ready();
-    const stuck = await blocked(stage, "?id=stuck");
-    const report = await stage.tell<{ sent: number; failed: { clientId: string; reason: string }[] }>("report");
+  test("broadcast({ report }): names the clients that have the event and those that are late", async () => {
+    const broker = await server.createBroker({ timeout: 500, tolerance: 100 });
+    const healthy = await new SocketClient(server.url + broker.path("connect?id=healthy")).untilReady();
+    const stuck = await connectBlocked(broker, "?id=stuck");
+    const report = await broker.control<{ sent: number; failed: { clientId: string; reason: string }[] }>("report");
     expect(report).toMatchObject({ sent: 1, failed: [{ clientId: "stuck", reason: "late" }] });
     healthy.leave();
     stuck.reset();

@@ -1,20 +1,20 @@
 import { expect, test, vi } from "vitest";
 import { BrokerObject } from "../../src/workers/index.ts";
 import { kinds } from "../../src/workers/protocol.ts";
-import { numbers, pause, room, until } from "./support/room.ts";
-import { kindOf, passing } from "./support/sockets.ts";
-import { publish, story } from "./support/story.ts";
+import { interceptFrames, kindOf } from "./support/sockets.ts";
+import { numbers, pause, waitUntil, withObject } from "./support/test-object.ts";
+import { publish, transcriptUntil } from "./support/transcript.ts";
 
-// An object has one alarm, each costs a row and wakes it; and a subclass may have one of its own.
+// The alarm of an object. There is only one, setting it costs a row, running it wakes the object, and a subclass may use it as well.
 
 test(
-  "keys that are forgotten one after the other do not wake the object one after the other",
-  room({ idempotencyWindow: 200, inboxLinger: 0 }, async (room) => {
-    await room.stub.stats();
+  "alarm: idempotency keys that expire one after another do not each wake the object",
+  withObject({ idempotencyWindow: 200, inboxLinger: 0 }, async (object) => {
+    await object.stub.stats();
     const alarm = vi.spyOn(BrokerObject.prototype, "alarm");
     try {
       for (const key of numbers(1, 60)) {
-        await room.hub.broadcast("x", { idempotencyKey: key });
+        await object.hub.broadcast("x", { idempotencyKey: key });
         await pause(5);
       }
       await pause(400);
@@ -22,54 +22,54 @@ test(
     } finally {
       alarm.mockRestore();
     }
-    expect(await room.nextAlarm()).not.toBeNull();
+    expect(await object.nextAlarm()).not.toBeNull();
   }),
 );
 
 test(
-  "alarms that come soon after each other tell a quiet client where the log is once, and not each time",
-  room({ retention: { age: 600_000 } }, async (room) => {
-    const client = await room.join({ channel: "quiet" });
-    let pulses = 0;
-    const count = (frame: unknown): boolean => {
-      if (kindOf(frame) === kinds.position) pulses++;
+  "alarm: several alarms in a row send one fanwire-position to a quiet client",
+  withObject({ retention: { age: 600_000 } }, async (object) => {
+    const client = await object.join({ channel: "quiet" });
+    let positions = 0;
+    const countPositions = (frame: unknown): boolean => {
+      if (kindOf(frame) === kinds.position) positions++;
       return true;
     };
-    await passing(count, async () => {
+    await interceptFrames(countPositions, async () => {
       for (const data of numbers(1, 20)) {
-        await publish(room, [data], "busy");
-        // The alarm is for what was sent on already.
+        await publish(object, [data], "busy");
+        // The alarm only covers events that were already sent.
         await pause(20);
-        await room.inside((object) => object.alarm());
+        await object.inside((instance) => instance.alarm());
       }
     });
-    expect(pulses).toBe(1);
-    await publish(room, ["end"]);
-    expect(await story(client, "end")).toEqual(["end"]);
+    expect(positions).toBe(1);
+    await publish(object, ["end"]);
+    expect(await transcriptUntil(client, "end")).toEqual(["end"]);
   }),
 );
 
 const DAY = 86_400_000;
 
-for (const [what, isUsed] of [
-  ["an object that is not used any more", true],
-  ["an object that never was used", false],
+for (const [state, isUsed] of [
+  ["an object that is no longer used", true],
+  ["an object that was never used", false],
 ] as const)
   test(
-    `${what} leaves a subclass its tables and its next alarm`,
-    room({ inboxLinger: 0 }, async (room) => {
+    `alarm: ${state} keeps the tables and the next alarm of a subclass`,
+    withObject({ inboxLinger: 0 }, async (object) => {
       if (isUsed) {
-        await room.stub.stats();
-        await until("its own alarm is set", async () => (await room.nextAlarm()) !== null);
+        await object.stub.stats();
+        await waitUntil("the broker's alarm is set", async () => (await object.nextAlarm()) !== null);
       }
       const at = Date.now() + DAY;
-      await room.inside(async (object, { storage }) => {
+      await object.inside(async (instance, { storage }) => {
         storage.sql.exec("CREATE TABLE mine (x)");
         await storage.setAlarm(at);
-        await object.alarm();
+        await instance.alarm();
       });
-      expect(await room.nextAlarm()).toBe(at);
-      expect(await room.sql("SELECT name FROM sqlite_master WHERE name = 'mine' OR name LIKE 'fanwire%'")).toEqual([
+      expect(await object.nextAlarm()).toBe(at);
+      expect(await object.sql("SELECT name FROM sqlite_master WHERE name = 'mine' OR name LIKE 'fanwire%'")).toEqual([
         { name: "mine" },
       ]);
     }),

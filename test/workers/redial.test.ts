@@ -1,107 +1,109 @@
 import { expect, test } from "vitest";
-import { numbers, pause, type Room, room, take, until } from "./support/room.ts";
-import { publish, story, told } from "./support/story.ts";
+import { numbers, pause, type TestObject, takeData, waitUntil, withObject } from "./support/test-object.ts";
+import { publish, transcript, transcriptUntil } from "./support/transcript.ts";
 
-// The object is gone together with its sockets, at a deploy or a crash. The Workers that hold the streams dial again.
+// A deploy or a crash ends the object with its sockets. The Workers that hold the streams redial.
 
-type Loss = readonly [how: string, lose: (room: Room) => Promise<void>];
+type Loss = readonly [how: string, lose: (object: TestObject) => Promise<void>];
 const LOSSES: readonly Loss[] = [
-  ["an eviction that closes the sockets", (room) => room.evict("close")],
-  ["a crash", (room) => room.abort()],
+  ["an eviction that closes the sockets", (object) => object.evict("close")],
+  ["a crash", (object) => object.crash()],
 ];
 
 for (const [how, lose] of LOSSES) {
   test(
-    `over ${how} a stream goes on: nothing is lost, doubled or gapped, and there is no second ready`,
-    room({}, async (room) => {
+    `redial after ${how}: a stream continues without a loss, a duplicate, a gap or a second fanwire-ready`,
+    withObject({}, async (object) => {
       const clients = [
-        await room.join({ channel: "a" }),
-        await room.join({ channel: ["a", "b"] }),
-        await room.join({ id: "ada", channel: "b" }),
+        await object.join({ channel: "a" }),
+        await object.join({ channel: ["a", "b"] }),
+        await object.join({ id: "ada", channel: "b" }),
       ];
       for (let round = 1; round <= 4; round++) {
-        await publish(room, [`a${round}`], "a");
-        await lose(room);
-        await publish(room, [`b${round}`], "b");
-        await publish(room, [`both ${round}`], ["a", "b"]);
+        await publish(object, [`a${round}`], "a");
+        await lose(object);
+        await publish(object, [`b${round}`], "b");
+        await publish(object, [`both ${round}`], ["a", "b"]);
       }
-      await publish(room, ["end"]);
-      const stories = await Promise.all(clients.map((client) => story(client, "end")));
+      await publish(object, ["end"]);
+      const transcripts = await Promise.all(clients.map((client) => transcriptUntil(client, "end")));
       const rounds = (kinds: readonly string[]): string[] => [
         ...numbers(1, 4).flatMap((round) => kinds.map((kind) => `${kind}${round}`)),
         "end",
       ];
-      expect(stories).toEqual([rounds(["a", "both "]), rounds(["a", "b", "both "]), rounds(["b", "both "])]);
+      expect(transcripts).toEqual([rounds(["a", "both "]), rounds(["a", "b", "both "]), rounds(["b", "both "])]);
       for (const client of clients) expect(client.control("ready")).toHaveLength(1);
-      expect(await room.stub.stats()).toMatchObject({ clients: 3 });
+      expect(await object.stub.stats()).toMatchObject({ clients: 3 });
     }),
   );
 
   test(
-    `over ${how} what retention did not keep is told as a gap, once, on the same stream`,
-    room({ retention: { events: 2 } }, async (room) => {
-      const client = await room.join({ channel: "a" });
-      await publish(room, ["1"], "a");
+    `redial after ${how}: events that retention did not keep become one gap on the same stream`,
+    withObject({ retention: { events: 2 } }, async (object) => {
+      const client = await object.join({ channel: "a" });
+      await publish(object, ["1"], "a");
       await client.untilData("1");
-      await lose(room);
-      await room.inside(async (object) => {
-        for (const data of numbers(2, 7)) await object.broadcast(data, { channels: "a" });
+      await lose(object);
+      await object.inside(async (instance) => {
+        for (const data of numbers(2, 7)) await instance.broadcast(data, { channels: "a" });
       });
       await client.untilData("7");
-      expect(told(client)).toEqual(["1", "a: (1, 5]", "6", "7"]);
+      expect(transcript(client)).toEqual(["1", "a: (1, 5]", "6", "7"]);
     }),
   );
 
   test(
-    `over ${how} an event for one client that is published at once is kept for it`,
-    room({}, async (room) => {
-      const client = await room.join({ id: "ada" });
-      await lose(room);
-      await room.hub.broadcastTo("ada", "for you");
-      expect(await story(client, "for you")).toEqual(["for you"]);
+    `redial after ${how}: an event for one client that is published at once reaches it`,
+    withObject({}, async (object) => {
+      const client = await object.join({ id: "ada" });
+      await lose(object);
+      await object.hub.broadcastTo("ada", "for you");
+      expect(await transcriptUntil(client, "for you")).toEqual(["for you"]);
     }),
   );
 
   test(
-    `over ${how} who left meanwhile does not come back`,
-    room({}, async (room) => {
-      const [staying, leaving] = [await room.join({ id: "staying" }), await room.join({ id: "leaving" })];
-      await lose(room);
+    `redial after ${how}: a client that left in the meantime does not come back`,
+    withObject({}, async (object) => {
+      const [staying, leaving] = [await object.join({ id: "staying" }), await object.join({ id: "leaving" })];
+      await lose(object);
       await leaving.leave();
-      await publish(room, ["end"]);
-      await story(staying, "end");
+      await publish(object, ["end"]);
+      await transcriptUntil(staying, "end");
       await pause(300);
-      expect(await room.inside((object) => object.clients().map(({ clientId }) => clientId))).toEqual(["staying"]);
+      expect(await object.inside((instance) => instance.clients().map(({ clientId }) => clientId))).toEqual([
+        "staying",
+      ]);
     }),
   );
 
   test(
-    `over ${how} who is barred by then is told that it is over, for good`,
-    room({}, async (room) => {
-      const client = await room.join({ id: "eve" });
-      await lose(room);
-      await room.hub.disconnect("eve", { blockFor: 60_000 });
+    `redial after ${how}: the stream of a client that is barred by then ends for good`,
+    withObject({}, async (object) => {
+      const client = await object.join({ id: "eve" });
+      await lose(object);
+      await object.hub.disconnect("eve", { blockFor: 60_000 });
       expect(await client.ended()).toBe("closed");
       const [end] = client.control("end");
       expect(JSON.parse(end?.data ?? "{}")).toEqual({ reason: "disconnected", reconnect: false });
-      expect((await room.ask({ id: "eve" })).status).toBe(204);
+      expect((await object.requestStream({ id: "eve" })).status).toBe(204);
     }),
   );
 }
 
 test(
-  "over crashes while a publisher goes on nothing is lost, doubled or gapped",
-  room({}, async (room) => {
-    const clients = await Promise.all(numbers(1, 20).map((id) => room.join({ id })));
+  "redial: with a publisher at work, several crashes cause no loss, duplicate or gap",
+  withObject({}, async (object) => {
+    const clients = await Promise.all(numbers(1, 20).map((id) => object.join({ id })));
     const published: string[] = [];
-    let isOver = false;
+    let isDone = false;
     const publisher = (async () => {
-      for (let event = 1; !isOver; event++) {
+      for (let event = 1; !isDone; event++) {
         try {
-          await room.hub.broadcast(`${event}`);
+          await object.hub.broadcast(`${event}`);
           published.push(`${event}`);
         } catch (error) {
-          // What the crash met on its way may have been published, or not.
+          // An event that was on its way during the crash may be published or not.
           expect((error as { code?: string }).code).toBe("publish-outcome-unknown");
           published.push(`${event}?`);
         }
@@ -110,56 +112,56 @@ test(
     })();
     for (let loss = 0; loss < 4; loss++) {
       await pause(150);
-      await room.abort();
+      await object.crash();
     }
-    isOver = true;
+    isDone = true;
     await publisher;
-    await publish(room, ["end"]);
-    const stories = await Promise.all(clients.map((client) => story(client, "end")));
-    const [first = []] = stories;
-    for (const each of stories) expect(each).toEqual(first);
+    await publish(object, ["end"]);
+    const transcripts = await Promise.all(clients.map((client) => transcriptUntil(client, "end")));
+    const [first = []] = transcripts;
+    for (const each of transcripts) expect(each).toEqual(first);
     expect(first.filter((data) => published.includes(data))).toEqual(published.filter((data) => !data.endsWith("?")));
     for (const data of first.slice(0, -1))
       expect([data, `${data}?`].some((name) => published.includes(name))).toBe(true);
     expect(new Set(first).size).toBe(first.length);
     for (const client of clients) expect(client.control("ready")).toHaveLength(1);
-    await until("all are there", async () => (await room.stub.stats()).clients === 20);
+    await waitUntil("all clients are connected", async () => (await object.stub.stats()).clients === 20);
   }),
 );
 
 test(
-  "over a crash who reads nothing meanwhile has everything once it reads on",
-  room({}, async (room) => {
-    const client = await room.join();
+  "redial after a crash: a client that does not read in the meantime receives everything later",
+  withObject({}, async (object) => {
+    const client = await object.join();
     const data = numbers(1, 60).map((number) => number.padEnd(10_000));
-    await publish(room, data.slice(0, 30));
+    await publish(object, data.slice(0, 30));
     await pause(50);
-    await room.abort();
+    await object.crash();
     await pause(300);
-    await publish(room, data.slice(30));
-    expect(await take(client, 60)).toEqual(data);
-    await publish(room, ["end"]);
-    expect(await story(client, "end")).toEqual([...data, "end"]);
+    await publish(object, data.slice(30));
+    expect(await takeData(client, 60)).toEqual(data);
+    await publish(object, ["end"]);
+    expect(await transcriptUntil(client, "end")).toEqual([...data, "end"]);
   }),
 );
 
 test(
-  "an object that was emptied while its client dialled is another one: the client is told of a gap, on the same stream",
-  room({}, async (room) => {
-    const client = await room.join({ channel: "a" });
-    await publish(room, ["1", "2"], "a");
+  "redial: an emptied object has another epoch, so the client receives a gap on the same stream",
+  withObject({}, async (object) => {
+    const client = await object.join({ channel: "a" });
+    await publish(object, ["1", "2"], "a");
     await client.untilData("2");
-    await room.evict("close");
-    await room.inside((_, { storage }) => storage.deleteAll());
-    await room.evict("close");
-    await until("it is there again", async () => (await room.stub.stats()).clients === 1);
-    await publish(room, ["anew"], "a");
-    const parts = await story(client, "anew");
-    expect(parts).toEqual(["1", "2", "fanwire-common fanwire-inbox a: (?, 0]", "anew"]);
+    await object.evict("close");
+    await object.inside((_, { storage }) => storage.deleteAll());
+    await object.evict("close");
+    await waitUntil("it is connected again", async () => (await object.stub.stats()).clients === 1);
+    await publish(object, ["again"], "a");
+    const parts = await transcriptUntil(client, "again");
+    expect(parts).toEqual(["1", "2", "fanwire-common fanwire-inbox a: (?, 0]", "again"]);
     expect(client.control("ready")).toHaveLength(1);
-    // Resumes by the new epoch from here on.
-    await room.evict("close");
-    await publish(room, ["end"], "a");
-    expect(await story(client, "end")).toEqual([...parts, "end"]);
+    // From here on the client resumes with the new epoch.
+    await object.evict("close");
+    await publish(object, ["end"], "a");
+    expect(await transcriptUntil(client, "end")).toEqual([...parts, "end"]);
   }),
 );

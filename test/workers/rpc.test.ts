@@ -4,16 +4,16 @@ import type { EventInput } from "../../src/index.ts";
 import { type HubOptions, hub } from "../../src/workers/index.ts";
 import { Connection, seqOf } from "../support/clients/connection.ts";
 import { clientRequest, codeOf, eventRequest, problemOf } from "../support/test-broker.ts";
-import { numbers, Room, room, until } from "./support/room.ts";
-import { epochOf, publish, story } from "./support/story.ts";
+import { numbers, TestObject, waitUntil, withObject } from "./support/test-object.ts";
+import { epochOf, publish, transcriptUntil } from "./support/transcript.ts";
 
-// What is called on an object: through hub(), on its stub, and from inside.
+// Calls of an object: through hub(), on its stub, and from inside.
 
 test(
-  "hub: events go to everybody, to channels and to one client, and say their position and clients",
-  room({}, async (room) => {
-    const { broadcast, broadcastTo, stats } = room.hub;
-    const [ada, bob] = [await room.join({ id: "ada", channel: "a" }), await room.join({ id: "bob" })];
+  "hub: publishes to every client, to channels and to one client, and returns the position and the number of clients",
+  withObject({}, async (object) => {
+    const { broadcast, broadcastTo, stats } = object.hub;
+    const [ada, bob] = [await object.join({ id: "ada", channel: "a" }), await object.join({ id: "bob" })];
     const all = await broadcast({ event: "greeting", data: { hello: "all" } });
     const channel = await broadcast("to a", { channels: ["a", "b"] });
     const one = await broadcastTo("bob", new TextEncoder().encode("to bob"));
@@ -23,36 +23,36 @@ test(
       { id: expect.stringMatching(/-3$/), clients: 1 },
     ]);
     expect(await ada.nextData()).toEqual({ id: all.id, event: "greeting", data: '{"hello":"all"}' });
-    expect(await story(ada, "to a")).toEqual(['{"hello":"all"}', "to a"]);
-    expect(await story(bob, "to bob")).toEqual(['{"hello":"all"}', "to bob"]);
+    expect(await transcriptUntil(ada, "to a")).toEqual(['{"hello":"all"}', "to a"]);
+    expect(await transcriptUntil(bob, "to bob")).toEqual(['{"hello":"all"}', "to bob"]);
     expect(await stats()).toMatchObject({ clients: 2, published: 3, sent: 4, engine: "up", log: { events: 3 } });
   }),
 );
 
 test(
-  "hub: a report comes through, of those who have it and of nobody",
-  room({}, async (room) => {
-    await Promise.all([room.join({ id: "ada" }), room.join({ id: "ada" }), room.join({ id: "bob" })]);
-    const { report, ...published } = await room.hub.broadcast("x", { report: true });
+  "hub: a report arrives, with and without receivers",
+  withObject({}, async (object) => {
+    await Promise.all([object.join({ id: "ada" }), object.join({ id: "ada" }), object.join({ id: "bob" })]);
+    const { report, ...published } = await object.hub.broadcast("x", { report: true });
     expect([published.clients, await report]).toEqual([3, { sent: 3, failed: [] }]);
-    const { report: toAda } = await room.hub.broadcastTo("ada", "x", { report: true });
+    const { report: toAda } = await object.hub.broadcastTo("ada", "x", { report: true });
     expect(await toAda).toEqual({ sent: 2, failed: [] });
-    const { report: toNobody } = await room.hub.broadcast("x", { channels: "empty", report: true });
+    const { report: toNobody } = await object.hub.broadcast("x", { channels: "empty", report: true });
     expect(await toNobody).toEqual({ sent: 0, failed: [] });
-    expect(await room.hub.broadcast("x")).not.toHaveProperty("report");
+    expect(await object.hub.broadcast("x")).not.toHaveProperty("report");
   }),
 );
 
 test(
-  "hub: a report never rejects, also if the object is lost before it is settled",
-  room({}, async (room) => {
-    const client = await room.join({ id: "ada" });
+  "hub: a report never rejects, even if the object is lost before it is complete",
+  withObject({}, async (object) => {
+    const client = await object.join({ id: "ada" });
     await publish(
-      room,
+      object,
       Array.from({ length: 30 }, () => "x".repeat(20_000)),
     );
-    const { report } = await room.hub.broadcast("late", { report: true });
-    await room.abort();
+    const { report } = await object.hub.broadcast("late", { report: true });
+    await object.crash();
     const settled = await report.then(
       ({ sent, failed }) => ({ sent, failed: failed.length }),
       (error: unknown) => String(error),
@@ -64,8 +64,8 @@ test(
 
 test(
   "hub: an error keeps its code, its status and its message",
-  room({ maxEventBytes: 100 }, async (room) => {
-    const { hub } = room;
+  withObject({ maxEventBytes: 100 }, async (object) => {
+    const { hub } = object;
     await hub.broadcast("x", { idempotencyKey: "k" });
     const codes = await Promise.all([
       codeOf(hub.broadcastTo("nobody", "x")),
@@ -89,44 +89,44 @@ test(
     ]);
     const error = await hub.broadcastTo("nobody", "x").catch((error: unknown) => error);
     expect(error).toMatchObject({ name: "BrokerError", status: 404, message: expect.stringContaining("nobody") });
-    expect(await room.rows("events")).toBe(1);
+    expect(await object.rowCount("events")).toBe(1);
   }),
 );
 
 test(
-  "hub: what is the caller's mistake stays a TypeError or a RangeError",
-  room({}, async (room) => {
-    const { hub } = room;
+  "hub: a wrong argument is a TypeError or a RangeError",
+  withObject({}, async (object) => {
+    const { hub } = object;
     const wrong = { typo: 1 } as unknown as { data: string };
     expect(await codeOf(hub.broadcast(wrong))).toBe("TypeError");
     expect(await codeOf(hub.broadcast(undefined as unknown as EventInput))).toBe("TypeError");
     expect(await codeOf(hub.broadcast("x", { chanel: "a" } as object))).toBe("TypeError");
     expect(await codeOf(hub.disconnect("ada", { blockFor: -1 }))).toBe("RangeError");
-    expect((await room.hub.stats()).published).toBe(0);
+    expect((await object.hub.stats()).published).toBe(0);
   }),
 );
 
 test(
-  "hub: what cannot travel to the object is the caller's mistake, and not an outcome that is unknown",
-  room({}, async (room) => {
+  "hub: an argument that RPC cannot send is a TypeError, and not an unknown outcome",
+  withObject({}, async (object) => {
     class Price {
       readonly value = 5;
     }
-    expect(await codeOf(room.hub.broadcast({ data: new Price() }))).toBe("TypeError");
-    expect(await codeOf(room.hub.broadcast({ data: Symbol("x") }))).toBe("TypeError");
-    expect((await room.hub.stats()).published).toBe(0);
+    expect(await codeOf(object.hub.broadcast({ data: new Price() }))).toBe("TypeError");
+    expect(await codeOf(object.hub.broadcast({ data: Symbol("x") }))).toBe("TypeError");
+    expect((await object.hub.stats()).published).toBe(0);
   }),
 );
 
 test(
-  "stub: broadcast, broadcastTo, disconnect and stats can be called on it as they are",
-  room({}, async (room) => {
-    const client = await room.join({ id: "ada", channel: "a" });
-    const { stub } = room;
+  "stub: broadcast, broadcastTo, disconnect and stats can be called directly",
+  withObject({}, async (object) => {
+    const client = await object.join({ id: "ada", channel: "a" });
+    const { stub } = object;
     expect(seqOf((await stub.broadcast("x")).id)).toBe(1);
     expect(await stub.broadcast("y", { channels: "a", idempotencyKey: "k" })).toMatchObject({ clients: 1 });
     expect(await stub.broadcastTo("ada", "z")).toMatchObject({ clients: 1 });
-    expect(await story(client, "z")).toEqual(["x", "y", "z"]);
+    expect(await transcriptUntil(client, "z")).toEqual(["x", "y", "z"]);
     expect((await stub.stats()).clients).toBe(1);
     expect(await stub.disconnect("ada")).toEqual({ clients: 1 });
     expect(await client.ended()).toBe("closed");
@@ -135,72 +135,72 @@ test(
 
 test(
   "inside: an object publishes, lists its clients and listens",
-  room({}, async (room) => {
-    const client = await room.join({ id: "ada", channel: "a" });
-    const heard = await room.inside(async (object) => {
-      const listening = object.listen({ channels: "a" });
-      await object.broadcast("for all");
-      await object.broadcast("for a", { channels: "a" });
-      const { report } = await object.broadcastTo("ada", "for one", { report: true });
+  withObject({}, async (object) => {
+    const client = await object.join({ id: "ada", channel: "a" });
+    const result = await object.inside(async (instance) => {
+      const listening = instance.listen({ channels: "a" });
+      await instance.broadcast("for all");
+      await instance.broadcast("for a", { channels: "a" });
+      const { report } = await instance.broadcastTo("ada", "for one", { report: true });
       const { value } = await listening.next();
       await listening.return?.();
-      return { value, report: await report, clients: object.clients().map(({ clientId }) => clientId) };
+      return { value, report: await report, clients: instance.clients().map(({ clientId }) => clientId) };
     });
-    expect(heard).toMatchObject({
+    expect(result).toMatchObject({
       value: { type: "event", data: "for a" },
       report: { sent: 1, failed: [] },
       clients: ["ada"],
     });
-    expect(await story(client, "for one")).toEqual(["for all", "for a", "for one"]);
+    expect(await transcriptUntil(client, "for one")).toEqual(["for all", "for a", "for one"]);
   }),
 );
 
 test(
-  "hub: its own bounds of names hold, and the object has none that are narrower",
-  room({ hub: { maxNameLength: 1_000, maxChannelsPerEvent: 200, maxChannelsPerClient: 200 } }, async (room) => {
+  "hub: its own bounds for names apply, and the object does not apply narrower ones",
+  withObject({ hub: { maxNameLength: 1_000, maxChannelsPerEvent: 200, maxChannelsPerClient: 200 } }, async (object) => {
     const long = "x".repeat(1_000);
     const channels = numbers(1, 200);
-    const client = await room.join({ id: long, channel: channels });
-    expect(await room.hub.broadcast("to 200", { channels: channels, idempotencyKey: long })).toMatchObject({
+    const client = await object.join({ id: long, channel: channels });
+    expect(await object.hub.broadcast("to 200", { channels, idempotencyKey: long })).toMatchObject({
       clients: 1,
     });
-    expect(await room.hub.broadcastTo(long, "to one")).toMatchObject({ clients: 1 });
-    expect(await story(client, "to one")).toEqual(["to 200", "to one"]);
-    expect(await room.hub.disconnect(long)).toEqual({ clients: 1 });
-    expect(await codeOf(room.hub.broadcast("x", { channels: `${long}x` }))).toBe("bad-channel");
+    expect(await object.hub.broadcastTo(long, "to one")).toMatchObject({ clients: 1 });
+    expect(await transcriptUntil(client, "to one")).toEqual(["to 200", "to one"]);
+    expect(await object.hub.disconnect(long)).toEqual({ clients: 1 });
+    expect(await codeOf(object.hub.broadcast("x", { channels: `${long}x` }))).toBe("bad-channel");
   }),
 );
 
 for (const mode of ["bridge", "direct"] as const)
-  test(`${mode}: onConnect of the object is given the visitor's address, and nothing of the hub's own request`, async () => {
+  test(`${mode}: onConnect in the object receives the visitor's URL, and nothing of the hub's own request`, async () => {
     const seen: unknown[] = [];
     const onConnect = ({ request: { url, method, headers } }: { request: Request }) =>
       void seen.push([url, method, headers.get("authorization")]);
-    await room({ hub: { mode }, onConnect }, async (room) => {
-      await room.join({ id: "ada" });
-      await until("it is told", () => seen.length > 0);
+    await withObject({ hub: { mode }, onConnect }, async (object) => {
+      await object.join({ id: "ada" });
+      await waitUntil("onConnect is called", () => seen.length > 0);
     })();
     expect(seen).toEqual([[clientRequest({ id: "ada" }).url, "GET", null]]);
   });
 
 const namespace = env.HUB;
-const MISTAKES: readonly (readonly [string, () => unknown])[] = [
+const WRONG_ARGUMENTS: readonly (readonly [string, () => unknown])[] = [
   ["no namespace", () => hub(undefined as unknown as typeof namespace)],
-  ["something else as a namespace", () => hub({} as unknown as typeof namespace)],
+  ["a namespace of another kind", () => hub({} as unknown as typeof namespace)],
   ["an empty name", () => hub(namespace, { name: "" })],
   ["a name that is a number", () => hub(namespace, { name: 5 } as unknown as HubOptions)],
   ["an unknown mode", () => hub(namespace, { mode: "relay" } as unknown as HubOptions)],
   ["an option with a typo", () => hub(namespace, { authorise: () => true } as HubOptions)],
   ["an option of the object", () => hub(namespace, { heartbeat: 5 } as HubOptions)],
   ["an engine", () => hub(namespace, { engine: {} } as HubOptions)],
-  ["an authorize that is none", () => hub(namespace, { authorize: true } as unknown as HubOptions)],
+  ["an authorize that is not a function", () => hub(namespace, { authorize: true } as unknown as HubOptions)],
 ];
-for (const [what, make] of MISTAKES)
-  test(`hub: ${what} is a TypeError at the call`, () => {
+for (const [fault, make] of WRONG_ARGUMENTS)
+  test(`hub: ${fault} is a TypeError at once`, () => {
     expect(make).toThrow(TypeError);
   });
 
-test("hub: a name that is a function shards: clients and events of two names never meet", async () => {
+test("hub name(): objects with different names share no clients and no events", async () => {
   const sharded = hub(namespace, {
     name: (request) => `shard ${new URL(request.url).searchParams.get("tenant")}`,
     retry: 50,
@@ -217,8 +217,8 @@ test("hub: a name that is a function shards: clients and events of two names nev
   }
   await sharded.eventHandler(eventRequest("end", "?tenant=2"));
   await one.untilData("of 1");
-  expect(await story(one, "of 1")).toEqual(["of 1", "of 1"]);
-  expect(await story(two, "end")).toEqual(["of 2", "end"]);
+  expect(await transcriptUntil(one, "of 1")).toEqual(["of 1", "of 1"]);
+  expect(await transcriptUntil(two, "end")).toEqual(["of 2", "end"]);
   expect([epochOf(one.lastEventId) === epochOf(two.lastEventId)]).toEqual([false]);
   for (const call of [
     () => sharded.broadcast("x"),
@@ -230,61 +230,61 @@ test("hub: a name that is a function shards: clients and events of two names nev
   for (const client of [one, two]) await client.leave();
 });
 
-test("hub: a name function that gives none, or throws, is an error of the request and opens nothing", async () => {
+test("hub name(): an empty result, no result or an error is an error of the request, and opens no stream", async () => {
   const errors: unknown[] = [];
   for (const name of [() => "", () => undefined as unknown as string, () => JSON.parse("{") as string]) {
     const { clientHandler } = hub(namespace, { name, onError: ({ error }) => errors.push(error) });
     const answer = await clientHandler(clientRequest({ headers: { accept: "*/*" } }));
     expect([answer.status, await problemOf(answer)]).toEqual([500, "internal"]);
   }
-  await until("all are told", () => errors.length === 3);
+  await waitUntil("onError is called for each", () => errors.length === 3);
 });
 
-test("hub: an object that cannot be reached is engine-down to who connects, and unknown to who publishes", async () => {
+test("hub: an unreachable object is engine-down for a client and publish-outcome-unknown for a publisher", async () => {
   const lost = () => Promise.reject(new Error("The Durable Object's isolate exceeded its memory limit and was reset."));
-  const away = hub({ getByName: () => ({ fetch: lost, serve: lost }) });
-  const answer = await away.clientHandler(clientRequest({ headers: { accept: "*/*" } }));
+  const unreachable = hub({ getByName: () => ({ fetch: lost, serve: lost }) });
+  const answer = await unreachable.clientHandler(clientRequest({ headers: { accept: "*/*" } }));
   expect([answer.status, await problemOf(answer)]).toEqual([503, "engine-down"]);
-  expect(await codeOf(away.broadcast("x"))).toBe("publish-outcome-unknown");
-  expect(await codeOf(away.stats())).toBe("engine-down");
-  const full = () => Promise.reject(Object.assign(new Error("overloaded"), { overloaded: true }));
-  const overloaded = hub({ getByName: () => ({ fetch: full, serve: full }) });
+  expect(await codeOf(unreachable.broadcast("x"))).toBe("publish-outcome-unknown");
+  expect(await codeOf(unreachable.stats())).toBe("engine-down");
+  const overload = () => Promise.reject(Object.assign(new Error("overloaded"), { overloaded: true }));
+  const overloaded = hub({ getByName: () => ({ fetch: overload, serve: overload }) });
   expect(await codeOf(overloaded.broadcast("x"))).toBe("engine-down");
 });
 
-for (const [what, headers] of [
+for (const [kind, headers] of [
   ["a visitor's request", {}],
   ["a visitor's request for a socket", { upgrade: "websocket" }],
   ["a visitor's request with a token of its own", { authorization: "Bearer x" }],
   ["a visitor's request for a socket with an empty token", { upgrade: "websocket", authorization: "Bearer " }],
 ] as const)
   test(
-    `stub: ${what} that is passed on is 401, and opens nothing`,
-    room({}, async (room) => {
-      const client = await room.join();
+    `stub: ${kind} that a Worker passed on is 401, and opens nothing`,
+    withObject({}, async (object) => {
+      const client = await object.join();
       for (const { url, ...init } of [
         { url: "https://site.test/connect" },
         { url: "https://site.test/", method: "POST" },
       ]) {
-        const answer = await room.stub.fetch(new Request(url, { ...init, headers }));
+        const answer = await object.stub.fetch(new Request(url, { ...init, headers }));
         expect([answer.status, answer.webSocket ?? null, await problemOf(answer)]).toEqual([401, null, "unauthorized"]);
       }
-      expect(await room.stub.stats()).toMatchObject({ clients: 1, published: 0 });
-      expect(await room.inside((_, ctx) => ctx.getWebSockets().length)).toBe(1);
+      expect(await object.stub.stats()).toMatchObject({ clients: 1, published: 0 });
+      expect(await object.inside((_, ctx) => ctx.getWebSockets().length)).toBe(1);
       await client.leave();
     }),
   );
 
 for (const mode of ["bridge", "direct"] as const)
-  test(`${mode}: a hub takes the new secret of an object that began anew`, async () => {
-    const room = new Room({ hub: { mode } });
-    const client = await room.join();
+  test(`${mode}: a hub fetches the new secret of an object that was emptied`, async () => {
+    const object = new TestObject({ hub: { mode } });
+    const client = await object.join();
     await client.leave();
-    await room.gone();
-    await room.inside((_, { storage }) => storage.deleteAll());
-    await room.abort();
-    const again = await room.join();
-    await publish(room, ["anew"]);
-    expect(await story(again, "anew")).toEqual(["anew"]);
-    await room.end();
+    await object.untilNoClients();
+    await object.inside((_, { storage }) => storage.deleteAll());
+    await object.crash();
+    const returned = await object.join();
+    await publish(object, ["again"]);
+    expect(await transcriptUntil(returned, "again")).toEqual(["again"]);
+    await object.disconnectClients();
   });

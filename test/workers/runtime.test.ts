@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { runtime, version } from "../support/runtime.ts";
+import { runtime, runtimeVersion } from "../support/runtime.ts";
 
-test("the run is on workerd", async () => {
-  console.info(`workers on ${runtime} ${await version()}`);
+test("runtime: these tests run on workerd", async () => {
+  console.info(`workers on ${runtime} ${await runtimeVersion()}`);
   expect(runtime).toBe("workerd");
 });

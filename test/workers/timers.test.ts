@@ -1,68 +1,68 @@
 import { expect, test } from "vitest";
 import { activeTimers } from "../wire/servers/timers.ts";
-import { numbers, pause, room, take, until } from "./support/room.ts";
-import { publish } from "./support/story.ts";
+import { numbers, pause, takeData, waitUntil, withObject } from "./support/test-object.ts";
+import { publish } from "./support/transcript.ts";
 
-// An object with a timer is not put to sleep. Tests, Workers and objects are in one isolate here, so their timers are counted together:
-// a Worker has two for each stream, its heartbeat and its echo.
+// An object with a timer cannot hibernate. Tests, Workers and objects share one isolate here, so their timers are counted together: a Worker
+// has two for each stream, its heartbeat and its ping.
 
-/** Waits until there are so many timers; the one of the wait itself is over when it looks. */
-const settled = async (timers: number): Promise<void> => {
-  await until("timers are set or cleared", () => activeTimers() === timers, 2_000).catch(() => undefined);
+/** Expects this number of timers within two seconds. The wait's own timer has ended when it counts. */
+const expectTimers = async (timers: number): Promise<void> => {
+  await waitUntil("the number of timers is right", () => activeTimers() === timers, 2_000).catch(() => undefined);
   expect(activeTimers()).toBe(timers);
 };
 
 test(
-  "an object has no timer while nobody is behind, whoever is connected and whatever was published",
-  room({}, async (room) => {
-    const none = activeTimers();
-    await publish(room, ["1"]);
-    await settled(none);
-    const clients = await Promise.all(numbers(1, 10).map((id) => room.join({ id })));
+  "timers: an object has none while no client is blocked, whatever was published",
+  withObject({}, async (object) => {
+    const before = activeTimers();
+    await publish(object, ["1"]);
+    await expectTimers(before);
+    const clients = await Promise.all(numbers(1, 10).map((id) => object.join({ id })));
     for (const client of clients) void client.ended();
-    await settled(none + 2 * 10);
-    await publish(room, numbers(2, 50));
-    await until("all have it", () => clients.every(({ data }) => data.length === 49));
-    await settled(none + 2 * 10);
-    const { report } = await room.hub.broadcast("reported", { report: true });
+    await expectTimers(before + 2 * 10);
+    await publish(object, numbers(2, 50));
+    await waitUntil("all clients have it", () => clients.every(({ data }) => data.length === 49));
+    await expectTimers(before + 2 * 10);
+    const { report } = await object.hub.broadcast("reported", { report: true });
     expect((await report).sent).toBe(10);
-    await settled(none + 2 * 10);
+    await expectTimers(before + 2 * 10);
     for (const client of clients) await client.leave();
-    await room.gone();
-    await settled(none);
+    await object.untilNoClients();
+    await expectTimers(before);
   }),
 );
 
 test(
-  "an object has one timer while somebody is behind, and none any more once they have everything",
-  room({}, async (room) => {
-    const none = activeTimers();
-    const client = await room.join();
-    // Until it asks for more than the beginning, its Worker takes it for one that may never begin.
-    await publish(room, ["first"]);
+  "timers: an object has one while a client is blocked, and none once it has everything",
+  withObject({}, async (object) => {
+    const before = activeTimers();
+    const client = await object.join();
+    // Until the client reads more than the opening, its Worker has a timer for a client that may never read.
+    await publish(object, ["first"]);
     await client.untilData("first");
     const data = numbers(1, 60).map((number) => number.padEnd(10_000));
-    await publish(room, data);
+    await publish(object, data);
     await pause(50);
-    // It is behind at the object, and at its Worker.
-    await settled(none + 2 + 2);
-    expect(await take(client, 60)).toEqual(data);
+    // The client is blocked at the object, and at its Worker.
+    await expectTimers(before + 2 + 2);
+    expect(await takeData(client, 60)).toEqual(data);
     void client.ended();
-    await settled(none + 2);
+    await expectTimers(before + 2);
     await client.leave();
-    await settled(none);
+    await expectTimers(before);
   }),
 );
 
 test(
-  "a Worker has no timer left of a stream whose object was lost and whose client left",
-  room({}, async (room) => {
-    const none = activeTimers();
-    const clients = await Promise.all(numbers(1, 5).map((id) => room.join({ id })));
-    await room.abort();
+  "timers: a Worker keeps none for a stream whose object was lost and whose client left",
+  withObject({}, async (object) => {
+    const before = activeTimers();
+    const clients = await Promise.all(numbers(1, 5).map((id) => object.join({ id })));
+    await object.crash();
     for (const client of clients) await client.leave();
     await pause(300);
-    await settled(none);
-    expect((await room.stub.stats()).clients).toBe(0);
+    await expectTimers(before);
+    expect((await object.stub.stats()).clients).toBe(0);
   }),
 );

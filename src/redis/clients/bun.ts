@@ -1,5 +1,12 @@
+// Adapts the Redis client of Bun.
 import { every, now } from "../../base/runtime.ts";
-import { type FeedConnection, type FeedEvents, Gate, type Watcher, type Wrapped } from "./connection.ts";
+import {
+  type ClientAdapter,
+  type ClientListener,
+  type FeedConnection,
+  type FeedConnectionListener,
+  FeedRelay,
+} from "./connection.ts";
 
 /** A client of Bun, such as `Bun.redis`. */
 export interface BunClient {
@@ -14,66 +21,67 @@ export interface BunClient {
   unsubscribe(channel: string): Promise<unknown>;
 }
 
-/** Milliseconds between two looks at whether a client is connected: its events have room for one listener, which is the caller's. */
-const LOOK = 50;
-/** Milliseconds between two attempts to connect. Bun gives up after some, and after an idle timeout makes none. */
-const REDIAL = 2_000;
+/** The interval at which `connected` is checked. A client has room for one event listener, which belongs to the application. */
+const POLL_MS = 50;
+/** The shortest interval between two attempts to connect. Bun gives up after some attempts, and makes none after an idle timeout. */
+const CONNECT_INTERVAL_MS = 2_000;
 
-export const wrapBun = (client: BunClient): Wrapped => ({
+export const adaptBun = (client: BunClient): ClientAdapter => ({
   get isReady() {
     return client.connected;
   },
   send: ([command = "", ...args]) => client.send(command, args),
-  watch(watcher: Watcher): () => void {
-    let was = client.connected;
-    let isDialling = false;
-    let dialled = now() - REDIAL;
-    const dial = (): void => {
-      if (isDialling || now() - dialled < REDIAL) return;
-      isDialling = true;
-      dialled = now();
-      const over = (): void => {
-        isDialling = false;
+  watch(listener: ClientListener): () => void {
+    let wasConnected = client.connected;
+    let isConnecting = false;
+    let lastAttempt = now() - CONNECT_INTERVAL_MS;
+    const connect = (): void => {
+      if (isConnecting || now() - lastAttempt < CONNECT_INTERVAL_MS) return;
+      isConnecting = true;
+      lastAttempt = now();
+      const onSettled = (): void => {
+        isConnecting = false;
       };
-      client.connect().then(over, (error: unknown) => {
-        over();
-        watcher.failed(error);
+      client.connect().then(onSettled, (error: unknown) => {
+        onSettled();
+        listener.onError(error);
       });
     };
-    const look = (): void => {
+    const poll = (): void => {
       const { connected } = client;
-      if (!connected) dial();
-      if (connected === was) return;
-      was = connected;
-      if (connected) watcher.ready();
-      else watcher.lost();
+      if (!connected) connect();
+      if (connected === wasConnected) return;
+      wasConnected = connected;
+      if (connected) listener.onReady();
+      else listener.onLost();
     };
-    look();
-    return every(LOOK, look);
+    poll();
+    return every(POLL_MS, poll);
   },
-  async feed(events: FeedEvents, own: boolean): Promise<FeedConnection> {
-    const feed = own ? client : await client.duplicate();
-    let stop = (): void => undefined;
-    const gate = new Gate(events, () => {
-      stop();
+  async openFeed(listener: FeedConnectionListener, use): Promise<FeedConnection> {
+    const feed = use === "itself" ? client : await client.duplicate();
+    let stopPolling = (): void => undefined;
+    const relay = new FeedRelay(listener, () => {
+      stopPolling();
       feed.onconnect = null;
       feed.onclose = null;
       feed.close();
     });
     if (!feed.connected) await feed.connect();
-    // Bun connects again by itself, with no subscription: that is a feed lost as well.
-    const lost = (): void => gate.lost(new Error("Feed connection closed."));
-    feed.onconnect = lost;
-    feed.onclose = lost;
-    stop = every(LOOK, () => {
-      if (!feed.connected) lost();
+    // Bun reconnects by itself, without subscriptions. So a new connection, too, means that the feed was lost.
+    const onLost = (): void => relay.lost(new Error("Feed connection closed."));
+    feed.onconnect = onLost;
+    feed.onclose = onLost;
+    stopPolling = every(POLL_MS, () => {
+      if (!feed.connected) onLost();
     });
-    const listener = (text: string, channel: string): void => gate.message(channel, text);
+    const onMessage = (text: string, channel: string): void => relay.message(channel, text);
     return {
-      // One channel a call: Bun 1.4 takes the answer for each of several channels for that to a whole call, and later calls for answered too early.
-      subscribe: (channels) => Promise.all(channels.map((channel) => feed.subscribe(channel, listener))),
+      // One channel per call: Bun 1.4 takes the reply for each of several channels for the reply to the whole call, and then resolves later
+      // calls too early.
+      subscribe: (channels) => Promise.all(channels.map((channel) => feed.subscribe(channel, onMessage))),
       unsubscribe: (channels) => Promise.all(channels.map((channel) => feed.unsubscribe(channel))),
-      close: () => gate.close(),
+      close: () => relay.close(),
     };
   },
 });

@@ -1,71 +1,73 @@
-/** What happens to a feed connection. Nothing of it is called any more after `lost`, nor after the connection was closed. */
-export interface FeedEvents {
-  message(channel: string, text: string): void;
-  /** It is over, for good; it is closed. */
-  lost(error: unknown): void;
+// A client library's client, as the engine uses it. Each library has an adapter.
+
+/** Receives what happens to a feed connection. Nothing is called after `onLost`, nor after the connection was closed. */
+export interface FeedConnectionListener {
+  onMessage(channel: string, text: string): void;
+  /** The connection was lost, and is closed for good. */
+  onLost(error: unknown): void;
 }
 
-/** A connection of our own that messages come in through. One call of the two is under way at a time. */
+/** A connection of the engine's own, through which messages arrive. Only one call of `subscribe` or `unsubscribe` is under way at a time. */
 export interface FeedConnection {
   subscribe(channels: readonly string[]): Promise<unknown>;
   unsubscribe(channels: readonly string[]): Promise<unknown>;
   close(): void;
 }
 
-/** Who is told of what happens to the caller's connection. */
-export interface Watcher {
-  /** Commands may be taken from now on. */
-  ready(): void;
-  /** Whatever was under way may be lost. */
-  lost(): void;
-  failed(error: unknown): void;
+/** Receives what happens to the application's client. */
+export interface ClientListener {
+  /** Commands can be sent from now on. */
+  onReady(): void;
+  /** The connection was lost: any command that is under way may be lost. */
+  onLost(): void;
+  onError(error: unknown): void;
 }
 
-/** A client library's client, as the engine uses it. */
-export interface Wrapped {
+/** A client of any library. */
+export interface ClientAdapter {
   /** Whether a command that is given now is sent at once. */
   readonly isReady: boolean;
-  /** Sends a command. Numbers come as they are in a reply, strings as text. */
+  /** Sends a command. A number in a reply stays a number, a string becomes text. */
   send(command: readonly string[]): Promise<unknown>;
-  /** Tells what happens to it; connects it if it never was. The answer takes all of that back. */
-  watch(watcher: Watcher): () => void;
-  /** Opens a connection with the same settings; `own` if this client itself is to be used, and closed in the end. */
-  feed(events: FeedEvents, own: boolean): Promise<FeedConnection>;
+  /** Reports what happens to the client, and connects it if it never was connected. Returns a function that ends the reports. */
+  watch(listener: ClientListener): () => void;
+  /** Opens a feed connection: a duplicate of this client, or with `"itself"` this very client, which is closed in the end. */
+  openFeed(listener: FeedConnectionListener, use: "duplicate" | "itself"): Promise<FeedConnection>;
 }
 
-/** What passes events on until it is closed. */
-export class Gate {
-  readonly #events: FeedEvents;
-  readonly #close: () => void;
+/** Passes on what happens to a feed connection until that is lost or closed. */
+export class FeedRelay {
+  readonly #listener: FeedConnectionListener;
+  readonly #closeConnection: () => void;
   #isOpen = true;
 
-  constructor(events: FeedEvents, close: () => void) {
-    this.#events = events;
-    this.#close = close;
+  constructor(listener: FeedConnectionListener, closeConnection: () => void) {
+    this.#listener = listener;
+    this.#closeConnection = closeConnection;
   }
 
   message(channel: string, text: string): void {
-    if (this.#isOpen) this.#events.message(channel, text);
+    if (this.#isOpen) this.#listener.onMessage(channel, text);
   }
 
   lost(error: unknown): void {
     if (!this.#isOpen) return;
     this.close();
-    this.#events.lost(error);
+    this.#listener.onLost(error);
   }
 
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     try {
-      this.#close();
+      this.#closeConnection();
     } catch {
-      // It is closed.
+      // The connection is closed already.
     }
   }
 }
 
-/** A promise's end without its outcome. */
+/** Resolves when a promise is settled, whatever its outcome. */
 export const settled = (promise: unknown): Promise<void> =>
   Promise.resolve(promise).then(
     () => undefined,

@@ -1,4 +1,12 @@
-import { type FeedConnection, type FeedEvents, Gate, settled, type Watcher, type Wrapped } from "./connection.ts";
+// Adapts a client of ioredis.
+import {
+  type ClientAdapter,
+  type ClientListener,
+  type FeedConnection,
+  type FeedConnectionListener,
+  FeedRelay,
+  settled,
+} from "./connection.ts";
 
 /** A client of ioredis 5 or 6. */
 export interface IoredisClient {
@@ -13,55 +21,55 @@ export interface IoredisClient {
   off(event: string, listener: (...args: unknown[]) => void): unknown;
 }
 
-const ENDS = ["close", "end", "reconnecting"] as const;
+const END_EVENTS = ["close", "end", "reconnecting"] as const;
 
-export const wrapIoredis = (client: IoredisClient): Wrapped => ({
+export const adaptIoredis = (client: IoredisClient): ClientAdapter => ({
   get isReady() {
     return client.status === "ready";
   },
   send: ([command = "", ...args]) => client.call(command, ...args),
-  watch(watcher: Watcher): () => void {
-    const { ready, lost, failed } = watcher;
-    client.on("ready", ready);
-    for (const event of ENDS) client.on(event, lost);
-    client.on("error", failed);
-    if (client.status === "wait") client.connect().catch(failed);
+  watch({ onReady, onLost, onError }: ClientListener): () => void {
+    client.on("ready", onReady);
+    for (const event of END_EVENTS) client.on(event, onLost);
+    client.on("error", onError);
+    if (client.status === "wait") client.connect().catch(onError);
     return () => {
-      client.off("ready", ready);
-      for (const event of ENDS) client.off(event, lost);
-      client.off("error", failed);
+      client.off("ready", onReady);
+      for (const event of END_EVENTS) client.off(event, onLost);
+      client.off("error", onError);
     };
   },
-  async feed(events: FeedEvents, own: boolean): Promise<FeedConnection> {
-    // It is never used again once it was lost, so it must neither come back nor keep what it was asked meanwhile.
-    const feed = own
-      ? client
-      : client.duplicate({
-          lazyConnect: true,
-          retryStrategy: null,
-          reconnectOnError: null,
-          autoResubscribe: false,
-          autoResendUnfulfilledCommands: false,
-          enableAutoPipelining: false,
-        });
-    // To disconnect what is closed would only leave a timer behind.
-    const gate = new Gate(events, () => void (feed.status === "end" || feed.disconnect()));
+  async openFeed(listener: FeedConnectionListener, use): Promise<FeedConnection> {
+    // A feed that was lost is never used again. So it must not reconnect, and must not keep commands for later.
+    const feed =
+      use === "itself"
+        ? client
+        : client.duplicate({
+            lazyConnect: true,
+            retryStrategy: null,
+            reconnectOnError: null,
+            autoResubscribe: false,
+            autoResendUnfulfilledCommands: false,
+            enableAutoPipelining: false,
+          });
+    // `disconnect` on a client that is closed would leave a timer behind.
+    const relay = new FeedRelay(listener, () => void (feed.status === "end" || feed.disconnect()));
     let cause: unknown;
     feed.on("error", (error: unknown) => {
       cause = error;
     });
-    for (const event of ENDS) feed.on(event, () => gate.lost(cause ?? new Error("Feed connection closed.")));
-    feed.on("message", (channel, text) => gate.message(String(channel), String(text)));
+    for (const event of END_EVENTS) feed.on(event, () => relay.lost(cause ?? new Error("Feed connection closed.")));
+    feed.on("message", (channel, text) => relay.message(String(channel), String(text)));
     if (feed.status === "wait") {
       await feed.connect().catch((error: unknown) => {
-        gate.lost(cause ?? error);
+        relay.lost(cause ?? error);
         throw cause ?? error;
       });
     }
     return {
       subscribe: (channels) => feed.subscribe(...channels),
       unsubscribe: (channels) => settled(feed.unsubscribe(...channels)),
-      close: () => gate.close(),
+      close: () => relay.close(),
     };
   },
 });

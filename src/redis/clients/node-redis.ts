@@ -1,4 +1,11 @@
-import { type FeedConnection, type FeedEvents, Gate, type Watcher, type Wrapped } from "./connection.ts";
+// Adapts a client of node-redis.
+import {
+  type ClientAdapter,
+  type ClientListener,
+  type FeedConnection,
+  type FeedConnectionListener,
+  FeedRelay,
+} from "./connection.ts";
 
 /** A client of node-redis 5 or 6, as `createClient` makes it. */
 export interface NodeRedisClient {
@@ -14,42 +21,42 @@ export interface NodeRedisClient {
   off(event: string, listener: (...args: unknown[]) => void): unknown;
 }
 
-const ENDS = ["reconnecting", "end", "terminated"] as const;
+const END_EVENTS = ["reconnecting", "end", "terminated"] as const;
 
-export const wrapNodeRedis = (client: NodeRedisClient): Wrapped => ({
+export const adaptNodeRedis = (client: NodeRedisClient): ClientAdapter => ({
   get isReady() {
     return client.isReady;
   },
   send: (command) => client.sendCommand(command),
-  watch(watcher: Watcher): () => void {
-    const { ready, lost } = watcher;
-    // Every loss of a connection is an error first, and some are never told otherwise.
-    const failed = (error: unknown): void => {
-      if (!client.isReady) lost();
-      watcher.failed(error);
+  watch(listener: ClientListener): () => void {
+    const { onReady, onLost } = listener;
+    // Every lost connection emits an error first, and some emit nothing else.
+    const onError = (error: unknown): void => {
+      if (!client.isReady) onLost();
+      listener.onError(error);
     };
-    client.on("ready", ready);
-    for (const event of ENDS) client.on(event, lost);
-    client.on("error", failed);
-    if (!client.isOpen) client.connect().catch(watcher.failed);
+    client.on("ready", onReady);
+    for (const event of END_EVENTS) client.on(event, onLost);
+    client.on("error", onError);
+    if (!client.isOpen) client.connect().catch(listener.onError);
     return () => {
-      client.off("ready", ready);
-      for (const event of ENDS) client.off(event, lost);
-      client.off("error", failed);
+      client.off("ready", onReady);
+      for (const event of END_EVENTS) client.off(event, onLost);
+      client.off("error", onError);
     };
   },
-  async feed(events: FeedEvents, own: boolean): Promise<FeedConnection> {
-    const feed = own ? client : client.duplicate({ disableOfflineQueue: true });
-    const gate = new Gate(events, () => feed.destroy());
-    // The library would try for ever to connect again; the first error closes it.
-    feed.on("error", (error: unknown) => gate.lost(error));
-    for (const event of ENDS) feed.on(event, () => gate.lost(new Error("Feed connection closed.")));
+  async openFeed(listener: FeedConnectionListener, use): Promise<FeedConnection> {
+    const feed = use === "itself" ? client : client.duplicate({ disableOfflineQueue: true });
+    const relay = new FeedRelay(listener, () => feed.destroy());
+    // The library would try to reconnect without end. The first error closes the client.
+    feed.on("error", (error: unknown) => relay.lost(error));
+    for (const event of END_EVENTS) feed.on(event, () => relay.lost(new Error("Feed connection closed.")));
     if (!feed.isOpen) await feed.connect();
-    const listener = (text: string, channel: string): void => gate.message(channel, text);
+    const onMessage = (text: string, channel: string): void => relay.message(channel, text);
     return {
-      subscribe: (channels) => feed.subscribe([...channels], listener),
-      unsubscribe: (channels) => feed.unsubscribe([...channels], listener),
-      close: () => gate.close(),
+      subscribe: (channels) => feed.subscribe([...channels], onMessage),
+      unsubscribe: (channels) => feed.unsubscribe([...channels], onMessage),
+      close: () => relay.close(),
     };
   },
 });

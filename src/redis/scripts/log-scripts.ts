@@ -1,13 +1,18 @@
-import { ofBoth, ofLog } from "./lua.ts";
+// The Lua scripts that append to the log and read it.
+import { fullScript, logScript } from "./lua.ts";
 
 /**
- * ARGV: channel prefix, candidate for an epoch, process, number of the append, epoch and position seen, nonce, fingerprint, key window, recipient,
- * events, bytes, age, most channels, ttl of the log, text, keys.
+ * Appends an event and publishes it to its channels.
+ *
+ * ARGV: channel prefix, candidate for an epoch, name of the append counter, number of the append, seen epoch and position, idempotency key,
+ * fingerprint, idempotency window, recipient, retained events, bytes and age, most channels, ttl of the log, text, keys.
+ *
+ * Returns `ok`, epoch, position and whether the event was repeated; or `no-counter`, `stale`, `key-reused` or `unknown-client`.
  */
-export const APPEND: string = ofBoth(`
-local counter = base .. ':n:' .. ARGV[3]
+export const APPEND: string = fullScript(`
+local counter = base .. ':appends:' .. ARGV[3]
 local done = redis.call('GET', counter)
-if not done then return {'gone'} end
+if not done then return {'no-counter'} end
 local number, before = tonumber(ARGV[4]), tonumber(string.match(done, '^%d+'))
 if number < before then return {'stale'} end
 if number == before then
@@ -15,28 +20,28 @@ if number == before then
   if not epoch then return {'stale'} end
   return {'ok', epoch, seq, '0'}
 end
-local window, nonce = tonumber(ARGV[9]), nil
+local window, known = tonumber(ARGV[9]), nil
 if ARGV[7] ~= '' and window ~= 0 then
-  nonce = base .. ':k:' .. ARGV[7]
-  local known = redis.call('GET', nonce)
-  if known then
-    local epoch, seq, print = string.match(known, '^(%S+) (%d+) (.*)$')
-    if print ~= ARGV[8] then return {'reused'} end
+  known = base .. ':key:' .. ARGV[7]
+  local event = redis.call('GET', known)
+  if event then
+    local epoch, seq, fingerprint = string.match(event, '^(%S+) (%d+) (.*)$')
+    if fingerprint ~= ARGV[8] then return {'key-reused'} end
     return {'ok', epoch, seq, '1'}
   end
 end
 local time = millis()
-if ARGV[10] ~= '' and not present(ARGV[10], time) then return {'unknown'} end
+if ARGV[10] ~= '' and not isPresent(ARGV[10], time) then return {'unknown-client'} end
 
 local ttl = tonumber(ARGV[15])
-local epoch, head, forgotten = proved(ARGV[2], ARGV[5], ARGV[6], ttl)
+local epoch, head, forgotten = provedLog(ARGV[2], ARGV[5], ARGV[6], ttl)
 local seq = num(head + 1)
 redis.call('SET', counter, ARGV[4] .. ' ' .. epoch .. ' ' .. seq, 'PX', 86400000)
-if nonce then redis.call('SET', nonce, epoch .. ' ' .. seq .. ' ' .. ARGV[8]) end
-if nonce and window > 0 then redis.call('PEXPIRE', nonce, ARGV[9]) end
+if known then redis.call('SET', known, epoch .. ' ' .. seq .. ' ' .. ARGV[8]) end
+if known and window > 0 then redis.call('PEXPIRE', known, ARGV[9]) end
 local text, keys, first = ARGV[16], table.concat(ARGV, '\\n', 17), 17
 local events, bytes, age, most = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local previous = lasts(epoch, forgotten, first)
+local previous = lastPositions(epoch, forgotten, first)
 local message = {epoch, seq, num(#previous)}
 local size = #text + #epoch + #seq + 6
 redis.call('ZADD', lastOf(epoch), seq, 'head')
@@ -62,75 +67,86 @@ local whole, toInboxes = table.concat(message, '\\n'), false
 for index = first, #ARGV do
   local key = ARGV[index]
   if string.sub(key, 1, 1) == '@' then toInboxes = true
-  else redis.call('PUBLISH', ARGV[1] .. ':f:' .. key, whole) end
+  else redis.call('PUBLISH', ARGV[1] .. ':feed:' .. key, whole) end
 end
 if toInboxes then redis.call('PUBLISH', ARGV[1] .. ':inbox', whole) end
 return {'ok', epoch, seq, '0'}
 `);
 
 /**
- * ARGV: channel prefix, candidate for an epoch, process, epoch and position seen, token, part, parts, ttl of the log, keys.
+ * Publishes a checkpoint to one process.
  *
- * Of many keys a part is asked for at a time, and the mark is where the last part is. That one has also whatever changed since the first part,
- * so that together they say what a single script would have said in the last one's place.
+ * ARGV: channel prefix, candidate for an epoch, process, seen epoch and position, token, part, parts, ttl of the log, keys.
+ *
+ * A checkpoint of many keys is requested in parts, one after another. The last part determines the checkpoint's place in the feed. It also
+ * lists all channels that changed since the first part, so that the parts together say what one script in place of the last part would say.
+ *
+ * Returns `ok`, or `again` if the log was replaced between two parts.
  */
-export const MARK: string = ofLog(`
+export const CHECKPOINT: string = logScript(`
 local part, parts, ttl = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local epoch, head, forgotten = proved(ARGV[2], ARGV[4], ARGV[5], ttl)
-live(epoch, ttl)
-local memory, changes = base .. ':mark:' .. ARGV[3], {}
-if parts > 1 and part == 1 then redis.call('SET', memory, epoch .. ' ' .. num(head), 'PX', 60000) end
+local epoch, head, forgotten = provedLog(ARGV[2], ARGV[4], ARGV[5], ttl)
+extendLife(epoch, ttl)
+local start, changes = base .. ':checkpoint:' .. ARGV[3], {}
+if parts > 1 and part == 1 then redis.call('SET', start, epoch .. ' ' .. num(head), 'PX', 60000) end
 if parts > 1 and part == parts then
-  local wasEpoch, wasHead = string.match(redis.call('GET', memory) or '', '^(%S+) (%d+)$')
-  redis.call('DEL', memory)
-  if wasEpoch ~= epoch then return 'again' end
-  local changed = redis.call('ZRANGE', lastOf(epoch), '(' .. wasHead, '+inf', 'BYSCORE', 'WITHSCORES')
+  local firstEpoch, firstHead = string.match(redis.call('GET', start) or '', '^(%S+) (%d+)$')
+  redis.call('DEL', start)
+  if firstEpoch ~= epoch then return 'again' end
+  local changed = redis.call('ZRANGE', lastOf(epoch), '(' .. firstHead, '+inf', 'BYSCORE', 'WITHSCORES')
   for index = 1, #changed, 2 do
     local member = changed[index]
     if member ~= 'head' then changes[#changes + 1] = '\\n' .. changed[index + 1] .. ' ' .. string.sub(member, 2) end
   end
 end
-local all = lasts(epoch, forgotten, 10)
-for index = 1, #all do all[index] = num(all[index]) end
-redis.call('PUBLISH', ARGV[1] .. ':echo:' .. ARGV[3], table.concat({ARGV[6], ARGV[7], ARGV[8], epoch, num(head), num(forgotten)}, ' ') ..
-  '\\n' .. table.concat(all, ' ') .. table.concat(changes))
+local last = lastPositions(epoch, forgotten, 10)
+for index = 1, #last do last[index] = num(last[index]) end
+local line = table.concat({ARGV[6], ARGV[7], ARGV[8], epoch, num(head), num(forgotten)}, ' ')
+redis.call('PUBLISH', ARGV[1] .. ':checkpoint:' .. ARGV[3], line .. '\\n' .. table.concat(last, ' ') .. table.concat(changes))
 return 'ok'
 `);
 
-/** ARGV: epoch, position, bytes, events, bytes and age of retention, keys. */
-export const READ: string = ofLog(`
-local epoch, head, forgotten = current()
+/**
+ * Reads a page of events of several channels, in order of position.
+ *
+ * ARGV: epoch, position, bytes, retained events, bytes and age, keys.
+ *
+ * Returns the epoch, the position up to which the page is complete, the last dropped position of each channel, and then position, keys and
+ * text of each event. For another epoch, returns only the current one.
+ */
+export const READ: string = logScript(`
+local epoch, head, forgotten = currentLog()
 if epoch ~= ARGV[1] then return {epoch or ''} end
 local after, room, time, from = tonumber(ARGV[2]), tonumber(ARGV[3]), millis(), 7
-local last, dropped, lanes = lasts(epoch, forgotten, from), {}, {}
+local last, dropped, sources = lastPositions(epoch, forgotten, from), {}, {}
 for index = from, #ARGV do
   local key = ARGV[index]
   trim(epoch, key, time, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), 1000)
   local stream = streamOf(epoch, key)
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   dropped[#dropped + 1] = first and first[2][6] or num(last[index - from + 1])
-  if first and last[index - from + 1] > after then lanes[#lanes + 1] = {stream = stream, at = after, next = 1, batch = {}} end
+  if first and last[index - from + 1] > after then sources[#sources + 1] = {stream = stream, at = after, next = 1, batch = {}} end
 end
 
--- What a lane has next; a few are fetched at a time.
-local function peek(lane)
-  if lane.next > #lane.batch then
-    if lane.over then return nil end
-    lane.batch = redis.call('XRANGE', lane.stream, '(' .. num(lane.at) .. '-0', '+', 'COUNT', 16)
-    lane.over = #lane.batch < 16
-    lane.next = 1
-    if #lane.batch == 0 then return nil end
-    lane.at = seqOf(lane.batch[#lane.batch])
+-- Returns the position of a source's next event. Some events are fetched at a time.
+local function peek(source)
+  if source.next > #source.batch then
+    if source.over then return nil end
+    source.batch = redis.call('XRANGE', source.stream, '(' .. num(source.at) .. '-0', '+', 'COUNT', 16)
+    source.over = #source.batch < 16
+    source.next = 1
+    if #source.batch == 0 then return nil end
+    source.at = seqOf(source.batch[#source.batch])
   end
-  return seqOf(lane.batch[lane.next])
+  return seqOf(source.batch[source.next])
 end
 
 local answer, through = {epoch, '', table.concat(dropped, ' ')}, head
 while true do
   local best, least
-  for _, lane in ipairs(lanes) do
-    local seq = peek(lane)
-    if seq and (not least or seq < least) then best, least = lane, seq end
+  for _, source in ipairs(sources) do
+    local seq = peek(source)
+    if seq and (not least or seq < least) then best, least = source, seq end
   end
   if not best then break end
   local entry = best.batch[best.next]
@@ -141,20 +157,27 @@ while true do
   answer[#answer + 1] = entry[2][2]
   answer[#answer + 1] = entry[2][4]
   through = least
-  for _, lane in ipairs(lanes) do if peek(lane) == least then lane.next = lane.next + 1 end end
+  for _, source in ipairs(sources) do if peek(source) == least then source.next = source.next + 1 end end
 end
 local isCut = false
-for _, lane in ipairs(lanes) do if peek(lane) then isCut = true end end
+for _, source in ipairs(sources) do if peek(source) then isCut = true end end
 answer[2] = num(isCut and through or head)
 return answer
 `);
 
-/** ARGV: epoch, position, most events, most bytes, events, bytes and age of retention, keys. */
-export const SURVEY: string = ofLog(`
-local epoch, head, forgotten = current()
+/**
+ * Finds the bounds of what is retained of several channels.
+ *
+ * ARGV: epoch, position, most events, most bytes, retained events, bytes and age, keys.
+ *
+ * Returns the epoch, the head, and the position after which the newest events lie. Then a line for each channel: its last dropped position,
+ * its oldest event, and its first event after the given position. For another epoch, returns only the current one and its head.
+ */
+export const HISTORY_BOUNDS: string = logScript(`
+local epoch, head, forgotten = currentLog()
 if epoch ~= ARGV[1] then return {epoch or '', epoch and num(head) or '0', '0'} end
 local most, room, time, from = tonumber(ARGV[3]), tonumber(ARGV[4]), millis(), 8
-local last, lanes, answer = lasts(epoch, forgotten, from), {}, {epoch, num(head), ''}
+local last, sources, answer = lastPositions(epoch, forgotten, from), {}, {epoch, num(head), ''}
 for index = from, #ARGV do
   local key = ARGV[index]
   trim(epoch, key, time, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), 1000)
@@ -165,30 +188,30 @@ for index = from, #ARGV do
     line[2] = num(seqOf(first))
     local next = redis.call('XRANGE', stream, '(' .. ARGV[2] .. '-0', '+', 'COUNT', 1)[1]
     if next then line[3] = num(seqOf(next)) end
-    lanes[#lanes + 1] = {stream = stream, at = '+', next = 1, batch = {}}
+    sources[#sources + 1] = {stream = stream, at = '+', next = 1, batch = {}}
   end
   answer[#answer + 1] = table.concat(line, ' ')
 end
 
--- What a lane has next, from the newest on.
-local function peek(lane)
-  if lane.next > #lane.batch then
-    if lane.over then return nil end
-    lane.batch = redis.call('XREVRANGE', lane.stream, lane.at, '-', 'COUNT', 16)
-    lane.over = #lane.batch < 16
-    lane.next = 1
-    if #lane.batch == 0 then return nil end
-    lane.at = '(' .. lane.batch[#lane.batch][1]
+-- Returns the position of a source's next event, from the newest to the oldest.
+local function peek(source)
+  if source.next > #source.batch then
+    if source.over then return nil end
+    source.batch = redis.call('XREVRANGE', source.stream, source.at, '-', 'COUNT', 16)
+    source.over = #source.batch < 16
+    source.next = 1
+    if #source.batch == 0 then return nil end
+    source.at = '(' .. source.batch[#source.batch][1]
   end
-  return seqOf(lane.batch[lane.next])
+  return seqOf(source.batch[source.next])
 end
 
 local floor, count = 0, 0
 while most >= 0 or room >= 0 do
   local best, newest
-  for _, lane in ipairs(lanes) do
-    local seq = peek(lane)
-    if seq and (not newest or seq > newest) then best, newest = lane, seq end
+  for _, source in ipairs(sources) do
+    local seq = peek(source)
+    if seq and (not newest or seq > newest) then best, newest = source, seq end
   end
   if not best then break end
   local left = room - sizeOf(epoch, best.batch[best.next])
@@ -198,7 +221,7 @@ while most >= 0 or room >= 0 do
   end
   if room >= 0 then room = left end
   count = count + 1
-  for _, lane in ipairs(lanes) do if peek(lane) == newest then lane.next = lane.next + 1 end end
+  for _, source in ipairs(sources) do if peek(source) == newest then source.next = source.next + 1 end end
 end
 answer[3] = num(floor)
 return answer

@@ -1,11 +1,19 @@
+// The parts that the Lua scripts share. Redis runs each script as one atomic step.
+
 /**
- * What every script begins with. A script touches nothing before it has refused all that it refuses, and its first write is one that Redis
- * refuses for want of memory, of disk or of replicas; after a script's first write Redis refuses none. So each script is all or nothing.
+ * The beginning of every script.
  *
- * Commands, for a line of an ACL. Of the client: PING, SCRIPT LOAD, EVALSHA, WAIT (with `waitReplicas`), SUBSCRIBE and UNSUBSCRIBE.
+ * A script changes nothing before it has made all of its checks. Its first write is a command that Redis refuses when it is out of memory,
+ * has lost its disk or has too few replicas; after a script's first write Redis refuses no other. So each script happens completely or not
+ * at all.
+ *
+ * Commands, for the rules of an ACL user. From the client: PING, SCRIPT LOAD, EVALSHA, WAIT (with `waitReplicas`), SUBSCRIBE and UNSUBSCRIBE.
  * In scripts: DEL, GET, HDEL, HEXISTS, HGET, HINCRBY, HLEN, HMGET, HSCAN, HSET, INFO, PEXPIRE, PUBLISH, RENAME, SADD, SET, SRANDMEMBER, SREM,
  * TIME, UNLINK, XADD, XDEL, XLEN, XRANGE, XREVRANGE, ZADD, ZCARD, ZMSCORE, ZPOPMIN, ZRANGE, ZREM, ZREMRANGEBYSCORE, ZSCORE.
  * Keys and channels: `{prefix}` followed by anything.
+ *
+ * KEYS[1] is the prefix of all keys. The prefix of channels is an argument of its own, because ioredis puts its `keyPrefix` before keys and
+ * not before channels.
  */
 const COMMON = `
 local base = KEYS[1]
@@ -17,55 +25,60 @@ end
 `;
 
 /**
- * Keys: `{p}:log` is a hash of the epoch, of the server's run that it is of, and of how far channels were forgotten. `{p}:<epoch>:last` is a
- * sorted set of the head and of the last position of each channel ("c" and its key). `{p}:<epoch>:s:<key>` is a channel's stream: k the keys of
- * the event, t its text, p the position before it in this channel, a when it was appended, c the bytes that this channel had up to it.
+ * Functions of the log. Its keys, without the prefix:
+ *
+ * - `log`: a hash of the `epoch`, the server's run id (`run`) and replication id (`history`), and the last position of all channels that were
+ *   forgotten (`forgotten`).
+ * - `<epoch>:last`: a sorted set of the head (member `head`) and the last position of each channel (member `c` and the channel's key).
+ * - `<epoch>:stream:<key>`: the stream of a channel. Fields of an entry: `k` the keys of the event, `t` its text, `p` the previous position in
+ *   this channel, `a` the time of the append, `c` the bytes of this channel up to and including the event. A script finds a value by its place.
  */
 const LOG = `
 local function lastOf(epoch) return base .. ':' .. epoch .. ':last' end
-local function streamOf(epoch, key) return base .. ':' .. epoch .. ':s:' .. key end
+local function streamOf(epoch, key) return base .. ':' .. epoch .. ':stream:' .. key end
 
--- Which server this is, which history its data are of, and whether it has them from another server.
-local function run()
+-- Returns the run id of this server, the replication id of its data, and whether it has taken its data over from another server.
+local function identity()
   local info = redis.call('INFO', 'server', 'replication')
   local isTaken = string.match(info, '\\nmaster_replid2:0+\\r') == nil
   return string.match(info, '\\nrun_id:(%x+)'), string.match(info, '\\nmaster_replid:(%x+)'), isTaken
 end
 
--- The log, unless it cannot be proved that this is all of it. The head has the highest score, and among equals the highest name.
-local function current()
+-- Returns the log, unless something of it may be missing. The head has the highest score, and among equal scores the highest name.
+local function currentLog()
   local log = redis.call('HMGET', base .. ':log', 'epoch', 'run', 'forgotten', 'history')
-  local server, history, isTaken = run()
+  local server, history, isTaken = identity()
   if not (log[1] and log[3]) or log[2] ~= server then return nil end
-  -- Its first replica gives a server a new history, and so does an hour without one; its data stay what they were.
+  -- A server gets a new replication id with its first replica, and after an hour without one. Its data stay the same.
   if log[4] ~= history and isTaken then return nil end
   local top = redis.call('ZRANGE', lastOf(log[1]), -1, -1, 'WITHSCORES')
   if top[1] ~= 'head' then return nil end
   return log[1], tonumber(top[2]), tonumber(log[3])
 end
 
-local function live(epoch, ttl)
+local function extendLife(epoch, ttl)
   if ttl < 0 then return end
   redis.call('PEXPIRE', base .. ':log', ttl)
   redis.call('PEXPIRE', lastOf(epoch), ttl)
 end
 
--- The name depends on the server and the time, so that a command which is sent twice does not begin the same epoch twice.
-local function begin(candidate, ttl)
-  local server, history = run()
+-- The name depends on the server and the time, so that a command that is sent twice does not start the same epoch twice.
+local function startEpoch(candidate, ttl)
+  local server, history = identity()
   local time = redis.call('TIME')
   local old = redis.call('HGET', base .. ':log', 'epoch')
   local epoch = string.sub(redis.sha1hex(candidate .. server .. time[1] .. '.' .. time[2]), 1, 16)
   redis.call('ZADD', lastOf(epoch), 0, 'head')
-  if old then redis.call('SADD', base .. ':old', old) end
+  if old then redis.call('SADD', base .. ':old-epochs', old) end
   redis.call('HSET', base .. ':log', 'epoch', epoch, 'run', server, 'history', history, 'forgotten', '0')
-  live(epoch, ttl)
+  extendLife(epoch, ttl)
   return epoch, 0, 0
 end
 
-local function proved(candidate, seenEpoch, seenSeq, ttl)
-  local epoch, head, forgotten = current()
-  if not epoch or (epoch == seenEpoch and head < tonumber(seenSeq)) then return begin(candidate, ttl) end
+-- Returns the log for a process that knows the seen position. Starts a new epoch if the log cannot be proved to be complete.
+local function provedLog(candidate, seenEpoch, seenSeq, ttl)
+  local epoch, head, forgotten = currentLog()
+  if not epoch or (epoch == seenEpoch and head < tonumber(seenSeq)) then return startEpoch(candidate, ttl) end
   return epoch, head, forgotten
 end
 
@@ -74,7 +87,8 @@ local function sizeOf(epoch, entry)
   return #entry[2][4] + #epoch + #entry[1] + 4
 end
 
--- Drops from a channel what retention does not keep, so many events at the most. A bound below 0 is none; total is what the channel had so far, if known.
+-- Drops events that retention does not keep from a channel, at most as many as most says. A bound below 0 is no bound. total is the bytes of
+-- the channel up to its newest event, if known.
 local function trim(epoch, key, time, events, bytes, age, most, total)
   local stream = streamOf(epoch, key)
   local length = redis.call('XLEN', stream)
@@ -94,8 +108,8 @@ end
 
 local function seqOf(entry) return tonumber(string.match(entry[1], '^%d+')) end
 
--- The last position of each channel, from ARGV[from] on; without a record as far as was forgotten.
-local function lasts(epoch, forgotten, from)
+-- Returns the last position of each channel from ARGV[from] on. A channel without a record may have had events up to the forgotten position.
+local function lastPositions(epoch, forgotten, from)
   local result = {}
   for start = from, #ARGV, 1000 do
     local members = {}
@@ -108,22 +122,30 @@ local function lasts(epoch, forgotten, from)
 end
 `;
 
-/** Keys: `{p}:procs` processes by the time that they count as alive until, `{p}:at:<process>` a hash of what a process has, and under "" how long that lingers. */
+/**
+ * Functions of presence. Its keys, without the prefix:
+ *
+ * - `processes`: a sorted set of processes by the time until which each counts as alive.
+ * - `process:<process>`: a hash with the number of connections of each client id, and of each client id with its subject. The field with the
+ *   empty name holds the milliseconds for which these client ids linger after the process has died.
+ * - `lingering` and `barred`: sorted sets of client ids by the time until which each lingers or is barred.
+ * - `commands`: a stream of commands to other processes. `stamp`: the last stamp that was given.
+ */
 const PRESENCE = `
-local procs, lingering, barred = base .. ':procs', base .. ':lingering', base .. ':barred'
-local function at(process) return base .. ':at:' .. process end
-local function lingerOf(process) return tonumber(redis.call('HGET', at(process), '') or '0') end
+local processes, lingering, barred = base .. ':processes', base .. ':lingering', base .. ':barred'
+local function hashOf(process) return base .. ':process:' .. process end
+local function lingerOf(process) return tonumber(redis.call('HGET', hashOf(process), '') or '0') end
 local KEPT = 3600000
 
-local function alive(process, time, lease, linger)
-  redis.call('ZADD', procs, num(time + lease), process)
-  redis.call('HSET', at(process), '', num(linger))
-  redis.call('PEXPIRE', procs, num(KEPT + lease + linger))
-  redis.call('PEXPIRE', at(process), num(KEPT + lease + linger))
+local function markAlive(process, time, lease, linger)
+  redis.call('ZADD', processes, num(time + lease), process)
+  redis.call('HSET', hashOf(process), '', num(linger))
+  redis.call('PEXPIRE', processes, num(KEPT + lease + linger))
+  redis.call('PEXPIRE', hashOf(process), num(KEPT + lease + linger))
 end
 
--- A number that grows with each connection that is entered and each order that is given, whatever was lost.
-local function stamp()
+-- Returns a number that grows with each connection that enters and each command that is sent, even if keys were lost.
+local function nextStamp()
   local t = redis.call('TIME')
   local least = tonumber(redis.call('GET', base .. ':stamp') or '0') + 1
   local number = num(math.max(tonumber(t[1]) * 1000000 + tonumber(t[2]), least))
@@ -131,16 +153,16 @@ local function stamp()
   return number
 end
 
--- Tells all processes; one whose feed is lost asks later for what it was not told.
-local function order(channel, text)
-  local id = stamp()
-  redis.call('XADD', base .. ':orders', 'MAXLEN', '~', 1000, id .. '-0', 'o', text)
-  redis.call('PEXPIRE', base .. ':orders', 3600000)
+-- Sends a command to all processes. A process whose feed is lost asks for it later.
+local function sendCommand(channel, text)
+  local id = nextStamp()
+  redis.call('XADD', base .. ':commands', 'MAXLEN', '~', 1000, id .. '-0', 'o', text)
+  redis.call('PEXPIRE', base .. ':commands', 3600000)
   redis.call('PUBLISH', channel .. ':inbox', text .. '\\n' .. id)
 end
 
--- Remembers a name in one of the two sets until a time, unless it is remembered longer.
-local function remember(set, name, till)
+-- Lists a client id in one of the two sets until a time, unless it is listed for longer.
+local function list(set, name, till)
   redis.call('ZADD', set, 'GT', num(till), name)
   local time = millis()
   redis.call('ZREMRANGEBYSCORE', set, '-inf', num(time))
@@ -148,16 +170,16 @@ local function remember(set, name, till)
   if last then redis.call('PEXPIRE', set, num(math.max(1, tonumber(last) - time) + 1000)) end
 end
 
-local function isWithin(set, name, time)
+local function isListed(set, name, time)
   local till = redis.call('ZSCORE', set, name)
   return till and tonumber(till) > time
 end
 
-local function present(clientId, time)
-  if isWithin(lingering, clientId, time) then return true end
-  local all = redis.call('ZRANGE', procs, 0, -1, 'WITHSCORES')
+local function isPresent(clientId, time)
+  if isListed(lingering, clientId, time) then return true end
+  local all = redis.call('ZRANGE', processes, 0, -1, 'WITHSCORES')
   for index = 1, #all, 2 do
-    if redis.call('HEXISTS', at(all[index]), clientId) == 1 then
+    if redis.call('HEXISTS', hashOf(all[index]), clientId) == 1 then
       local till = tonumber(all[index + 1])
       if till > time or till + lingerOf(all[index]) > time then return true end
     end
@@ -165,27 +187,27 @@ local function present(clientId, time)
   return false
 end
 
--- What processes had that are dead lingers from then on; a bounded number of names at a time.
-local function reap(time)
-  for _, process in ipairs(redis.call('ZRANGE', procs, '-inf', num(time), 'BYSCORE', 'LIMIT', 0, 4)) do
-    local till = tonumber(redis.call('ZSCORE', procs, process)) + lingerOf(process)
-    local fields = redis.call('HSCAN', at(process), 0, 'COUNT', 500)[2]
+-- Removes dead processes, and lets their client ids linger from the end of the lease on. One call removes a bounded number of names.
+local function removeDead(time)
+  for _, process in ipairs(redis.call('ZRANGE', processes, '-inf', num(time), 'BYSCORE', 'LIMIT', 0, 4)) do
+    local till = tonumber(redis.call('ZSCORE', processes, process)) + lingerOf(process)
+    local fields = redis.call('HSCAN', hashOf(process), 0, 'COUNT', 500)[2]
     for index = 1, #fields, 2 do
       local name = fields[index]
       if name ~= '' then
-        if till > time and not string.find(name, '\\n', 1, true) then remember(lingering, name, till) end
-        redis.call('HDEL', at(process), name)
+        if till > time and not string.find(name, '\\n', 1, true) then list(lingering, name, till) end
+        redis.call('HDEL', hashOf(process), name)
       end
     end
-    if redis.call('HLEN', at(process)) <= 1 then
-      redis.call('DEL', at(process))
-      redis.call('ZREM', procs, process)
+    if redis.call('HLEN', hashOf(process)) <= 1 then
+      redis.call('DEL', hashOf(process))
+      redis.call('ZREM', processes, process)
     end
   end
 end
 `;
 
-/** The whole text of a script. */
+/** Joins parts to one script, without comments and indentation, because every process sends the scripts to Redis. */
 const script = (...parts: readonly string[]): string =>
   parts
     .join("")
@@ -194,6 +216,6 @@ const script = (...parts: readonly string[]): string =>
     .filter((line) => line !== "" && !line.startsWith("--"))
     .join("\n");
 
-export const ofLog = (body: string): string => script(COMMON, LOG, body);
-export const ofPresence = (body: string): string => script(COMMON, PRESENCE, body);
-export const ofBoth = (body: string): string => script(COMMON, LOG, PRESENCE, body);
+export const logScript = (body: string): string => script(COMMON, LOG, body);
+export const presenceScript = (body: string): string => script(COMMON, PRESENCE, body);
+export const fullScript = (body: string): string => script(COMMON, LOG, PRESENCE, body);

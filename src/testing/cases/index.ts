@@ -1,3 +1,4 @@
+// All cases about an engine by itself.
 import type { EngineCase } from "../harness.ts";
 import { orderCases } from "./order.ts";
 import { outageCases } from "./outages.ts";
@@ -5,7 +6,7 @@ import { replayCases } from "./replay.ts";
 import { retentionCases } from "./retention.ts";
 import { sessionCases } from "./sessions.ts";
 
-/** What every engine has to do. */
+/** The requirements of every engine. */
 export const engineCases: readonly EngineCase[] = [
   ...orderCases,
   ...replayCases,

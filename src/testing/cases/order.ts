@@ -1,80 +1,88 @@
+// Cases about positions, order and epochs.
 import { formatPosition, parsePosition } from "../../event/position.ts";
 import type { EngineCase } from "../harness.ts";
+import { defineCase } from "../support/case-context.ts";
 import { check, equal } from "../support/expectation.ts";
-import { type Answer, dataOf, type Probe } from "../support/probe.ts";
-import { caseOf } from "../support/test-broker.ts";
+import { type AppendAnswer, dataOf, type TestProcess } from "../support/test-process.ts";
 
-/** `count` names that begin with `prefix`. */
+/** Returns `count` texts: the prefix and a number from 1. */
 export const series = (prefix: string, count: number): string[] =>
   Array.from({ length: count }, (_, index) => `${prefix}${index + 1}`);
 
-/** Appends all at once, each to the channel whose turn it is. */
-const appendAll = (probe: Probe, names: readonly string[], keys: readonly string[]): Promise<Answer[]> =>
-  Promise.all(names.map((name, index) => probe.append([keys[index % keys.length] as string], name)));
+/** Appends events without awaiting, each to the next one of these channels. */
+const appendAll = (process: TestProcess, names: readonly string[], keys: readonly string[]): Promise<AppendAnswer[]> =>
+  Promise.all(names.map((name, index) => process.append([keys[index % keys.length] as string], name)));
 
-const inOrder = (answers: readonly Answer[]): readonly Answer[] => answers.toSorted((a, b) => a.seq - b.seq);
+const inOrder = (answers: readonly AppendAnswer[]): readonly AppendAnswer[] =>
+  answers.toSorted((a, b) => a.seq - b.seq);
 
-/** Which place an event gets, and in which order it is told of. */
+/** Positions of events, and the order in which they are reported. */
 export const orderCases: readonly EngineCase[] = [
-  caseOf(
+  defineCase(
     "order/one-process",
-    "An engine MUST keep the order of the calls of one process, awaited or not.",
+    "An engine MUST keep the order of the append calls of one process, awaited or not.",
     {},
-    async (stage) => {
+    async (context) => {
       const keys = ["", "#a", "@one"];
-      const [a, b] = [await stage.probe(...keys), await stage.probe(...keys)];
+      const [a, b] = [await context.startProcess(...keys), await context.startProcess(...keys)];
       const names = series("event ", 60);
       const answers = await appendAll(a, names, keys);
       equal("positions in the order of the calls", inOrder(answers).map(dataOf), names);
-      for (const [who, probe] of [
+      for (const [name, process] of [
         ["its own process", a],
         ["another process", b],
       ] as const) {
-        await probe.hears("event 60");
-        equal(`what ${who} was told of`, probe.data(...keys), names);
+        await process.waitFor("event 60");
+        equal(`what ${name} received`, process.receivedData(...keys), names);
       }
     },
   ),
 
-  caseOf(
+  defineCase(
     "order/processes",
-    "An engine MUST tell every process of the events of all processes in the one order of their positions.",
+    "An engine MUST report the events of all processes to every process, in the order of their positions.",
     {},
-    async (stage) => {
+    async (context) => {
       const keys = ["", "#a"];
-      const probes = [await stage.probe(...keys), await stage.probe(...keys), await stage.probe(...keys)];
-      const answers: Answer[] = [];
+      const processes = [
+        await context.startProcess(...keys),
+        await context.startProcess(...keys),
+        await context.startProcess(...keys),
+      ];
+      const answers: AppendAnswer[] = [];
       for (let round = 1; round <= 10; round++) {
-        const appending = probes.map((probe, index) => appendAll(probe, series(`${index} in ${round}: `, 3), keys));
+        const appending = processes.map((process, index) =>
+          appendAll(process, series(`${index} in ${round}: `, 3), keys),
+        );
         answers.push(...(await Promise.all(appending)).flat());
       }
       const expected = inOrder(answers).map(dataOf);
-      for (const probe of probes) {
-        for (const data of expected) await probe.hears(data);
-        equal("what a process was told of", probe.data(...keys), expected);
+      for (const process of processes) {
+        for (const data of expected) await process.waitFor(data);
+        equal("what a process received", process.receivedData(...keys), expected);
       }
     },
   ),
 
-  caseOf(
+  defineCase(
     "order/told-first",
-    "An engine MUST tell the process that appends of an event of its channels before the append is answered.",
+    "An engine MUST report an event of subscribed channels to the process that appends it before it answers the append.",
     {},
-    async (stage) => {
-      const probe = await stage.probe("#a");
+    async (context) => {
+      const process = await context.startProcess("#a");
       for (const name of series("event ", 20)) {
-        await probe.append(["#a"], name);
-        equal("the last event told of, when the append is answered", probe.data("#a").at(-1), name);
+        await process.append(["#a"], name);
+        equal("the last event that was reported when the append was answered", process.receivedData("#a").at(-1), name);
       }
     },
   ),
 
-  caseOf(
+  defineCase(
     "order/whole",
-    "An engine MUST hand on an event as it was appended, of the same channels, under the id of its position.",
+    "An engine MUST deliver an event unchanged, with the same channels, under the id of its position.",
     {},
-    async (stage) => {
-      const [a, b] = [await stage.probe("#a"), await stage.probe("#b")];
+    async (context) => {
+      const [a, b] = [await context.startProcess("#a"), await context.startProcess("#b")];
       for (const data of [
         "one line",
         "",
@@ -85,10 +93,10 @@ export const orderCases: readonly EngineCase[] = [
       ]) {
         const { epoch, seq, text } = await a.append(["#a", "#b"], data);
         const id = formatPosition(epoch, seq);
-        for (const probe of [a, b]) {
-          const seen = await probe.hears(data);
-          equal("an event as it was sent on", [seen.id, seen.seq, seen.text], [id, seq, text]);
-          equal("its channels", [...seen.keys].sort(), ["#a", "#b"]);
+        for (const process of [a, b]) {
+          const entry = await process.waitFor(data);
+          equal("an event as it was reported", [entry.id, entry.seq, entry.text], [id, seq, text]);
+          equal("its channels", [...entry.keys].sort(), ["#a", "#b"]);
         }
         const [record] = (await b.read(["#b"], seq - 1)).records;
         equal("an event as it is read", [record?.seq, record?.text], [seq, text]);
@@ -96,84 +104,86 @@ export const orderCases: readonly EngineCase[] = [
     },
   ),
 
-  caseOf("positions/unique", "An engine MUST NOT give a position twice.", {}, async (stage) => {
-    const probes = [await stage.probe(), await stage.probe()];
-    const answers: Answer[] = [];
+  defineCase("positions/unique", "An engine MUST NOT assign a position twice.", {}, async (context) => {
+    const processes = [await context.startProcess(), await context.startProcess()];
+    const answers: AppendAnswer[] = [];
     for (let round = 1; round <= 10; round++) {
-      const appending = probes.map((probe, index) => appendAll(probe, series(`${index} in ${round}: `, 5), ["", "#a"]));
+      const appending = processes.map((process, index) =>
+        appendAll(process, series(`${index} in ${round}: `, 5), ["", "#a"]),
+      );
       answers.push(...(await Promise.all(appending)).flat());
     }
     const ids = answers.map(({ epoch, seq }) => formatPosition(epoch, seq));
     const twice = ids.filter((id, index) => ids.indexOf(id) !== index);
-    equal("positions given twice", twice, []);
+    equal("positions assigned twice", twice, []);
   }),
 
-  caseOf(
+  defineCase(
     "positions/increasing",
-    "An engine MUST give an event a position after that of every event whose append was answered before.",
+    "An engine MUST assign to an event a position after that of every event whose append was answered before.",
     {},
-    async (stage) => {
-      const probes = [await stage.probe(), await stage.probe()];
+    async (context) => {
+      const processes = [await context.startProcess(), await context.startProcess()];
       let last = 0;
       for (const name of series("event ", 30)) {
-        const { seq } = await (probes[last % 2] as Probe).append([name.endsWith("5") ? "" : "#a"], name);
+        const { seq } = await (processes[last % 2] as TestProcess).append([name.endsWith("5") ? "" : "#a"], name);
         check(Number.isSafeInteger(seq) && seq > last, `the position of ${name}`, `a whole number over ${last}`, seq);
         last = seq;
       }
     },
   ),
 
-  caseOf(
+  defineCase(
     "positions/wire",
-    "An engine's positions MUST have a wire form: an epoch of at most 47 characters from A-Za-z0-9 and -.",
+    "An engine's positions MUST have a wire form: an epoch has 1 to 47 characters of A-Z, a-z, 0-9 and -.",
     {},
-    async (stage) => {
-      const probe = await stage.probe();
-      const { epoch, seq } = await probe.append(["#a"], "event");
+    async (context) => {
+      const process = await context.startProcess();
+      const { epoch, seq } = await process.append(["#a"], "event");
       equal("a position read back from its wire form", parsePosition(formatPosition(epoch, seq)), { epoch, seq });
     },
   ),
 
-  caseOf(
+  defineCase(
     "epoch/one",
-    "An engine MUST have one epoch for all processes as long as its log continues.",
+    "An engine MUST have one epoch for all processes for as long as its log continues.",
     {},
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe()];
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess()];
       const { epoch } = await a.append(["#a"], "first");
-      equal("the epoch at another process", (await b.append(["#a"], "second")).epoch, epoch);
+      equal("the epoch in another process", (await b.append(["#a"], "second")).epoch, epoch);
       equal("the epoch of a page", (await b.read(["#a"], 0)).epoch, epoch);
-      stage.leave(a);
-      stage.leave(b);
-      const later = await stage.probe();
-      equal("the epoch when all processes are new", (await later.append(["#a"], "third")).epoch, epoch);
+      context.closeProcess(a);
+      context.closeProcess(b);
+      const later = await context.startProcess();
+      equal("the epoch after all processes were replaced", (await later.append(["#a"], "third")).epoch, epoch);
     },
   ),
 
-  caseOf("epoch/another", "An engine MUST NOT give another log the epoch of this one.", {}, async (stage) => {
-    const other = await stage.apart();
+  defineCase("epoch/another", "An engine MUST NOT use one epoch for two logs.", {}, async (context) => {
+    const other = await context.openAnother();
     const epochs = [];
-    for (const place of [stage, other]) epochs.push((await (await place.probe()).append(["#a"], "first")).epoch);
+    for (const each of [context, other]) epochs.push((await (await each.startProcess()).append(["#a"], "first")).epoch);
     check(epochs[0] !== epochs[1], "the epochs of two logs", "two", epochs);
   }),
 
-  caseOf(
+  defineCase(
     "epoch/new",
-    "An engine MUST begin a new epoch where its log does not continue, before it gives a position.",
+    "An engine MUST begin a new epoch when its log does not continue, before it assigns a position.",
     { needs: ["beginAnew"] },
-    async (stage) => {
-      const [a, b] = [await stage.probe("#a"), await stage.probe("#a")];
+    async (context) => {
+      const [a, b] = [await context.startProcess("#a"), await context.startProcess("#a")];
       const before = [];
       for (const name of series("before ", 5)) before.push(await a.append(["#a"], name));
-      await b.hears("before 5");
-      await stage.fault("beginAnew")();
-      // It may be refused while the engine finds out.
-      const { epoch, seq } = await a.persist(["#a"], "after");
+      await b.waitFor("before 5");
+      await context.fault("beginAnew")();
+      // The engine may refuse events until it has found out.
+      const { epoch, seq } = await a.appendOnceUp(["#a"], "after");
       check(epoch !== before[0]?.epoch, "the epoch of the new log", `another than ${before[0]?.epoch}`, epoch);
-      for (const probe of [a, b])
-        equal("the id of an event", (await probe.hears("after")).id, formatPosition(epoch, seq));
+      for (const process of [a, b])
+        equal("the id of an event", (await process.waitFor("after")).id, formatPosition(epoch, seq));
       equal("the epoch of a page", (await b.read(["#a"], seq - 1)).epoch, epoch);
-      equal("the epoch at another process", (await b.persist(["#a"], "last")).epoch, epoch);
+      equal("the epoch in another process", (await b.appendOnceUp(["#a"], "last")).epoch, epoch);
     },
   ),
 ];

@@ -1,218 +1,223 @@
+// Cases about lost messages, lost answers and logs that are away.
 import type { EngineCase } from "../harness.ts";
-import { equal, persist, rejects, until } from "../support/expectation.ts";
-import { judge, type Sent } from "../support/page.ts";
-import type { Probe } from "../support/probe.ts";
-import { caseOf } from "../support/test-broker.ts";
+import { defineCase } from "../support/case-context.ts";
+import { type AppendedEvent, checkPage } from "../support/check-page.ts";
+import { equal, expectRejection, retryWhileDown, until } from "../support/expectation.ts";
+import type { TestProcess } from "../support/test-process.ts";
 import { series } from "./order.ts";
 
-/** Appends one after the other. */
-async function append(probe: Probe, names: readonly string[], keys: readonly string[] = ["#a"]): Promise<Sent[]> {
-  const sent: Sent[] = [];
-  for (const name of names) sent.push(await probe.append(keys, name));
-  return sent;
+/** Appends events, each after the answer to the one before. */
+async function append(
+  process: TestProcess,
+  names: readonly string[],
+  keys: readonly string[] = ["#a"],
+): Promise<AppendedEvent[]> {
+  const appended: AppendedEvent[] = [];
+  for (const name of names) appended.push(await process.append(keys, name));
+  return appended;
 }
 
-/** What is lost on the way, and what happens then. The process at index 1 is the one that something happens to. */
+/** Messages and answers that are lost, and logs that are away. Faults of a feed concern process 1, counted from 0. */
 export const outageCases: readonly EngineCase[] = [
-  caseOf(
+  defineCase(
     "outcome/unknown",
     "An engine MUST reject with publish-outcome-unknown an append whose answer is lost, and MUST NOT append it twice.",
     { needs: ["loseReply"], idempotencyWindow: 60_000 },
-    async (stage) => {
-      const probe = await stage.probe("#a");
-      await append(probe, ["before"]);
-      await stage.fault("loseReply")();
-      const lost = probe.append(["#a"], "perhaps", "nonce");
-      await rejects(stage.patience, "the append whose answer is lost", lost, ["publish-outcome-unknown"]);
-      const again = await probe.persist(["#a"], "perhaps", "nonce");
-      equal("whether it was appended before", again.repeated, true);
-      await probe.persist(["#a"], "end");
-      await probe.hears("end");
-      equal("what it was told of", probe.has("#a"), ["before", "perhaps", "end"]);
+    async (context) => {
+      const process = await context.startProcess("#a");
+      await append(process, ["before"]);
+      await context.fault("loseReply")();
+      const lost = process.append(["#a"], "perhaps", "key");
+      await expectRejection(context.timeout, "the append whose answer is lost", lost, ["publish-outcome-unknown"]);
+      const again = await process.appendOnceUp(["#a"], "perhaps", "key");
+      equal("whether the event was already appended", again.repeated, true);
+      await process.appendOnceUp(["#a"], "end");
+      await process.waitFor("end");
+      equal("what it received", process.knownData("#a"), ["before", "perhaps", "end"]);
     },
   ),
 
-  caseOf(
+  defineCase(
     "outage/said",
-    "An engine MUST say that it is down while nothing can be appended, and that it is up afterwards.",
+    "An engine MUST report the state down while nothing can be appended, and up afterwards.",
     { needs: ["goAway", "comeBack"] },
-    async (stage) => {
-      const probe = await stage.probe("#a");
-      await stage.fault("goAway")();
-      await until(stage.patience, "the state", "to be down", () => !probe.isUp);
-      await stage.fault("comeBack")();
-      await probe.ready();
-      await append(probe, ["afterwards"]);
+    async (context) => {
+      const process = await context.startProcess("#a");
+      await context.fault("goAway")();
+      await until(context.timeout, "the state", "to be down", () => !process.isUp);
+      await context.fault("comeBack")();
+      await process.waitUntilUp();
+      await append(process, ["afterwards"]);
     },
   ),
 
-  caseOf(
+  defineCase(
     "outage/refused",
-    "An engine MUST reject with engine-down, and not wait, while it is away, and MUST NOT append later what it rejected so.",
+    "An engine MUST reject with engine-down at once while its log is away, and MUST NOT append a rejected event later.",
     { needs: ["goAway", "comeBack"] },
-    async (stage) => {
-      const probe = await stage.probe("#a");
-      await append(probe, ["before"]);
-      await stage.fault("goAway")();
+    async (context) => {
+      const process = await context.startProcess("#a");
+      await append(process, ["before"]);
+      await context.fault("goAway")();
       const codes = ["engine-down", "publish-outcome-unknown"];
-      // It may find out by this one.
-      const first = await rejects(stage.patience, "the first append", probe.append(["#a"], "first"), codes);
-      await until(stage.patience, "the state", "to be down", () => !probe.isUp);
+      // The engine may find out through this event, and then cannot know its outcome.
+      const first = await expectRejection(context.timeout, "the first append", process.append(["#a"], "first"), codes);
+      await until(context.timeout, "the state", "to be down", () => !process.isUp);
       for (const name of series("refused ", 3))
-        await rejects(stage.patience, "an append", probe.append(["#a"], name), ["engine-down"]);
-      await stage.fault("comeBack")();
-      await probe.ready();
-      await append(probe, ["end"]);
-      await probe.hears("end");
-      const told = probe.has("#a").filter((data) => data !== "first" || first === "engine-down");
-      equal("what it was told of", told, ["before", "end"]);
+        await expectRejection(context.timeout, "an append", process.append(["#a"], name), ["engine-down"]);
+      await context.fault("comeBack")();
+      await process.waitUntilUp();
+      await append(process, ["end"]);
+      await process.waitFor("end");
+      const received = process.knownData("#a").filter((data) => data !== "first" || first === "engine-down");
+      equal("what it received", received, ["before", "end"]);
     },
   ),
 
-  caseOf(
+  defineCase(
     "outage/healed",
-    "An engine MUST tell of every event again once it is back, of all that was subscribed to.",
+    "An engine MUST report every event of all subscribed channels again once its log is back.",
     { needs: ["goAway", "comeBack"] },
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a", "@one")];
-      const sent = await append(a, series("before ", 3));
-      await stage.fault("goAway")();
-      await until(stage.patience, "both states", "to be down", () => !a.isUp && !b.isUp);
-      await stage.fault("comeBack")();
-      await Promise.all([a.ready(), b.ready()]);
-      sent.push(...(await append(a, series("after ", 3))), ...(await append(a, ["end"], ["@one"])));
-      await b.hears("end");
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a", "@one")];
+      const appended = await append(a, series("before ", 3));
+      await context.fault("goAway")();
+      await until(context.timeout, "both states", "to be down", () => !a.isUp && !b.isUp);
+      await context.fault("comeBack")();
+      await Promise.all([a.waitUntilUp(), b.waitUntilUp()]);
+      appended.push(...(await append(a, series("after ", 3))), ...(await append(a, ["end"], ["@one"])));
+      await b.waitFor("end");
       const expected = [...series("before ", 3), ...series("after ", 3), "end"];
-      equal("what it was told of", b.has("#a", "@one"), expected);
-      b.cameInTurn(sent, "#a", "@one");
-      judge(await b.read(["#a", "@one"], 0), sent, ["#a", "@one"], 0);
+      equal("what it received", b.knownData("#a", "@one"), expected);
+      b.checkOrder(appended, "#a", "@one");
+      checkPage(await b.read(["#a", "@one"], 0), appended, ["#a", "@one"], 0);
     },
   ),
 
-  caseOf(
+  defineCase(
     "feed/cut",
-    "An engine MUST tell of every event that was appended while its feed was gone, in order, once it has one again.",
+    "An engine MUST report every event that was appended while its feed was cut, in order, once it has a new feed.",
     { needs: ["cutFeed"] },
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a")];
-      const sent = await append(a, ["before"]);
-      await b.hears("before");
-      const cut = stage.fault("cutFeed");
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a")];
+      const appended = await append(a, ["before"]);
+      await b.waitFor("before");
+      const cut = context.fault("cutFeed");
       for (let round = 1; round <= 3; round++) {
         await cut(1);
-        sent.push(...(await append(a, series(`after cut ${round}: `, 3))));
+        appended.push(...(await append(a, series(`after cut ${round}: `, 3))));
       }
-      await b.hears("after cut 3: 3");
+      await b.waitFor("after cut 3: 3");
       const all = [1, 2, 3].flatMap((round) => series(`after cut ${round}: `, 3));
-      equal("what it was told of", b.has("#a"), ["before", ...all]);
-      b.cameInTurn(sent, "#a");
+      equal("what it received", b.knownData("#a"), ["before", ...all]);
+      b.checkOrder(appended, "#a");
     },
   ),
 
-  caseOf(
+  defineCase(
     "feed/told-up-to-head",
-    "The head of a process's log MUST NOT pass an event of its channels that it was not told of.",
+    "log.head MUST NOT pass an event of a subscribed channel that was not reported.",
     { needs: ["cutFeed"] },
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a")];
-      const cut = stage.fault("cutFeed");
-      const sent: Sent[] = [];
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a")];
+      const cut = context.fault("cutFeed");
+      const appended: AppendedEvent[] = [];
       for (const name of series("event ", 10)) {
         await cut(1);
-        sent.push(await a.append(["#a"], name));
-        equal("events before its head that it was not told of", b.passed(sent), []);
+        appended.push(await a.append(["#a"], name));
+        equal("events before the head that were not reported", b.unreported(appended), []);
       }
-      await b.hears("event 10");
-      equal("what it was told of", b.has("#a"), series("event ", 10));
+      await b.waitFor("event 10");
+      equal("what it received", b.knownData("#a"), series("event ", 10));
     },
   ),
 
-  caseOf(
+  defineCase(
     "feed/cut-while-busy",
-    "An engine MUST NOT lose, double or reorder events when its feed is cut between them.",
+    "An engine MUST NOT lose, repeat or reorder events when its feed is cut between them.",
     { needs: ["cutFeed"] },
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a", "#b")];
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a", "#b")];
       const names = series("event ", 60);
-      const sent: Sent[] = [];
-      const cut = stage.fault("cutFeed");
+      const appended: AppendedEvent[] = [];
+      const cut = context.fault("cutFeed");
       for (const [index, name] of names.entries()) {
-        sent.push(await a.append([index % 3 ? "#a" : "#b"], name));
+        appended.push(await a.append([index % 3 ? "#a" : "#b"], name));
         if (index % 20 === 10) await cut(1);
       }
-      await b.hears("event 60");
-      equal("what it was told of", b.has("#a", "#b"), names);
-      b.cameInTurn(sent, "#a", "#b");
+      await b.waitFor("event 60");
+      equal("what it received", b.knownData("#a", "#b"), names);
+      b.checkOrder(appended, "#a", "#b");
     },
   ),
 
-  caseOf(
+  defineCase(
     "feed/subscribed-while-cut",
-    "An engine MUST make a feed that is new of everything that is subscribed to, also of what was while there was none.",
+    "An engine MUST subscribe a new feed to every channel, including channels that were subscribed while there was no feed.",
     { needs: ["cutFeed"] },
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a")];
-      await stage.fault("cutFeed")(1);
-      // It may be refused for want of a feed.
-      await persist(stage.patience, "subscribing", async () => ({ done: await b.subscribe("#b") }));
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a")];
+      await context.fault("cutFeed")(1);
+      // The engine may refuse a subscription while it has no feed.
+      await retryWhileDown(context.timeout, "subscribing", async () => ({ done: await b.subscribe("#b") }));
       await append(a, ["of both"], ["#b", "#a"]);
       await append(a, ["of the new one"], ["#b"]);
       await append(a, ["of the old one"], ["#a"]);
-      await b.hears("of the new one");
-      await b.hears("of the old one");
-      equal("what it was told of", b.has("#a", "#b"), ["of both", "of the new one", "of the old one"]);
+      await b.waitFor("of the new one");
+      await b.waitFor("of the old one");
+      equal("what it received", b.knownData("#a", "#b"), ["of both", "of the new one", "of the old one"]);
     },
   ),
 
-  caseOf(
+  defineCase(
     "feed/swallowed",
-    "An engine MUST tell of an event that vanished on its way before the next one of that channel.",
+    "An engine MUST report an event whose message vanished before the next event of that channel.",
     { needs: ["swallowFeed"] },
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a", "#b")];
-      const sent = await append(a, ["before"]);
-      await b.hears("before");
-      const undo = await stage.fault("swallowFeed")(1);
-      sent.push(...(await append(a, series("vanished ", 2), ["#a", "#b"])));
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a", "#b")];
+      const appended = await append(a, ["before"]);
+      await b.waitFor("before");
+      const undo = await context.fault("swallowFeed")(1);
+      appended.push(...(await append(a, series("vanished ", 2), ["#a", "#b"])));
       await undo();
-      sent.push(...(await append(a, ["after"])));
-      await b.hears("after");
-      equal("what it was told of", b.has("#a", "#b"), ["before", ...series("vanished ", 2), "after"]);
-      b.cameInTurn(sent, "#a", "#b");
+      appended.push(...(await append(a, ["after"])));
+      await b.waitFor("after");
+      equal("what it received", b.knownData("#a", "#b"), ["before", ...series("vanished ", 2), "after"]);
+      b.checkOrder(appended, "#a", "#b");
     },
   ),
 
-  caseOf(
+  defineCase(
     "feed/last-message-vanished",
-    "An engine MUST find out by itself that a message vanished, also where it was the last of its channel and nothing else shows it.",
+    "An engine MUST notice by itself that a message vanished, even if it was the last one of its channel and nothing else shows it.",
     { needs: ["swallowFeed"] },
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a", "@one")];
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a", "@one")];
       await append(a, ["before"]);
-      await b.hears("before");
+      await b.waitFor("before");
       for (const key of ["#a", "@one"]) {
-        const undo = await stage.fault("swallowFeed")(1);
+        const undo = await context.fault("swallowFeed")(1);
         await append(a, [`the last of ${key}`], [key]);
         await undo();
-        await b.hears(`the last of ${key}`);
+        await b.waitFor(`the last of ${key}`);
       }
-      equal("what it was told of", b.has("#a", "@one"), ["before", "the last of #a", "the last of @one"]);
+      equal("what it received", b.knownData("#a", "@one"), ["before", "the last of #a", "the last of @one"]);
     },
   ),
 
-  caseOf(
+  defineCase(
     "feed/half-open",
-    "An engine MUST find out that nothing comes through its feed any more, and make another.",
+    "An engine MUST notice that nothing arrives through its feed any more, and connect another.",
     { needs: ["swallowFeed"] },
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a")];
-      const undo = await stage.fault("swallowFeed")(1);
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a")];
+      const undo = await context.fault("swallowFeed")(1);
       try {
         await append(a, ["vanished"]);
-        await b.hears("vanished");
+        await b.waitFor("vanished");
         await append(a, series("after ", 3));
-        await b.hears("after 3");
-        equal("what it was told of", b.has("#a"), ["vanished", ...series("after ", 3)]);
+        await b.waitFor("after 3");
+        equal("what it received", b.knownData("#a"), ["vanished", ...series("after ", 3)]);
       } finally {
         await undo();
       }

@@ -1,60 +1,61 @@
+// Cases about subscriptions, idempotency keys and closing.
 import type { EngineCase } from "../harness.ts";
-import { check, equal, rejects } from "../support/expectation.ts";
-import { judge, type Sent } from "../support/page.ts";
-import type { Answer } from "../support/probe.ts";
-import { caseOf } from "../support/test-broker.ts";
+import { defineCase } from "../support/case-context.ts";
+import { type AppendedEvent, checkPage } from "../support/check-page.ts";
+import { check, equal, expectRejection } from "../support/expectation.ts";
+import type { AppendAnswer } from "../support/test-process.ts";
 import { series } from "./order.ts";
 
-const placeOf = ({ epoch, seq }: Answer): string => `${epoch}-${seq}`;
+const idOf = ({ epoch, seq }: AppendAnswer): string => `${epoch}-${seq}`;
 
-/** What a process subscribes to, how it names its events, and that it leaves. */
+/** Subscriptions, idempotency keys, and sessions that close. */
 export const sessionCases: readonly EngineCase[] = [
-  caseOf(
+  defineCase(
     "subscribe/certain",
-    "An engine MUST NOT resolve subscribe before every later event of these channels is certain to come.",
+    "An engine MUST NOT resolve subscribe before every later event of these channels is certain to be reported.",
     {},
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe()];
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess()];
       for (let round = 1; round <= 20; round++) {
         await b.subscribe(`#${round}`, `@${round}`);
         await a.append([`${round % 2 ? "#" : "@"}${round}`], `event ${round}`);
       }
-      for (const name of series("event ", 20)) await b.hears(name);
+      for (const name of series("event ", 20)) await b.waitFor(name);
     },
   ),
 
-  caseOf(
+  defineCase(
     "subscribe/then-read",
-    "An engine MUST have what was appended before subscribe resolved in a page that is read afterwards.",
+    "An engine MUST include an event that was appended before subscribe resolved in a page that is read afterwards.",
     {},
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe()];
-      const sent: Sent[] = [await a.append(["#a"], "before")];
-      judge(await b.read(["#a"], 0), sent, ["#a"], 0);
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess()];
+      const appended: AppendedEvent[] = [await a.append(["#a"], "before")];
+      checkPage(await b.read(["#a"], 0), appended, ["#a"], 0);
       const subscribing = b.subscribe("#a");
-      const meanwhile = await a.append(["#a"], "meanwhile");
-      sent.push(meanwhile);
+      const inBetween = await a.append(["#a"], "in between");
+      appended.push(inBetween);
       await subscribing;
       const page = await b.read(["#a"], 0);
       equal(
         "the events in the page",
         page.records.map(({ text }) => text),
-        sent.map(({ text }) => text),
+        appended.map(({ text }) => text),
       );
-      check(page.through >= meanwhile.seq, "how far the page reaches", `${meanwhile.seq} or more`, page.through);
+      check(page.through >= inBetween.seq, "the end of the page", `${inBetween.seq} or more`, page.through);
     },
   ),
 
-  caseOf(
+  defineCase(
     "subscribe/no-seam",
-    "An engine MUST have every event in a page that is read after subscribe, or tell of it, while others append.",
+    "An engine MUST include every event in a page that is read after subscribe, or report it, while others append.",
     {},
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe()];
-      const sent: Sent[] = [];
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess()];
+      const appended: AppendedEvent[] = [];
       for (let round = 1; round <= 8; round++) {
         const key = `#${round}`;
-        const mine: Sent[] = [];
+        const mine: AppendedEvent[] = [];
         const appending = (async () => {
           for (const name of series(`${key}: `, 25)) mine.push(await a.append([key], name));
         })();
@@ -62,157 +63,172 @@ export const sessionCases: readonly EngineCase[] = [
         await b.subscribe(key);
         const page = await b.read([key], 0);
         await appending;
-        sent.push(...mine);
-        judge(page, sent, [key], 0);
-        await b.hears(`${key}: 25`);
-        const told = b.came(key).map(({ seq }) => seq);
-        const got = new Set([...page.records.map(({ seq }) => seq), ...told]);
-        const lost = mine.filter(({ seq }) => !got.has(seq)).map(({ seq }) => seq);
-        equal("events that are neither in the page nor told of", lost, []);
+        appended.push(...mine);
+        checkPage(page, appended, [key], 0);
+        await b.waitFor(`${key}: 25`);
+        const reported = b.received(key).map(({ seq }) => seq);
+        const known = new Set([...page.records.map(({ seq }) => seq), ...reported]);
+        const missing = mine.filter(({ seq }) => !known.has(seq)).map(({ seq }) => seq);
+        equal("events that are neither in the page nor reported", missing, []);
         equal(
-          "positions told of, each once and in order",
-          told,
-          [...new Set(told)].sort((x, y) => x - y),
+          "reported positions, each once and in order",
+          reported,
+          [...new Set(reported)].sort((x, y) => x - y),
         );
       }
     },
   ),
 
-  caseOf(
+  defineCase(
     "subscribe/counted",
-    "An engine MUST tell of the events of a channel until each subscribe was taken back.",
+    "An engine MUST report the events of a channel until every subscribe was undone by an unsubscribe.",
     {},
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a")];
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a")];
       await b.subscribe("#a", "#b");
       b.unsubscribe("#a");
-      await a.append(["#a"], "while one is left");
-      await b.hears("while one is left");
+      await a.append(["#a"], "while one subscription is left");
+      await b.waitFor("while one subscription is left");
       b.unsubscribe("#a", "#b");
-      await a.append(["#a"], "while none is");
+      await a.append(["#a"], "while no subscription is left");
       await b.subscribe("#a");
       await a.append(["#a"], "subscribed again");
-      await b.hears("subscribed again");
+      await b.waitFor("subscribed again");
     },
   ),
 
-  caseOf(
+  defineCase(
     "nonces/once",
-    "An engine MUST append what has the same nonce once, and answer with the first position again.",
+    "An engine MUST append an event with the same idempotency key once, and answer with the first position again.",
     { idempotencyWindow: 60_000 },
-    async (stage) => {
-      const probe = await stage.probe("#a");
-      const first = await probe.append(["#a"], "event", "nonce");
-      equal("whether the first is repeated", first.repeated, false);
+    async (context) => {
+      const process = await context.startProcess("#a");
+      const first = await process.append(["#a"], "event", "key");
+      equal("whether the first answer is repeated", first.repeated, false);
       for (let time = 0; time < 3; time++) {
-        const again = await probe.append(["#a"], "event", "nonce");
-        equal("the answer to the same nonce", [placeOf(again), again.repeated], [placeOf(first), true]);
-        await probe.append(["#a"], `between ${time}`);
+        const again = await process.append(["#a"], "event", "key");
+        equal("the answer to the same key", [idOf(again), again.repeated], [idOf(first), true]);
+        await process.append(["#a"], `between ${time}`);
       }
-      await probe.append(["#a"], "end");
-      await probe.hears("end");
-      equal("what it was told of", probe.data("#a"), ["event", "between 0", "between 1", "between 2", "end"]);
+      await process.append(["#a"], "end");
+      await process.waitFor("end");
+      equal("what it received", process.receivedData("#a"), ["event", "between 0", "between 1", "between 2", "end"]);
     },
   ),
 
-  caseOf(
+  defineCase(
     "nonces/processes",
-    "An engine MUST know a nonce at every process, also of those that have left.",
+    "An engine MUST know an idempotency key in every process, even after the process that used it has closed.",
     { idempotencyWindow: 60_000 },
-    async (stage) => {
-      const [a, b] = [await stage.probe(), await stage.probe("#a")];
-      const first = await a.append(["#a", "#b"], "event", "nonce");
-      stage.leave(a);
-      const again = await b.append(["#b", "#a"], "event", "nonce");
-      equal("the answer at another process", [placeOf(again), again.repeated], [placeOf(first), true]);
+    async (context) => {
+      const [a, b] = [await context.startProcess(), await context.startProcess("#a")];
+      const first = await a.append(["#a", "#b"], "event", "key");
+      context.closeProcess(a);
+      const again = await b.append(["#b", "#a"], "event", "key");
+      equal("the answer in another process", [idOf(again), again.repeated], [idOf(first), true]);
       await b.append(["#a"], "end");
-      await b.hears("end");
-      equal("what it was told of", b.data("#a"), ["event", "end"]);
+      await b.waitFor("end");
+      equal("what it received", b.receivedData("#a"), ["event", "end"]);
     },
   ),
 
-  caseOf(
+  defineCase(
     "nonces/at-once",
-    "An engine MUST append what has the same nonce once when it is appended several times at once.",
+    "An engine MUST append an event with one idempotency key once, even if it is appended several times at the same moment.",
     { idempotencyWindow: 60_000 },
-    async (stage) => {
-      const probes = [await stage.probe("#a"), await stage.probe("#a")];
-      const appending = Array.from({ length: 10 }, () => probes.map((probe) => probe.append(["#a"], "event", "nonce")));
+    async (context) => {
+      const processes = [await context.startProcess("#a"), await context.startProcess("#a")];
+      const appending = Array.from({ length: 10 }, () =>
+        processes.map((process) => process.append(["#a"], "event", "key")),
+      );
       const answers = await Promise.all(appending.flat());
-      equal("how many positions were given", new Set(answers.map(placeOf)).size, 1);
-      equal("how many answers are not repeated", answers.filter(({ repeated }) => !repeated).length, 1);
-      await probes[0]?.append(["#a"], "end");
-      for (const probe of probes) {
-        await probe.hears("end");
-        equal("what it was told of", probe.data("#a"), ["event", "end"]);
+      equal("the number of positions", new Set(answers.map(idOf)).size, 1);
+      equal("the number of answers that are not repeated", answers.filter(({ repeated }) => !repeated).length, 1);
+      await processes[0]?.append(["#a"], "end");
+      for (const process of processes) {
+        await process.waitFor("end");
+        equal("what it received", process.receivedData("#a"), ["event", "end"]);
       }
     },
   ),
 
-  caseOf(
+  defineCase(
     "nonces/other-event",
-    "An engine MUST refuse with key-reused what has the nonce of another event.",
+    "An engine MUST refuse an event that has the idempotency key of another event with key-reused.",
     { idempotencyWindow: 60_000 },
-    async (stage) => {
-      const probe = await stage.probe("#a", "#b");
-      await probe.append(["#a"], "event", "nonce");
+    async (context) => {
+      const process = await context.startProcess("#a", "#b");
+      await process.append(["#a"], "event", "key");
       for (const [key, data] of [
         ["#a", "another"],
         ["#b", "event"],
       ] as const)
-        await rejects(stage.patience, `appending ${data} to ${key}`, probe.append([key], data, "nonce"), [
+        await expectRejection(context.timeout, `appending ${data} to ${key}`, process.append([key], data, "key"), [
           "key-reused",
         ]);
-      await probe.append(["#a", "#b"], "end");
-      await probe.hears("end");
-      equal("what it was told of", probe.data("#a", "#b"), ["event", "end"]);
+      await process.append(["#a", "#b"], "end");
+      await process.waitFor("end");
+      equal("what it received", process.receivedData("#a", "#b"), ["event", "end"]);
     },
   ),
 
-  caseOf(
+  defineCase(
     "nonces/apart",
-    "An engine MUST append the same event as often as it comes with another nonce, or with none.",
+    "An engine MUST append an event again if it has another idempotency key, or none.",
     { idempotencyWindow: 60_000 },
-    async (stage) => {
-      const probe = await stage.probe("#a");
-      const nonces = ["one", "One", "one ", undefined, undefined];
+    async (context) => {
+      const process = await context.startProcess("#a");
+      const keys = ["one", "One", "one ", undefined, undefined];
       const answers = [];
-      for (const nonce of nonces) answers.push(await probe.append(["#a"], "event", nonce));
-      equal("how many positions were given", new Set(answers.map(placeOf)).size, nonces.length);
+      for (const key of keys) answers.push(await process.append(["#a"], "event", key));
+      equal("the number of positions", new Set(answers.map(idOf)).size, keys.length);
       equal(
-        "whether they are repeated",
+        "whether the answers are repeated",
         answers.map(({ repeated }) => repeated),
-        nonces.map(() => false),
+        keys.map(() => false),
       );
     },
   ),
 
-  caseOf("close/silent", "An engine MUST NOT tell a process of anything once it has left.", {}, async (stage) => {
-    const [a, b, c] = [await stage.probe(), await stage.probe("#a"), await stage.probe("#a")];
-    await a.append(["#a"], "before");
-    await b.hears("before");
-    stage.leave(b);
-    // One after the other, so that what comes late for the first has come when the last one does.
-    for (const name of series("after ", 10)) {
-      await a.append(["#a"], name);
-      await c.hears(name);
-    }
-    equal("what it was told of", b.data("#a"), ["before"]);
-  }),
-
-  caseOf(
-    "close/others",
-    "An engine MUST go on for the other processes when one leaves, whatever it had subscribed to.",
+  defineCase(
+    "close/silent",
+    "An engine MUST NOT call a listener after its session was closed.",
     {},
-    async (stage) => {
-      const [a, b, c] = [await stage.probe("#a"), await stage.probe("#a"), await stage.probe("#a")];
-      stage.leave(a);
-      await b.append(["#a"], "one left");
-      await c.hears("one left");
-      stage.leave(b);
-      await c.append(["#a"], "two left");
-      await c.hears("two left");
-      equal("what it was told of", c.data("#a"), ["one left", "two left"]);
+    async (context) => {
+      const [a, b, c] = [
+        await context.startProcess(),
+        await context.startProcess("#a"),
+        await context.startProcess("#a"),
+      ];
+      await a.append(["#a"], "before");
+      await b.waitFor("before");
+      context.closeProcess(b);
+      // One by one, so that a late call for the first event has happened when the last event arrives.
+      for (const name of series("after ", 10)) {
+        await a.append(["#a"], name);
+        await c.waitFor(name);
+      }
+      equal("what it received", b.receivedData("#a"), ["before"]);
+    },
+  ),
+
+  defineCase(
+    "close/others",
+    "An engine MUST continue for the other processes when one closes, whatever it was subscribed to.",
+    {},
+    async (context) => {
+      const [a, b, c] = [
+        await context.startProcess("#a"),
+        await context.startProcess("#a"),
+        await context.startProcess("#a"),
+      ];
+      context.closeProcess(a);
+      await b.append(["#a"], "one closed");
+      await c.waitFor("one closed");
+      context.closeProcess(b);
+      await c.append(["#a"], "two closed");
+      await c.waitFor("two closed");
+      equal("what it received", c.receivedData("#a"), ["one closed", "two closed"]);
     },
   ),
 ];

@@ -1,31 +1,32 @@
-import { type AudienceName, audience, due } from "../audience.ts";
+// Load: publishes events to connections that read.
+import { type AudienceName, audience, expectedCounts } from "../audience.ts";
 import { checkCounting } from "../counter.ts";
-import { meter, type Reading, usageOf } from "../meter.ts";
+import { type Reading, startMeter, usageOf } from "../meter.ts";
 import { type Pattern, Publisher } from "../publisher.ts";
 import { percentile } from "../statistics.ts";
 import { Subscribers } from "../subscribers.ts";
 
-/** Publishes to those who read. */
+/** Publishes events in several patterns. */
 export interface EventsLoad {
   readonly kind: "events";
   readonly clients: number;
   readonly audience: AudienceName;
-  /** Connections beside them that never read. */
+  /** Additional connections that never read. */
   readonly stalled: number;
-  /** Bytes that each connection is sent before anything is measured: until the kernel takes no more for one that never reads. */
+  /** Bytes sent to each connection before the measurement, so that the kernel takes no more for those that never read. */
   readonly filling?: number;
   /** Characters of an event's data. */
   readonly eventLength: number;
   readonly warmup: number;
   readonly seconds: number;
-  /** One phase for each, on the same connections. */
+  /** One phase per pattern, on the same connections. */
   readonly patterns: readonly Pattern[];
 }
 
-/** What one phase came to. */
+/** The outcome of one phase. */
 export interface Phase extends Reading {
   readonly published: number;
-  /** Share of the time that the publishing thread was busy. */
+  /** Share of the time in which the publishing thread was busy. */
   readonly publisherBusy: number;
   readonly delivered: number;
   /** From the first publish to the last delivery. */
@@ -33,14 +34,15 @@ export interface Phase extends Reading {
   /** Milliseconds from the publisher's call to the subscriber. */
   readonly p50: number;
   readonly p99: number;
-  /** Events that did not come, all connections together; negative if more came than were published. */
+  /** Events that did not arrive, on all connections together; negative if more arrived than were published. */
   readonly missing: number;
-  /** Connections that did not get as many as they should. */
+  /** Connections that did not receive the expected number of events. */
   readonly uneven: number;
-  /** Of the sampled connections. */
+  /** Events that arrived again, on the sampled connections. */
   readonly repeated: number;
-  /** Where several publishes are in flight the server may have had them so; not counted then. */
-  readonly disordered: number;
+  /** Events that arrived out of order, on the sampled connections. Not counted with several publishes in flight, because the server may have received them so. */
+  readonly reordered: number;
+  /** Gaps on the sampled connections. */
   readonly gaps: number;
   /** Connections that ended. */
   readonly closed: number;
@@ -49,16 +51,16 @@ export interface Phase extends Reading {
 export interface EventsOutcome {
   readonly kind: "events";
   readonly phases: readonly Phase[];
-  /** By how many bytes the server's memory grew while all that was published. */
+  /** Growth of the server's memory while all this was published, in bytes. */
   readonly grown: number;
 }
 
-/** How long the server is left alone after the connections were made, in milliseconds. */
-const SETTLE = 500;
-/** Bytes of an event that only fills. */
-const FILLER = 60_000;
-/** Seconds without a delivery after which what is missing counts as lost. */
-const PATIENCE = 2;
+/** Pause after the connections are open, in milliseconds. */
+const SETTLE_MS = 500;
+/** Bytes of an event that only fills queues. */
+const FILLER_BYTES = 60_000;
+/** Seconds without a delivery after which missing events count as lost. */
+const MAX_SILENCE_S = 2;
 
 export async function events(port: number, load: EventsLoad): Promise<EventsOutcome> {
   const { clients, eventLength, warmup, seconds, patterns } = load;
@@ -68,7 +70,7 @@ export async function events(port: number, load: EventsLoad): Promise<EventsOutc
   const publisher = new Publisher({ port, audience: load.audience, clients, eventLength });
   await subscribers.open(clients, { query: readers.query });
   await subscribers.openStalled(load.stalled, readers.query);
-  await new Promise((resolve) => setTimeout(resolve, SETTLE));
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
 
   const { rss } = await usageOf(port, true);
   await fill();
@@ -82,26 +84,26 @@ export async function events(port: number, load: EventsLoad): Promise<EventsOutc
   async function fill(): Promise<void> {
     const { filling = 0 } = load;
     if (filling === 0) return;
-    const large = new Publisher({ port, audience: load.audience, clients, eventLength: FILLER });
-    const count = Math.ceil(filling / FILLER);
+    const large = new Publisher({ port, audience: load.audience, clients, eventLength: FILLER_BYTES });
+    const count = Math.ceil(filling / FILLER_BYTES);
     await large.publish({ inFlight: 1, rate: 0, seconds: 60, events: count });
-    await subscribers.settled(count * clients, PATIENCE);
+    await subscribers.waitFor(count * clients, MAX_SILENCE_S);
   }
 
   async function phase(pattern: Pattern, seconds: number): Promise<Phase> {
     const counted = [...subscribers.counts];
     const before = subscribers.delivered;
     for (const sampler of subscribers.samplers) sampler.reset();
-    const read = await meter(port);
+    const read = await startMeter(port);
     const { first, end, start, busy } = await publisher.publish({ ...pattern, seconds });
-    const expected = due(readers, clients, first, end);
+    const expected = expectedCounts(readers, clients, first, end);
     const total = expected.reduce((sum, each) => sum + each, 0);
-    await subscribers.settled(before + total, PATIENCE);
+    await subscribers.waitFor(before + total, MAX_SILENCE_S);
     const reading = await read();
     const delivered = subscribers.delivered - before;
     const { samplers } = subscribers;
     const latencies = samplers.flatMap((sampler) => sampler.latencies).sort((a, b) => a - b);
-    const sum = (name: "repeated" | "disordered" | "gaps"): number =>
+    const sum = (name: "repeated" | "reordered" | "gaps"): number =>
       samplers.reduce((all, sampler) => all + sampler[name], 0);
     return {
       ...reading,
@@ -113,10 +115,10 @@ export async function events(port: number, load: EventsLoad): Promise<EventsOutc
       p99: percentile(latencies, 0.99),
       missing: total - delivered,
       uneven: expected.filter(
-        (due, index) => (subscribers.counts[index] as number) - (counted[index] as number) !== due,
+        (count, index) => (subscribers.counts[index] as number) - (counted[index] as number) !== count,
       ).length,
       repeated: sum("repeated"),
-      disordered: pattern.inFlight === 1 ? sum("disordered") : 0,
+      reordered: pattern.inFlight === 1 ? sum("reordered") : 0,
       gaps: sum("gaps"),
       closed: subscribers.closed,
     };

@@ -1,39 +1,40 @@
-import { meter, type Reading, usageOf } from "../meter.ts";
+// Load: connections that receive no events.
+import { type Reading, startMeter, usageOf } from "../meter.ts";
 import { Subscribers } from "../subscribers.ts";
 
-/** Connections to which nothing is published. */
+/** Opens connections and publishes nothing. */
 export interface IdleLoad {
   readonly kind: "idle";
   readonly clients: number;
-  /** How long they are watched; a multiple of the time between two heartbeats. */
+  /** Seconds of the measurement, a multiple of the heartbeat interval. */
   readonly seconds: number;
 }
 
 export interface IdleOutcome extends Reading {
   readonly kind: "idle";
-  /** Bytes of the server's memory for each connection. */
+  /** Bytes of the server's memory per connection. */
   readonly resident: number;
-  /** Of them what JavaScript holds, where that can be known. */
+  /** Bytes of those in the JavaScript heap, where the runtime tells them. */
   readonly heap: number | undefined;
   /** Connections that ended. */
   readonly closed: number;
 }
 
-/** How long the server is left alone before its memory is read, in milliseconds. */
-const SETTLE = 1_000;
-/** Connections before those that count, so that what a server makes once is not counted. */
-const BEFORE = 200;
+/** Pause before the server's memory is read, in milliseconds. */
+const SETTLE_MS = 1_000;
+/** Connections opened before the others and not counted, so that what a server allocates once is not counted either. */
+const WARM_UP_CLIENTS = 200;
 
 export async function idle(port: number, { clients, seconds }: IdleLoad): Promise<IdleOutcome> {
   const subscribers = new Subscribers(port, 120);
-  await subscribers.open(BEFORE);
-  await wait(SETTLE);
+  await subscribers.open(WARM_UP_CLIENTS);
+  await wait(SETTLE_MS);
   const empty = await usageOf(port, true);
-  await subscribers.open(clients - BEFORE);
-  await wait(SETTLE);
+  await subscribers.open(clients - WARM_UP_CLIENTS);
+  await wait(SETTLE_MS);
   const full = await usageOf(port, true);
-  const each = (after: number, before: number): number => (after - before) / (clients - BEFORE);
-  const read = await meter(port);
+  const each = (after: number, before: number): number => (after - before) / (clients - WARM_UP_CLIENTS);
+  const read = await startMeter(port);
   await wait(seconds * 1000);
   const reading = await read();
   return {

@@ -1,8 +1,9 @@
+// Load: measures the client itself.
 import { checkCounting } from "../counter.ts";
-import { meter, type Reading } from "../meter.ts";
+import { type Reading, startMeter } from "../meter.ts";
 import { Subscribers } from "../subscribers.ts";
 
-/** What the counting client itself can take, of a server that sends what it has prepared as fast as it is read. */
+/** Measures how many events the client can count, from a server that sends prepared events as fast as they are read. */
 export interface IntakeLoad {
   readonly kind: "intake";
   readonly clients: number;
@@ -19,13 +20,13 @@ export async function intake(port: number, load: IntakeLoad): Promise<IntakeOutc
   checkCounting(load.eventLength);
   const subscribers = new Subscribers(port, load.eventLength);
   await subscribers.open(load.clients);
-  const order = (path: string): Promise<unknown> => fetch(`http://127.0.0.1:${port}/${path}`, { method: "POST" });
-  await order("start");
-  const read = await meter(port);
+  const command = (path: string): Promise<unknown> => fetch(`http://127.0.0.1:${port}/${path}`, { method: "POST" });
+  await command("start");
+  const read = await startMeter(port);
   const before = subscribers.delivered;
   await new Promise((resolve) => setTimeout(resolve, load.seconds * 1000));
   const delivered = subscribers.delivered - before;
   const reading = await read();
-  await order("stop");
+  await command("stop");
   return { ...reading, kind: "intake", delivered };
 }

@@ -1,13 +1,14 @@
+// Load: clients that come back and receive what they missed.
 import { clock } from "../event.ts";
-import { meter, type Reading } from "../meter.ts";
+import { type Reading, startMeter } from "../meter.ts";
 import { Publisher } from "../publisher.ts";
 import { Subscribers } from "../subscribers.ts";
 
-/** Clients that were away come back at once. */
+/** Reconnects all clients at once. */
 export interface ReplayLoad {
   readonly kind: "replay";
   readonly clients: number;
-  /** What each of them missed. */
+  /** Events that each client missed. */
   readonly events: number;
   readonly eventLength: number;
 }
@@ -18,30 +19,30 @@ export interface ReplayOutcome extends Reading {
   /** From the first connection to the last delivery. */
   readonly seconds: number;
   readonly missing: number;
-  /** Connections that did not get as many as they should. */
+  /** Connections that did not receive the expected number of events. */
   readonly uneven: number;
   readonly gaps: number;
 }
 
-/** Seconds without a delivery after which what is missing counts as lost. */
-const PATIENCE = 2;
+/** Seconds without a delivery after which missing events count as lost. */
+const MAX_SILENCE_S = 2;
 
-/** One client stays, and what it was told last before the others' absence is what they come back with. */
+/** One client stays connected. The others come back with the last id that this client received before the missed events. */
 export async function replay(port: number, { clients, events, eventLength }: ReplayLoad): Promise<ReplayOutcome> {
   const publisher = new Publisher({ port, audience: "all", clients, eventLength });
   const witness = new Subscribers(port, eventLength);
-  await witness.open(1, { remembers: true });
-  // Not only for the id: what is run once is not what it will be.
+  await witness.open(1, { remembersId: true });
+  // Also warms the server up: code that ran once is not compiled yet.
   await publish(200);
   const { lastEventId } = witness;
-  if (lastEventId === undefined) throw new Error("replaying: the server gave its events no id");
+  if (lastEventId === undefined) throw new Error("replay: the events of the server have no id");
   await publish(events);
 
   const subscribers = new Subscribers(port, eventLength);
-  const read = await meter(port);
+  const read = await startMeter(port);
   const start = clock();
-  await subscribers.open(clients, { lastEventId, atOnce: clients });
-  await subscribers.settled(clients * events, PATIENCE);
+  await subscribers.open(clients, { lastEventId, concurrency: clients });
+  await subscribers.waitFor(clients * events, MAX_SILENCE_S);
   const reading = await read();
   return {
     ...reading,
@@ -56,6 +57,6 @@ export async function replay(port: number, { clients, events, eventLength }: Rep
   async function publish(count: number): Promise<void> {
     const before = witness.delivered;
     await publisher.publish({ inFlight: 1, rate: 0, seconds: 30, events: count });
-    await witness.settled(before + count, PATIENCE);
+    await witness.waitFor(before + count, MAX_SILENCE_S);
   }
 }

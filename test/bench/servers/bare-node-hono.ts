@@ -1,5 +1,6 @@
+// A bare stream on Node, with @hono/node-server.
 import { serve } from "@hono/node-server";
 import { fetch } from "../bare.ts";
-import { announce } from "../usage.ts";
+import { announcePort } from "../usage.ts";
 
-serve({ fetch, hostname: "127.0.0.1", port: 0 }, ({ port }) => announce(port));
+serve({ fetch, hostname: "127.0.0.1", port: 0 }, ({ port }) => announcePort(port));

@@ -1,6 +1,7 @@
+// better-sse on Bun.
 import { fetch } from "../better-sse.ts";
-import { announce } from "../usage.ts";
+import { announcePort } from "../usage.ts";
 
-// Its keep-alive of 10 s is too late for Bun's limit of 10 s.
+// A keep-alive of better-sse's default 10 s would be too late for Bun's default limit of 10 s.
 const server = Bun.serve({ hostname: "127.0.0.1", port: 0, idleTimeout: 0, fetch });
-announce(server.port);
+announcePort(server.port);

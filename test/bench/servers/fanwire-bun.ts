@@ -1,4 +1,5 @@
+// fanwire on Bun.
 import { fetch } from "../fanwire.ts";
-import { announce } from "../usage.ts";
+import { announcePort } from "../usage.ts";
 
-announce(Bun.serve({ fetch, hostname: "127.0.0.1", port: 0 }).port);
+announcePort(Bun.serve({ fetch, hostname: "127.0.0.1", port: 0 }).port);

@@ -1,7 +1,8 @@
+// fanwire on Node, with srvx.
 import { serve } from "srvx/node";
 import { fetch } from "../fanwire.ts";
-import { announce } from "../usage.ts";
+import { announcePort } from "../usage.ts";
 
 const server = serve({ fetch, hostname: "127.0.0.1", port: 0, silent: true });
 await server.ready();
-announce(Number(new URL(server.url as string).port));
+announcePort(Number(new URL(server.url as string).port));

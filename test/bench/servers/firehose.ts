@@ -1,15 +1,13 @@
-/**
- * Sends prepared events from `POST /start` until `POST /stop`, to each connection as fast as that takes them: to measure how many the
- * counting client can take in. On Bun, whose bare sockets cost less CPU than Node's for the same bytes.
- */
+// Sends prepared events from `POST /start` until `POST /stop`, to each connection as fast as it takes them, to measure how many events the client can
+// count. On Bun, whose bare sockets cost less CPU than Node's for the same bytes.
 import { existsSync, readFileSync } from "node:fs";
 import { setImmediate as turn } from "node:timers/promises";
 import type { Socket } from "bun";
 import { formatEvent } from "../event.ts";
-import { announce, asksUsage, usage } from "../usage.ts";
+import { announcePort, isUsageRequest, usage } from "../usage.ts";
 
-/** Where in the events a connection is. */
-interface Place {
+/** The position of a connection in the prepared bytes. */
+interface Cursor {
   at: number;
 }
 
@@ -17,18 +15,18 @@ const EVENT_LENGTH = Number(process.argv[2] || 120);
 /** Bytes of one write. */
 const CHUNK = 64 * 1024;
 /**
- * Pages that wait in the kernel, at the most, about 200 MB. Full buffers of 1,000 connections would be all that the kernel has for
- * sockets, and then it takes the time that the client is to have.
+ * The most pages that may wait in the kernel, about 200 MB. Full buffers of 1,000 connections would use all memory that the kernel has for sockets,
+ * and would then take CPU time from the client.
  */
-const AHEAD = 50_000;
+const MAX_PAGES_AHEAD = 50_000;
 const SOCKSTAT = "/proc/net/sockstat";
 const hasSockstat = existsSync(SOCKSTAT);
 
 const events = prepare(16 * CHUNK);
-const sockets = new Set<Socket<Place>>();
+const sockets = new Set<Socket<Cursor>>();
 let isOpen = false;
 
-/** Events of so many bytes together, which are sent over and over. */
+/** Prepares events of about `length` bytes together, which are sent over and over. */
 function prepare(length: number): Buffer {
   let text = "";
   for (let seq = 0; text.length < length; seq++)
@@ -37,7 +35,7 @@ function prepare(length: number): Buffer {
 }
 
 /** Writes as much of one chunk as the kernel takes. */
-function write(socket: Socket<Place>): void {
+function write(socket: Socket<Cursor>): void {
   const { at } = socket.data;
   const written = socket.write(events, at, Math.min(CHUNK, events.length - at));
   if (written > 0) socket.data.at = (at + written) % events.length;
@@ -45,38 +43,38 @@ function write(socket: Socket<Place>): void {
 
 async function start(): Promise<void> {
   isOpen = true;
-  const most = kernelPages() + AHEAD;
+  const maxPages = kernelPages() + MAX_PAGES_AHEAD;
   let written = 0;
   while (isOpen) {
     await turn();
     for (const socket of sockets) {
-      // Now and then, because it costs a system call; requests are answered meanwhile.
-      if (written++ % 64 === 0) while (isOpen && kernelPages() > most) await turn();
+      // Checked only now and then, because it costs a system call. Requests are answered in between.
+      if (written++ % 64 === 0) while (isOpen && kernelPages() > maxPages) await turn();
       write(socket);
     }
   }
 }
 
-/** Pages in the buffers of all sockets of the machine. */
+/** Returns the pages in the buffers of all sockets of the machine. */
 function kernelPages(): number {
   return hasSockstat ? Number(/^TCP:.* mem (\d+)/m.exec(readFileSync(SOCKSTAT, "latin1"))?.[1]) : 0;
 }
 
-function answer(socket: Socket<Place>, body: string): void {
+function answer(socket: Socket<Cursor>, body: string): void {
   socket.write(`HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
 }
 
-const { port } = Bun.listen<Place>({
+const { port } = Bun.listen<Cursor>({
   hostname: "127.0.0.1",
   port: 0,
   socket: {
     open(socket) {
       socket.data = { at: 0 };
     },
-    // Requests of a client that is known, each of which comes in one piece.
+    // The requests come from our own client, each in one piece.
     async data(socket, request) {
       const [, url = ""] = request.toString("latin1").split(" ", 2);
-      if (asksUsage(url)) return answer(socket, JSON.stringify(usage(url)));
+      if (isUsageRequest(url)) return answer(socket, JSON.stringify(usage(url)));
       if (url.startsWith("/connect")) {
         socket.write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n");
         sockets.add(socket);
@@ -89,4 +87,4 @@ const { port } = Bun.listen<Place>({
     close: (socket) => void sockets.delete(socket),
   },
 });
-announce(port);
+announcePort(port);

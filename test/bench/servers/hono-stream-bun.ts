@@ -1,5 +1,6 @@
+// Hono's streamSSE on Bun.
 import { app } from "../hono-stream.ts";
-import { announce } from "../usage.ts";
+import { announcePort } from "../usage.ts";
 
-// Nothing is sent while nothing is published, and Bun's limit is 10 s.
-announce(Bun.serve({ hostname: "127.0.0.1", port: 0, idleTimeout: 0, fetch: app.fetch }).port);
+// There is no heartbeat, and Bun's default limit is 10 s.
+announcePort(Bun.serve({ hostname: "127.0.0.1", port: 0, idleTimeout: 0, fetch: app.fetch }).port);

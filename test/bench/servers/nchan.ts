@@ -1,12 +1,12 @@
-/** nginx with nchan, made to look like the other servers; what it has used is read by this process and passed through. */
+// nginx with nchan, behind the interface of the other servers. This process reads its usage, and nginx passes that through.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { NCHAN_MODULE, NGINX } from "../nchan.ts";
-import { freePort, serveUsage } from "../outside.ts";
-import { announce } from "../usage.ts";
+import { freePort, serveUsage } from "../process-usage.ts";
+import { announcePort } from "../usage.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "fanwire-bench-"));
 let worker = 0;
@@ -29,7 +29,7 @@ http {
   fastcgi_temp_path ${directory}/fastcgi;
   uwsgi_temp_path ${directory}/uwsgi;
   scgi_temp_path ${directory}/scgi;
-  # What is longer would become a file, and be sent from there.
+  # A longer body would become a file, and be sent from there.
   client_body_buffer_size 128k;
   keepalive_requests 1000000000;
   # 1,000 channels with full buffers do not fit into the default of 128M.
@@ -37,7 +37,7 @@ http {
   nchan_store_messages on;
   nchan_message_buffer_length 2000;
   nchan_message_timeout 5m;
-  # The query as fanwire has it: up to three channels, and a channel for what is for one client.
+  # The query of fanwire: up to three channels, and one more channel for events to one client.
   map $args $channels {
     default all;
     "~(?:^|&)channel=([^&]+)&channel=([^&]+)&channel=([^&]+)" $1,$2,$3;
@@ -54,7 +54,7 @@ http {
       nchan_channel_id $subscribed;
       nchan_channel_id_split_delimiter ",";
       nchan_eventsource_ping_interval 8;
-      # A comment, as it is fanwire's heartbeat, and no event.
+      # A comment instead of an event, like fanwire's heartbeat.
       nchan_eventsource_ping_event "";
     }
     location = /broadcast {
@@ -76,7 +76,7 @@ nginx.on("exit", (status) => {
 });
 process.on("SIGTERM", () => nginx.kill());
 worker = await pidOfWorker();
-announce(port, () => nginx.kill());
+announcePort(port, () => nginx.kill());
 
 async function pidOfWorker(): Promise<number> {
   for (let attempt = 0; attempt < 200; attempt++) {
@@ -84,5 +84,5 @@ async function pidOfWorker(): Promise<number> {
     if (children) return Number(children.split(" ")[0]);
     await sleep(10);
   }
-  throw new Error("starting nginx: it has no worker after 2 s");
+  throw new Error("starting nginx: it had no worker within 2 s");
 }

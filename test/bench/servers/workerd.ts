@@ -1,4 +1,4 @@
-/** workerd with the worker that is named, made to look like the other servers. */
+// workerd with one of the programs in `workers/`, behind the interface of the other servers.
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
-import { freePort, serveUsage } from "../outside.ts";
-import { announce } from "../usage.ts";
+import { freePort, serveUsage } from "../process-usage.ts";
+import { announcePort } from "../usage.ts";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 const directory = mkdtempSync(join(tmpdir(), "fanwire-bench-"));
@@ -49,7 +49,7 @@ workerd.on("exit", (status) => {
   rmSync(directory, { recursive: true, force: true });
   process.exit(status ?? 0);
 });
-// It does not end on SIGTERM while a stream is open.
+// workerd does not end on SIGTERM while a stream is open.
 const end = (): void => void workerd.kill("SIGKILL");
 process.on("SIGTERM", end);
 pid = workerd.pid ?? 0;
@@ -60,4 +60,4 @@ while (
   ))
 )
   await sleep(20);
-announce(port, end);
+announcePort(port, end);

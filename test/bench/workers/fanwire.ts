@@ -1,5 +1,6 @@
+// createBroker in a Durable Object.
 import { type Broker, createBroker, memoryEngine } from "../../../src/index.ts";
-import { type Env, passOn } from "./pass-on.ts";
+import { type Env, forward } from "./forward.ts";
 
 export class Hub {
   readonly #broker: Broker;
@@ -13,4 +14,4 @@ export class Hub {
   }
 }
 
-export default { fetch: (request: Request, env: Env): Promise<Response> => passOn(request, env) };
+export default { fetch: (request: Request, env: Env): Promise<Response> => forward(request, env) };

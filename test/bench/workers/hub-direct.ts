@@ -1,6 +1,7 @@
+// BrokerObject in mode direct.
 import { BrokerObject, worker } from "../../../src/workers/index.ts";
-import { asksUsage } from "../usage.ts";
-import type { Env } from "./pass-on.ts";
+import { isUsageRequest } from "../usage.ts";
+import type { Env } from "./forward.ts";
 
 export class Hub extends BrokerObject {}
 
@@ -8,5 +9,5 @@ const broker = worker<Env>({ binding: "HUB", publishToken: "bench", mode: "direc
 
 export default {
   fetch: (request: Request, env: Env): Promise<Response> =>
-    asksUsage(request.url) ? env.USAGE.fetch(request) : broker.fetch(request, env),
+    isUsageRequest(request.url) ? env.USAGE.fetch(request) : broker.fetch(request, env),
 };

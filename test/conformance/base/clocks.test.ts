@@ -1,19 +1,20 @@
 import { expect, test } from "vitest";
 import { FlushScheduler } from "../../../src/delivery/flush-scheduler.ts";
 import { AuthorizeQueue } from "../../../src/http/authorize-queue.ts";
-import { never } from "../../support/http/entry-points.ts";
+import { neverAnswers } from "../../support/http/entry-points.ts";
 import { clientRequest, codeOf, turn } from "../../support/test-broker.ts";
-import { inside } from "../../support/workerd.ts";
+import { withDurableObject } from "../../support/workerd.ts";
 
-// What holds where a clock or a timer cannot be trusted.
+// Behaviour where a clock or a timer cannot be trusted.
 
-const AN_AGE = 1_000_000;
+/** Far longer than a test runs. */
+const LONG_MS = 1_000_000;
 
 test(
   "FlushScheduler: with a fixed window the first flush runs at once, the next one after the window, and close() runs it at once",
-  inside(async () => {
+  withDurableObject(async () => {
     let flushes = 0;
-    const scheduler = new FlushScheduler(() => flushes++, AN_AGE);
+    const scheduler = new FlushScheduler(() => flushes++, LONG_MS);
     const turns = async (): Promise<number> => {
       for (let count = 0; count < 5; count++) await turn();
       return flushes;
@@ -28,22 +29,22 @@ test(
 );
 
 test(
-  "maxPending: a request whose code was ended before its deadline does not keep its place for ever",
-  inside(async () => {
-    const gate = new AuthorizeQueue(1, 1_000);
-    const wish = { context: undefined, action: "connect", channels: [], clientId: undefined } as const;
-    const { setTimeout: real } = globalThis;
-    // Its timer never fires, as on Workers when a request is ended.
+  "AuthorizeQueue: a request whose code was stopped before its deadline does not keep its slot for ever",
+  withDurableObject(async () => {
+    const queue = new AuthorizeQueue(1, 1_000);
+    const access = { context: undefined, action: "connect", channels: [], clientId: undefined } as const;
+    const { setTimeout: original } = globalThis;
+    // The timer never fires, as on Workers after a request was ended.
     Object.assign(globalThis, { setTimeout: () => 0 });
-    void gate.run(never, { ...wish, request: clientRequest() });
-    Object.assign(globalThis, { setTimeout: real });
-    const ask = (): Promise<string> => codeOf(gate.run(() => true, { ...wish, request: clientRequest() }));
-    expect([await ask(), gate.pending]).toEqual(["at-capacity", 1]);
+    void queue.run(neverAnswers, { ...access, request: clientRequest() });
+    Object.assign(globalThis, { setTimeout: original });
+    const ask = (): Promise<string> => codeOf(queue.run(() => true, { ...access, request: clientRequest() }));
+    expect([await ask(), queue.pending]).toEqual(["at-capacity", 1]);
 
     const { now } = performance;
     performance.now = () => now.call(performance) + 2_000;
     try {
-      expect([await ask(), gate.pending]).toEqual(["none", 0]);
+      expect([await ask(), queue.pending]).toEqual(["none", 0]);
     } finally {
       performance.now = now;
     }

@@ -1,20 +1,26 @@
+// Limits of input and of the log: the largest value that fits, and one more, with the default and with other settings.
 import { expect, inject, test, vi } from "vitest";
-import type { Broker } from "../../../src/index.ts";
+import type { Broker, ErrorStage } from "../../../src/index.ts";
 import { seqOf } from "../../support/clients/connection.ts";
-import { clientRequest, codeOf, eventRequest, problemOf, type Scene, scene } from "../../support/test-broker.ts";
-
-// Each bound of an input and of the log: just so much, and one too many, by default and as it is set.
+import {
+  clientRequest,
+  codeOf,
+  eventRequest,
+  problemOf,
+  type TestSetup,
+  withBroker,
+} from "../../support/test-broker.ts";
 
 const MIB = 1024 * 1024;
 
 test(
-  "maxBodyBytes: 64 KiB by default, and one byte more is 413",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "maxBodyBytes: is 64 KiB by default, and one more byte is 413",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     expect((await broker.eventHandler(eventRequest("x".repeat(65_536)))).status).toBe(200);
     const large = await broker.eventHandler(eventRequest("x".repeat(65_537)));
     expect([large.status, await problemOf(large)]).toEqual([413, "body-too-large"]);
-    // Bytes, not characters: this has 21,846 of them.
+    // Bytes are counted, not characters: this body has 21,846 characters.
     const wide = await broker.eventHandler(eventRequest("€".repeat(21_846)));
     expect([wide.status, await problemOf(wide)]).toEqual([413, "body-too-large"]);
     expect(broker.stats()).toMatchObject({ published: 1, failures: { "body-too-large": 2 } });
@@ -22,12 +28,12 @@ test(
 );
 
 test(
-  "maxEventBytes: counts the encoded event, type, retry and every line included",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxEventBytes: 100 });
+  "maxEventBytes: counts the encoded event, with type, retry and every line",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxEventBytes: 100 });
     const encoded = (data: string, head = ""): number =>
       new TextEncoder().encode(`${head}${data.replace(/^/gm, "data: ")}\n\n`).length;
-    // Thirteen lines, of which each begins with "data: ".
+    // Thirteen lines, each with "data: " in front.
     const [lines, wide] = ["\n".repeat(12), "€".repeat(30)];
     for (const [data, envelope, head] of [
       ["x".repeat(92), {}, ""],
@@ -54,9 +60,9 @@ test(
 );
 
 test(
-  "maxEventBytes: 1 MiB by default, and one byte more is refused",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "maxEventBytes: is 1 MiB by default, and one more byte is refused",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const room = MIB - "data: \n\n".length;
     expect(await codeOf(broker.broadcast("x".repeat(room)))).toBe("none");
     expect(await codeOf(broker.broadcast("x".repeat(room + 1)))).toBe("event-too-large");
@@ -71,27 +77,27 @@ for (const [options, most] of [
   [{ maxChannelsPerClient: 3 }, 3],
 ] as const) {
   test(
-    `maxChannelsPerClient: ${most} by query, by overrides and by grant, and one more is refused`,
-    scene(async (stage) => {
-      const broker = stage.broker(options);
+    `maxChannelsPerClient: allows ${most} by query, by overrides and by grant, and one more is refused`,
+    withBroker(async (setup) => {
+      const broker = setup.broker(options);
       const grants = (channels: string[]) => ({ authorize: () => ({ channels }) });
       const taken = [
-        await stage.join(broker, { channel: many(most) }),
-        await stage.join(broker, { channel: [...many(most), ...many(most)] }),
-        await stage.join(broker, { channel: many(most + 1), overrides: { channels: many(most) } }),
-        await stage.join(broker, { overrides: grants(many(most)) }),
-        // What may be read is no bound of what is read.
-        await stage.join(broker, { channel: many(most), overrides: grants(many(most + 1)) }),
+        await setup.join(broker, { channel: many(most) }),
+        await setup.join(broker, { channel: [...many(most), ...many(most)] }),
+        await setup.join(broker, { channel: many(most + 1), overrides: { channels: many(most) } }),
+        await setup.join(broker, { overrides: grants(many(most)) }),
+        // A grant may have more channels, if the client requests fewer.
+        await setup.join(broker, { channel: many(most), overrides: grants(many(most + 1)) }),
       ];
       expect(broker.clients().map(({ channels }) => channels.length)).toEqual(taken.map(() => most));
-      for (const [wish, overrides] of [
+      for (const [requested, overrides] of [
         [{ channel: many(most + 1) }, {}],
         [{}, { channels: many(most + 1) }],
       ] as const) {
-        const answer = await broker.clientHandler(clientRequest(wish), overrides);
+        const answer = await broker.clientHandler(clientRequest(requested), overrides);
         expect([answer.status, await problemOf(answer)]).toEqual([400, "bad-channel"]);
       }
-      // That is not the client's fault.
+      // The grant has too many channels, which is not the client's fault.
       const answer = await broker.clientHandler(clientRequest(), grants(many(most + 1)));
       expect([answer.status, await problemOf(answer)]).toEqual([500, "internal"]);
       expect(broker.stats()).toMatchObject({ clients: taken.length, failures: { "bad-channel": 2, internal: 1 } });
@@ -100,10 +106,10 @@ for (const [options, most] of [
 }
 
 test(
-  "maxChannelsPerClient: 0 lets clients read what is for everybody and for them",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxChannelsPerClient: 0 });
-    const client = await stage.join(broker, { id: "one" });
+  "maxChannelsPerClient: with 0, clients still receive events for every client and for themselves",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxChannelsPerClient: 0 });
+    const client = await setup.join(broker, { id: "one" });
     await broker.broadcast("all");
     await broker.broadcastTo("one", "own");
     expect([(await client.nextData()).data, (await client.nextData()).data]).toEqual(["all", "own"]);
@@ -116,9 +122,9 @@ for (const [options, most] of [
   [{ maxChannelsPerEvent: 3 }, 3],
 ] as const) {
   test(
-    `maxChannelsPerEvent: ${most} by call, by query and by overrides, and one more is refused`,
-    scene(async (stage) => {
-      const broker = stage.broker(options);
+    `maxChannelsPerEvent: allows ${most} by call, by query and by overrides, and one more is refused`,
+    withBroker(async (setup) => {
+      const broker = setup.broker(options);
       const query = (count: number): string =>
         `?${many(count)
           .map((name) => `channel=${encodeURIComponent(name)}`)
@@ -138,8 +144,8 @@ for (const [options, most] of [
   );
 }
 
-/** Names at the bound and one past it, in UTF-16 code units: one, two and three bytes of UTF-8 for each, and two for a pair. */
-const sized = (most: number): [fits: string[], over: string[]] => [
+/** Returns names of exactly `most` UTF-16 code units, and names of one more. A unit takes one to three bytes of UTF-8. */
+const sized = (most: number): [fitting: string[], tooLong: string[]] => [
   ["x".repeat(most), "é".repeat(most), "€".repeat(most), `${"😀".repeat(most / 2)}`],
   ["x".repeat(most + 1), "é".repeat(most + 1), "€".repeat(most + 1), `${"😀".repeat(most / 2)}x`],
 ];
@@ -149,19 +155,19 @@ for (const [options, most] of [
   [{ maxNameLength: 1_024 }, 1_024],
 ] as const) {
   test(
-    `maxNameLength: ${most} UTF-16 code units of a channel, a client id and a key, however many bytes that is`,
-    scene(async (stage) => {
-      const broker = stage.broker(options);
-      const [fits, over] = sized(most);
-      for (const name of fits) {
-        const client = await stage.join(broker, { id: name, channel: name });
+    `maxNameLength: allows ${most} UTF-16 code units in a channel, a client id and an idempotency key, of any size in bytes`,
+    withBroker(async (setup) => {
+      const broker = setup.broker(options);
+      const [fitting, tooLong] = sized(most);
+      for (const name of fitting) {
+        const client = await setup.join(broker, { id: name, channel: name });
         expect(client.clientId).toBe(name);
         await broker.broadcast("channel", { channels: name, idempotencyKey: name });
         await broker.broadcastTo(name, "inbox");
         expect([(await client.nextData()).data, (await client.nextData()).data]).toEqual(["channel", "inbox"]);
         expect((await broker.eventHandler(eventRequest("http"), { idempotencyKey: name })).status).toBe(200);
       }
-      for (const name of over) {
+      for (const name of tooLong) {
         expect(await codeOf(broker.broadcast("x", { channels: name }))).toBe("bad-channel");
         expect(await codeOf(broker.broadcast("x", { idempotencyKey: name }))).toBe("bad-key");
         expect(await codeOf(broker.broadcastTo(name, "x"))).toBe("bad-id");
@@ -186,9 +192,22 @@ for (const [options, most] of [
   );
 }
 
-/** What a broker with this log still has of `channel`, as the seqs that a new reader from the earliest gets. */
-async function kept(stage: Scene, broker: Broker, channel?: string): Promise<number[]> {
-  const reader = await stage.join(broker, {
+test(
+  "maxNameLength: limits a subject too",
+  withBroker(async (setup) => {
+    const stages: ErrorStage[] = [];
+    const broker = setup.broker({
+      authorize: () => ({ subject: "x".repeat(257) }),
+      onError: (event) => stages.push(event.stage),
+    });
+    const answer = await broker.fetch(clientRequest());
+    expect([answer.status, await problemOf(answer), stages]).toEqual([500, "internal", ["authorize"]]);
+  }),
+);
+
+/** Returns the positions of the events that are retained of `channel`, as a new client with `from=earliest` receives them. */
+async function retained(setup: TestSetup, broker: Broker, channel?: string): Promise<number[]> {
+  const reader = await setup.join(broker, {
     query: { from: "earliest" },
     ...(channel === undefined ? {} : { channel }),
   });
@@ -198,35 +217,35 @@ async function kept(stage: Scene, broker: Broker, channel?: string): Promise<num
 }
 
 test(
-  "retention.bytes: just so many bytes are kept, one less drops the oldest",
-  scene(async (stage) => {
-    const probe = stage.broker();
-    const client = await stage.join(probe);
+  "retention.bytes: events of this size are retained, and with one byte less the oldest is dropped",
+  withBroker(async (setup) => {
+    const probe = setup.broker();
+    const client = await setup.join(probe);
     await probe.broadcast("x".repeat(100));
     await client.nextData();
-    // All of these events have one digit in their position, and so the same size.
+    // All events have the same size, because their positions have one digit.
     const bytes = client.chunks.at(-1)?.length ?? 0;
-    for (const [room, seqs] of [
+    for (const [bytesRetained, seqs] of [
       [3 * bytes, [2, 3, 4]],
       [3 * bytes - 1, [3, 4]],
       [bytes - 1, []],
     ] as const) {
-      const broker = stage.broker({ log: { retention: { bytes: room } } });
+      const broker = setup.broker({ log: { retention: { bytes: bytesRetained } } });
       for (let event = 0; event < 4; event++) await broker.broadcast("x".repeat(100), { channels: "a" });
-      expect(await kept(stage, broker, "a")).toEqual(seqs);
+      expect(await retained(setup, broker, "a")).toEqual(seqs);
     }
   }),
 );
 
 test(
-  "retention.events: Infinity by default, and 1 keeps one of each channel",
-  scene(async (stage) => {
-    const [all, one] = [stage.broker(), stage.broker({ log: { retention: { events: 1 } } })];
+  "retention.events: is Infinity by default, and 1 retains one event of each channel",
+  withBroker(async (setup) => {
+    const [all, one] = [setup.broker(), setup.broker({ log: { retention: { events: 1 } } })];
     for (const broker of [all, one]) {
       for (let event = 0; event < 5_000; event++) await broker.broadcast("x", { channels: "a" });
     }
-    expect((await kept(stage, all, "a")).length).toBe(5_000);
-    expect(await kept(stage, one, "a")).toEqual([5_000]);
+    expect((await retained(setup, all, "a")).length).toBe(5_000);
+    expect(await retained(setup, one, "a")).toEqual([5_000]);
   }),
 );
 
@@ -235,18 +254,18 @@ for (const [retention, age] of [
   [{ age: 10_000 }, 10_000],
 ] as const) {
   test(
-    `retention.age: ${age} ms are kept, one more is not`,
-    scene(async (stage) => {
-      const broker = stage.broker({ log: { retention } });
+    `retention.age: an event is retained for ${age} ms, and not one more`,
+    withBroker(async (setup) => {
+      const broker = setup.broker({ log: { retention } });
       const start = Date.now();
       const clock = vi.spyOn(Date, "now");
       try {
         clock.mockReturnValue(start);
         await broker.broadcast("x", { channels: "a" });
         clock.mockReturnValue(start + age);
-        expect(await kept(stage, broker, "a")).toEqual([1]);
+        expect(await retained(setup, broker, "a")).toEqual([1]);
         clock.mockReturnValue(start + age + 1);
-        expect(await kept(stage, broker, "a")).toEqual([2]);
+        expect(await retained(setup, broker, "a")).toEqual([2]);
       } finally {
         clock.mockRestore();
       }
@@ -255,9 +274,9 @@ for (const [retention, age] of [
 }
 
 test(
-  "logBytes: just so many bytes are held, one less drops the oldest, whatever the retention",
-  scene(async (stage) => {
-    const probe = stage.broker();
+  "logBytes: events of this size are retained, and with one byte less the oldest is evicted, for any retention",
+  withBroker(async (setup) => {
+    const probe = setup.broker();
     await probe.broadcast("x".repeat(100));
     const cost = probe.stats().log.bytes;
     expect(cost).toBeGreaterThan(100);
@@ -268,7 +287,7 @@ test(
       [cost - 1, 0],
       [1, 0],
     ] as const) {
-      const broker = stage.broker({ log: { logBytes } });
+      const broker = setup.broker({ log: { logBytes } });
       for (let event = 0; event < 5; event++) await broker.broadcast("x".repeat(100));
       expect(broker.stats().log).toMatchObject({ events, bytes: events * cost });
     }
@@ -276,10 +295,10 @@ test(
 );
 
 test(
-  "logBytes: 32 MiB by default, 8 MiB in a Durable Object",
-  scene(async (stage) => {
+  "logBytes: is 32 MiB by default, and 8 MiB in a Durable Object",
+  withBroker(async (setup) => {
     const most = inject("part") === "durable" ? 8 : 32;
-    const broker = stage.broker();
+    const broker = setup.broker();
     const large = "x".repeat(MIB - 2_000);
     for (let event = 0; event < 40; event++) await broker.broadcast(large);
     const { bytes } = broker.stats().log;
@@ -293,39 +312,43 @@ for (const [log, most] of [
   [{ maxChannels: 3 }, 3],
 ] as const) {
   test(
-    `maxChannels: ${most} channels without a client are known, one more pushes out the one used longest ago`,
+    `maxChannels: ${most} channels without a subscriber are known, and one more replaces the least recently used`,
     { timeout: 60_000 },
-    scene(async (stage) => {
-      const broker = stage.broker({ log });
+    withBroker(async (setup) => {
+      const broker = setup.broker({ log });
       for (let channel = 0; channel < most; channel++) await broker.broadcast("x", { channels: `c${channel}` });
       expect(broker.stats().log.channels).toBe(most);
-      // Used again, it is not the one that goes.
+      // c0 was used again, so it is not the one that is forgotten.
       await broker.broadcast("again", { channels: "c0" });
       await broker.broadcast("x", { channels: "one more" });
       expect(broker.stats().log).toMatchObject({ channels: most, events: most + 1 });
-      const heard = async (channel: string): Promise<string> => {
+      const firstData = async (channel: string): Promise<string> => {
         const listener = broker.listen({ channels: channel, from: "earliest" });
         const next = listener.next();
         await listener.return?.();
         const { value } = await next;
         return value?.type === "event" ? value.data : "nothing";
       };
-      expect([await heard("c0"), await heard("one more"), await heard("c1")]).toEqual(["x", "x", "nothing"]);
+      expect([await firstData("c0"), await firstData("one more"), await firstData("c1")]).toEqual([
+        "x",
+        "x",
+        "nothing",
+      ]);
     }),
   );
 }
 
 test(
-  "maxChannels: those that a client reads are not counted and not forgotten",
-  scene(async (stage) => {
-    const broker = stage.broker({ log: { maxChannels: 2 } });
-    const client = await stage.join(broker, { id: "one", channel: ["a", "b", "c"] });
+  "maxChannels: channels that a client reads are not counted and not forgotten",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ log: { maxChannels: 2 } });
+    const client = await setup.join(broker, { id: "one", channel: ["a", "b", "c"] });
     for (const channel of ["a", "b", "c"]) await broker.broadcast(channel, { channels: channel });
     for (let channel = 0; channel < 10; channel++) await broker.broadcast("x", { channels: `other ${channel}` });
     await broker.broadcast("end");
     await client.untilData("end");
     expect(client.data).toEqual(["a", "b", "c", "end"]);
-    // Three channels, the inbox and the common one of the client, and two others.
+    // Three channels, the inbox and the common channel of the client, and two others.
     expect(broker.stats().log.channels).toBe(7);
   }),
 );

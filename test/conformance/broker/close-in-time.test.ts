@@ -1,31 +1,32 @@
+// `close({ spreadOver })` keeps its time, although timers are late.
 import { expect, test } from "vitest";
-import { scene, turn } from "../../support/test-broker.ts";
+import { turn, withBroker } from "../../support/test-broker.ts";
 
-/** Time that passes when nothing else is left to do, and in which every timer is late, as on a machine that has work to do. */
+/** Virtual time that passes when all other work is done. Every timer is late by `lateMs`, as on a busy machine. */
 class LateClock {
   time = 0;
-  readonly #late: number;
+  readonly #lateMs: number;
   readonly #timers = new Map<number, { readonly at: number; readonly task: () => void }>();
-  #last = 0;
+  #lastTimer = 0;
 
-  constructor(late: number) {
-    this.#late = late;
+  constructor(lateMs: number) {
+    this.#lateMs = lateMs;
   }
 
-  /** Does something by this clock, with a real turn after each timer, so that streams and promises get theirs. */
+  /** Runs `work` with this clock. After each timer there is a real turn of the event loop, for streams and promises. */
   async run(work: () => Promise<unknown>): Promise<void> {
     const { setTimeout, clearTimeout } = globalThis;
     const [now, date] = [performance.now.bind(performance), Date.now];
-    const began = [now(), date()] as const;
+    const start = [now(), date()] as const;
     Object.assign(globalThis, {
       setTimeout: (task: () => void, ms = 0) => {
-        this.#timers.set(++this.#last, { at: this.time + ms + this.#late, task });
-        return this.#last;
+        this.#timers.set(++this.#lastTimer, { at: this.time + ms + this.#lateMs, task });
+        return this.#lastTimer;
       },
       clearTimeout: (timer: number) => void this.#timers.delete(timer),
     });
-    performance.now = () => began[0] + this.time;
-    Date.now = () => began[1] + this.time;
+    performance.now = () => start[0] + this.time;
+    Date.now = () => start[1] + this.time;
     try {
       let isDone = false;
       const done = work().finally(() => {
@@ -35,7 +36,7 @@ class LateClock {
         await new Promise((resolve) => setTimeout(resolve, 0));
         if (isDone) return void (await done);
         const [next] = [...this.#timers].sort(([, a], [, b]) => a.at - b.at);
-        if (!next) throw new Error("waiting: the work is not done, and no timer is set");
+        if (!next) throw new Error("The work is not done, and no timer is set.");
         const [timer, { at, task }] = next;
         this.#timers.delete(timer);
         this.time = Math.max(this.time, at);
@@ -50,11 +51,11 @@ class LateClock {
 }
 
 test(
-  "close({ spreadOver }): resolves within over + timeout though every timer is a little late",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: 100 });
+  "close({ spreadOver }): resolves within spreadOver + timeout, although every timer is late",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: 100 });
     const clients = [];
-    for (let client = 0; client < 100; client++) clients.push(await stage.join(broker));
+    for (let client = 0; client < 100; client++) clients.push(await setup.join(broker));
     const ends = clients.map((client) => client.ended());
     await turn();
     const clock = new LateClock(2);

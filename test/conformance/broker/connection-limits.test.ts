@@ -1,62 +1,61 @@
+// Limits of connections and of waiting requests: how further clients are answered, and that every slot is released.
 import { expect, test } from "vitest";
 import type { Authorize, Broker, BrokerOptions, ClientInfo, DisconnectReason, Grant } from "../../../src/index.ts";
 import { slowEngine } from "../../support/engines/slow-engine.ts";
 import {
+  type ConnectOptions,
   clientRequest,
   eventRequest,
   problemOf,
-  type Scene,
-  scene,
+  Recorder,
+  type TestSetup,
   turn,
-  type Wish,
-  Witness,
+  withBroker,
 } from "../../support/test-broker.ts";
 
-// How many there may be: what those are told who are too many, and that every place is given back.
-
-interface Left {
+interface Disconnect {
   readonly client: ClientInfo;
   readonly reason: DisconnectReason;
 }
 
-/** As the client says itself; `x-subject` is who it is. */
+/** Grants the requested access, with the subject of the header `x-subject`. */
 const bySubject: Authorize = ({ request, clientId, channels }) => ({
   subject: request.headers.get("x-subject") ?? undefined,
   clientId,
   channels,
 });
-const as = (subject: string): Wish => ({ headers: { "x-subject": subject } });
+const as = (subject: string): ConnectOptions => ({ headers: { "x-subject": subject } });
 
-/** A stream that only says when to come back. It has nothing that could be taken for a position. */
-const TURNED_AWAY = /^retry: (\d+)\nevent: fanwire-end\ndata: {"reason":"at-capacity","reconnect":true}\n\n$/;
+/** A stream that only says when to come back. It has no id that could be taken for a position. */
+const COME_BACK_LATER = /^retry: (\d+)\nevent: fanwire-end\ndata: {"reason":"at-capacity","reconnect":true}\n\n$/;
 
-/** Checks that a client is turned away in both ways, and registered in neither. */
-async function expectFull(broker: Broker, wish: Wish = {}): Promise<void> {
+/** Checks that there is no room for a client: it is answered as an EventSource and as a program, and not registered. */
+async function expectFull(broker: Broker, requested: ConnectOptions = {}): Promise<void> {
   const before = broker.clients();
-  const stream = await broker.clientHandler(clientRequest(wish), wish.overrides);
+  const stream = await broker.clientHandler(clientRequest(requested), requested.overrides);
   expect([stream.status, stream.headers.get("content-type")]).toEqual([200, "text/event-stream; charset=utf-8"]);
-  expect(await stream.text()).toMatch(TURNED_AWAY);
-  const plain = clientRequest({ ...wish, headers: { ...wish.headers, accept: "*/*" } });
-  const answer = await broker.clientHandler(plain, wish.overrides);
+  expect(await stream.text()).toMatch(COME_BACK_LATER);
+  const program = clientRequest({ ...requested, headers: { ...requested.headers, accept: "*/*" } });
+  const answer = await broker.clientHandler(program, requested.overrides);
   expect([answer.status, await problemOf(answer)]).toEqual([503, "at-capacity"]);
   expect(answer.headers.get("retry-after")).toMatch(/^[1-9]\d*$/);
   expect(broker.clients()).toEqual(before);
 }
 
 test(
-  "at capacity: an EventSource gets 200, a jittered retry and fanwire-end without any id; others 503 with retry-after",
-  scene(async (stage) => {
+  "at-capacity: an EventSource receives 200, a jittered retry and fanwire-end without an id; others receive 503 with retry-after",
+  withBroker(async (setup) => {
     const connected: unknown[] = [];
     const options: BrokerOptions = { maxClients: 0, retry: 10_000, onConnect: (event) => connected.push(event) };
-    const broker = stage.broker(options);
-    // There is a position that could be told by mistake.
+    const broker = setup.broker(options);
+    // The log has a position that could be sent by mistake.
     const { id } = await broker.broadcast("x");
     await expectFull(broker, { id: "one", channel: "a", lastEventId: id });
     await expectFull(broker, { lastEventId: "garbage" });
     const times: number[] = [];
     for (let client = 0; client < 100; client++) {
       const answer = await broker.fetch(clientRequest());
-      times.push(Number(TURNED_AWAY.exec(await answer.text())?.[1]));
+      times.push(Number(COME_BACK_LATER.exec(await answer.text())?.[1]));
     }
     expect(Math.min(...times)).toBeGreaterThanOrEqual(5_000);
     expect(Math.max(...times)).toBeLessThanOrEqual(15_000);
@@ -75,20 +74,20 @@ test(
 );
 
 test(
-  "at capacity: errorHandler is not asked where an EventSource would die of its answer, else it is",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxClients: 0, errorHandler: ({ status }) => new Response("mine", { status }) });
-    expect(await (await broker.fetch(clientRequest())).text()).toMatch(TURNED_AWAY);
+  "at-capacity: errorHandler is called, but not for an EventSource, which would stop after its answer",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxClients: 0, errorHandler: ({ status }) => new Response("mine", { status }) });
+    expect(await (await broker.fetch(clientRequest())).text()).toMatch(COME_BACK_LATER);
     const answer = await broker.fetch(clientRequest({ headers: { accept: "*/*" } }));
     expect([answer.status, await answer.text()]).toEqual([503, "mine"]);
   }),
 );
 
 test(
-  "maxClients: so many connections, and one more is turned away",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxClients: 3 });
-    for (let client = 0; client < 3; client++) await stage.join(broker, { id: "shared" });
+  "maxClients: this many connections are accepted, and one more has to come back later",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxClients: 3 });
+    for (let client = 0; client < 3; client++) await setup.join(broker, { id: "shared" });
     await expectFull(broker);
     await expectFull(broker, { id: "shared" });
     expect(broker.stats().clients).toBe(3);
@@ -96,10 +95,10 @@ test(
 );
 
 test(
-  "maxClients: HEAD, OPTIONS and publishing need no place",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxClients: 1 });
-    const client = await stage.join(broker);
+  "maxClients: HEAD, OPTIONS and publishing need no slot",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxClients: 1 });
+    const client = await setup.join(broker);
     const at = (method: string): Request => new Request("https://fanwire.test/connect", { method });
     for (let time = 0; time < 3; time++) {
       expect((await broker.fetch(at("HEAD"))).status).toBe(200);
@@ -109,19 +108,19 @@ test(
     expect((await client.nextData()).data).toBe("still read");
     await client.leave();
     expect((await broker.fetch(at("HEAD"))).status).toBe(200);
-    await stage.join(broker);
+    await setup.join(broker);
   }),
 );
 
 test(
-  "maxClients: those whose subscription is pending are counted",
-  scene(async (stage) => {
+  "maxClients: counts connections whose subscription is pending",
+  withBroker(async (setup) => {
     let open: () => void = () => undefined;
     const opened = new Promise<void>((resolve) => {
       open = resolve;
     });
-    const broker = stage.broker({ maxClients: 1, engine: slowEngine(stage.engine(), () => opened) });
-    const connecting = stage.join(broker);
+    const broker = setup.broker({ maxClients: 1, engine: slowEngine(setup.engine(), () => opened) });
+    const connecting = setup.join(broker);
     await turn();
     await expectFull(broker);
     open();
@@ -130,27 +129,28 @@ test(
   }),
 );
 
-/** Ann as "one", whose place is the only one. */
-const ann = (grant: Grant = {}): Wish => ({
+/** Ann, with the client id "one". Each limit has one slot. */
+const ann = (grant: Grant = {}): ConnectOptions => ({
   id: "one",
   overrides: { authorize: () => ({ subject: "ann", clientId: "one", ...grant }) },
 });
-/** Waits until somebody ended for this reason. */
-async function until(left: Witness<Left>, reason: DisconnectReason): Promise<void> {
-  while ((await left.next()).reason !== reason);
+/** Waits until a connection has ended for this reason. */
+async function until(disconnects: Recorder<Disconnect>, reason: DisconnectReason): Promise<void> {
+  while ((await disconnects.next()).reason !== reason);
 }
 
-interface Way {
+/** One way in which a connection ends. */
+interface Ending {
   readonly how: string;
   readonly options?: BrokerOptions;
-  readonly go: (stage: Scene, broker: Broker, left: Witness<Left>) => Promise<unknown>;
+  readonly end: (setup: TestSetup, broker: Broker, disconnects: Recorder<Disconnect>) => Promise<unknown>;
 }
-const ways: readonly Way[] = [
-  { how: "the client leaves", go: async (stage, broker) => (await stage.join(broker, ann())).leave() },
+const endings: readonly Ending[] = [
+  { how: "the client leaves", end: async (setup, broker) => (await setup.join(broker, ann())).leave() },
   {
     how: "the client leaves and its request's signal fires",
-    async go(stage, broker) {
-      const client = await stage.join(broker, ann());
+    async end(setup, broker) {
+      const client = await setup.join(broker, ann());
       client.abort();
       await client.leave();
     },
@@ -158,79 +158,79 @@ const ways: readonly Way[] = [
   {
     how: "the client is blocked for timeout × tolerance",
     options: { timeout: 20, tolerance: 2 },
-    async go(stage, broker, left) {
-      await stage.join(broker, ann());
+    async end(setup, broker, disconnects) {
+      await setup.join(broker, ann());
       await broker.broadcast("unread");
-      await until(left, "timeout");
+      await until(disconnects, "timeout");
     },
   },
   {
     how: "the client is disconnected",
-    async go(stage, broker) {
-      const client = await stage.join(broker, ann());
+    async end(setup, broker) {
+      const client = await setup.join(broker, ann());
       await broker.disconnect("one");
       expect(await client.ended()).toBe("closed");
     },
   },
   {
-    how: "the client is disconnected and never reads that",
+    how: "the client is disconnected and never reads its end event",
     options: { timeout: 20 },
-    async go(stage, broker) {
-      await stage.join(broker, ann());
+    async end(setup, broker) {
+      await setup.join(broker, ann());
       await broker.disconnect("one");
       while (broker.stats().closing > 0) await turn();
     },
   },
   {
-    how: "what the client was granted expires",
-    async go(stage, broker) {
-      const client = await stage.connect(broker, ann({ expiresAt: Date.now() + 200 }));
+    how: "the client's grant expires",
+    async end(setup, broker) {
+      const client = await setup.connect(broker, ann({ expiresAt: Date.now() + 200 }));
       expect(await client.ended()).toBe("closed");
     },
   },
   {
-    how: "what the client was granted expires while it is blocked",
-    async go(stage, broker, left) {
-      await stage.connect(broker, ann({ expiresAt: Date.now() + 200 }));
+    how: "the client's grant expires while it is blocked",
+    async end(setup, broker, disconnects) {
+      await setup.connect(broker, ann({ expiresAt: Date.now() + 200 }));
       await broker.broadcast("unread");
-      await until(left, "expired");
+      await until(disconnects, "expired");
     },
   },
   {
-    how: "the client reaches maxAge",
+    how: "the client reaches maxConnectionAge",
     options: { maxConnectionAge: 30 },
-    async go(stage, broker) {
-      const client = await stage.connect(broker, ann());
+    async end(setup, broker) {
+      const client = await setup.connect(broker, ann());
       expect(await client.ended()).toBe("closed");
     },
   },
   {
-    how: "onConnect ends the client",
-    async go(stage, broker) {
-      const client = await stage.connect(broker, { ...ann(), query: { unwanted: "yes" } });
+    how: "onConnect disconnects the client",
+    async end(setup, broker) {
+      const client = await setup.connect(broker, { ...ann(), query: { unwanted: "yes" } });
       expect(await client.ended()).toBe("closed");
     },
   },
 ];
-for (const { how, options, go } of ways) {
+for (const { how, options, end } of endings) {
   for (const bound of ["maxClients", "maxClientsPerSubject", "maxClientsPerId"]) {
     test(
-      `${bound}: the place is given back when ${how}, once`,
-      scene(async (stage) => {
-        const left = new Witness<Left>();
+      `${bound}: the slot is released once when ${how}`,
+      withBroker(async (setup) => {
+        const disconnects = new Recorder<Disconnect>();
         let broker: Broker | undefined;
-        broker = stage.broker({
+        broker = setup.broker({
           [bound]: 1,
           onConnect({ client, request }) {
             if (request.url.includes("unwanted")) void broker?.disconnect(client.clientId);
           },
-          onDisconnect: left.see,
+          onDisconnect: disconnects.record,
           ...options,
         });
-        // Again, because a place that is given back twice is one too many.
+        // Repeated, because a slot that is released twice makes room for one connection too many.
         for (let time = 0; time < 3; time++) {
-          await go(stage, broker, left);
-          const next = await stage.join(broker, ann());
+          await end(setup, broker, disconnects);
+          const next = await setup.join(broker, ann());
           await expectFull(broker, ann());
           await next.leave();
         }
@@ -241,64 +241,65 @@ for (const { how, options, go } of ways) {
 }
 
 test(
-  "maxClients: a stream that was told to end takes its place until it has ended",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxClients: 1, maxClientsPerId: 1 });
-    const client = await stage.join(broker, { id: "one" });
+  "maxClients: a closing stream keeps its slot until it is closed",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxClients: 1, maxClientsPerId: 1 });
+    const client = await setup.join(broker, { id: "one" });
     await broker.disconnect("one");
     expect(broker.stats()).toMatchObject({ clients: 0, closing: 1 });
     await expectFull(broker, { id: "two" });
     expect(await client.ended()).toBe("closed");
-    await stage.join(broker, { id: "two" });
+    await setup.join(broker, { id: "two" });
   }),
 );
 
 test(
-  "maxClients: the place is given back when the engine cannot subscribe",
-  scene(async (stage) => {
-    const inner = stage.engine();
+  "maxClients: the slot is released if the engine cannot subscribe",
+  withBroker(async (setup) => {
+    const inner = setup.engine();
     let fails = true;
     const engine: typeof inner = {
-      open: (follower) => ({
-        ...inner.open(follower),
+      open: (listener) => ({
+        ...inner.open(listener),
         subscribe: () => (fails ? Promise.reject(new Error("away")) : undefined),
       }),
     };
-    const broker = stage.broker({ maxClients: 1, engine });
+    const broker = setup.broker({ maxClients: 1, engine });
     for (let time = 0; time < 3; time++) expect((await broker.clientHandler(clientRequest())).status).toBe(500);
     fails = false;
-    await stage.join(broker);
+    await setup.join(broker);
     await expectFull(broker);
     expect(broker.stats().clients).toBe(1);
   }),
 );
 
 test(
-  "maxClientsPerSubject: so many of one subject, another one has its own, and those without are not counted",
-  scene(async (stage) => {
-    const left = new Witness<Left>();
-    const broker = stage.broker({ maxClientsPerSubject: 2, authorize: bySubject, onDisconnect: left.see });
-    const ann = [await stage.join(broker, as("ann")), await stage.join(broker, as("ann"))];
+  "maxClientsPerSubject: counts per subject, and does not count connections without one",
+  withBroker(async (setup) => {
+    const disconnects = new Recorder<Disconnect>();
+    const broker = setup.broker({ maxClientsPerSubject: 2, authorize: bySubject, onDisconnect: disconnects.record });
+    const ann = [await setup.join(broker, as("ann")), await setup.join(broker, as("ann"))];
     await expectFull(broker, as("ann"));
-    await stage.join(broker, as("ben"));
-    for (let client = 0; client < 5; client++) await stage.join(broker);
+    await setup.join(broker, as("ben"));
+    for (let client = 0; client < 5; client++) await setup.join(broker);
     await ann[0]?.leave();
-    await left.next();
-    ann.push(await stage.join(broker, as("ann")));
+    await disconnects.next();
+    ann.push(await setup.join(broker, as("ann")));
     await expectFull(broker, as("ann"));
     for (const client of ann) await client.leave();
-    for (let client = 0; client < 2; client++) await stage.join(broker, as("ann"));
+    for (let client = 0; client < 2; client++) await setup.join(broker, as("ann"));
     await expectFull(broker, as("ann"));
   }),
 );
 
 test(
-  "maxClientsPerSubject: many that connect at once are no more than so many",
-  scene(async (stage) => {
-    for (const engine of [stage.engine(), slowEngine(stage.engine(), turn)]) {
-      const broker = stage.broker({ maxClientsPerSubject: 3, maxClientsPerId: 2, authorize: bySubject, engine });
-      const wish = as("ann");
-      const answers = await Promise.all(Array.from({ length: 10 }, () => broker.clientHandler(clientRequest(wish))));
+  "maxClientsPerSubject: also limits clients that connect at the same time",
+  withBroker(async (setup) => {
+    for (const engine of [setup.engine(), slowEngine(setup.engine(), turn)]) {
+      const broker = setup.broker({ maxClientsPerSubject: 3, maxClientsPerId: 2, authorize: bySubject, engine });
+      const answers = await Promise.all(
+        Array.from({ length: 10 }, () => broker.clientHandler(clientRequest(as("ann")))),
+      );
       expect(broker.stats().clients).toBe(3);
       const ids = Array.from({ length: 10 }, () => broker.clientHandler(clientRequest({ id: "one" })));
       answers.push(...(await Promise.all(ids)));
@@ -309,47 +310,68 @@ test(
 );
 
 test(
-  "maxClientsPerSubject, maxClientsPerId: 100 by default",
-  scene(async (stage) => {
-    const broker = stage.broker({ authorize: bySubject });
-    for (let client = 0; client < 100; client++) await stage.join(broker, as("ann"));
+  "maxClientsPerSubject, maxClientsPerId: are 100 by default",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ authorize: bySubject });
+    for (let client = 0; client < 100; client++) await setup.join(broker, as("ann"));
     await expectFull(broker, as("ann"));
-    for (let client = 0; client < 100; client++) await stage.join(broker, { id: "one" });
+    for (let client = 0; client < 100; client++) await setup.join(broker, { id: "one" });
     await expectFull(broker, { id: "one" });
     expect(broker.stats()).toMatchObject({ clients: 200, ids: 101 });
   }),
 );
 
 test(
-  "maxClientsPerId: so many of one id, whoever they are, and another one has its own",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxClientsPerId: 2, authorize: bySubject });
-    const first = await stage.join(broker, { id: "one", ...as("ann") });
-    await stage.join(broker, { id: "one", ...as("ben") });
+  "maxClientsPerSubject: closing streams count, so that one subject cannot use up maxClients",
+  withBroker(async (setup) => {
+    const broker = setup.broker({
+      // close() waits this long for a client that does not read.
+      timeout: 500,
+      maxClientsPerSubject: 3,
+      duplicateIds: "replace",
+      authorize: ({ clientId }) => ({ subject: "greedy", clientId }),
+    });
+    const statuses: number[] = [];
+    for (let n = 0; n < 6; n++) {
+      const answer = await broker.fetch(clientRequest({ id: "same", headers: { accept: "*/*" } }));
+      statuses.push(answer.status);
+    }
+    // Three connections, and the closing one that the fourth replaced.
+    expect(statuses).toEqual([200, 200, 200, 200, 503, 503]);
+    expect(broker.stats().clients + broker.stats().closing).toBe(4);
+  }),
+);
+
+test(
+  "maxClientsPerId: counts per client id, over all subjects",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxClientsPerId: 2, authorize: bySubject });
+    const first = await setup.join(broker, { id: "one", ...as("ann") });
+    await setup.join(broker, { id: "one", ...as("ben") });
     await expectFull(broker, { id: "one", ...as("ann") });
     await expectFull(broker, { id: "one" });
-    await stage.join(broker, { id: "two", ...as("ann") });
+    await setup.join(broker, { id: "two", ...as("ann") });
     await first.leave();
-    await stage.join(broker, { id: "one" });
+    await setup.join(broker, { id: "one" });
     await expectFull(broker, { id: "one", ...as("ann") });
   }),
 );
 
 test(
-  "maxPending: 1,000 by default, connections and events together, and one more is told to come back",
-  scene(async (stage) => {
-    const verdicts: ((verdict: boolean) => void)[] = [];
-    const broker = stage.broker({ authorize: () => new Promise((answer) => verdicts.push(answer)) });
+  "maxPending: is 1,000 by default, for connections and events together; one more has to come back later",
+  withBroker(async (setup) => {
+    const decide: ((result: boolean) => void)[] = [];
+    const broker = setup.broker({ authorize: () => new Promise((resolve) => decide.push(resolve)) });
     const waiting: Promise<Response>[] = [];
     for (let request = 0; request < 500; request++) {
       waiting.push(broker.clientHandler(clientRequest()), broker.eventHandler(eventRequest("x")));
     }
-    expect([verdicts.length, broker.stats().pending]).toEqual([1_000, 1_000]);
+    expect([decide.length, broker.stats().pending]).toEqual([1_000, 1_000]);
     await expectFull(broker);
     const event = await broker.eventHandler(eventRequest("x"));
     expect([event.status, event.headers.get("retry-after"), await problemOf(event)]).toEqual([503, "2", "at-capacity"]);
-    expect(verdicts).toHaveLength(1_000);
-    for (const answer of verdicts) answer(true);
+    expect(decide).toHaveLength(1_000);
+    for (const resolve of decide) resolve(true);
     const answers = await Promise.all(waiting);
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
     for (const { body } of answers) await body?.cancel();

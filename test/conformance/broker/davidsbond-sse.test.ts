@@ -1,24 +1,23 @@
+// Coming from davidsbond/sse: one test for each row of the table in src/broker/README.md, named after the row.
 import { expect, test } from "vitest";
 import { BrokerError, type ClientInfo, type DisconnectReason } from "../../../src/index.ts";
-import { clientRequest, codeOf, eventRequest, problemOf, scene, Witness } from "../../support/test-broker.ts";
+import { clientRequest, codeOf, eventRequest, problemOf, Recorder, withBroker } from "../../support/test-broker.ts";
 
-// One test for each row of "coming from davidsbond/sse", named after the row.
-
-interface Left {
+interface Disconnect {
   readonly client: ClientInfo;
   readonly reason: DisconnectReason;
 }
 
 test(
-  "sse.NewBroker: createBroker() makes a broker, and its methods work detached",
-  scene(async (stage) => {
-    const { clientHandler, broadcast, broadcastTo, clients, stats, listen, disconnect, close } = stage.broker();
+  "sse.NewBroker: createBroker() creates a broker, and its methods work detached",
+  withBroker(async (setup) => {
+    const { clientHandler, broadcast, broadcastTo, clients, stats, listen, disconnect, close } = setup.broker();
     const answer = await clientHandler(clientRequest({ id: "one" }));
     expect(answer.status).toBe(200);
-    const heard = listen().next();
+    const next = listen().next();
     await broadcast("hello");
     await broadcastTo("one", "hello you");
-    expect((await heard).value).toMatchObject({ data: "hello" });
+    expect((await next).value).toMatchObject({ data: "hello" });
     expect(clients().map(({ clientId }) => clientId)).toEqual(["one"]);
     expect(stats().published).toBe(2);
     expect(await disconnect("one")).toEqual({ clients: 1 });
@@ -29,15 +28,15 @@ test(
 
 test(
   "Config.Timeout: a client that takes nothing for `timeout` has failed, and one that reads has not",
-  scene(async (stage) => {
-    const left = new Witness<Left>();
-    const broker = stage.broker({ timeout: 30, tolerance: 1, onDisconnect: left.see });
-    const stuck = await stage.connect(broker, { id: "stuck" });
-    const reading = await stage.join(broker, { id: "reading" });
+  withBroker(async (setup) => {
+    const disconnects = new Recorder<Disconnect>();
+    const broker = setup.broker({ timeout: 30, tolerance: 1, onDisconnect: disconnects.record });
+    const stuck = await setup.connect(broker, { id: "stuck" });
+    const reading = await setup.join(broker, { id: "reading" });
     const next = reading.nextData();
     await broker.broadcast("one");
     await next;
-    const { client, reason } = await left.next();
+    const { client, reason } = await disconnects.next();
     expect([client.clientId, reason]).toEqual(["stuck", "timeout"]);
     expect(await stuck.ended()).toBe("errored");
     expect(broker.clients().map(({ clientId }) => clientId)).toEqual(["reading"]);
@@ -47,34 +46,38 @@ test(
 for (const tolerance of [0, 1]) {
   test(
     `Config.Tolerance: ${tolerance} means the first timeout`,
-    scene(async (stage) => {
-      const left = new Witness<string>();
-      const patient = stage.broker({ timeout: 30, tolerance: 3, onDisconnect: () => left.see("3") });
-      const strict = stage.broker({ timeout: 30, tolerance, onDisconnect: () => left.see(String(tolerance)) });
+    withBroker(async (setup) => {
+      const disconnects = new Recorder<string>();
+      const patient = setup.broker({ timeout: 30, tolerance: 3, onDisconnect: () => disconnects.record("3") });
+      const strict = setup.broker({
+        timeout: 30,
+        tolerance,
+        onDisconnect: () => disconnects.record(String(tolerance)),
+      });
       for (const broker of [patient, strict]) {
-        await stage.connect(broker);
+        await setup.connect(broker);
         await broker.broadcast("one");
       }
-      expect([await left.next(), await left.next()]).toEqual([String(tolerance), "3"]);
+      expect([await disconnects.next(), await disconnects.next()]).toEqual([String(tolerance), "3"]);
     }),
   );
 }
 
 test(
-  "Config.Tolerance: a success resets the count",
-  scene(async (stage) => {
-    // A client of another broker, stuck right after, tells by its end that one timeout has passed.
-    const passed = new Witness<Left>();
-    const clock = stage.broker({ timeout: 60, tolerance: 1, onDisconnect: passed.see });
-    const broker = stage.broker({ timeout: 60, tolerance: 2 });
-    const client = await stage.join(broker);
+  "Config.Tolerance: progress resets the count",
+  withBroker(async (setup) => {
+    // A client of another broker is stuck right after. Its end shows that one timeout has passed.
+    const passed = new Recorder<Disconnect>();
+    const clock = setup.broker({ timeout: 60, tolerance: 1, onDisconnect: passed.record });
+    const broker = setup.broker({ timeout: 60, tolerance: 2 });
+    const client = await setup.join(broker);
     for (let time = 0; time < 3; time++) {
       await broker.broadcast(`blocked ${time}`);
-      await stage.connect(clock);
+      await setup.connect(clock);
       await clock.broadcast("tick");
       await passed.next();
       expect(broker.stats().clients).toBe(1);
-      // Reading up to date is the progress.
+      // The client reads everything, which counts as progress.
       await client.untilData(`blocked ${time}`);
     }
     expect(client.data).toEqual(["blocked 0", "blocked 1", "blocked 2"]);
@@ -82,10 +85,10 @@ test(
 );
 
 test(
-  "Config.ErrorHandler: errorHandler writes HTTP errors in one's own format, from code and status",
-  scene(async (stage) => {
+  "Config.ErrorHandler: errorHandler writes HTTP errors in an own format, from code and status",
+  withBroker(async (setup) => {
     const seen: unknown[] = [];
-    const broker = stage.broker({
+    const broker = setup.broker({
       errorHandler(error, request) {
         seen.push(error instanceof BrokerError, request.method);
         return new Response(`oops: ${error.code}`, { status: error.status, headers: { "x-mine": "yes" } });
@@ -100,24 +103,24 @@ test(
 );
 
 test(
-  "broker.ClientHandler: GET connects, ?id= names the client, else an id is made",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const named = await stage.join(broker, { id: "näme" });
-    const made = await stage.join(broker);
+  "broker.ClientHandler: GET connects; ?id= names the client, or an id is generated",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const named = await setup.join(broker, { id: "näme" });
+    const generated = await setup.join(broker);
     expect(named.clientId).toBe("näme");
-    expect(made.clientId).toMatch(/^[0-9a-v]{26}$/);
-    expect(broker.clients().map(({ clientId }) => clientId)).toEqual(["näme", made.clientId]);
+    expect(generated.clientId).toMatch(/^[0-9a-v]{26}$/);
+    expect(broker.clients().map(({ clientId }) => clientId)).toEqual(["näme", generated.clientId]);
     const post = await broker.clientHandler(new Request("https://fanwire.test/connect", { method: "POST", body: "x" }));
     expect(post.status).toBe(405);
   }),
 );
 
 test(
-  "broker.EventHandler: POST, the body is the data, for every client",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const [one, two] = [await stage.join(broker), await stage.join(broker)];
+  "broker.EventHandler: POST publishes its body to every client",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const [one, two] = [await setup.join(broker), await setup.join(broker)];
     const answer = await broker.eventHandler(eventRequest("the body"));
     expect(answer.status).toBe(200);
     const { id, clients } = (await answer.json()) as { id: string; clients: number };
@@ -128,10 +131,10 @@ test(
 );
 
 test(
-  "broker.EventHandler: ?id= targets one client, ?type= sets the event type, an empty body is 400",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const [one, two] = [await stage.join(broker, { id: "one" }), await stage.join(broker, { id: "two" })];
+  "broker.EventHandler: ?id= names one client, ?type= sets the event type, and an empty body is 400",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const [one, two] = [await setup.join(broker, { id: "one" }), await setup.join(broker, { id: "two" })];
     await broker.eventHandler(eventRequest("for one", "?id=one&type=news"));
     await broker.eventHandler(eventRequest("for all", "?type=other"));
     expect(await one.nextData()).toMatchObject({ event: "news", data: "for one" });
@@ -144,11 +147,11 @@ test(
 );
 
 test(
-  "broker.Broadcast: it reaches every connected client, and with { report: true } tells of every one that failed",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: 50, tolerance: 1 });
-    await stage.connect(broker, { id: "stuck" });
-    const reading = await stage.join(broker, { id: "reading" });
+  "broker.Broadcast: broadcast() reaches every connected client, and { report: true } reports each that failed",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: 50, tolerance: 1 });
+    await setup.connect(broker, { id: "stuck" });
+    const reading = await setup.join(broker, { id: "reading" });
     const next = reading.nextData();
     const { clients, report } = await broker.broadcast("one", { report: true });
     expect(clients).toBe(2);
@@ -161,10 +164,10 @@ test(
 );
 
 test(
-  "broker.BroadcastTo: it reaches one client, and is an error if that is not connected",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const [one, two] = [await stage.join(broker, { id: "one" }), await stage.join(broker, { id: "two" })];
+  "broker.BroadcastTo: broadcastTo() reaches one client, and rejects if it is not connected",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const [one, two] = [await setup.join(broker, { id: "one" }), await setup.join(broker, { id: "two" })];
     expect(await broker.broadcastTo("two", "only two")).toMatchObject({ clients: 1 });
     await broker.broadcast("all");
     expect((await one.nextData()).data).toBe("all");
@@ -174,18 +177,18 @@ test(
 );
 
 test(
-  "broker.Listen: listen() gives what is broadcast, and ends cleanly",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "broker.Listen: listen() yields broadcast events, and ends cleanly",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const listening = broker.listen();
     await broker.broadcast("one");
     await broker.broadcast({ event: "news", data: "two" });
-    const heard: unknown[] = [];
+    const items: unknown[] = [];
     for await (const item of listening) {
-      heard.push(item);
-      if (heard.length === 2) break;
+      items.push(item);
+      if (items.length === 2) break;
     }
-    expect(heard).toMatchObject([
+    expect(items).toMatchObject([
       { type: "event", data: "one" },
       { type: "event", event: "news", data: "two" },
     ]);
@@ -195,9 +198,9 @@ test(
 
 test(
   "sse.NewEvent: an event is a string, bytes, or { event, data, retry }",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     await broker.broadcast("text");
     await broker.broadcast(new TextEncoder().encode("bytes"));
     await broker.broadcast({ event: "news", data: { a: 1 }, retry: 1234 });

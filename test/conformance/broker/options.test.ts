@@ -1,12 +1,11 @@
+// Options: their defaults, and that a wrong one is refused when the broker or the engine is created, not at the first request.
 import { expect, test } from "vitest";
 import { resolveOptions } from "../../../src/broker/options.ts";
 import { createBroker, memoryEngine } from "../../../src/index.ts";
-import { type Scene, scene } from "../../support/test-broker.ts";
+import { type TestSetup, turn, withBroker } from "../../support/test-broker.ts";
 
-// Options: their defaults, and that a wrong one is told when the broker or the engine is made, and not at the first request.
-
-/** The least that each number may be. */
-const least: Readonly<Record<string, number>> = {
+/** The smallest value of each number. */
+const smallest: Readonly<Record<string, number>> = {
   timeout: 1,
   tolerance: 0,
   heartbeat: 1,
@@ -24,19 +23,19 @@ const least: Readonly<Record<string, number>> = {
   maxChannelsPerEvent: 1,
   maxNameLength: 1,
 };
-/** What is no number from `low` on. */
+/** Values that are not a number from `low` up. */
 const wrongNumbers = (low: number): unknown[] => [low - 1, -5, Number.NaN, -Infinity, "5", "", null, true, {}, [5], 5n];
 
-const makes = (stage: Scene, options: object): (() => unknown) => {
-  const engine = stage.engine();
+const creating = (setup: TestSetup, options: object): (() => unknown) => {
+  const engine = setup.engine();
   return () => createBroker({ engine, ...options });
 };
-const makesEngine =
-  (stage: Scene, options: object): (() => unknown) =>
+const creatingEngine =
+  (setup: TestSetup, options: object): (() => unknown) =>
   () =>
-    memoryEngine({ durableObject: stage.durableObject ?? {}, ...options });
+    memoryEngine({ durableObject: setup.durableObject ?? {}, ...options });
 
-/** What happens to a wrong argument: it is told by one of the language's own errors, or is accepted. */
+/** Whether a call is refused with a `TypeError` or `RangeError`, or accepted. */
 function outcome(call: () => unknown): "refused" | "accepted" {
   try {
     call();
@@ -46,14 +45,14 @@ function outcome(call: () => unknown): "refused" | "accepted" {
   }
   return "accepted";
 }
-/** Those of the values that are not refused. */
-const accepted = (values: readonly unknown[], make: (value: unknown) => () => unknown): unknown[] =>
-  values.filter((value) => outcome(make(value)) === "accepted");
+/** Returns the values that are accepted. */
+const accepted = (values: readonly unknown[], create: (value: unknown) => () => unknown): unknown[] =>
+  values.filter((value) => outcome(create(value)) === "accepted");
 
 test(
-  "createBroker: the defaults are those that the options state",
-  scene(async (stage) => {
-    expect(resolveOptions({ engine: stage.engine() })).toMatchObject({
+  "createBroker(): has the documented defaults",
+  withBroker(async (setup) => {
+    expect(resolveOptions({ engine: setup.engine() })).toMatchObject({
       timeout: 30_000,
       tolerance: 3,
       heartbeat: 8_000,
@@ -80,38 +79,48 @@ test(
   }),
 );
 
-for (const [name, low] of Object.entries(least)) {
+for (const [name, low] of Object.entries(smallest)) {
   test(
-    `${name}: ${low} is taken, less and what is no number is refused when the broker is made`,
-    scene(async (stage) => {
-      expect(outcome(makes(stage, { [name]: low }))).toBe("accepted");
-      expect(outcome(makes(stage, { [name]: undefined }))).toBe("accepted");
-      expect(accepted(wrongNumbers(low), (value) => makes(stage, { [name]: value }))).toEqual([]);
+    `${name}: ${low} is accepted; less, and anything but a number, is refused by createBroker()`,
+    withBroker(async (setup) => {
+      expect(outcome(creating(setup, { [name]: low }))).toBe("accepted");
+      expect(outcome(creating(setup, { [name]: undefined }))).toBe("accepted");
+      expect(accepted(wrongNumbers(low), (value) => creating(setup, { [name]: value }))).toEqual([]);
     }),
   );
 }
 
 test(
-  "maxNameLength: no more than 1,024, and retry: only a whole number",
-  scene(async (stage) => {
-    expect(outcome(makes(stage, { maxNameLength: 1_024 }))).toBe("accepted");
-    expect(accepted([1_025, Infinity], (maxNameLength) => makes(stage, { maxNameLength }))).toEqual([]);
-    expect(accepted([0.5, Infinity, 2 ** 53], (retry) => makes(stage, { retry }))).toEqual([]);
+  "maxNameLength: is 1,024 at most; retry: must be a whole number",
+  withBroker(async (setup) => {
+    expect(outcome(creating(setup, { maxNameLength: 1_024 }))).toBe("accepted");
+    expect(accepted([1_025, Infinity], (maxNameLength) => creating(setup, { maxNameLength }))).toEqual([]);
+    expect(accepted([0.5, Infinity, 2 ** 53], (retry) => creating(setup, { retry }))).toEqual([]);
+  }),
+);
+
+test(
+  "timeout: Infinity disconnects no client, for any tolerance",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: Infinity, tolerance: 0 });
+    await setup.connect(broker, { id: "patient" });
+    for (let n = 0; n < 5; n++) await turn();
+    expect(broker.stats()).toMatchObject({ clients: 1, disconnects: {} });
   }),
 );
 
 for (const name of ["events", "bytes"]) {
   test(
-    `maxReplay.${name}: 0 is taken, less and what is no number is refused when the broker is made`,
-    scene(async (stage) => {
-      expect(outcome(makes(stage, { maxReplay: { [name]: 0 } }))).toBe("accepted");
-      expect(accepted(wrongNumbers(0), (value) => makes(stage, { maxReplay: { [name]: value } }))).toEqual([]);
+    `maxReplay.${name}: 0 is accepted; less, and anything but a number, is refused by createBroker()`,
+    withBroker(async (setup) => {
+      expect(outcome(creating(setup, { maxReplay: { [name]: 0 } }))).toBe("accepted");
+      expect(accepted(wrongNumbers(0), (value) => creating(setup, { maxReplay: { [name]: value } }))).toEqual([]);
     }),
   );
 }
 
 const wrongObjects: readonly (readonly [name: string, values: readonly unknown[]])[] = [
-  // A number here would look like a bound and set none.
+  // A number here would look like a limit and set none.
   ["maxReplay", [null, 100, "100", true, { count: 5 }, []]],
   ["paths", [null, "/events", { connect: 5 }, { connect: null }, { publish: "/x" }]],
   ["cors", [null, true, "https://app.example", { origins: "https://app.example" }, {}]],
@@ -121,18 +130,18 @@ const wrongObjects: readonly (readonly [name: string, values: readonly unknown[]
 ];
 for (const [name, values] of wrongObjects) {
   test(
-    `${name}: what is none is refused when the broker is made`,
-    scene(async (stage) => {
-      expect(accepted(values, (value) => makes(stage, { [name]: value }))).toEqual([]);
+    `${name}: a value of another form is refused by createBroker()`,
+    withBroker(async (setup) => {
+      expect(accepted(values, (value) => creating(setup, { [name]: value }))).toEqual([]);
     }),
   );
 }
 
 for (const name of ["authorize", "errorHandler", "onConnect", "onDisconnect", "onError"]) {
   test(
-    `${name}: what is no function is refused when the broker is made`,
-    scene(async (stage) => {
-      expect(accepted([null, true, "allow", {}], (value) => makes(stage, { [name]: value }))).toEqual([]);
+    `${name}: anything but a function is refused by createBroker()`,
+    withBroker(async (setup) => {
+      expect(accepted([null, true, "allow", {}], (value) => creating(setup, { [name]: value }))).toEqual([]);
     }),
   );
 }
@@ -148,17 +157,17 @@ const engineNumbers: readonly (readonly [name: string, low: number, set: (value:
 ];
 for (const [name, low, set] of engineNumbers) {
   test(
-    `memoryEngine: ${name}: ${low} is taken, less and what is no number is refused at the call, not at the first request`,
-    scene(async (stage) => {
-      expect(outcome(makesEngine(stage, set(low)))).toBe("accepted");
-      expect(accepted(wrongNumbers(low), (value) => makesEngine(stage, set(value)))).toEqual([]);
+    `memoryEngine(): ${name}: ${low} is accepted; less, and anything but a number, is refused at the call`,
+    withBroker(async (setup) => {
+      expect(outcome(creatingEngine(setup, set(low)))).toBe("accepted");
+      expect(accepted(wrongNumbers(low), (value) => creatingEngine(setup, set(value)))).toEqual([]);
     }),
   );
 }
 
 test(
-  "memoryEngine: an option that does not exist, or retention that is none, is refused: it would look like a bound",
-  scene(async (stage) => {
+  "memoryEngine(): an unknown option, or retention that is not an object, is refused, because it would look like a limit",
+  withBroker(async (setup) => {
     const wrong: readonly object[] = [
       { logbytes: 5 },
       { retentoin: { events: 5 } },
@@ -166,6 +175,6 @@ test(
       { retention: 5 },
       { retention: null },
     ];
-    expect(accepted(wrong, (options) => makesEngine(stage, options as object))).toEqual([]);
+    expect(accepted(wrong, (options) => creatingEngine(setup, options as object))).toEqual([]);
   }),
 );

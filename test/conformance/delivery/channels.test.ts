@@ -1,17 +1,17 @@
 import { expect, test } from "vitest";
 import { seqOf } from "../../support/clients/connection.ts";
-import { codeOf, eventRequest, scene } from "../../support/test-broker.ts";
+import { codeOf, eventRequest, withBroker } from "../../support/test-broker.ts";
 
 test(
-  "channels: a client gets what is broadcast to all, to its channels and to itself, and nothing else",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker, { id: "one", channel: ["a", "b"] });
+  "channels: a client receives the events for every client, for its channels and for itself, and nothing else",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "one", channel: ["a", "b"] });
     await broker.broadcast("all");
     await broker.broadcast("a", { channels: "a" });
     await broker.broadcast("c", { channels: "c" });
     await broker.broadcast("b and c", { channels: ["b", "c"] });
-    await stage.join(broker, { id: "two" });
+    await setup.join(broker, { id: "two" });
     await broker.broadcastTo("two", "for two");
     await broker.broadcastTo("one", "for one");
     await broker.broadcast("end");
@@ -21,10 +21,10 @@ test(
 );
 
 test(
-  "positions: one total order over all channels, inboxes and the common one",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker, { id: "one", channel: ["a", "b"] });
+  "positions: one total order over all channels, inboxes and the common channel",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "one", channel: ["a", "b"] });
     const ids: string[] = [];
     for (let round = 0; round < 20; round++) {
       ids.push((await broker.broadcast("x", { channels: "b" })).id);
@@ -42,10 +42,10 @@ test(
 );
 
 test(
-  "broadcast: events keep the order of the calls, awaited or not",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker, { id: "one", channel: "a" });
+  "broadcast(): events keep the order of the calls, awaited or not",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "one", channel: "a" });
     const results = [
       broker.broadcast("1"),
       broker.broadcastTo("one", "2"),
@@ -60,10 +60,10 @@ test(
 );
 
 test(
-  "broadcast: a client in several of the event's channels sees it once and is counted once",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker, { channel: ["a", "b", "c"] });
+  "broadcast(): a client of several of the event's channels receives it once and is counted once",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { channel: ["a", "b", "c"] });
     expect(await broker.broadcast("once", { channels: ["a", "b", "a", "d"] })).toMatchObject({ clients: 1 });
     await broker.broadcast("end");
     await client.untilData("end");
@@ -72,12 +72,12 @@ test(
 );
 
 test(
-  "broadcast: `clients` counts the connections that the event is for",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    await stage.join(broker, { id: "one", channel: "a" });
-    await stage.join(broker, { id: "one", channel: ["a", "b"] });
-    await stage.join(broker, { id: "two" });
+  "broadcast(): `clients` counts the connections that the event is for",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    await setup.join(broker, { id: "one", channel: "a" });
+    await setup.join(broker, { id: "one", channel: ["a", "b"] });
+    await setup.join(broker, { id: "two" });
     expect((await broker.broadcast("x")).clients).toBe(3);
     expect((await broker.broadcast("x", { channels: "a" })).clients).toBe(2);
     expect((await broker.broadcast("x", { channels: ["a", "b"] })).clients).toBe(2);
@@ -88,11 +88,11 @@ test(
 
 for (const name of ["@victim", "#a", "@", "#", "@@victim", "#@victim"]) {
   test(
-    `inboxes: the channel name "${name}" addresses nothing but the channel of that name`,
-    scene(async (stage) => {
-      const broker = stage.broker();
-      const victim = await stage.join(broker, { id: "victim", channel: "a" });
-      const spy = await stage.join(broker, { id: "spy", channel: name });
+    `inboxes: the channel name "${name}" addresses only the channel of that name`,
+    withBroker(async (setup) => {
+      const broker = setup.broker();
+      const victim = await setup.join(broker, { id: "victim", channel: "a" });
+      const spy = await setup.join(broker, { id: "spy", channel: name });
       await broker.broadcast("by channel", { channels: name });
       await broker.broadcastTo("victim", "private");
       await broker.broadcast("in a", { channels: "a" });
@@ -106,11 +106,11 @@ for (const name of ["@victim", "#a", "@", "#", "@@victim", "#@victim"]) {
 }
 
 test(
-  "inboxes: an id that looks like a key of another namespace addresses nobody else",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const odd = await stage.join(broker, { id: "#a" });
-    const common = await stage.join(broker, { id: "@x", channel: "a" });
+  "inboxes: a client id that looks like the key of a channel addresses no other client",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const odd = await setup.join(broker, { id: "#a" });
+    const common = await setup.join(broker, { id: "@x", channel: "a" });
     await broker.broadcastTo("#a", "for #a");
     await broker.broadcastTo("@x", "for @x");
     await broker.broadcast("in a", { channels: "a" });
@@ -123,10 +123,10 @@ test(
 );
 
 test(
-  "ids: two connections may share one, and each receives",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const [left, right] = [await stage.join(broker, { id: "tab" }), await stage.join(broker, { id: "tab" })];
+  "client ids: two connections may share one, and each receives the events",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const [left, right] = [await setup.join(broker, { id: "tab" }), await setup.join(broker, { id: "tab" })];
     expect(await broker.broadcastTo("tab", "both")).toMatchObject({ clients: 2 });
     expect((await left.nextData()).data).toBe("both");
     expect((await right.nextData()).data).toBe("both");
@@ -139,41 +139,41 @@ test(
 );
 
 test(
-  "ids: those that the broker makes have at least 128 random bits and never repeat",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "client ids: ids that the broker creates have at least 128 random bits and never repeat",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const ids: string[] = [];
-    for (let client = 0; client < 200; client++) ids.push((await stage.connect(broker)).clientId);
+    for (let client = 0; client < 200; client++) ids.push((await setup.connect(broker)).clientId);
     expect(new Set(ids).size).toBe(ids.length);
-    // Five bits a character: the alphabet of 32, and each place uses much of it.
+    // Five bits per character: an alphabet of 32, and each place uses most of it.
     for (const id of ids) expect(id).toMatch(/^[0-9a-v]{26,}$/);
     for (let place = 0; place < 26; place++) expect(new Set(ids.map((id) => id[place])).size).toBeGreaterThan(20);
   }),
 );
 
 test(
-  "inboxLinger: what is sent in a reconnect's pause is stored, told as clients: 0, and delivered on resume",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker, { id: "one" });
+  "inboxLinger: an event that is sent during a reconnect is stored, answered with clients: 0, and delivered on resume",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "one" });
     await broker.broadcast("seen");
     await client.untilData("seen");
     await client.leave();
-    expect(await broker.broadcastTo("one", "in the pause")).toMatchObject({ clients: 0 });
-    const byHttp = await broker.eventHandler(eventRequest("by HTTP too", "?id=one"));
+    expect(await broker.broadcastTo("one", "while away")).toMatchObject({ clients: 0 });
+    const byHttp = await broker.eventHandler(eventRequest("while away, by HTTP", "?id=one"));
     expect([byHttp.status, await byHttp.json()]).toMatchObject([200, { clients: 0 }]);
-    const back = await stage.join(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
-    expect((await back.nextData()).data).toBe("in the pause");
-    expect((await back.nextData()).data).toBe("by HTTP too");
+    const back = await setup.join(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
+    expect((await back.nextData()).data).toBe("while away");
+    expect((await back.nextData()).data).toBe("while away, by HTTP");
     expect(back.control("gap")).toEqual([]);
   }),
 );
 
 test(
-  "inboxLinger: 0 forgets a recipient with its last connection, and not before",
-  scene(async (stage) => {
-    const broker = stage.broker({ inboxLinger: 0 });
-    const [one, two] = [await stage.join(broker, { id: "tab" }), await stage.join(broker, { id: "tab" })];
+  "inboxLinger: 0 forgets a client id with its last connection, and not before",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ inboxLinger: 0 });
+    const [one, two] = [await setup.join(broker, { id: "tab" }), await setup.join(broker, { id: "tab" })];
     await one.leave();
     expect(await codeOf(broker.broadcastTo("tab", "x"))).toBe("none");
     await two.leave();
@@ -182,18 +182,18 @@ test(
 );
 
 test(
-  "broadcastTo: an id that never connected is unknown-client, and stores nothing",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "broadcastTo(): a client id that never connected is unknown-client, and nothing is stored",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     expect(await codeOf(broker.broadcastTo("nobody", "x"))).toBe("unknown-client");
     expect(broker.stats().log.events).toBe(0);
   }),
 );
 
 test(
-  "bad-channel, bad-id: empty, too long, control characters, lone surrogates, the reserved prefix",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "bad-channel, bad-id: empty, too long, control characters, lone surrogates, and the reserved prefix",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     for (const name of ["", "x".repeat(257), "a\nb", "a\0", "\x7f", "\uD800", "fanwire-common", "fanwire-"]) {
       expect(await codeOf(broker.broadcast("x", { channels: name }))).toBe("bad-channel");
       expect(await codeOf(broker.broadcast("x", { channels: ["fine", name] }))).toBe("bad-channel");
@@ -207,9 +207,9 @@ test(
 );
 
 test(
-  "bad-channel: an empty list does not mean everybody, and more than 100 are too many",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "bad-channel: an empty list does not mean every client, and more than 100 channels are too many",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const many = Array.from({ length: 101 }, (_, index) => `channel ${index}`);
     for (const channel of [[], many]) {
       expect(await codeOf(broker.broadcast("x", { channels: channel }))).toBe("bad-channel");
@@ -217,7 +217,7 @@ test(
       const answer = await broker.eventHandler(eventRequest("x"), { channels: channel });
       expect(answer.status).toBe(400);
     }
-    expect(await codeOf(stage.connect(broker, { overrides: { channels: many } }))).not.toBe("none");
+    expect(await codeOf(setup.connect(broker, { overrides: { channels: many } }))).not.toBe("none");
     expect(broker.stats()).toMatchObject({ clients: 0, published: 0 });
   }),
 );

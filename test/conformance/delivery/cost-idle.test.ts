@@ -1,17 +1,17 @@
 import { expect, test, vi } from "vitest";
 import { StreamConnection } from "../../../src/delivery/stream-connection.ts";
-import { crowd } from "../../support/clients/many-clients.ts";
-import { countsOf, meter, watchFields } from "../../support/monitoring/cost-meter.ts";
-import { scene, turn } from "../../support/test-broker.ts";
+import { connectMany } from "../../support/clients/many-clients.ts";
+import { countsOf, measureCost, watchFields } from "../../support/monitoring/cost-meter.ts";
+import { withBroker, turn } from "../../support/test-broker.ts";
 
-// What those cost who are given no event.
+// The cost of connections that receive no event.
 
 test(
-  "economy: what is published costs nothing for who does not read it, not even a look",
-  scene(async (stage) => {
+  "cost: a publish does not touch connections that do not read its channels",
+  withBroker(async (setup) => {
     const made = vi.spyOn(StreamConnection.prototype, "startAt");
-    const broker = stage.broker({ heartbeat: Number.POSITIVE_INFINITY });
-    const all = await crowd(stage, broker, 1_000, (index) => ({ channel: ["shared", `own ${index}`] }));
+    const broker = setup.broker({ heartbeat: Number.POSITIVE_INFINITY });
+    const all = await connectMany(setup, broker, 1_000, (index) => ({ channel: ["shared", `own ${index}`] }));
     const clients = [...made.mock.contexts] as StreamConnection[];
     made.mockRestore();
     expect(clients).toHaveLength(1_000);
@@ -20,16 +20,16 @@ test(
     const touched = new Set<number>();
     for (const [index, client] of clients.entries()) watchFields(client, () => void touched.add(index));
 
-    const unread = await meter(async () => {
+    const unread = await measureCost(async () => {
       expect(await broker.broadcast("x", { channels: "nobody's" })).toMatchObject({ clients: 0 });
-      expect(await broker.broadcast("x", { channels: ["nobody's", "nor this"] })).toMatchObject({ clients: 0 });
+      expect(await broker.broadcast("x", { channels: ["nobody's", "nobody's either"] })).toMatchObject({ clients: 0 });
       for (let turns = 0; turns < 5; turns++) await turn();
     });
     expect(countsOf(unread)).toEqual({ encodes: 2, joins: 0, chunks: 0, enqueues: 0 });
     expect([...touched]).toEqual([]);
 
-    // The same eyes see the one that is concerned, and no other.
-    const read = await meter(async () => {
+    // The same observation sees the one connection that receives an event, and no other.
+    const read = await measureCost(async () => {
       void broker.broadcast("x", { channels: "own 500" });
       await reads[500];
     });
@@ -38,7 +38,7 @@ test(
   }),
 );
 
-/** Does something with a timer that comes again and again when the test says so. */
+/** Runs `work` with repeating timers that fire only when it calls `tick`. */
 async function withTicks(work: (tick: () => void) => Promise<void>): Promise<void> {
   const tasks = new Set<() => void>();
   const timers = vi.spyOn(globalThis, "setInterval").mockImplementation(((task: () => void) => {
@@ -54,23 +54,23 @@ async function withTicks(work: (tick: () => void) => Promise<void>): Promise<voi
   }
 }
 
-/** The interval of the heartbeat in parts, of which it comes in one. */
+/** The parts of a heartbeat interval. A connection is due in one of them. */
 const PARTS = 16;
 
 test(
-  "economy: a heartbeat is one chunk for all, made before",
-  scene((stage) =>
+  "cost: a heartbeat is one chunk for all connections, built in advance",
+  withBroker((setup) =>
     withTicks(async (tick) => {
-      const broker = stage.broker();
-      const clients = await crowd(stage, broker, 100);
+      const broker = setup.broker();
+      const clients = await connectMany(setup, broker, 100);
       for (let round = 1; round <= 2; round++) {
         const reads = clients.map((client) => client.read());
         await turn();
-        const early = await meter(async () => {
+        const early = await measureCost(async () => {
           for (let part = 1; part < PARTS; part++) tick();
         });
         expect(countsOf(early)).toEqual({ encodes: 0, joins: 0, chunks: 0, enqueues: 0 });
-        const due = await meter(async () => {
+        const due = await measureCost(async () => {
           tick();
           await Promise.all(reads);
         });
@@ -82,18 +82,18 @@ test(
 );
 
 test(
-  "economy: a position that is told instead of a heartbeat is encoded once for all",
-  scene((stage) =>
+  "cost: a position that replaces a heartbeat is encoded once for all connections",
+  withBroker((setup) =>
     withTicks(async (tick) => {
-      // Half of it is the interval of the heartbeat, so that all of them are due.
-      const broker = stage.broker({ log: { retention: { age: 16_000 } } });
-      const clients = await crowd(stage, broker, 100);
+      // Half of the age is the heartbeat interval, so a position is due for all of them.
+      const broker = setup.broker({ log: { retention: { age: 16_000 } } });
+      const clients = await connectMany(setup, broker, 100);
       await broker.broadcast("elsewhere", { channels: "other" });
-      const told = clients.map((client) => client.untilControl("position"));
+      const positions = clients.map((client) => client.untilControl("position"));
       await turn();
-      const cost = await meter(async () => {
+      const cost = await measureCost(async () => {
         for (let part = 1; part <= PARTS; part++) tick();
-        await Promise.all(told);
+        await Promise.all(positions);
       });
       expect(countsOf(cost)).toEqual({ encodes: 1, joins: 0, chunks: 1, enqueues: 100 });
     }),

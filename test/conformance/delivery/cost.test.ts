@@ -1,41 +1,41 @@
 import { expect, test, vi } from "vitest";
 import { StreamConnection } from "../../../src/delivery/stream-connection.ts";
 import { Connection } from "../../support/clients/connection.ts";
-import { crowd, untilBlocked, wanting } from "../../support/clients/many-clients.ts";
-import { countsOf, meter, promiseCounter } from "../../support/monitoring/cost-meter.ts";
+import { connectMany, untilBlocked, startReading } from "../../support/clients/many-clients.ts";
+import { countsOf, measureCost, createPromiseCounter } from "../../support/monitoring/cost-meter.ts";
 import { runtime } from "../../support/runtime.ts";
-import { scene, turn } from "../../support/test-broker.ts";
+import { withBroker, turn } from "../../support/test-broker.ts";
 
-// What the hot path costs: one encode for each event; one chunk for each flush, position and match; one enqueue for each client and
-// flush. Nothing here is about time.
+// The cost of the hot path: one encode per event; one chunk per flush, position and set of matched channels; one enqueue per client and flush.
+// Nothing here measures time.
 
 const KIB = 1024;
 
 const numbers = (count: number): string[] => Array.from({ length: count }, (_, index) => String(index));
-/** Data of a certain length, different for each number. */
+/** Returns data of a certain length, different for each number. */
 const sized = (length: number, number: number): string => `${number} `.padEnd(length, "x");
 
 test(
-  "economy: one event to 100 clients is 1 encode and 1 chunk, and an enqueue for each",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const { done } = await wanting(await crowd(stage, broker, 100), "news");
-    const cost = await meter(async () => {
+  "cost: one event to 100 clients is 1 encode, 1 chunk and 100 enqueues",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const { done } = await startReading(await connectMany(setup, broker, 100), "news");
+    const cost = await measureCost(async () => {
       void broker.broadcast("news");
       await done;
     });
     expect(countsOf(cost)).toEqual({ encodes: 1, joins: 0, chunks: 1, enqueues: 100 });
-    // All of them were sent it as they waited.
+    // All clients were live.
     expect(broker.stats()).toMatchObject({ sent: 100, replayed: 0 });
   }),
 );
 
 test(
-  "economy: 20 events of one turn to 100 clients are 20 encodes and 1 chunk, and an enqueue for each client",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const { done } = await wanting(await crowd(stage, broker, 100), "19");
-    const cost = await meter(async () => {
+  "cost: 20 events of one turn to 100 clients are 20 encodes, 1 chunk and 100 enqueues",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const { done } = await startReading(await connectMany(setup, broker, 100), "19");
+    const cost = await measureCost(async () => {
       for (const data of numbers(20)) void broker.broadcast(data);
       await done;
     });
@@ -45,46 +45,46 @@ test(
 );
 
 test(
-  "economy: a turn that is larger than a chunk is as few chunks as hold it, the same for all",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const { done } = await wanting(await crowd(stage, broker, 100), sized(10 * KIB, 19));
-    const cost = await meter(async () => {
+  "cost: a turn that is larger than a chunk takes as few chunks as possible, shared by all clients",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const { done } = await startReading(await connectMany(setup, broker, 100), sized(10 * KIB, 19));
+    const cost = await measureCost(async () => {
       for (let event = 0; event < 20; event++) void broker.broadcast(sized(10 * KIB, event));
       await done;
     });
-    // 64 KiB hold 6 of them, so it is 6, 6, 6 and 2.
+    // 64 KiB hold 6 events, so the chunks have 6, 6, 6 and 2.
     expect(countsOf(cost)).toEqual({ encodes: 20, joins: 4, chunks: 4, enqueues: 400 });
-    // The first six from the flush, and what was left when each came for more.
+    // The first six come from the flush, and the rest from the log when a client asks for more.
     expect(broker.stats()).toMatchObject({ sent: 2_000, replayed: 1_400 });
   }),
 );
 
 test(
-  "economy: own ids and own channels do not spoil the sharing, and a direct message only that of its recipient",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const clients = await crowd(stage, broker, 100, (index) => ({
+  "cost: different ids and channels do not prevent sharing, and a direct message prevents it for its recipient only",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const clients = await connectMany(setup, broker, 100, (index) => ({
       id: `client ${index}`,
       channel: ["a", "b", `own ${index}`],
     }));
 
-    const first = await wanting(clients, "2");
-    const shared = await meter(async () => {
+    const first = await startReading(clients, "2");
+    const shared = await measureCost(async () => {
       void broker.broadcast("1", { channels: "a" });
       void broker.broadcast("2", { channels: "b" });
       await first.done;
     });
     expect(countsOf(shared)).toEqual({ encodes: 2, joins: 1, chunks: 1, enqueues: 100 });
 
-    const second = await wanting(clients, "4");
-    const direct = await meter(async () => {
+    const second = await startReading(clients, "4");
+    const direct = await measureCost(async () => {
       void broker.broadcast("3", { channels: "a" });
       void broker.broadcastTo("client 7", "private");
       void broker.broadcast("4", { channels: "b" });
       await second.done;
     });
-    // One for the recipient, one for the 99 others.
+    // One chunk for the recipient, one for the 99 others.
     expect(countsOf(direct)).toEqual({ encodes: 3, joins: 2, chunks: 2, enqueues: 100 });
     expect(clients.filter(({ data }) => data.includes("private"))).toEqual([clients[7]]);
     expect(broker.stats().replayed).toBe(0);
@@ -93,31 +93,31 @@ test(
 
 for (const each of [1, 20]) {
   test(
-    `economy: a flush makes one chunk for each match, with ${each} of each kind of client`,
-    scene(async (stage) => {
-      const broker = stage.broker();
+    `cost: a flush makes one chunk per set of matched channels, with ${each} of each kind of client`,
+    withBroker(async (setup) => {
+      const broker = setup.broker();
       const kinds = ["a", "b", "c", "d", "ab", "ac", "bc", "ad", "abc", "abcd", "z"];
       const clients: Connection[][] = [];
       for (const kind of kinds) {
-        clients.push(await crowd(stage, broker, each, (index) => ({ id: `${kind} ${index}`, channel: [...kind] })));
+        clients.push(await connectMany(setup, broker, each, (index) => ({ id: `${kind} ${index}`, channel: [...kind] })));
       }
       const reading = (some: readonly Connection[], count: number): Promise<unknown> =>
         Promise.all(some.map((client) => client.until(() => client.data.length >= count)));
 
-      // Two events in each channel, so that each chunk has to be made. Who reads "z" is not concerned.
+      // Two events in each channel, so that each chunk must be built. Clients of "z" receive nothing.
       const all = clients.slice(0, 10);
       const first = all.map((some, kind) => reading(some, 2 * (kinds[kind] as string).length));
-      const everywhere = await meter(async () => {
+      const everywhere = await measureCost(async () => {
         await turn();
         for (const channel of "abcdabcd") void broker.broadcast(channel, { channels: channel });
         await Promise.all(first);
       });
       expect(countsOf(everywhere)).toEqual({ encodes: 8, joins: 10, chunks: 10, enqueues: 10 * each });
 
-      // Of "a" and "b" only: the matches are a (a, ac, ad), b (b, bc), and both (ab, abc, abcd); c and d are not concerned.
+      // Only "a" and "b" have events. The sets are a (a, ac, ad), b (b, bc), and both (ab, abc, abcd). Clients of c and d receive nothing.
       const concerned = all.filter((_, kind) => /[ab]/.test(kinds[kind] as string)).flat();
       const second = concerned.map((client) => client.until(() => client.data.at(-1) === "end"));
-      const some = await meter(async () => {
+      const some = await measureCost(async () => {
         await turn();
         for (const channel of "abab") void broker.broadcast(channel, { channels: channel });
         void broker.broadcast("end", { channels: ["a", "b"] });
@@ -130,11 +130,11 @@ for (const each of [1, 20]) {
 }
 
 test(
-  "economy: events for clients that are blocked are encoded, and nothing else",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const clients = await crowd(stage, broker, 20);
-    const cost = await meter(async () => {
+  "cost: events for blocked clients are encoded, and nothing else",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const clients = await connectMany(setup, broker, 20);
+    const cost = await measureCost(async () => {
       for (const data of numbers(200)) await broker.broadcast(data);
       await untilBlocked(broker, clients.length);
     });
@@ -143,11 +143,11 @@ test(
 );
 
 test(
-  "economy: blocked clients that catch up together share a chunk for each stretch and match, and nothing is encoded",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const plain = await crowd(stage, broker, 12, (index) => ({ channel: `own ${index}` }));
-    const more = await crowd(stage, broker, 12, () => ({ channel: "more" }));
+  "cost: blocked clients that catch up together share the chunks of the same events, and nothing is encoded",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const plain = await connectMany(setup, broker, 12, (index) => ({ channel: `own ${index}` }));
+    const more = await connectMany(setup, broker, 12, () => ({ channel: "more" }));
     for (let event = 0; event < 200; event++) {
       await broker.broadcast(sized(1_000, event), { channels: "more" });
       await broker.broadcast(sized(1_000, event));
@@ -155,16 +155,16 @@ test(
     await untilBlocked(broker, 24);
     const readAll = async (client: Connection): Promise<unknown> =>
       client.until(() => client.data.length === (plain.includes(client) ? 200 : 400));
-    const cost = await meter(async () => {
-      // In turn, so that those of one match do not all come before those of the other.
+    const cost = await measureCost(async () => {
+      // Alternating, so that clients of one kind do not all come before those of the other.
       const together = plain.slice(0, 10).flatMap((client, index) => [client, more[index] as Connection]);
       await Promise.all(together.map(readAll));
     });
-    // An event is 1,027 to 1,029 bytes, so 64 KiB hold 63: 200 events are 4 stretches, 400 are 7.
+    // An event is 1,027 to 1,029 bytes, so 64 KiB hold 63: 200 events take 4 chunks, and 400 take 7.
     expect(countsOf(cost)).toEqual({ encodes: 0, joins: 4 + 7, chunks: 4 + 7, enqueues: 10 * 4 + 10 * 7 });
 
-    // Who comes a little later is given the same chunks.
-    const later = await meter(async () => {
+    // Clients that come a little later receive the same chunks.
+    const later = await measureCost(async () => {
       for (const client of [...plain.slice(10), ...more.slice(10)]) await readAll(client);
     });
     expect(countsOf(later)).toEqual({ encodes: 0, joins: 0, chunks: 4 + 7, enqueues: 2 * 4 + 2 * 7 });
@@ -173,27 +173,27 @@ test(
 );
 
 test(
-  "economy: clients that come back are encoded what says that they are connected, and share what they missed",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "cost: clients that come back have an opening of their own, and share the chunk of what they missed",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const { id } = await broker.broadcast("before");
     for (const data of numbers(200)) await broker.broadcast(data);
     const clients: Connection[] = [];
-    const connecting = await meter(async () => {
+    const connecting = await measureCost(async () => {
       for (let index = 0; index < 50; index++) {
-        clients.push(await stage.connect(broker, { id: `client ${index}`, lastEventId: id }));
+        clients.push(await setup.connect(broker, { id: `client ${index}`, lastEventId: id }));
       }
     });
-    // `fanwire-ready` names the client. (`joins` is left out: of how that one chunk is put together nothing is said here.)
+    // `fanwire-ready` names the client. `joins` is left out, because this test does not define how that one chunk is built.
     expect(countsOf(connecting)).toMatchObject({ encodes: 50, chunks: 50, enqueues: 50 });
     expect(connecting.encoded.filter(({ text }) => text.includes("event: fanwire-ready\n"))).toHaveLength(50);
 
-    const together = await meter(async () => {
+    const together = await measureCost(async () => {
       await Promise.all(clients.slice(0, 40).map((client) => client.untilData("199")));
     });
     expect(countsOf(together)).toEqual({ encodes: 0, joins: 1, chunks: 1, enqueues: 40 });
-    // Who comes a little later is given that same chunk.
-    const later = await meter(async () => {
+    // Clients that come a little later receive the same chunk.
+    const later = await measureCost(async () => {
       for (const client of clients.slice(40)) await client.untilData("199");
     });
     expect(countsOf(later)).toEqual({ encodes: 0, joins: 0, chunks: 1, enqueues: 10 });
@@ -203,34 +203,34 @@ test(
 );
 
 test(
-  "economy: the chunk of a single event is the very bytes that the log holds",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "cost: the chunk of a single event is the byte array that the log holds",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const before = await broker.broadcast("before");
-    const live = await crowd(stage, broker, 10);
-    const blocked = await crowd(stage, broker, 10);
-    const { done } = await wanting(live, "alone");
-    const cost = await meter(async () => {
+    const live = await connectMany(setup, broker, 10);
+    const blocked = await connectMany(setup, broker, 10);
+    const { done } = await startReading(live, "alone");
+    const cost = await measureCost(async () => {
       void broker.broadcast("alone");
       await done;
       await Promise.all(blocked.map((client) => client.untilData("alone")));
       for (let index = 0; index < 10; index++) {
-        const client = await stage.connect(broker, { lastEventId: before.id });
+        const client = await setup.connect(broker, { lastEventId: before.id });
         await client.untilData("alone");
       }
     });
     const [entry] = cost.encoded.filter(({ text }) => text.endsWith("\ndata: alone\n\n"));
-    const given = cost.enqueued.filter((chunk) => chunk === entry?.bytes);
-    expect(given).toHaveLength(30);
-    // What each of the ten that came back was told first, and nothing else.
+    const sent = cost.enqueued.filter((chunk) => chunk === entry?.bytes);
+    expect(sent).toHaveLength(30);
+    // In addition only the openings of the ten that came back.
     expect(cost.enqueued).toHaveLength(30 + 10);
     expect(cost.encoded).toHaveLength(1 + 10);
   }),
 );
 
 test(
-  "economy: a client takes its chunk at once, and its pull gives the stream nothing to wait for",
-  scene(async (stage) => {
+  "cost: a client takes its chunk at once, and pull() returns nothing that the stream would wait for",
+  withBroker(async (setup) => {
     const { receive } = StreamConnection.prototype;
     const enqueue = vi.spyOn(ReadableStreamDefaultController.prototype, "enqueue");
     const taken: (readonly [result: boolean, enqueues: number])[] = [];
@@ -245,9 +245,9 @@ test(
     });
     const pull = vi.spyOn(StreamConnection.prototype, "pull");
     try {
-      const broker = stage.broker();
-      const [live, blocked] = [await crowd(stage, broker, 100), await crowd(stage, broker, 10)];
-      const { done } = await wanting(live, "2");
+      const broker = setup.broker();
+      const [live, blocked] = [await connectMany(setup, broker, 100), await connectMany(setup, broker, 10)];
+      const { done } = await startReading(live, "2");
       void broker.broadcast("1");
       void broker.broadcast("2");
       await done;
@@ -260,9 +260,8 @@ test(
   }),
 );
 
-/** What a bare stream hands on. */
 const CHUNK = new TextEncoder().encode("data: 1\n\n");
-/** A client of a stream that hands on what it is told to, and does nothing else. */
+/** Creates a client of a plain stream with this `pull`, to compare its cost with that of a broker's stream. */
 async function bareClient(pull: (controller: ReadableStreamDefaultController<Uint8Array>) => void) {
   const encoder = new TextEncoder();
   const start = (controller: ReadableStreamDefaultController<Uint8Array>): void =>
@@ -274,10 +273,10 @@ async function bareClient(pull: (controller: ReadableStreamDefaultController<Uin
 }
 
 test(
-  "economy: an event that is sent to a client makes no promise beyond the stream's own",
-  scene(async (stage) => {
-    const promisesOf = await promiseCounter();
-    // Bun 1.4, Deno 2.9 and workerd have the hook, and never call it. There the test before this one has to do.
+  "cost: sending an event to a client creates no promise beyond those of the stream",
+  withBroker(async (setup) => {
+    const promisesOf = await createPromiseCounter();
+    // Bun 1.4, Deno 2.9 and workerd have the hook but never call it. There, the previous test must be enough.
     expect(promisesOf(() => (async () => undefined)())).toBe(runtime === "node" ? 1 : 0);
     if (runtime !== "node") return;
 
@@ -291,9 +290,9 @@ test(
     try {
       const publishing = [];
       for (const count of [1, 100]) {
-        const broker = stage.broker();
-        const [live, blocked] = [await crowd(stage, broker, count), await crowd(stage, broker, count)];
-        const [waiting, given] = [await bareClient(() => undefined), await bareClient((bare) => bare.enqueue(CHUNK))];
+        const broker = setup.broker();
+        const [live, blocked] = [await connectMany(setup, broker, count), await connectMany(setup, broker, count)];
+        const [waiting, fed] = [await bareClient(() => undefined), await bareClient((bare) => bare.enqueue(CHUNK))];
         await turn();
         const wanting = promisesOf(() => live.map((client) => client.read()));
         expect(wanting).toBe(count * promisesOf(() => waiting.read()));
@@ -307,9 +306,9 @@ test(
         expect(broker.stats()).toMatchObject({ sent: 2 * count, blocked: count });
         const catchingUp = promisesOf(() => blocked.map((client) => client.read()));
         expect(broker.stats()).toMatchObject({ sent: 4 * count, blocked: 0 });
-        expect(catchingUp).toBe(count * promisesOf(() => given.read()));
+        expect(catchingUp).toBe(count * promisesOf(() => fed.read()));
       }
-      // To publish makes some, however many clients there are.
+      // Publishing creates some promises, however many clients there are.
       expect(publishing[0]).toBeGreaterThan(0);
       expect(publishing[1]).toBe(publishing[0]);
     } finally {
@@ -319,21 +318,21 @@ test(
 );
 
 test(
-  "economy: clients that join between two flushes at the same position share a chunk",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const old = await crowd(stage, broker, 10);
-    const { done } = await wanting(old, "3");
+  "cost: clients that join between two flushes at the same position share a chunk",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const old = await connectMany(setup, broker, 10);
+    const { done } = await startReading(old, "3");
     void broker.broadcast("1");
-    // All in the turn of the flush that is to come.
-    const fresh = await crowd(stage, broker, 50);
+    // All of them join in the turn before the next flush.
+    const fresh = await connectMany(setup, broker, 50);
     const reads = fresh.map((client) => client.untilData("3"));
-    const cost = await meter(async () => {
+    const cost = await measureCost(async () => {
       void broker.broadcast("2");
       void broker.broadcast("3");
       await Promise.all([done, ...reads]);
     });
-    // 1, 2 and 3 for those who were there, 2 and 3 for the others.
+    // 1, 2 and 3 for the old clients, 2 and 3 for the new ones.
     expect(countsOf(cost)).toEqual({ encodes: 2, joins: 2, chunks: 2, enqueues: 60 });
     expect(broker.stats()).toMatchObject({ replayed: 0 });
     for (const { data } of fresh) expect(data).toEqual(["2", "3"]);

@@ -1,18 +1,18 @@
 import { expect, test } from "vitest";
 import type { Connection } from "../../../src/delivery/connection.ts";
-import { DeliveryReports } from "../../../src/delivery/delivery-report.ts";
+import { DeliveryReports, type ReportTracker } from "../../../src/delivery/delivery-report.ts";
 import type { Entry } from "../../../src/log/channel-log.ts";
 import type { Log } from "../../../src/log/log.ts";
 import { slowEngine } from "../../support/engines/slow-engine.ts";
-import { scene, turn, Witness } from "../../support/test-broker.ts";
+import { withBroker, turn, Recorder } from "../../support/test-broker.ts";
 
-// `broadcast(event, { report: true })`: what became of one event at each client.
+// `broadcast(event, { report: true })`: which connections received an event, and why others did not.
 
 test(
-  "report: sent counts who was given the event, and it settles with the last of them",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
-    const clients = [await stage.join(broker), await stage.join(broker, { channel: "a" })];
+  "report: `sent` counts the connections that received the event, and the report settles with the last of them",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: Number.POSITIVE_INFINITY });
+    const clients = [await setup.join(broker), await setup.join(broker, { channel: "a" })];
     const reads = clients.map((client) => client.nextData());
     const { report, clients: count, id } = await broker.broadcast("one", { report: true });
     expect(count).toBe(2);
@@ -23,19 +23,19 @@ test(
 );
 
 test(
-  "report: of an event that is for nobody it is empty, at once",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
+  "report: is empty at once for an event that is for no client",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: Number.POSITIVE_INFINITY });
     const { report } = await broker.broadcast("one", { channels: "none", report: true });
     expect(await report).toEqual({ sent: 0, failed: [] });
   }),
 );
 
 test(
-  "report: who has not taken the event within timeout is late, and may still get it",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: 30, tolerance: 1_000 });
-    const client = await stage.join(broker, { id: "one" });
+  "report: a client that has not taken the event within timeout is late, and may still receive it",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: 30, tolerance: 1_000 });
+    const client = await setup.join(broker, { id: "one" });
     const [info] = broker.clients();
     const { report } = await broker.broadcast("one", { report: true });
     expect(await report).toEqual({
@@ -48,24 +48,24 @@ test(
 
 test(
   "report: an event that the log dropped before the client took it is lost",
-  scene(async (stage) => {
-    const broker = stage.broker({ log: { logBytes: 5_000 } });
-    const client = await stage.join(broker, { id: "one" });
+  withBroker(async (setup) => {
+    const broker = setup.broker({ log: { logBytes: 5_000 } });
+    const client = await setup.join(broker, { id: "one" });
     const { report } = await broker.broadcast("one", { report: true });
     for (let event = 0; event < 20; event++) await broker.broadcast("x".repeat(500));
-    // It reads on, and what it is given first is a gap.
+    // The client reads on, and first receives a gap.
     await client.untilControl("gap");
     expect(await report).toMatchObject({ sent: 0, failed: [{ clientId: "one", reason: "lost" }] });
   }),
 );
 
 test(
-  "report: an event that was dropped before is lost to who begins at the earliest, and no gap is told",
-  scene(async (stage) => {
-    const broker = stage.broker({ log: { logBytes: 5_000 }, timeout: Number.POSITIVE_INFINITY });
+  "report: an event that was dropped before is lost for a client that starts at the earliest, and there is no gap",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ log: { logBytes: 5_000 }, timeout: Number.POSITIVE_INFINITY });
     await broker.broadcast("first");
     await broker.broadcast("x".repeat(5_000), { channels: "a", idempotencyKey: "k" });
-    const client = await stage.join(broker, { id: "one", channel: "a", query: { from: "earliest" } });
+    const client = await setup.join(broker, { id: "one", channel: "a", query: { from: "earliest" } });
     const { clients, report } = await broker.broadcast("x".repeat(5_000), {
       channels: "a",
       idempotencyKey: "k",
@@ -78,10 +78,10 @@ test(
 );
 
 test(
-  "report: a client that left failed with client-left",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker, { id: "one" });
+  "report: a client that left fails with client-left",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "one" });
     const { report } = await broker.broadcastTo("one", "x", { report: true });
     await client.leave();
     expect(await report).toMatchObject({ sent: 0, failed: [{ clientId: "one", reason: "client-left" }] });
@@ -89,10 +89,10 @@ test(
 );
 
 test(
-  "report: a client that was disconnected failed with disconnected",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    await stage.join(broker, { id: "one" });
+  "report: a client that was disconnected fails with disconnected",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    await setup.join(broker, { id: "one" });
     const { report } = await broker.broadcast("x", { report: true });
     await broker.disconnect("one");
     expect(await report).toMatchObject({ sent: 0, failed: [{ clientId: "one", reason: "disconnected" }] });
@@ -100,13 +100,13 @@ test(
 );
 
 test(
-  "report: a client that timed out failed with timeout, or was late before",
-  scene(async (stage) => {
-    const gone = new Witness<unknown>();
-    const broker = stage.broker({ timeout: 40, tolerance: 1, onDisconnect: gone.see });
-    await stage.join(broker, { id: "one" });
+  "report: a client that timed out fails with timeout, or was late before",
+  withBroker(async (setup) => {
+    const gone = new Recorder<unknown>();
+    const broker = setup.broker({ timeout: 40, tolerance: 1, onDisconnect: gone.record });
+    await setup.join(broker, { id: "one" });
     await broker.broadcast("blocks");
-    const marker = await stage.join(broker, { id: "marker" });
+    const marker = await setup.join(broker, { id: "marker" });
     const flushed = marker.nextData();
     await broker.broadcastTo("marker", "flushed");
     await flushed;
@@ -118,42 +118,42 @@ test(
 );
 
 test(
-  "report: close() settles it, with closing for who did not take the event",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: 30 });
-    await stage.join(broker, { id: "stuck" });
-    const reading = await stage.join(broker, { id: "reading" });
+  "report: close() settles it, with closing for a client that did not take the event",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: 30 });
+    await setup.join(broker, { id: "blocked" });
+    const reading = await setup.join(broker, { id: "reading" });
     const { report } = await broker.broadcast("x", { report: true });
     const read = reading.ended();
     await broker.close();
     const { sent, failed } = await report;
     expect(sent).toBe(1);
-    expect(failed).toMatchObject([{ clientId: "stuck" }]);
+    expect(failed).toMatchObject([{ clientId: "blocked" }]);
     expect(["closing", "late"]).toContain(failed[0]?.reason);
     expect(await read).toBe("closed");
   }),
 );
 
 test(
-  "report: it is over the recipients at the append, not over who comes later",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
-    const first = await stage.join(broker, { id: "first" });
+  "report: covers the recipients at the append, not clients that come later",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: Number.POSITIVE_INFINITY });
+    const first = await setup.join(broker, { id: "first" });
     const { report } = await broker.broadcast("x", { report: true });
-    await stage.join(broker, { id: "second" });
+    await setup.join(broker, { id: "second" });
     await first.nextData();
     expect(await report).toEqual({ sent: 1, failed: [] });
   }),
 );
 
 test(
-  "report: an engine that answers after the event was sent on does not make it late",
-  scene(async (stage) => {
+  "report: an engine that answers after the event was sent does not make it late",
+  withBroker(async (setup) => {
     const wait = async (): Promise<void> => {
       for (let turns = 0; turns < 5; turns++) await turn();
     };
-    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after"), timeout: 500 });
-    const client = await stage.join(broker, { id: "one" });
+    const broker = setup.broker({ engine: slowEngine(setup.engine(), wait, "after"), timeout: 500 });
+    const client = await setup.join(broker, { id: "one" });
     const next = client.nextData();
     const { report } = await broker.broadcast("x", { report: true });
     await next;
@@ -161,21 +161,21 @@ test(
   }),
 );
 
-/** An engine that appends at once and answers when told to. */
-function held(): { wait(): Promise<void>; answer(): void } {
+/** Returns a wait for `slowEngine`, so that it appends at once and answers when `answer` is called. */
+function heldAnswer(): { wait(): Promise<void>; answer(): void } {
   const { promise, resolve } = Promise.withResolvers<void>();
   return { wait: () => promise, answer: resolve };
 }
 
 test(
-  "report: where the engine answers late, who came since the append is none of the recipients, and who left since is one",
-  scene(async (stage) => {
-    const { wait, answer } = held();
-    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after") });
-    const stays = await stage.join(broker, { id: "stays" });
-    const leaves = await stage.join(broker, { id: "leaves" });
+  "report: if the engine answers late, clients that came after the append are not recipients, and clients that left after it are",
+  withBroker(async (setup) => {
+    const { wait, answer } = heldAnswer();
+    const broker = setup.broker({ engine: slowEngine(setup.engine(), wait, "after") });
+    const stays = await setup.join(broker, { id: "stays" });
+    const leaves = await setup.join(broker, { id: "leaves" });
     const reported = broker.broadcast("x", { report: true });
-    const comes = await stage.join(broker, { id: "comes" });
+    const comes = await setup.join(broker, { id: "comes" });
     await leaves.leave();
     expect((await stays.nextData()).data).toBe("x");
     answer();
@@ -187,12 +187,12 @@ test(
 );
 
 test(
-  "report: what was told as a gap before the engine answered is lost",
-  scene(async (stage) => {
-    const { wait, answer } = held();
-    const engine = slowEngine(stage.engine({ logBytes: 5_000 }), wait, "after");
-    const broker = stage.broker({ engine });
-    const client = await stage.join(broker, { id: "one" });
+  "report: an event that was reported by a gap before the engine answered is lost",
+  withBroker(async (setup) => {
+    const { wait, answer } = heldAnswer();
+    const engine = slowEngine(setup.engine({ logBytes: 5_000 }), wait, "after");
+    const broker = setup.broker({ engine });
+    const client = await setup.join(broker, { id: "one" });
     const reported = broker.broadcast("x", { report: true });
     const others = Array.from({ length: 20 }, () => broker.broadcast("y".repeat(500)));
     await client.untilControl("gap");
@@ -203,32 +203,32 @@ test(
 );
 
 test(
-  "report: each publisher is told of its own event, in whatever order the engine answers",
-  scene(async (stage) => {
+  "report: each publisher receives the report of its own event, in whatever order the engine answers",
+  withBroker(async (setup) => {
     const answers: (() => void)[] = [];
     const wait = (): Promise<void> => new Promise((resolve) => answers.push(resolve));
-    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after"), timeout: 40, tolerance: 1_000 });
-    const first = await stage.join(broker, { id: "first" });
+    const broker = setup.broker({ engine: slowEngine(setup.engine(), wait, "after"), timeout: 40, tolerance: 1_000 });
+    const first = await setup.join(broker, { id: "first" });
     const one = broker.broadcast("one", { report: true });
     expect((await first.nextData()).data).toBe("one");
-    await stage.join(broker, { id: "second" });
+    await setup.join(broker, { id: "second" });
     const two = broker.broadcast("two", { report: true });
     const three = broker.broadcastTo("first", "three", { report: true });
     for (const answer of answers.reverse()) answer();
     const reports = (await Promise.all([one, two, three])).map(({ clients, report }) => ({ clients, report }));
     expect(reports.map(({ clients }) => clients)).toEqual([1, 2, 1]);
-    const [first1, both, last] = await Promise.all(reports.map(({ report }) => report));
-    expect(first1).toEqual({ sent: 1, failed: [] });
+    const [onlyFirst, both, last] = await Promise.all(reports.map(({ report }) => report));
+    expect(onlyFirst).toEqual({ sent: 1, failed: [] });
     expect(both?.failed.map(({ clientId }) => clientId).sort()).toEqual(["first", "second"]);
     expect(last?.failed.map(({ clientId, reason }) => [clientId, reason])).toEqual([["first", "late"]]);
   }),
 );
 
 test(
-  "report: an older event's, asked for later, does not stand in the way of a newer one's",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: Number.POSITIVE_INFINITY });
-    const client = await stage.join(broker);
+  "report: a report of an older event that is requested later does not disturb the report of a newer one",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: Number.POSITIVE_INFINITY });
+    const client = await setup.join(broker);
     await broker.broadcast("first".padEnd(40_000));
     await broker.broadcast("second".padEnd(40_000), { idempotencyKey: "k" });
     const third = await broker.broadcast("third".padEnd(40_000), { report: true });
@@ -242,12 +242,12 @@ test(
 );
 
 test(
-  "report: two publishers of one key are told the same, whoever is answered first",
-  scene(async (stage) => {
+  "report: two publishers of one idempotency key receive the same report, whichever is answered first",
+  withBroker(async (setup) => {
     const answers: (() => void)[] = [];
     const wait = (): Promise<void> => new Promise((resolve) => answers.push(resolve));
-    const broker = stage.broker({ engine: slowEngine(stage.engine(), wait, "after") });
-    const client = await stage.join(broker);
+    const broker = setup.broker({ engine: slowEngine(setup.engine(), wait, "after") });
+    const client = await setup.join(broker);
     const read = client.nextData();
     const both = [1, 2].map(() => broker.broadcast("x", { idempotencyKey: "k", report: true }));
     await read;
@@ -259,7 +259,7 @@ test(
   }),
 );
 
-test("Reports: while an answer is waited for, what others publish is noted within a bound, and given up with it", async () => {
+test("DeliveryReports: while an answer is pending, events of others are tracked within a bound, and released afterwards", async () => {
   const client = { id: "one", connectionId: "1", cursor: 0 } as Connection;
   const connectionsOf = (): Set<Connection> => new Set([client]);
   const log = { epoch: "e", id: (seq: number) => `e-${seq}` } as Log;
@@ -272,6 +272,6 @@ test("Reports: while an answer is waited for, what others publish is noted withi
   expect(client.reports?.size).toBeLessThan(100);
   const own = answered({ epoch: "e", seq: 1_000, repeated: false });
   expect(client.reports?.size).toBe(1);
-  for (const report of client.reports ?? []) report.settle("late");
+  for (const report of client.reports ?? []) (report as ReportTracker).settle("late");
   expect([own?.clients, (await own?.done)?.failed.length, client.reports?.size]).toEqual([1, 1, 0]);
 });

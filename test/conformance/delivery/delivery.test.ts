@@ -1,19 +1,19 @@
 import { expect, test, vi } from "vitest";
 import type { ErrorStage } from "../../../src/index.ts";
 import { seqOf } from "../../support/clients/connection.ts";
-import { scene, turn, Witness } from "../../support/test-broker.ts";
+import { withBroker, turn, Recorder } from "../../support/test-broker.ts";
 
 const KIB = 1024;
 
 test(
-  "fan-out: events of one turn leave as one chunk, the same for all clients that they match",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "fan-out: events of one turn are sent as one chunk, shared by all clients with the same matching channels",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const clients = [
-      await stage.join(broker, { id: "plain" }),
-      await stage.join(broker, { id: "own channel", channel: "mine" }),
-      await stage.join(broker, { id: "two channels", channel: ["x", "y"] }),
-      await stage.join(broker),
+      await setup.join(broker, { id: "plain" }),
+      await setup.join(broker, { id: "own channel", channel: "mine" }),
+      await setup.join(broker, { id: "two channels", channel: ["x", "y"] }),
+      await setup.join(broker),
     ];
     const reads = clients.map((client) => client.read());
     for (const data of ["1", "2", "3"]) void broker.broadcast(data);
@@ -25,13 +25,13 @@ test(
 );
 
 test(
-  "fan-out: a client's own events in the same turn do not spoil the sharing of the others",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "fan-out: events for one client in the same turn do not prevent the other clients from sharing a chunk",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const [a, b, own] = [
-      await stage.join(broker, { id: "a" }),
-      await stage.join(broker, { id: "b", channel: "quiet" }),
-      await stage.join(broker, { id: "own", channel: "news" }),
+      await setup.join(broker, { id: "a" }),
+      await setup.join(broker, { id: "b", channel: "quiet" }),
+      await setup.join(broker, { id: "own", channel: "news" }),
     ];
     const reads = [a.read(), b.read(), own.read()];
     void broker.broadcast("1");
@@ -46,10 +46,10 @@ test(
 );
 
 test(
-  "fan-out: clients that match by different channels share the chunk of the same events",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const [a, b] = [await stage.join(broker, { channel: "a" }), await stage.join(broker, { channel: "a" })];
+  "fan-out: clients share the chunk of an event that is also for other channels",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const [a, b] = [await setup.join(broker, { channel: "a" }), await setup.join(broker, { channel: "a" })];
     const reads = [a.read(), b.read()];
     await broker.broadcast("1", { channels: ["a", "z"] });
     await Promise.all(reads);
@@ -58,13 +58,13 @@ test(
 );
 
 test(
-  "an event is encoded once, however many clients there are",
-  scene(async (stage) => {
+  "fan-out: an event is encoded once, however many clients there are",
+  withBroker(async (setup) => {
     const encode = vi.spyOn(TextEncoder.prototype, "encode");
     try {
-      const broker = stage.broker();
+      const broker = setup.broker();
       const clients = [];
-      for (let client = 0; client < 20; client++) clients.push(await stage.join(broker, { channel: `own ${client}` }));
+      for (let client = 0; client < 20; client++) clients.push(await setup.join(broker, { channel: `own ${client}` }));
       const reads = clients.map((client) => client.nextData());
       encode.mockClear();
       await broker.broadcast("encoded once");
@@ -78,12 +78,12 @@ test(
 );
 
 test(
-  "an event to 100 channels at once reaches a client of all of them once",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "fan-out: an event to 100 channels reaches a client of all of them once",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const channels = Array.from({ length: 100 }, (_, index) => `channel ${index}`);
-    const all = await stage.join(broker, { overrides: { channels } });
-    const one = await stage.join(broker, { channel: "channel 50" });
+    const all = await setup.join(broker, { overrides: { channels } });
+    const one = await setup.join(broker, { channel: "channel 50" });
     expect(await broker.broadcast("everywhere", { channels: channels })).toMatchObject({ clients: 2 });
     for (const channel of channels) await broker.broadcast(channel, { channels: channel });
     await broker.broadcast("end");
@@ -95,18 +95,18 @@ test(
 );
 
 test(
-  "a blocked client is given nothing, and catches up from the log in chunks of at most 64 KiB",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: 60_000 });
-    const blocked = await stage.join(broker, { id: "blocked" });
-    const reading = await stage.join(broker, { id: "reading" });
+  "blocked: a blocked client is sent nothing, and catches up from the log in chunks of at most 64 KiB",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: 60_000 });
+    const blocked = await setup.join(broker, { id: "blocked" });
+    const reading = await setup.join(broker, { id: "reading" });
     const { sent } = broker.stats();
     for (let event = 0; event < 300; event++) {
       const next = reading.nextData();
       await broker.broadcast(`${event} ${"x".repeat(KIB)}`);
       await next;
     }
-    // What the blocked one wanted before it stopped is all that left for it: nothing, as it read only what was there.
+    // Nothing was sent to the blocked client, because it asked for nothing after it had read everything.
     expect(broker.stats().sent - sent).toBeLessThanOrEqual(301);
     expect(broker.stats().blocked).toBe(1);
     const before = blocked.chunks.length;
@@ -115,17 +115,17 @@ test(
     }
     const sizes = blocked.chunks.slice(before).map(({ length }) => length);
     expect(Math.max(...sizes)).toBeLessThanOrEqual(64 * KIB);
-    // In chunks as large as that allows, not event by event.
+    // In chunks as large as allowed, not event by event.
     expect(sizes.length).toBeLessThan(15);
     expect(blocked.control("gap")).toEqual([]);
   }),
 );
 
 test(
-  "an event larger than a chunk goes alone",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  "chunks: an event larger than a chunk is sent alone",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     for (const size of [10, 200 * KIB, 10]) await broker.broadcast("x".repeat(size));
     const sizes = [await client.nextData(), await client.nextData(), await client.nextData()].map(
       ({ data }) => data.length,
@@ -136,11 +136,11 @@ test(
 );
 
 test(
-  "clients that catch up over the same stretch share its chunks",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const [a, b] = [await stage.join(broker, { id: "a" }), await stage.join(broker, { id: "b", channel: "own" })];
-    const reading = await stage.join(broker, { id: "reading" });
+  "chunks: clients that catch up over the same events share the chunks",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const [a, b] = [await setup.join(broker, { id: "a" }), await setup.join(broker, { id: "b", channel: "own" })];
+    const reading = await setup.join(broker, { id: "reading" });
     const flushed = reading.untilData("49");
     for (let event = 0; event < 50; event++) await broker.broadcast(String(event));
     await flushed;
@@ -152,12 +152,12 @@ test(
 );
 
 test(
-  "for (…) await broadcast(…) 100,000 times: a client that reads has all of it and no gap",
+  "backpressure: 100,000 awaited broadcasts in a loop reach a client that reads, without a gap",
   { timeout: 60_000 },
-  scene(async (stage) => {
-    const stages: ErrorStage[] = [];
-    const broker = stage.broker({ onError: ({ stage }) => stages.push(stage) });
-    const client = await stage.join(broker);
+  withBroker(async (setup) => {
+    const errors: ErrorStage[] = [];
+    const broker = setup.broker({ onError: (error) => errors.push(error.stage) });
+    const client = await setup.join(broker);
     const count = 100_000;
     const reading = (async (): Promise<string> => {
       for (let event = 0; event < count; event++) {
@@ -168,18 +168,18 @@ test(
     })();
     for (let event = 0; event < count; event++) await broker.broadcast(String(event));
     expect(await reading).toBe("all");
-    expect(stages).toEqual([]);
+    expect(errors).toEqual([]);
     expect(broker.stats()).toMatchObject({ gaps: 0, published: count, sent: count });
   }),
 );
 
 test(
-  "for (…) await broadcast(…) with a client that is blocked: the publisher goes on, and the one that reads has all",
+  "backpressure: with a blocked client an awaited loop goes on, and a client that reads receives everything",
   { timeout: 60_000 },
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: 60_000, log: { logBytes: 4 * KIB * KIB } });
-    await stage.join(broker, { id: "blocked" });
-    const client = await stage.join(broker, { id: "reading" });
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: 60_000, log: { logBytes: 4 * KIB * KIB } });
+    await setup.join(broker, { id: "blocked" });
+    const client = await setup.join(broker, { id: "reading" });
     const count = 4_000;
     const reading = (async (): Promise<void> => {
       for (let event = 0; event < count; event++) await client.nextData();
@@ -192,16 +192,16 @@ test(
 );
 
 test(
-  "a publisher that does not await overruns the log: the gap is said, and onError has stage overrun",
-  scene(async (stage) => {
-    const errors = new Witness<{ error: unknown; stage: ErrorStage }>();
-    const broker = stage.broker({ log: { logBytes: 64 * KIB }, onError: errors.see });
-    const client = await stage.join(broker);
+  "overrun: a publisher that does not await overruns the log, which causes a gap and calls onError with setup overrun",
+  withBroker(async (setup) => {
+    const errors = new Recorder<{ error: unknown; stage: ErrorStage }>();
+    const broker = setup.broker({ log: { logBytes: 64 * KIB }, onError: errors.record });
+    const client = await setup.join(broker);
     const next = client.next();
     const published: Promise<{ id: string }>[] = [];
     for (let event = 0; event < 1_000; event++) published.push(broker.broadcast(String(event)));
-    const { error, stage: where } = await errors.next();
-    expect([where, error instanceof Error]).toEqual(["overrun", true]);
+    const { error, stage: part } = await errors.next();
+    expect([part, error instanceof Error]).toEqual(["overrun", true]);
     const gap = await next;
     expect(gap.event).toBe("fanwire-gap");
     const first = await client.next();
@@ -214,20 +214,20 @@ test(
 );
 
 test(
-  "a client whose reads are queued ahead misses nothing when a flush takes several chunks",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "chunks: a client with several waiting reads misses nothing when a flush takes several chunks",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const answer = await broker.clientHandler(new Request("https://fanwire.test/connect"));
     const reader = answer.body?.getReader() as ReadableStreamDefaultReader<Uint8Array>;
     await reader.read();
-    const queued = Array.from({ length: 12 }, () => reader.read());
+    const reads = Array.from({ length: 12 }, () => reader.read());
     await turn();
     const data = Array.from({ length: 10 }, (_, index) => `${index} ${"x".repeat(40 * KIB)}`);
     await Promise.all(data.map((each) => broker.broadcast(each)));
     await broker.broadcast("end");
     const decoder = new TextDecoder();
     let text = "";
-    for (const read of queued) {
+    for (const read of reads) {
       text += decoder.decode((await read).value, { stream: true });
       if (text.includes("data: end")) break;
     }
@@ -238,19 +238,19 @@ test(
 );
 
 test(
-  "listen: reads that are queued ahead miss nothing when a flush takes several chunks",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "listen(): a listener with several waiting reads misses nothing when a flush takes several chunks",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const listener = broker.listen();
-    const queued = Array.from({ length: 6 }, () => listener.next());
+    const reads = Array.from({ length: 6 }, () => listener.next());
     const data = Array.from({ length: 5 }, (_, index) => `${index} ${"x".repeat(40 * KIB)}`);
     await Promise.all(data.map((each) => broker.broadcast(each)));
     await broker.broadcast("end");
-    const heard: string[] = [];
-    for (const next of queued) {
+    const received: string[] = [];
+    for (const next of reads) {
       const { value } = await next;
-      heard.push(value?.type === "event" ? (value.data.split(" ")[0] ?? "") : "gap");
+      received.push(value?.type === "event" ? (value.data.split(" ")[0] ?? "") : "gap");
     }
-    expect(heard).toEqual(["0", "1", "2", "3", "4", "end"]);
+    expect(received).toEqual(["0", "1", "2", "3", "4", "end"]);
   }),
 );

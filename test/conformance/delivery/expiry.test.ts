@@ -4,44 +4,50 @@ import type { Connection } from "../../support/clients/connection.ts";
 import { slowEngine } from "../../support/engines/slow-engine.ts";
 import {
   deferred,
-  expectUntouched,
-  HOUR,
-  later,
-  problem,
-  publishing,
-  reading,
-  witnessedBody,
+  expectUnused,
+  HOUR_MS,
+  withClockAhead,
+  statusAndCode,
+  testPublishing,
+  testReading,
+  createCountedBody,
 } from "../../support/http/entry-points.ts";
-import { clientRequest, eventRequest, turn, Witness } from "../../support/test-broker.ts";
+import { clientRequest, eventRequest, turn, Recorder } from "../../support/test-broker.ts";
 
-// When what was granted is over.
+// Grants that expire (`expiresAt`).
 
-reading("expiresAt: what is over already is 401 and registers nobody", async ({ stage, door }) => {
-  for (const expiresAt of [0, -1, Number.NEGATIVE_INFINITY, new Date(0), Date.now() - 1, Date.now()]) {
-    const broker = stage.broker({ authorize: () => ({ channels: ["a"], expiresAt }) });
-    expect(await problem(await door(broker, clientRequest({ channel: "a" })))).toEqual([401, "unauthorized"]);
-    expectUntouched(broker);
-  }
-});
+testReading(
+  "expiresAt: a grant that has already expired is answered with 401 and registers no connection",
+  async ({ setup, entryPoint }) => {
+    for (const expiresAt of [0, -1, Number.NEGATIVE_INFINITY, new Date(0), Date.now() - 1, Date.now()]) {
+      const broker = setup.broker({ authorize: () => ({ channels: ["a"], expiresAt }) });
+      expect(await statusAndCode(await entryPoint(broker, clientRequest({ channel: "a" })))).toEqual([401, "unauthorized"]);
+      expectUnused(broker);
+    }
+  },
+);
 
-publishing("expiresAt: what is over already is 401 and publishes nothing", async (stage, door) => {
-  for (const expiresAt of [0, new Date(0), Date.now()]) {
-    const broker = stage.broker({ authorize: () => ({ channels: ["a"], expiresAt }) });
-    const body = witnessedBody();
-    const answer = await door(broker, eventRequest(null, "?channel=a", body.init));
-    expect([...(await problem(answer)), body.pulls()]).toEqual([401, "unauthorized", 0]);
-    expectUntouched(broker);
-  }
-});
+testPublishing(
+  "expiresAt: a grant that has already expired is answered with 401 and publishes nothing",
+  async (stage, door) => {
+    for (const expiresAt of [0, new Date(0), Date.now()]) {
+      const broker = stage.broker({ authorize: () => ({ channels: ["a"], expiresAt }) });
+      const body = createCountedBody();
+      const answer = await door(broker, eventRequest(null, "?channel=a", body.init));
+      expect([...(await statusAndCode(answer)), body.pulls()]).toEqual([401, "unauthorized", 0]);
+      expectUnused(broker);
+    }
+  },
+);
 
 for (const [form, soon] of [
   ["epoch milliseconds", () => Date.now() + 100],
   ["a Date", () => new Date(Date.now() + 100)],
 ] as const) {
-  reading(`expiresAt: as ${form}, ends a stream that is read with fanwire-end`, async ({ stage, enter }) => {
-    const left = new Witness<{ reason: DisconnectReason }>();
-    const broker = stage.broker({ authorize: () => ({ expiresAt: soon() }), onDisconnect: left.see });
-    const client = await enter(broker);
+  testReading(`expiresAt: as ${form}, ends a stream with fanwire-end if the client reads`, async ({ setup, connect }) => {
+    const left = new Recorder<{ reason: DisconnectReason }>();
+    const broker = setup.broker({ authorize: () => ({ expiresAt: soon() }), onDisconnect: left.record });
+    const client = await connect(broker);
     const end = await client.untilControl("end");
     expect(JSON.parse(end.data)).toEqual({ reason: "expired", reconnect: true });
     expect(end.id).toBeUndefined();
@@ -51,63 +57,66 @@ for (const [form, soon] of [
   });
 }
 
-reading("expiresAt: errors a stream that is not read, and gives it nothing more", async ({ stage, enter }) => {
-  const left = new Witness<{ reason: DisconnectReason }>();
-  const broker = stage.broker({ authorize: () => ({ expiresAt: Date.now() + 100 }), onDisconnect: left.see });
-  const client = await enter(broker);
-  await broker.broadcast("waits in the log");
-  expect((await left.next()).reason).toBe("expired");
-  // It is not waited for until it reads.
-  expect(broker.stats()).toMatchObject({ clients: 0, channels: 0, closing: 0, blocked: 0 });
-  expect(await client.ended()).toBe("errored");
-  expect(client.data).toEqual([]);
-  expect(broker.stats().sent).toBe(0);
-});
+testReading(
+  "expiresAt: errors a stream that the client does not read, and sends nothing more",
+  async ({ setup, connect }) => {
+    const left = new Recorder<{ reason: DisconnectReason }>();
+    const broker = setup.broker({ authorize: () => ({ expiresAt: Date.now() + 100 }), onDisconnect: left.record });
+    const client = await connect(broker);
+    await broker.broadcast("waits in the log");
+    expect((await left.next()).reason).toBe("expired");
+    // The broker does not wait until the client reads.
+    expect(broker.stats()).toMatchObject({ clients: 0, channels: 0, closing: 0, blocked: 0 });
+    expect(await client.ended()).toBe("errored");
+    expect(client.data).toEqual([]);
+    expect(broker.stats().sent).toBe(0);
+  },
+);
 
-reading("expiresAt: is looked at whenever a client asks for more", async ({ stage, enter }) => {
-  const left = new Witness<{ reason: DisconnectReason }>();
-  const broker = stage.broker({ authorize: () => ({ expiresAt: Date.now() + HOUR }), onDisconnect: left.see });
-  const client = await enter(broker);
-  // Too much for one chunk, so that it has to ask again in the middle.
+testReading("expiresAt: is checked whenever a client asks for more", async ({ setup, connect }) => {
+  const left = new Recorder<{ reason: DisconnectReason }>();
+  const broker = setup.broker({ authorize: () => ({ expiresAt: Date.now() + HOUR_MS }), onDisconnect: left.record });
+  const client = await connect(broker);
+  // Too much for one chunk, so that the client must ask again.
   for (const letter of ["a", "b", "c", "d"]) await broker.broadcast(letter.repeat(100_000));
   expect((await client.nextData()).data[0]).toBe("a");
   const before = client.data.length;
-  const how = await later(2 * HOUR, () => client.ended());
+  const how = await withClockAhead(2 * HOUR_MS, () => client.ended());
   expect(how).toBe("closed");
   expect([client.data.length, client.control("end").length]).toEqual([before, 1]);
   expect(before).toBeLessThan(4);
   expect((await left.next()).reason).toBe("expired");
 });
 
-reading(
-  "expiresAt: holds while the broker closes, for a client that has not read its backlog",
-  async ({ stage, enter }) => {
-    const broker = stage.broker({ authorize: () => ({ expiresAt: Date.now() + HOUR }) });
-    const client = await enter(broker);
+testReading(
+  "expiresAt: applies while the broker closes, to a client that has not read its backlog",
+  async ({ setup, connect }) => {
+    const broker = setup.broker({ authorize: () => ({ expiresAt: Date.now() + HOUR_MS }) });
+    const client = await connect(broker);
     await broker.broadcast("waits in the log");
     const closed = broker.close();
     await turn();
-    await later(2 * HOUR, () => client.ended());
+    await withClockAhead(2 * HOUR_MS, () => client.ended());
     await closed;
     expect(client.data).toEqual([]);
-    // Nothing was sent to it, so nothing is counted.
+    // Nothing was sent to the client, so nothing is counted.
     expect(broker.stats()).toMatchObject({ clients: 0, closing: 0, sent: 0 });
   },
 );
 
-reading("expiresAt: that passes while the engine subscribes lets nothing out", async ({ stage, enter }) => {
+testReading("expiresAt: if it passes while the engine subscribes, nothing is sent", async ({ setup, connect }) => {
   const subscribed = deferred<void>();
   let wait: Promise<void> = Promise.resolve();
-  const broker = stage.broker({
-    engine: slowEngine(stage.engine(), () => wait),
-    authorize: () => ({ expiresAt: Date.now() + HOUR }),
+  const broker = setup.broker({
+    engine: slowEngine(setup.engine(), () => wait),
+    authorize: () => ({ expiresAt: Date.now() + HOUR_MS }),
   });
   await broker.broadcast("in the log");
   wait = subscribed.promise;
-  const entering = enter(broker, { query: { from: "earliest" } });
+  const entering = connect(broker, { query: { from: "earliest" } });
   await turn();
   expect(broker.stats()).toMatchObject({ clients: 0, pending: 0 });
-  const client = await later(2 * HOUR, async () => {
+  const client = await withClockAhead(2 * HOUR_MS, async () => {
     subscribed.resolve();
     const entered = await entering;
     await entered.ended();
@@ -117,15 +126,15 @@ reading("expiresAt: that passes while the engine subscribes lets nothing out", a
   expect(broker.stats()).toMatchObject({ clients: 0, sent: 0 });
 });
 
-reading("expiresAt: in years is no reason to end now", async ({ stage, enter }) => {
+testReading("expiresAt: years ahead does not end the stream now", async ({ setup, connect }) => {
   const expiries: Record<string, () => number | Date> = {
-    month: () => Date.now() + 30 * 24 * HOUR,
-    decade: () => Date.now() + 10 * 365 * 24 * HOUR,
+    month: () => Date.now() + 30 * 24 * HOUR_MS,
+    decade: () => Date.now() + 10 * 365 * 24 * HOUR_MS,
     last: () => new Date(8.64e15),
     ever: () => Number.POSITIVE_INFINITY,
     soon: () => Date.now() + 200,
   };
-  const broker = stage.broker({ authorize: ({ clientId = "" }) => ({ clientId, expiresAt: expiries[clientId]?.() }) });
+  const broker = setup.broker({ authorize: ({ clientId = "" }) => ({ clientId, expiresAt: expiries[clientId]?.() }) });
   const delays: number[] = [];
   const { setTimeout } = globalThis;
   globalThis.setTimeout = ((task: () => void, ms = 0) => {
@@ -134,29 +143,29 @@ reading("expiresAt: in years is no reason to end now", async ({ stage, enter }) 
   }) as typeof setTimeout;
   const lasting: Connection[] = [];
   try {
-    for (const id of ["month", "decade", "last", "ever"]) lasting.push(await enter(broker, { id }));
+    for (const id of ["month", "decade", "last", "ever"]) lasting.push(await connect(broker, { id }));
   } finally {
     globalThis.setTimeout = setTimeout;
   }
-  const soon = await enter(broker, { id: "soon" });
-  // Whoever was to end at once has ended by then.
+  const soon = await connect(broker, { id: "soon" });
+  // A stream that ends at once by mistake has ended by then.
   await soon.untilControl("end");
   await broker.broadcast("still here");
   for (const client of lasting) expect((await client.nextData()).data).toBe("still here");
-  // A timer takes no more than this: what is asked to wait longer fires at once, again and again.
+  // The longest delay of a timer. A longer one would fire at once, again and again.
   expect(Math.max(...delays)).toBe(2 ** 31 - 1);
 });
 
-reading("expiresAt: a timer that fires before its time, as the clock says, ends nobody", async ({ stage, enter }) => {
+testReading("expiresAt: a timer that fires early by the clock ends no stream", async ({ setup, connect }) => {
   const expiresAt = Date.now() + 150;
-  const broker = stage.broker({ authorize: () => ({ expiresAt }) });
-  const client = await enter(broker);
-  const looks = new Witness<void>();
+  const broker = setup.broker({ authorize: () => ({ expiresAt }) });
+  const client = await connect(broker);
+  const looks = new Recorder<void>();
   const { now } = Date;
   try {
     Date.now = () => {
-      looks.see();
-      return now.call(Date) - HOUR;
+      looks.record();
+      return now.call(Date) - HOUR_MS;
     };
     await looks.next();
     await turn();
@@ -166,7 +175,7 @@ reading("expiresAt: a timer that fires before its time, as the clock says, ends 
     Date.now = now;
   }
   while (Date.now() < expiresAt) await turn();
-  // The next time that it asks for more, its time is over.
+  // When the client asks for more, the grant has expired.
   expect(await client.ended()).toBe("closed");
   expect(client.control("end")).toHaveLength(1);
 });

@@ -7,25 +7,25 @@ import {
   codeOf,
   eventRequest,
   problemOf,
-  type Scene,
-  scene,
+  type TestSetup,
+  withBroker,
   turn,
-  Witness,
+  Recorder,
 } from "../../support/test-broker.ts";
 
-// How long things last: streams, recipients that are away, ids that are turned away, and the last id of a quiet stream.
+// The lifetime of connections (`maxConnectionAge`), of inboxes without a connection (`inboxLinger`) and of barred ids (`blockFor`).
 
 interface Left {
   readonly client: ClientInfo;
   readonly reason: DisconnectReason;
 }
 
-/** A clock that stands still where the test puts it. */
-async function withClock(
+/** Stops a clock while `body` runs. `set` moves it to a number of milliseconds after the start. */
+async function withStoppedClock(
   at: typeof Date | Performance,
   body: (set: (ms: number) => void) => Promise<void>,
 ): Promise<void> {
-  // Whole, so that sums are exact.
+  // A whole number, so that sums are exact.
   const start = Math.ceil(at.now());
   const clock = vi.spyOn(at as { now: () => number }, "now").mockReturnValue(start);
   try {
@@ -35,10 +35,10 @@ async function withClock(
   }
 }
 
-/** Something that lasts, whatever the clocks say: a few heartbeats of another broker. */
-async function aWhile(stage: Scene): Promise<void> {
-  const broker = stage.broker({ heartbeat: 32 });
-  const idle = await stage.join(broker);
+/** Waits for a few heartbeats of another broker, which a stopped clock does not stop. */
+async function waitABit(setup: TestSetup): Promise<void> {
+  const broker = setup.broker({ heartbeat: 32 });
+  const idle = await setup.join(broker);
   while (idle.comments < 3) await idle.read();
   await idle.leave();
 }
@@ -50,13 +50,13 @@ const endOf = (client: Connection): unknown => {
 };
 
 test(
-  "maxConnectionAge: ends the stream with fanwire-end, which asks to come back, and a jittered retry",
-  scene(async (stage) => {
-    const left = new Witness<Left>();
-    const broker = stage.broker({ maxConnectionAge: 20, retry: 10_000, onDisconnect: left.see });
+  "maxConnectionAge: ends the stream with fanwire-end, which asks to reconnect, and a jittered retry",
+  withBroker(async (setup) => {
+    const left = new Recorder<Left>();
+    const broker = setup.broker({ maxConnectionAge: 20, retry: 10_000, onDisconnect: left.record });
     const times: number[] = [];
     for (let client = 0; client < 40; client++) times.push(client);
-    const clients = await Promise.all(times.map((index) => stage.connect(broker, { id: `${index}` })));
+    const clients = await Promise.all(times.map((index) => setup.connect(broker, { id: `${index}` })));
     for (const client of clients) {
       expect(await client.ended()).toBe("closed");
       expect(endOf(client)).toEqual({ reason: "max-age", reconnect: true });
@@ -72,13 +72,13 @@ test(
 );
 
 test(
-  "maxConnectionAge: is spread over the last half of it",
-  scene(async (stage) => {
-    const left = new Witness<Left>();
-    const broker = stage.broker({ maxConnectionAge: 40, onDisconnect: left.see });
+  "maxConnectionAge: streams end spread over its last half",
+  withBroker(async (setup) => {
+    const left = new Recorder<Left>();
+    const broker = setup.broker({ maxConnectionAge: 40, onDisconnect: left.record });
     const random = vi.spyOn(Math, "random");
     try {
-      await withClock(Date, async (set) => {
+      await withStoppedClock(Date, async (set) => {
         const ages: readonly (readonly [id: string, random: number, age: number])[] = [
           ["first", 0, 20],
           ["middle", 0.5, 30],
@@ -86,11 +86,11 @@ test(
         ];
         for (const [id, value] of ages) {
           random.mockReturnValue(value);
-          void (await stage.join(broker, { id })).ended();
+          void (await setup.join(broker, { id })).ended();
         }
         for (const [id, , age] of ages) {
           set(age - 1);
-          await aWhile(stage);
+          await waitABit(setup);
           const connected = broker.clients().map(({ clientId }) => clientId);
           expect([age, connected[0]]).toEqual([age, id]);
           set(age);
@@ -105,23 +105,23 @@ test(
 );
 
 test(
-  "maxConnectionAge: what a client has outside of the broker goes with it: its timer, and its listener on the request",
-  scene(async (stage) => {
+  "maxConnectionAge: a connection that ends removes its timer, and its listener on the request",
+  withBroker(async (setup) => {
     const clock = new Clock();
     await clock.run(async () => {
-      const broker = stage.broker({ maxConnectionAge: 1_000_000 });
+      const broker = setup.broker({ maxConnectionAge: 1_000_000 });
       const abort = new AbortController();
       const request = clientRequest({}, abort.signal);
       const { signal } = request;
-      // Where each reading of `request.signal` gives another object, it is this one from here on.
+      // Some runtimes return another object at each read of `request.signal`. From here on it is always this one.
       Object.defineProperty(request, "signal", { value: signal });
       const added = vi.spyOn(signal, "addEventListener");
       const removed = vi.spyOn(signal, "removeEventListener");
       const client = new Connection(await broker.clientHandler(request), abort);
       await client.untilControl("ready");
-      const held = clock.pending.filter((ms) => ms > 100_000);
+      const timers = clock.pending.filter((ms) => ms > 100_000);
       await client.leave();
-      expect([held.length, clock.pending]).toEqual([1, []]);
+      expect([timers.length, clock.pending]).toEqual([1, []]);
       const listeners = added.mock.calls.map(([, listener]) => listener);
       expect(listeners.length).toBeGreaterThan(0);
       expect(removed.mock.calls.map(([, listener]) => listener)).toEqual(listeners);
@@ -130,17 +130,17 @@ test(
 );
 
 test(
-  "maxConnectionAge: a client that comes back each time loses nothing and gets nothing twice",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxConnectionAge: 6 });
+  "maxConnectionAge: a client that comes back each time loses nothing and receives nothing twice",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxConnectionAge: 6 });
     const count = 300;
     const seen: string[] = [];
     let generations = 0;
     const reading = (async (): Promise<void> => {
       let lastEventId: string | undefined;
       while (seen.at(-1) !== `${count - 1}`) {
-        const wish = { id: "one", channel: "a", ...(lastEventId === undefined ? {} : { lastEventId }) };
-        const client = await stage.connect(broker, wish);
+        const request = { id: "one", channel: "a", ...(lastEventId === undefined ? {} : { lastEventId }) };
+        const client = await setup.connect(broker, request);
         generations++;
         for (;;) {
           const event = await client.next();
@@ -165,11 +165,11 @@ test(
 );
 
 test(
-  "maxConnectionAge: a blocked client reads its end and not what waits for it, which it gets when it comes back",
-  scene(async (stage) => {
-    const left = new Witness<Left>();
-    const broker = stage.broker({ maxConnectionAge: 20, timeout: 60_000, onDisconnect: left.see });
-    const client = await stage.join(broker, { id: "one" });
+  "maxConnectionAge: a blocked client reads its end event first, and receives its unread events when it comes back",
+  withBroker(async (setup) => {
+    const left = new Recorder<Left>();
+    const broker = setup.broker({ maxConnectionAge: 20, timeout: 60_000, onDisconnect: left.record });
+    const client = await setup.join(broker, { id: "one" });
     for (const data of ["1", "2"]) await broker.broadcast(data);
     expect((await left.next()).reason).toBe("max-age");
     expect(broker.stats()).toMatchObject({ clients: 0, blocked: 0, closing: 1, channels: 0 });
@@ -177,17 +177,17 @@ test(
     expect(await client.ended()).toBe("closed");
     expect([client.data, endOf(client)]).toEqual([[], { reason: "max-age", reconnect: true }]);
     expect(broker.stats().closing).toBe(0);
-    const back = await stage.connect(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
+    const back = await setup.connect(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
     await back.untilData("3");
     expect([back.data, back.control("gap")]).toEqual([["1", "2", "3"], []]);
   }),
 );
 
 test(
-  "maxConnectionAge: a blocked client that never reads its end is errored within timeout, and nothing of it is left",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxConnectionAge: 20, timeout: 40, tolerance: 1_000 });
-    const client = await stage.join(broker);
+  "maxConnectionAge: a blocked client that never reads its end event is errored within timeout and leaves no state",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxConnectionAge: 20, timeout: 40, tolerance: 1_000 });
+    const client = await setup.join(broker);
     await broker.broadcast("unread");
     while (broker.stats().clients > 0) await turn();
     expect(broker.stats()).toMatchObject({ closing: 1 });
@@ -198,14 +198,14 @@ test(
 );
 
 test(
-  "maxConnectionAge, expiresAt: the sooner of the two ends the stream",
-  scene(async (stage) => {
+  "maxConnectionAge, expiresAt: the earlier of the two ends the stream",
+  withBroker(async (setup) => {
     for (const [maxAge, expires, reason] of [
       [20, 60_000, "max-age"],
       [60_000, 20, "expired"],
     ] as const) {
-      const broker = stage.broker({ maxConnectionAge: maxAge, authorize: () => ({ expiresAt: Date.now() + expires }) });
-      const client = await stage.connect(broker);
+      const broker = setup.broker({ maxConnectionAge: maxAge, authorize: () => ({ expiresAt: Date.now() + expires }) });
+      const client = await setup.connect(broker);
       expect(await client.ended()).toBe("closed");
       expect(endOf(client)).toEqual({ reason, reconnect: true });
     }
@@ -213,11 +213,11 @@ test(
 );
 
 test(
-  "maxConnectionAge: one that is longer than a timer may be does not end the stream at once",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxConnectionAge: 2 ** 33 });
-    const client = await stage.join(broker);
-    await aWhile(stage);
+  "maxConnectionAge: a value longer than any timer does not end the stream at once",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxConnectionAge: 2 ** 33 });
+    const client = await setup.join(broker);
+    await waitABit(setup);
     expect(broker.stats()).toMatchObject({ clients: 1, disconnects: {} });
     const next = client.nextData();
     await broker.broadcast("x");
@@ -226,17 +226,17 @@ test(
 );
 
 test(
-  "maxConnectionAge: who left before leaves nothing behind that ends somebody else",
-  scene(async (stage) => {
-    const left = new Witness<Left>();
-    const broker = stage.broker({ maxConnectionAge: 30, onDisconnect: left.see });
-    await (await stage.join(broker, { id: "one" })).leave();
-    await aWhile(stage);
-    const client = await stage.join(broker, { id: "one" });
+  "maxConnectionAge: a client that left earlier does not end a later connection",
+  withBroker(async (setup) => {
+    const left = new Recorder<Left>();
+    const broker = setup.broker({ maxConnectionAge: 30, onDisconnect: left.record });
+    await (await setup.join(broker, { id: "one" })).leave();
+    await waitABit(setup);
+    const client = await setup.join(broker, { id: "one" });
     await broker.broadcast("x");
     await client.untilData("x");
     await client.leave();
-    await aWhile(stage);
+    await waitABit(setup);
     expect(left.all.map(({ reason }) => reason)).toEqual(["client-left", "client-left"]);
   }),
 );
@@ -246,13 +246,13 @@ for (const [options, linger] of [
   [{ inboxLinger: 1_000 }, 1_000],
 ] as const) {
   test(
-    `inboxLinger: ${linger} ms after the last connection of an id ended it is unknown, and not before`,
-    scene(async (stage) => {
-      const broker = stage.broker(options);
-      await withClock(performance, async (set) => {
-        const [first, last] = [await stage.join(broker, { id: "one" }), await stage.join(broker, { id: "one" })];
+    `inboxLinger: a client id is unknown ${linger} ms after its last connection ended, and not before`,
+    withBroker(async (setup) => {
+      const broker = setup.broker(options);
+      await withStoppedClock(performance, async (set) => {
+        const [first, last] = [await setup.join(broker, { id: "one" }), await setup.join(broker, { id: "one" })];
         await first.leave();
-        // The last one counts, not the first.
+        // The last connection counts, not the first.
         set(linger);
         expect(await codeOf(broker.broadcastTo("one", "connected"))).toBe("none");
         await last.leave();
@@ -263,8 +263,8 @@ for (const [options, linger] of [
         expect(await codeOf(broker.broadcastTo("one", "gone"))).toBe("unknown-client");
         const answer = await broker.eventHandler(eventRequest("gone", "?id=one"));
         expect([answer.status, await problemOf(answer)]).toEqual([404, "unknown-client"]);
-        // It begins anew with the next connection.
-        await (await stage.join(broker, { id: "one" })).leave();
+        // The time starts again with the next connection.
+        await (await setup.join(broker, { id: "one" })).leave();
         set(3 * linger - 1);
         expect(await codeOf(broker.broadcastTo("one", "away again"))).toBe("none");
         expect(broker.stats().published).toBe(4);
@@ -274,34 +274,34 @@ for (const [options, linger] of [
 }
 
 test(
-  "inboxLinger: who was disconnected, evicted or had an end is a recipient meanwhile, as who left is",
-  scene(async (stage) => {
-    const left = new Witness<Left>();
-    const broker = stage.broker({ timeout: 20, tolerance: 1, onDisconnect: left.see });
-    await stage.join(broker, { id: "disconnected" });
+  "inboxLinger: a client that was disconnected or timed out still accepts events, like one that left",
+  withBroker(async (setup) => {
+    const left = new Recorder<Left>();
+    const broker = setup.broker({ timeout: 20, tolerance: 1, onDisconnect: left.record });
+    await setup.join(broker, { id: "disconnected" });
     await broker.disconnect("disconnected");
-    await stage.join(broker, { id: "stuck" });
-    await broker.broadcastTo("stuck", "unread");
+    await setup.join(broker, { id: "blocked" });
+    await broker.broadcastTo("blocked", "unread");
     await left.next();
     await left.next();
-    for (const id of ["disconnected", "stuck"]) expect(await codeOf(broker.broadcastTo(id, "x"))).toBe("none");
-    // One that was turned away never was one.
-    const full = stage.broker({ maxClients: 0 });
+    for (const id of ["disconnected", "blocked"]) expect(await codeOf(broker.broadcastTo(id, "x"))).toBe("none");
+    // A client that was refused was never connected.
+    const full = setup.broker({ maxClients: 0 });
     await full.clientHandler(clientRequest({ id: "away" }));
     expect(await codeOf(full.broadcastTo("away", "x"))).toBe("unknown-client");
   }),
 );
 
 test(
-  "disconnect({ blockFor }): to the millisecond, whatever is called meanwhile without it",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "disconnect({ blockFor }): bars the id to the millisecond, whatever later calls without it do",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const statusOf = async (id: string): Promise<number> => {
       const { status, body } = await broker.clientHandler(clientRequest({ id }));
       await body?.cancel();
       return status;
     };
-    await withClock(performance, async (set) => {
+    await withStoppedClock(performance, async (set) => {
       await broker.disconnect("one", { blockFor: 1_000 });
       await broker.disconnect("two", { blockFor: 500 });
       await broker.disconnect("for ever", { blockFor: Infinity });
@@ -323,10 +323,10 @@ test(
 );
 
 test(
-  "disconnect({ blockFor }): turns away whoever was granted that id, and what is not a time is refused",
-  scene(async (stage) => {
-    const broker = stage.broker({ authorize: () => ({ clientId: "ann" }) });
-    const client = await stage.join(broker);
+  "disconnect({ blockFor }): bars a client that was granted that id, and refuses a value that is not a duration",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ authorize: () => ({ clientId: "ann" }) });
+    const client = await setup.join(broker);
     await broker.disconnect("ann", { blockFor: 60_000 });
     expect(await client.ended()).toBe("closed");
     for (const method of ["GET", "HEAD"]) {

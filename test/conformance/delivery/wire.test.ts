@@ -2,19 +2,19 @@ import { createParser, type EventSourceMessage } from "eventsource-parser";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Connection } from "../../support/clients/connection.ts";
-import { scene } from "../../support/test-broker.ts";
+import { withBroker } from "../../support/test-broker.ts";
 
-// What is published comes out of an independent parser as the HTML standard, section 9.2, says.
+// An independent parser reads published events as the HTML standard, section 9.2, says.
 
-/** Text made of what breaks framings, and of anything. */
+/** Text made of characters that could break the framing, and of random ones. */
 const text = (maxLength: number): fc.Arbitrary<string> => {
-  const nasty = fc.constantFrom(
+  const breaking = fc.constantFrom(
     ..."\r|\n|\r\n|\n\n|\0|\uFEFF|\uD800|\uDC00| |  |:|: |data:|data: x|id: 7|event: x|retry: 1|\u2028|\u0085|😀|é|x".split(
       "|",
     ),
   );
   const unit = fc.oneof(
-    { weight: 3, arbitrary: nasty },
+    { weight: 3, arbitrary: breaking },
     { weight: 1, arbitrary: fc.string({ unit: "binary", maxLength: 4 }) },
   );
   return fc.array(unit, { maxLength }).map((parts) => parts.join(""));
@@ -23,14 +23,14 @@ const eventType = text(5)
   .map((type) => type.replace(/[\r\n\0]/g, ""))
   .filter((type) => !type.startsWith("fanwire-"));
 
-/** As UTF-8 carries it: lone surrogates become U+FFFD. */
-const carried = (value: string): string => value.replace(/\p{Surrogate}/gu, "\uFFFD");
-/** As an EventSource shows it. */
-const shown = (data: string): string => carried(data).replace(/\r\n|\r/g, "\n");
+/** Returns a text as it comes out of UTF-8: lone surrogates become U+FFFD. */
+const throughUtf8 = (value: string): string => value.replace(/\p{Surrogate}/gu, "\uFFFD");
+/** Returns data as an EventSource shows it. */
+const dataOf = (data: string): string => throughUtf8(data).replace(/\r\n|\r/g, "\n");
 
 const envelope = fc.record({ data: text(12), event: eventType, retry: fc.nat() }, { requiredKeys: ["data"] });
 
-/** Feeds bytes to a parser of its own in pieces that end at `cuts`. */
+/** Feeds bytes to a new parser, in pieces that end at `cuts`. */
 function parsePieces(bytes: Uint8Array, cuts: readonly number[]): EventSourceMessage[] {
   const events: EventSourceMessage[] = [];
   const parser = createParser({ onEvent: (event) => events.push(event) });
@@ -44,7 +44,7 @@ function parsePieces(bytes: Uint8Array, cuts: readonly number[]): EventSourceMes
   return events;
 }
 
-function joined({ chunks }: Connection): Uint8Array {
+function bytesOf({ chunks }: Connection): Uint8Array {
   const bytes = new Uint8Array(chunks.reduce((sum, { length }) => sum + length, 0));
   let offset = 0;
   for (const chunk of chunks) {
@@ -55,21 +55,21 @@ function joined({ chunks }: Connection): Uint8Array {
 }
 
 test(
-  "broadcast: data, type and retry arrive as the standard reads them",
+  "broadcast(): data, type and retry arrive as the standard defines",
   { timeout: 60_000 },
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     await fc.assert(
       fc.asyncProperty(fc.array(envelope, { minLength: 1, maxLength: 5 }), async (events) => {
         const retries = client.retries.length;
-        const told: { id: string }[] = [];
-        for (const event of events) told.push(await broker.broadcast(event));
+        const published: { id: string }[] = [];
+        for (const event of events) published.push(await broker.broadcast(event));
         for (const [index, { data, event }] of events.entries()) {
           expect(await client.nextData()).toEqual({
-            id: told[index]?.id,
-            event: event ? carried(event) : undefined,
-            data: shown(data),
+            id: published[index]?.id,
+            event: event ? throughUtf8(event) : undefined,
+            data: dataOf(data),
           });
         }
         expect(client.retries.slice(retries)).toEqual(
@@ -82,17 +82,17 @@ test(
 );
 
 test(
-  "a stream cut at every single byte is read as one that is not cut",
+  "wire: a stream that is cut at any single byte is parsed like a whole one",
   { timeout: 60_000 },
-  scene(async (stage) => {
+  withBroker(async (setup) => {
     await fc.assert(
       fc.asyncProperty(fc.array(envelope, { minLength: 1, maxLength: 3 }), async (events) => {
-        const broker = stage.broker();
-        const client = await stage.join(broker);
+        const broker = setup.broker();
+        const client = await setup.join(broker);
         for (const event of events) await broker.broadcast(event);
         for (const _ of events) await client.nextData();
-        const bytes = joined(client);
-        expect(client.events.map(({ data }) => data).slice(1)).toEqual(events.map(({ data }) => shown(data)));
+        const bytes = bytesOf(client);
+        expect(client.events.map(({ data }) => data).slice(1)).toEqual(events.map(({ data }) => dataOf(data)));
         for (let cut = 1; cut < bytes.length; cut++) {
           if (bytes.length < 2_000 || cut % 37 === 0) expect(parsePieces(bytes, [cut])).toEqual(client.events);
         }
@@ -106,17 +106,17 @@ test(
 );
 
 test(
-  "a stream cut anywhere, many times, is read as one that is not cut",
+  "wire: a stream that is cut in many places is parsed like a whole one",
   { timeout: 60_000 },
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     await fc.assert(
       fc.asyncProperty(envelope, fc.array(fc.nat({ max: 5_000 }), { maxLength: 20 }), async (event, cuts) => {
         client.chunks.length = 0;
         await broker.broadcast(event);
         const read = await client.nextData();
-        expect(parsePieces(joined(client), cuts)).toEqual([read]);
+        expect(parsePieces(bytesOf(client), cuts)).toEqual([read]);
       }),
       { seed: 20261124, numRuns: 200 },
     );
@@ -124,24 +124,24 @@ test(
 );
 
 test(
-  "broadcast: an event as large as maxEventBytes allows arrives whole",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  "broadcast(): an event as large as maxEventBytes allows arrives whole",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     const line = "\uD83D\uDE00 data: \r\n";
     const data = line.repeat(50_000);
     await broker.broadcast(data);
     await broker.broadcast("after");
-    expect((await client.nextData()).data).toBe(shown(data));
+    expect((await client.nextData()).data).toBe(dataOf(data));
     expect((await client.nextData()).data).toBe("after");
   }),
 );
 
 test(
-  "broadcast: empty data is an event",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  "broadcast(): empty data is an event",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     for (const event of ["", { data: "" }, { data: "", event: "news" }, new Uint8Array()]) {
       await broker.broadcast(event);
       expect((await client.nextData()).data).toBe("");
@@ -150,13 +150,13 @@ test(
 );
 
 test(
-  "the stream has LF only, no byte order mark, and each event ends in a blank line",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  "wire: the stream has LF only and no byte order mark, and each event ends with a blank line",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     await broker.broadcast("\uFEFFa\r\nb\rc");
     await client.nextData();
-    const raw = new TextDecoder("utf-8", { ignoreBOM: true }).decode(joined(client));
+    const raw = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytesOf(client));
     expect(raw).not.toContain("\r");
     expect(raw.startsWith("\uFEFF")).toBe(false);
     expect(raw.endsWith("data: \uFEFFa\ndata: b\ndata: c\n\n")).toBe(true);

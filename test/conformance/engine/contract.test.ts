@@ -1,29 +1,29 @@
+// The contract of an engine, on the memory engine; on the engine of Durable Objects in `--mode durable`.
 import { expect, test } from "vitest";
-import { brokerCases, type EngineHarness, engineCases, missing } from "../../../src/testing/index.ts";
-import { type Scene, scene } from "../../support/test-broker.ts";
+import { brokerCases, type EngineHarness, engineCases, missingNeeds } from "../../../src/testing/index.ts";
+import { type TestSetup, withBroker } from "../../support/test-broker.ts";
 
-// One engine for all, as brokers of one process share it: its log is in this process, so that nothing happens on the way to it.
-const harness = (stage: Scene): EngineHarness => ({
-  // Less than a test may take, so that it fails with a word.
-  patience: 4_000,
+// All brokers of a case share one engine, as the brokers of one process do. Its log is in this process, so no fault can happen on the way.
+const harness = (setup: TestSetup): EngineHarness => ({
+  // Less than the limit of a test, so that a case fails with its own message.
+  timeout: 4_000,
   open(options = {}) {
-    const engine = stage.engine(options);
+    const engine = setup.engine(options);
     return { engine: () => engine, close: () => undefined };
   },
 });
 
 const cases = [...engineCases, ...brokerCases];
-const isApplicable = (each: (typeof cases)[number]): boolean =>
-  missing(each, { open: () => Promise.reject() }).length === 0;
+const isApplicable = (each: (typeof cases)[number]): boolean => missingNeeds(each, {}).length === 0;
 
 for (const each of cases.filter(isApplicable)) {
   test(
     `${each.id}: ${each.title}`,
-    scene((stage) => each.run(harness(stage))),
+    withBroker((setup) => each.run(harness(setup))),
   );
 }
 
-test("the cases that are not run here are those of what an engine in this process knows nothing of", () => {
+test("engineCases, brokerCases: an engine in this process skips exactly the cases about faults on the way and other processes", () => {
   const skipped = cases.filter((each) => !isApplicable(each)).map(({ id }) => id);
   expect(skipped).toEqual([
     "epoch/new",
@@ -49,7 +49,7 @@ test("the cases that are not run here are those of what an engine in this proces
   ]);
 });
 
-test("each case has an id of its own, and a title that requires something", () => {
+test("EngineCase: each case has a unique id, and a title that states a requirement", () => {
   const ids = cases.map(({ id }) => id);
   expect(ids).toEqual([...new Set(ids)]);
   for (const { id, title } of cases) {
@@ -60,9 +60,9 @@ test("each case has an id of its own, and a title that requires something", () =
 });
 
 test(
-  "a case that needs what the harness does not offer is not run",
-  scene(async (stage) => {
+  "EngineCase.run(): rejects if the harness does not offer what the case needs",
+  withBroker(async (setup) => {
     for (const each of cases.filter((one) => !isApplicable(one)))
-      await expect(each.run(harness(stage))).rejects.toThrow(missing(each, harness(stage)).join(", "));
+      await expect(each.run(harness(setup))).rejects.toThrow(missingNeeds(each, harness(setup)).join(", "));
   }),
 );

@@ -1,16 +1,17 @@
+// The broker and its engine: when the engine is opened, engines that answer late or refuse, and the options of createBroker().
 import { expect, test, vi } from "vitest";
 import { createBroker, memoryEngine } from "../../../src/index.ts";
 import { slowEngine } from "../../support/engines/slow-engine.ts";
 import { runtime } from "../../support/runtime.ts";
-import { clientRequest, codeOf, scene, turn } from "../../support/test-broker.ts";
+import { clientRequest, codeOf, turn, withBroker } from "../../support/test-broker.ts";
 
 const later = async (): Promise<void> => {
   for (let turns = 0; turns < 3; turns++) await turn();
 };
 
 test(
-  "createBroker: uses no timer, random number, clock or Response, as Workers demand of a module's scope",
-  scene(async (stage) => {
+  "createBroker(): uses no timer, random number, clock or Response, because Workers forbid them at module scope",
+  withBroker(async (setup) => {
     const used: string[] = [];
     const forbid = (name: string) =>
       function forbidden(): never {
@@ -33,7 +34,7 @@ test(
     ];
     let thrown: unknown;
     try {
-      const engine = memoryEngine({ durableObject: stage.durableObject ?? {}, retention: { events: 5 } });
+      const engine = memoryEngine({ durableObject: setup.durableObject ?? {}, retention: { events: 5 } });
       createBroker({ engine, publishToken: "x", timeout: 5, onError: () => undefined });
     } catch (error) {
       thrown = error;
@@ -47,8 +48,8 @@ test(
 );
 
 test(
-  "memoryEngine: refuses on Workers without durableObject, and works elsewhere",
-  scene(async (stage) => {
+  "memoryEngine(): refuses on Workers without durableObject, and works elsewhere",
+  withBroker(async (setup) => {
     const make = async (): Promise<string> => {
       const broker = createBroker();
       const { id } = await broker.broadcast("x");
@@ -61,17 +62,17 @@ test(
     } else {
       expect(await make()).toMatch(/-1$/);
     }
-    const inside = stage.broker();
+    const inside = setup.broker();
     expect((await inside.broadcast("x")).id).toMatch(/-1$/);
   }),
 );
 
 test(
-  "memoryEngine: brokers that are given the same one behave as one",
-  scene(async (stage) => {
-    const engine = stage.engine();
-    const [one, two] = [stage.broker({ engine }), stage.broker({ engine })];
-    const [a, b] = [await stage.join(one, { channel: "x" }), await stage.join(two, { channel: "x" })];
+  "memoryEngine(): brokers that share one engine act as one",
+  withBroker(async (setup) => {
+    const engine = setup.engine();
+    const [one, two] = [setup.broker({ engine }), setup.broker({ engine })];
+    const [a, b] = [await setup.join(one, { channel: "x" }), await setup.join(two, { channel: "x" })];
     const ids = [];
     for (const broker of [one, two, one, two]) ids.push((await broker.broadcast("x", { channels: "x" })).id);
     for (const id of ids) {
@@ -80,7 +81,7 @@ test(
     }
     await a.leave();
     await two.broadcast("missed");
-    const moved = await stage.join(two, { channel: "x", lastEventId: a.lastEventId ?? "" });
+    const moved = await setup.join(two, { channel: "x", lastEventId: a.lastEventId ?? "" });
     expect((await moved.nextData()).data).toBe("missed");
     await one.close();
     await two.broadcast("after the other closed");
@@ -89,9 +90,9 @@ test(
 );
 
 test(
-  "memoryEngine: another one is another epoch",
-  scene(async (stage) => {
-    const [one, two] = [stage.broker(), stage.broker()];
+  "memoryEngine(): each engine has its own epoch",
+  withBroker(async (setup) => {
+    const [one, two] = [setup.broker(), setup.broker()];
     const epochs = [(await one.broadcast("x")).id, (await two.broadcast("x")).id].map((id) => id.replace(/-\d+$/, ""));
     expect(epochs[0]).not.toBe(epochs[1]);
     for (const epoch of epochs) expect(epoch).toMatch(/^[A-Za-z0-9-]{8,}$/);
@@ -99,10 +100,10 @@ test(
 );
 
 test(
-  "engine that appends late: events keep the order of the calls, over channels and inboxes",
-  scene(async (stage) => {
-    const broker = stage.broker({ engine: slowEngine(stage.engine(), later) });
-    const client = await stage.join(broker, { id: "one", channel: "a" });
+  "engine that appends late: events keep the order of the calls, across channels and inboxes",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ engine: slowEngine(setup.engine(), later) });
+    const client = await setup.join(broker, { id: "one", channel: "a" });
     const publishing = [];
     for (let event = 0; event < 10; event++) {
       publishing.push(
@@ -119,14 +120,14 @@ test(
 );
 
 test(
-  "engine that subscribes late: a client misses nothing that was published once it is answered",
-  scene(async (stage) => {
-    const engine = slowEngine(stage.engine(), later);
-    const broker = stage.broker({ engine });
-    const first = await stage.join(broker, { id: "first" });
+  "engine that subscribes late: a client misses no event that was published after its request was answered",
+  withBroker(async (setup) => {
+    const engine = slowEngine(setup.engine(), later);
+    const broker = setup.broker({ engine });
+    const first = await setup.join(broker, { id: "first" });
     const { id } = await broker.broadcast("seen");
     expect((await first.nextData()).id).toBe(id);
-    const connecting = stage.join(broker, { id: "second", lastEventId: id });
+    const connecting = setup.join(broker, { id: "second", lastEventId: id });
     const published = broker.broadcast("while it connects");
     const second = await connecting;
     await published;
@@ -136,11 +137,11 @@ test(
 );
 
 test(
-  "engine that subscribes late: a client that left meanwhile is registered nowhere and its subscription is taken back",
-  scene(async (stage) => {
-    const engine = slowEngine(stage.engine(), later);
+  "engine that subscribes late: a client that leaves in the meantime is not registered, and its subscription is undone",
+  withBroker(async (setup) => {
+    const engine = slowEngine(setup.engine(), later);
     const registered: unknown[] = [];
-    const broker = stage.broker({ engine, onConnect: (event) => registered.push(event) });
+    const broker = setup.broker({ engine, onConnect: (event) => registered.push(event) });
     const abort = new AbortController();
     const connecting = broker.clientHandler(clientRequest({ id: "one" }, abort.signal));
     abort.abort();
@@ -153,13 +154,13 @@ test(
 );
 
 test(
-  "engine: each connection takes its subscription back, and close() leaves it",
-  scene(async (stage) => {
-    const engine = slowEngine(stage.engine(), later);
-    const broker = stage.broker({ engine });
-    const clients = [await stage.join(broker), await stage.join(broker, { channel: "a" })];
+  "engine: each connection undoes its subscription, and close() closes the session",
+  withBroker(async (setup) => {
+    const engine = slowEngine(setup.engine(), later);
+    const broker = setup.broker({ engine });
+    const clients = [await setup.join(broker), await setup.join(broker, { channel: "a" })];
     for (const client of clients) await client.leave();
-    const last = await stage.join(broker);
+    const last = await setup.join(broker);
     void last.ended();
     await broker.close();
     const count = (name: string): number => engine.calls.filter((call) => call === name).length;
@@ -169,13 +170,13 @@ test(
 );
 
 test(
-  "engine that refuses an append: the publisher is told, and the next event goes on",
-  scene(async (stage) => {
-    const inner = stage.engine();
+  "engine that refuses an append: the publisher receives the error, and the next event is published",
+  withBroker(async (setup) => {
+    const inner = setup.engine();
     let fails = true;
     const engine: typeof inner = {
-      open(follower) {
-        const session = inner.open(follower);
+      open(listener) {
+        const session = inner.open(listener);
         return {
           ...session,
           append(keys, text) {
@@ -185,19 +186,19 @@ test(
         };
       },
     };
-    const broker = stage.broker({ engine });
-    const client = await stage.join(broker);
+    const broker = setup.broker({ engine });
+    const client = await setup.join(broker);
     await expect(broker.broadcast("refused")).rejects.toThrow("away");
     fails = false;
-    await broker.broadcast("taken");
-    expect((await client.nextData()).data).toBe("taken");
+    await broker.broadcast("accepted");
+    expect((await client.nextData()).data).toBe("accepted");
     expect(broker.stats().published).toBe(1);
   }),
 );
 
 test(
-  "createBroker: an option that does not exist, or a number out of its range, is refused",
-  scene(async (stage) => {
+  "createBroker(): refuses an unknown option, and a number out of its range",
+  withBroker(async (setup) => {
     const wrong: readonly Record<string, unknown>[] = [
       { timeuot: 5 },
       { timeout: -1 },
@@ -210,16 +211,16 @@ test(
       { maxEventBytes: Number.NaN },
       { inboxLinger: -1 },
     ];
-    for (const options of wrong) expect(() => stage.broker(options)).toThrow(/createBroker/);
-    expect(() => stage.broker({ tolerance: 0, inboxLinger: 0 })).not.toThrow();
+    for (const options of wrong) expect(() => setup.broker(options)).toThrow(/createBroker/);
+    expect(() => setup.broker({ tolerance: 0, inboxLinger: 0 })).not.toThrow();
   }),
 );
 
 test(
-  "createBroker: the caller's options are not changed and may be frozen",
-  scene(async (stage) => {
+  "createBroker(): does not change the caller's options, which may be frozen",
+  withBroker(async (setup) => {
     const paths = Object.freeze({ connect: "/x" });
-    const options = Object.freeze({ engine: stage.engine(), timeout: 5, paths });
+    const options = Object.freeze({ engine: setup.engine(), timeout: 5, paths });
     const broker = createBroker(options);
     await broker.close();
     expect(Object.keys(options)).toEqual(["engine", "timeout", "paths"]);

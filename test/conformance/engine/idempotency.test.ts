@@ -1,38 +1,37 @@
+// `Idempotency-Key` and `{ idempotencyKey }`: an event that is sent again under its key is published once.
 import { expect, test, vi } from "vitest";
 import { type Broker, type Engine, memoryEngine, type Published } from "../../../src/index.ts";
 import { slowEngine } from "../../support/engines/slow-engine.ts";
-import { codeOf, eventRequest, problemOf, type Scene, scene, turn } from "../../support/test-broker.ts";
-
-// `Idempotency-Key` and `{ key }`: an event that is sent again is published once.
+import { codeOf, eventRequest, problemOf, type TestSetup, turn, withBroker } from "../../support/test-broker.ts";
 
 const withKey = (key: string, more: Record<string, string> = {}): RequestInit => ({
   headers: { "idempotency-key": key, ...more },
 });
 
-/** Publishes by HTTP: the position, or the code of the refusal. */
+/** Publishes over HTTP. Returns the id, or the status and code of the refusal. */
 async function post(broker: Broker, body: string, key: string, query = "", more = {}): Promise<string> {
   const answer = await broker.eventHandler(eventRequest(body, query, withKey(key, more)));
   if (!answer.ok) return `${answer.status} ${await problemOf(answer)}`;
   return ((await answer.json()) as Published).id;
 }
 
-/** The ways to publish an event for everybody. */
+/** The two ways to publish an event for every client. */
 const ways: readonly (readonly [
   name: string,
   publish: (broker: Broker, data: string, key: string) => Promise<string>,
 ])[] = [
   ["Idempotency-Key", (broker, data, key) => post(broker, data, key)],
-  ["{ key }", async (broker, data, key) => (await broker.broadcast(data, { idempotencyKey: key })).id],
+  ["{ idempotencyKey }", async (broker, data, key) => (await broker.broadcast(data, { idempotencyKey: key })).id],
 ];
 
-const remembering = (stage: Scene, idempotencyWindow: number | undefined): Engine =>
+const engineWithWindow = (setup: TestSetup, idempotencyWindow: number | undefined): Engine =>
   memoryEngine({
-    durableObject: stage.durableObject ?? {},
+    durableObject: setup.durableObject ?? {},
     ...(idempotencyWindow === undefined ? {} : { idempotencyWindow }),
   });
 
-/** What a client is given, up to an event that is published now. */
-async function received(broker: Broker, client: Awaited<ReturnType<Scene["join"]>>): Promise<string[]> {
+/** Returns the data that a client received before an event that is published now. */
+async function received(broker: Broker, client: Awaited<ReturnType<TestSetup["join"]>>): Promise<string[]> {
   const { id } = await broker.broadcast("end");
   await client.until((event) => event.id === id);
   return client.data.slice(0, -1);
@@ -40,10 +39,10 @@ async function received(broker: Broker, client: Awaited<ReturnType<Scene["join"]
 
 for (const [name, publish] of ways) {
   test(
-    `${name}: an event that is sent again gets the first position, is delivered once and counted once`,
-    scene(async (stage) => {
-      const broker = stage.broker();
-      const client = await stage.join(broker);
+    `${name}: a repeated event has the first position, is delivered once and counted once`,
+    withBroker(async (setup) => {
+      const broker = setup.broker();
+      const client = await setup.join(broker);
       const first = await publish(broker, "x", "k");
       await publish(broker, "between", "other");
       for (let time = 0; time < 3; time++) expect(await publish(broker, "x", "k")).toBe(first);
@@ -53,16 +52,16 @@ for (const [name, publish] of ways) {
   );
 
   test(
-    `${name}: many at once with the same key are one event, however late the engine answers`,
-    scene(async (stage) => {
+    `${name}: many publishes at once with the same key are one event, however late the engine answers`,
+    withBroker(async (setup) => {
       const late = async (): Promise<void> => {
         await turn();
         await turn();
       };
-      const engines = [stage.engine(), slowEngine(stage.engine(), late), slowEngine(stage.engine(), late, "after")];
+      const engines = [setup.engine(), slowEngine(setup.engine(), late), slowEngine(setup.engine(), late, "after")];
       for (const engine of engines) {
-        const broker = stage.broker({ engine });
-        const client = await stage.join(broker);
+        const broker = setup.broker({ engine });
+        const client = await setup.join(broker);
         const ids = await Promise.all(Array.from({ length: 8 }, () => publish(broker, "x", "k")));
         expect(new Set(ids).size).toBe(1);
         expect(ids[0]).toMatch(/-1$/);
@@ -73,10 +72,10 @@ for (const [name, publish] of ways) {
   );
 
   test(
-    `${name}: of many at once with one key and other data, one is published and the others are refused`,
-    scene(async (stage) => {
-      const broker = stage.broker();
-      const client = await stage.join(broker);
+    `${name}: of many publishes at once with one key and different data, one is published and the others are refused`,
+    withBroker(async (setup) => {
+      const broker = setup.broker();
+      const client = await setup.join(broker);
       const codes = await Promise.all(
         Array.from({ length: 5 }, async (_, index) => {
           try {
@@ -93,9 +92,9 @@ for (const [name, publish] of ways) {
   );
 
   test(
-    `${name}: is remembered for idempotencyWindow from the first time on, and no longer`,
-    scene(async (stage) => {
-      // Whole, so that sums are exact.
+    `${name}: a key is remembered for idempotencyWindow after its first use, and no longer`,
+    withBroker(async (setup) => {
+      // A whole number, so that sums are exact.
       const start = Math.ceil(performance.now());
       const clock = vi.spyOn(performance, "now");
       try {
@@ -103,7 +102,7 @@ for (const [name, publish] of ways) {
           [undefined, 300_000],
           [1_000, 1_000],
         ] as const) {
-          const broker = stage.broker({ engine: remembering(stage, idempotencyWindow) });
+          const broker = setup.broker({ engine: engineWithWindow(setup, idempotencyWindow) });
           clock.mockReturnValue(start);
           const first = await publish(broker, "x", "k");
           clock.mockReturnValue(start + window - 1);
@@ -111,7 +110,7 @@ for (const [name, publish] of ways) {
           clock.mockReturnValue(start + window);
           const second = await publish(broker, "x", "k");
           expect(second).not.toBe(first);
-          // And that one for as long again, another event no more than the first.
+          // The second use is remembered for as long again. Another event is accepted only afterwards.
           clock.mockReturnValue(start + 2 * window - 1);
           expect(await publish(broker, "x", "k")).toBe(second);
           clock.mockReturnValue(start + 2 * window);
@@ -125,10 +124,10 @@ for (const [name, publish] of ways) {
   );
 
   test(
-    `${name}: with idempotencyWindow 0 none is remembered`,
-    scene(async (stage) => {
-      const broker = stage.broker({ engine: remembering(stage, 0) });
-      const client = await stage.join(broker);
+    `${name}: with idempotencyWindow 0 no key is remembered`,
+    withBroker(async (setup) => {
+      const broker = setup.broker({ engine: engineWithWindow(setup, 0) });
+      const client = await setup.join(broker);
       for (const data of ["x", "x", "y"]) await publish(broker, data, "k");
       expect(broker.stats().published).toBe(3);
       expect(await received(broker, client)).toEqual(["x", "x", "y"]);
@@ -136,11 +135,11 @@ for (const [name, publish] of ways) {
   );
 
   test(
-    `${name}: brokers that share an engine share what is remembered`,
-    scene(async (stage) => {
-      const engine = stage.engine();
-      const [one, two] = [stage.broker({ engine }), stage.broker({ engine })];
-      const client = await stage.join(two);
+    `${name}: brokers that share an engine share its keys`,
+    withBroker(async (setup) => {
+      const engine = setup.engine();
+      const [one, two] = [setup.broker({ engine }), setup.broker({ engine })];
+      const client = await setup.join(two);
       const id = await publish(one, "x", "k");
       expect(await publish(two, "x", "k")).toBe(id);
       expect([one.stats().published, two.stats().published]).toEqual([1, 0]);
@@ -150,10 +149,10 @@ for (const [name, publish] of ways) {
 }
 
 test(
-  "Idempotency-Key: with other data, another type, channel or client it is 422 key-reused, and nothing is published",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker, { id: "one", channel: ["a", "b"] });
+  "Idempotency-Key: with other data, another type, channel or client the answer is 422 key-reused, and nothing is published",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "one", channel: ["a", "b"] });
     const first = await post(broker, "x", "k", "?channel=a&type=t");
     const others: readonly (readonly [body: string, query: string])[] = [
       ["y", "?channel=a&type=t"],
@@ -166,7 +165,7 @@ test(
       ["x", "?id=one&type=t"],
     ];
     for (const [body, query] of others) expect(await post(broker, body, "k", query)).toBe("422 key-reused");
-    // It still names the first.
+    // The key still stands for the first event.
     expect(await post(broker, "x", "k", "?channel=a&type=t")).toBe(first);
     expect(await received(broker, client)).toEqual(["x"]);
     expect(broker.stats()).toMatchObject({ published: 2, failures: { "key-reused": others.length } });
@@ -174,10 +173,10 @@ test(
 );
 
 test(
-  "{ key }: with other data, another type, retry, channel or client it is key-reused, and nothing is published",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker, { id: "one", channel: ["a", "b"] });
+  "{ idempotencyKey }: with other data, another type, retry, channel or client the error is key-reused, and nothing is published",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "one", channel: ["a", "b"] });
     const key = "k";
     const event = { data: "x", event: "t" };
     const { id } = await broker.broadcast(event, { idempotencyKey: key, channels: "a" });
@@ -189,12 +188,12 @@ test(
       broker.broadcast(event, { idempotencyKey: key, channels: ["a", "b"] }),
       broker.broadcast(event, { idempotencyKey: key }),
       broker.broadcastTo("one", event, { idempotencyKey: key }),
-      // What looks like a key of the inside is a name like any other.
+      // Names that look like internal keys are names like any other.
       broker.broadcast(event, { idempotencyKey: key, channels: "@one" }),
       broker.broadcast(event, { idempotencyKey: key, channels: "#a" }),
     ])
       expect(await codeOf(publishing)).toBe("key-reused");
-    // The same event, said in another way.
+    // The same event in another form.
     const bytes = { data: new TextEncoder().encode("x"), event: "t" };
     expect((await broker.broadcast(bytes, { idempotencyKey: key, channels: ["a", "a"] })).id).toBe(id);
     expect(await received(broker, client)).toEqual(["x"]);
@@ -203,10 +202,10 @@ test(
 );
 
 test(
-  "{ key } of broadcastTo: is delivered once, and is not for another client",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const [one, two] = [await stage.join(broker, { id: "one" }), await stage.join(broker, { id: "two" })];
+  "broadcastTo(), { idempotencyKey }: an event is delivered once, and its key is refused for another client",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const [one, two] = [await setup.join(broker, { id: "one" }), await setup.join(broker, { id: "two" })];
     const first = await broker.broadcastTo("one", "x", { idempotencyKey: "k" });
     expect(await broker.broadcastTo("one", "x", { idempotencyKey: "k" })).toEqual(first);
     expect(await codeOf(broker.broadcastTo("two", "x", { idempotencyKey: "k" }))).toBe("key-reused");
@@ -216,15 +215,15 @@ test(
 );
 
 test(
-  "keys of different subjects, of none, and of the program never stand for each other",
-  scene(async (stage) => {
-    const broker = stage.broker({
+  "Idempotency-Key: keys of different subjects, of no subject, and of the program are never confused",
+  withBroker(async (setup) => {
+    const broker = setup.broker({
       authorize: ({ request, channels }) => {
         const subject = request.headers.get("x-subject");
         return { subject: subject === null ? undefined : subject, channels };
       },
     });
-    // Made to look like one another once they are put together.
+    // Chosen so that combinations of subject and key look alike.
     const keys = ["k", "http null k", 'http "a" k', "own k", '"a" k', "null k", 'b" k', "a k", "k\u00a0"];
     const subjects = [undefined, "null", "a", "a b", 'a" b', '"a"', "own", "http", "undefined", 'a" k'];
     const ids = new Set<string>();
@@ -242,9 +241,9 @@ test(
 );
 
 test(
-  "overrides: a key of trusted code wins over Idempotency-Key",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "overrides: a key from trusted code takes precedence over Idempotency-Key",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const send = async (header: string, key?: string): Promise<string> => {
       const answer = await broker.eventHandler(
         eventRequest("x", "", withKey(header)),
@@ -261,9 +260,9 @@ test(
 );
 
 test(
-  "Idempotency-Key: that of a refused event is not remembered",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxBodyBytes: 200, maxEventBytes: 100 });
+  "Idempotency-Key: the key of a refused event is not remembered",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxBodyBytes: 200, maxEventBytes: 100 });
     const refusals: readonly (readonly [body: string, query: string, refusal: string])[] = [
       ["x".repeat(201), "", "413 body-too-large"],
       ["x".repeat(150), "", "413 event-too-large"],
@@ -285,24 +284,24 @@ test(
 );
 
 test(
-  "{ key }: that of a refused event is not remembered, nor that of one that the engine could not append",
-  scene(async (stage) => {
-    const inner = stage.engine();
+  "{ idempotencyKey }: the key of an event that was refused, or that the engine could not append, is not remembered",
+  withBroker(async (setup) => {
+    const inner = setup.engine();
     let fails = false;
     const engine: typeof inner = {
-      open(follower) {
-        const session = inner.open(follower);
+      open(listener) {
+        const session = inner.open(listener);
         return {
           ...session,
           append: (...event) => (fails ? Promise.reject(new Error("away")) : session.append(...event)),
         };
       },
     };
-    const broker = stage.broker({ engine, maxEventBytes: 100 });
+    const broker = setup.broker({ engine, maxEventBytes: 100 });
     expect(await codeOf(broker.broadcast("x".repeat(150), { idempotencyKey: "large" }))).toBe("event-too-large");
     expect(await codeOf(broker.broadcast("fits", { idempotencyKey: "large" }))).toBe("none");
     expect(await codeOf(broker.broadcastTo("later", "x", { idempotencyKey: "unknown" }))).toBe("unknown-client");
-    const client = await stage.join(broker, { id: "later" });
+    const client = await setup.join(broker, { id: "later" });
     expect(await codeOf(broker.broadcastTo("later", "for later", { idempotencyKey: "unknown" }))).toBe("none");
     fails = true;
     expect(await codeOf(broker.broadcast("retried", { idempotencyKey: "away" }))).toBe("Error");
@@ -313,11 +312,11 @@ test(
 );
 
 test(
-  "{ idempotencyKey, report }: of a repeated event the report settles, also if the event was not read yet or is gone",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: 60_000, log: { retention: { events: 1 } } });
+  "{ idempotencyKey, report }: the report of a repeated event settles, even if the event was not read yet or is gone",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: 60_000, log: { retention: { events: 1 } } });
     const options = { idempotencyKey: "k", report: true } as const;
-    const client = await stage.join(broker, { id: "one" });
+    const client = await setup.join(broker, { id: "one" });
     const first = await broker.broadcast("x", options);
     const pending = await broker.broadcast("x", options);
     expect((await client.nextData()).data).toBe("x");
@@ -325,13 +324,13 @@ test(
     expect(await pending.report).toEqual({ sent: 1, failed: [] });
     const again = await broker.broadcast("x", options);
     expect(again).toMatchObject({ id: first.id, clients: 1 });
-    // Whoever has it had it before, or came too late for it: that cannot be told any more.
+    // A client with the event received it before, or came too late for it: the report can no longer tell the two apart.
     expect(await again.report).toEqual({ sent: 0, failed: [] });
     await client.leave();
     const nobody = await broker.broadcast("x", options);
     expect([nobody.clients, await nobody.report]).toEqual([0, { sent: 0, failed: [] }]);
     for (const data of ["later", "and later"]) await broker.broadcast(data);
-    const late = await stage.join(broker, { id: "two" });
+    const late = await setup.join(broker, { id: "two" });
     const gone = await broker.broadcast("x", options);
     expect((await gone.report).failed).toEqual([]);
     expect(await received(broker, late)).toEqual([]);
@@ -340,9 +339,9 @@ test(
 );
 
 test(
-  "bad-key: a key that is empty, too long or has a control character is refused, and nothing is published",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "bad-key: a key that is empty, too long or contains a control character is refused, and nothing is published",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     for (const key of ["", " ", "a\tb", "x".repeat(257)]) expect(await post(broker, "x", key)).toBe("400 bad-key");
     const bad = ["", "a\tb", "a\nb", "a\0b", "\x7f", "\u0001", "\uD800", "a\uDC00b", "x".repeat(257)];
     for (const key of bad) {
@@ -360,10 +359,10 @@ test(
 );
 
 test(
-  "idempotencyWindow: the last 100,000 keys are remembered, and one more forgets the first",
+  "idempotencyWindow: 100,000 keys are remembered, and one more forgets the oldest",
   { timeout: 60_000 },
-  scene(async (stage) => {
-    const broker = stage.broker({ log: { retention: { events: 1 } } });
+  withBroker(async (setup) => {
+    const broker = setup.broker({ log: { retention: { events: 1 } } });
     const first = await broker.broadcast("x", { idempotencyKey: "0" });
     const second = await broker.broadcast("x", { idempotencyKey: "1" });
     for (let key = 2; key < 100_000; key++) await broker.broadcast("x", { idempotencyKey: `${key}` });

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { EventInput } from "../../../src/index.ts";
-import { codeOf, scene } from "../../support/test-broker.ts";
+import { codeOf, withBroker } from "../../support/test-broker.ts";
 
 const refused: readonly (readonly [what: string, event: unknown, code: string])[] = [
   ["CR in the type", { data: "x", event: "a\rb" }, "bad-event-type"],
@@ -8,7 +8,7 @@ const refused: readonly (readonly [what: string, event: unknown, code: string])[
   ["NUL in the type", { data: "x", event: "a\0b" }, "bad-event-type"],
   ["a reserved type", { data: "x", event: "fanwire-gap" }, "bad-event-type"],
   ["the bare reserved prefix", { data: "x", event: "fanwire-" }, "bad-event-type"],
-  ["a type that is no string", { data: "x", event: 7 }, "TypeError"],
+  ["a type that is not a string", { data: "x", event: 7 }, "TypeError"],
   ["a negative retry", { data: "x", retry: -1 }, "TypeError"],
   ["a fraction as retry", { data: "x", retry: 1.5 }, "TypeError"],
   ["an infinite retry", { data: "x", retry: Number.POSITIVE_INFINITY }, "TypeError"],
@@ -31,9 +31,9 @@ const refused: readonly (readonly [what: string, event: unknown, code: string])[
 
 for (const [what, event, code] of refused) {
   test(
-    `broadcast refuses ${what}: ${code}`,
-    scene(async (stage) => {
-      const broker = stage.broker();
+    `broadcast(): refuses ${what} with ${code}`,
+    withBroker(async (setup) => {
+      const broker = setup.broker();
       expect(await codeOf(broker.broadcast(event as EventInput))).toBe(code);
       expect(broker.stats().log.events).toBe(0);
     }),
@@ -41,13 +41,13 @@ for (const [what, event, code] of refused) {
 }
 
 test(
-  "maxEventBytes: an event of just so many bytes is taken, one byte more is refused",
-  scene(async (stage) => {
-    // As encoded without its id: "data: " and two line ends.
+  "maxEventBytes: an event of exactly this size is accepted, and one byte more is refused",
+  withBroker(async (setup) => {
+    // The encoded form without an id adds "data: " and two line ends.
     const frame = 8;
     for (const data of ["x".repeat(92), "é".repeat(46), `${"€".repeat(30)}xx`]) {
-      const exact = stage.broker({ maxEventBytes: 92 + frame });
-      const tight = stage.broker({ maxEventBytes: 92 + frame - 1 });
+      const exact = setup.broker({ maxEventBytes: 92 + frame });
+      const tight = setup.broker({ maxEventBytes: 92 + frame - 1 });
       expect(await codeOf(exact.broadcast(data))).toBe("none");
       expect(await codeOf(tight.broadcast(data))).toBe("event-too-large");
     }
@@ -56,9 +56,9 @@ test(
 
 test(
   "bytes: a Uint8Array, an ArrayBuffer and views with an offset are read as UTF-8",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     const bytes = new TextEncoder().encode("<< héllo >>");
     const events: EventInput[] = [
       bytes,
@@ -76,10 +76,10 @@ test(
 );
 
 test(
-  "bytes: what is not UTF-8 becomes U+FFFD, a byte order mark stays",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  "bytes: invalid UTF-8 becomes U+FFFD, and a byte order mark stays",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     await broker.broadcast(new Uint8Array([0x61, 0xff, 0x62, 0xc3]));
     await broker.broadcast(new Uint8Array([0xef, 0xbb, 0xbf, 0x61, 0xed, 0xa0, 0x80]));
     expect((await client.nextData()).data).toBe("a\uFFFDb\uFFFD");
@@ -88,10 +88,10 @@ test(
 );
 
 test(
-  "bytes: changing the array after the call changes nothing",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  "bytes: a change of the array after the call has no effect",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     const bytes = new TextEncoder().encode("before");
     const published = broker.broadcast(bytes);
     bytes.fill(0x78);
@@ -101,12 +101,12 @@ test(
 );
 
 test(
-  "serialize: JSON by default, one's own instead, and never for text or bytes",
-  scene(async (stage) => {
-    const plain = stage.broker();
-    const own = stage.broker({ serialize: (data) => `<${typeof data}>` });
-    const [a, b] = [await stage.join(plain), await stage.join(own)];
-    for (const broker of [plain, own]) {
+  "serialize: JSON by default, or the given function, and neither for text and bytes",
+  withBroker(async (setup) => {
+    const plain = setup.broker();
+    const custom = setup.broker({ serialize: (data) => `<${typeof data}>` });
+    const [a, b] = [await setup.join(plain), await setup.join(custom)];
+    for (const broker of [plain, custom]) {
       for (const data of [null, 7, false, [1], { a: "\n" }, "text", new TextEncoder().encode("bytes")]) {
         await broker.broadcast({ data });
       }
@@ -119,16 +119,16 @@ test(
 );
 
 test(
-  "serialize: what gives no string is a TypeError, and what throws rejects",
-  scene(async (stage) => {
-    const numbers = stage.broker({ serialize: (() => 7) as unknown as (data: unknown) => string });
+  "serialize: a result that is not a string is a TypeError, and an exception rejects",
+  withBroker(async (setup) => {
+    const numbers = setup.broker({ serialize: (() => 7) as unknown as (data: unknown) => string });
     expect(await codeOf(numbers.broadcast({ data: {} }))).toBe("TypeError");
-    const throwing = stage.broker({
+    const throwing = setup.broker({
       serialize() {
         throw new RangeError("no");
       },
     });
     expect(await codeOf(throwing.broadcast({ data: {} }))).toBe("RangeError");
-    expect(await codeOf(stage.broker().broadcast({ data: 7n }))).toBe("TypeError");
+    expect(await codeOf(setup.broker().broadcast({ data: 7n }))).toBe("TypeError");
   }),
 );

@@ -1,14 +1,19 @@
+// `fanwire/hono`: `authorize` with the context of the app.
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { expect, test } from "vitest";
 import { broadcast, connect, sse } from "../../../src/hono.ts";
 import type { AccessRequest, Broker, ErrorStage } from "../../../src/index.ts";
-import { type AppEnv, honoScene, post, shown, watched } from "../../support/hono-test-broker.ts";
+import {
+  type AppEnv,
+  createRecordingApp,
+  post,
+  statusesAndCodes,
+  withHonoBroker,
+} from "../../support/hono-test-broker.ts";
 import { problemOf } from "../../support/test-broker.ts";
 
-// `fanwire/hono`: `authorize` with the app's own context.
-
-/** An app whose middleware says who it is by a header. */
+/** Adds a middleware that sets the user by a header. */
 function withUsers(app: Hono<AppEnv>): Hono<AppEnv> {
   return app.use(async (c, next) => {
     const name = c.req.header("x-user");
@@ -29,12 +34,12 @@ const users = (broker: Broker, app: Hono<AppEnv> = new Hono()): Hono<AppEnv> =>
   );
 
 test(
-  "authorize: sets the client's id and channels by what the app's middleware established",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "authorize: sets the client id and channels from variables of the app's middleware",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = users(broker);
-    const anna = await stage.join(app, "/events/connect", { headers: { "x-user": "anna" } });
-    const ben = await stage.join(app, "/events/connect", { headers: { "x-user": "ben" } });
+    const anna = await setup.join(app, "/events/connect", { headers: { "x-user": "anna" } });
+    const ben = await setup.join(app, "/events/connect", { headers: { "x-user": "ben" } });
     expect(broker.clients()).toMatchObject([
       { clientId: "anna", subject: "anna", channels: ["room of anna"] },
       { clientId: "ben", subject: "ben", channels: ["room of ben"] },
@@ -54,9 +59,9 @@ test(
 );
 
 test(
-  "authorize: a client gets nothing beyond its grant",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "authorize: a client receives nothing beyond its grant",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = users(broker);
     const anna = { headers: { "x-user": "anna" } };
     for (const query of [
@@ -70,15 +75,15 @@ test(
     }
     expect((await app.request("/events/connect?id=a&id=anna", anna)).status).toBe(400);
     expect(broker.stats().clients).toBe(0);
-    const { clientId } = await stage.join(app, "/events/connect?id=anna&channel=room%20of%20anna", anna);
+    const { clientId } = await setup.join(app, "/events/connect?id=anna&channel=room%20of%20anna", anna);
     expect(clientId).toBe("anna");
   }),
 );
 
 test(
-  "authorize: has the bindings, and decides about events as well",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "authorize: has the bindings, and also decides about events",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = users(broker);
     const env = { SECRET: "of the app" };
     const wrong = await app.request("/events/broadcast", post("x", { "x-secret": "guess", "x-user": "anna" }), env);
@@ -90,26 +95,26 @@ test(
 );
 
 test(
-  "authorize: is asked with the attempt, the body unread, and has the bindings as context",
-  honoScene(async (stage) => {
-    const attempts: AccessRequest[] = [];
+  "authorize: receives the access request before the body is read, with the bindings as context",
+  withHonoBroker(async (setup) => {
+    const accesses: AccessRequest[] = [];
     const env = { SECRET: "s" };
     const app = new Hono<AppEnv>().route(
       "/events",
-      sse<AppEnv>(stage.broker(), {
-        authorize(_c, attempt) {
-          attempts.push(attempt);
-          return !attempt.request.bodyUsed;
+      sse<AppEnv>(setup.broker(), {
+        authorize(_c, access) {
+          accesses.push(access);
+          return !access.request.bodyUsed;
         },
       }),
     );
-    await stage.join(app, "/events/connect?channel=a&id=me", {}, env);
+    await setup.join(app, "/events/connect?channel=a&id=me", {}, env);
     expect((await app.request("/events/broadcast?channel=b", post("x"), env)).status).toBe(200);
-    expect(attempts).toMatchObject([
+    expect(accesses).toMatchObject([
       { action: "connect", channels: ["a"], clientId: "me" },
       { action: "publish", channels: ["b"], clientId: undefined },
     ]);
-    for (const { context, signal } of attempts) {
+    for (const { context, signal } of accesses) {
       expect(context).toBe(env);
       expect(signal).toBeInstanceOf(AbortSignal);
     }
@@ -117,33 +122,33 @@ test(
 );
 
 test(
-  "authorize: is asked in place of the broker's own, which decides where there is none",
-  honoScene(async (stage) => {
-    const asked: string[] = [];
-    const broker = stage.broker({
+  "authorize: is called in place of the broker's own, which decides if this one is not set",
+  withHonoBroker(async (setup) => {
+    const calls: string[] = [];
+    const broker = setup.broker({
       authorize: ({ action }) => {
-        asked.push(`broker ${action}`);
+        calls.push(`broker ${action}`);
         return false;
       },
     });
     const app = new Hono()
-      .route("/own", sse(broker, { authorize: (_c, { action }) => asked.push(`app ${action}`) > 0 }))
+      .route("/own", sse(broker, { authorize: (_c, { action }) => calls.push(`app ${action}`) > 0 }))
       .route("/broker", sse(broker))
       .post("/publish", broadcast(broker));
-    await stage.join(app, "/own/connect");
+    await setup.join(app, "/own/connect");
     expect((await app.request("/own/broadcast", post("x"))).status).toBe(200);
     expect((await app.request("/broker/connect")).status).toBe(403);
     expect((await app.request("/broker/broadcast", post("x"))).status).toBe(403);
     expect((await app.request("/publish", post("x"))).status).toBe(403);
-    expect(asked).toEqual(["app connect", "app publish", "broker connect", "broker publish", "broker publish"]);
+    expect(calls).toEqual(["app connect", "app publish", "broker connect", "broker publish", "broker publish"]);
   }),
 );
 
 test(
-  "authorize: a Response is the answer itself, and no error",
-  honoScene(async (stage) => {
-    const { app, errors } = watched();
-    app.route("/events", sse<AppEnv>(stage.broker(), { authorize: (c) => c.redirect("/login") }));
+  "authorize: a Response is the answer, and not an error",
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
+    app.route("/events", sse<AppEnv>(setup.broker(), { authorize: (c) => c.redirect("/login") }));
     const answer = await app.request("/events/connect");
     expect([answer.status, answer.headers.get("location"), errors]).toEqual([302, "/login", []]);
   }),
@@ -151,10 +156,10 @@ test(
 
 test(
   "authorize: an HTTPException goes to app.onError as it is",
-  honoScene(async (stage) => {
-    const { app, errors } = watched();
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
     const reported: unknown[] = [];
-    const broker = stage.broker({ onError: (event) => reported.push(event) });
+    const broker = setup.broker({ onError: (event) => reported.push(event) });
     const thrown: Error[] = [];
     app.route(
       "/events",
@@ -185,16 +190,16 @@ for (const [how, fail] of [
   ["rejects", () => Promise.reject(new Error("the password is 1234"))],
 ] as const) {
   test(
-    `authorize: what it ${how} is 500 and says nothing to the client, app.onError finds it as the cause's cause`,
-    honoScene(async (stage) => {
-      const { app, errors } = watched();
+    `authorize: an error that it ${how} is 500 without its message; app.onError finds it as the cause of the cause`,
+    withHonoBroker(async (setup) => {
+      const { app, errors } = createRecordingApp();
       const reported: { stage: ErrorStage; error: unknown }[] = [];
-      const broker = stage.broker({ onError: (event) => reported.push(event) });
+      const broker = setup.broker({ onError: (event) => reported.push(event) });
       app.route("/events", sse<AppEnv>(broker, { authorize: fail }));
       const answer = await app.request("/events/connect");
       expect(answer.status).toBe(500);
       expect(await answer.text()).not.toContain("1234");
-      expect(shown(errors)).toEqual([[500, "internal"]]);
+      expect(statusesAndCodes(errors)).toEqual([[500, "internal"]]);
       expect(errors[0]).toMatchObject({ cause: { cause: { message: "the password is 1234" } } });
       expect(reported).toMatchObject([{ stage: "authorize", error: { message: "the password is 1234" } }]);
       expect(broker.stats().clients).toBe(0);
@@ -203,9 +208,9 @@ for (const [how, fail] of [
 }
 
 test(
-  "authorize: where the middleware established nobody, nothing is no verdict and allows nothing",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "authorize: if the middleware has set no user, undefined is an invalid result and allows nothing",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const answer = await users(broker).request("/events/connect");
     expect([answer.status, await problemOf(answer)]).toEqual([500, "internal"]);
     expect(broker.stats().clients).toBe(0);
@@ -213,10 +218,10 @@ test(
 );
 
 test(
-  "authorize: has the broker's deadline; a program is told to come back, an EventSource as well",
-  honoScene(async (stage) => {
-    const { app, errors } = watched();
-    const broker = stage.broker({ authorizeTimeout: 5, retry: 4_000 });
+  "authorize: has the broker's deadline; programs and EventSources have to come back later",
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
+    const broker = setup.broker({ authorizeTimeout: 5, retry: 4_000 });
     app.route("/events", sse<AppEnv>(broker, { authorize: () => new Promise<boolean>(() => undefined) }));
     const answer = await app.request("/events/connect");
     expect([answer.status, answer.headers.get("retry-after"), await problemOf(answer)]).toEqual([
@@ -224,7 +229,7 @@ test(
       "4",
       "authorize-timeout",
     ]);
-    expect(shown(errors)).toEqual([[503, "authorize-timeout"]]);
+    expect(statusesAndCodes(errors)).toEqual([[503, "authorize-timeout"]]);
 
     const stream = await app.request("/events/connect", { headers: { accept: "text/event-stream" } });
 
@@ -236,12 +241,17 @@ test(
 );
 
 test(
-  "sse, connect, broadcast: an option that is none is a TypeError, nothing is left open by a slip",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
-    const slips: object[] = [{ authorise: () => false }, { authorize: true }, { authorize: null }, { authorize: {} }];
-    for (const slip of slips) {
-      for (const make of [sse, connect, broadcast]) expect(() => make(broker, slip)).toThrow(TypeError);
+  "sse(), connect(), broadcast(): a wrong option is a TypeError, so a misspelling cannot leave them open",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
+    const wrongOptions: object[] = [
+      { authorise: () => false },
+      { authorize: true },
+      { authorize: null },
+      { authorize: {} },
+    ];
+    for (const wrong of wrongOptions) {
+      for (const make of [sse, connect, broadcast]) expect(() => make(broker, wrong)).toThrow(TypeError);
     }
   }),
 );

@@ -1,16 +1,21 @@
+// `fanwire/hono`: errors, and which handler answers them.
 import { Hono } from "hono";
 import { expect, test } from "vitest";
 import { broadcast, sse } from "../../../src/hono.ts";
 import { BrokerError } from "../../../src/index.ts";
-import { type AppEnv, honoScene, post, shown, watched } from "../../support/hono-test-broker.ts";
-
-// `fanwire/hono`: errors, and who answers them.
+import {
+  type AppEnv,
+  createRecordingApp,
+  post,
+  statusesAndCodes,
+  withHonoBroker,
+} from "../../support/hono-test-broker.ts";
 
 test(
-  "app.onError: gets an HTTPException whose cause is the BrokerError",
-  honoScene(async (stage) => {
-    const { app, errors } = watched();
-    const broker = stage.broker({ publishToken: "secret", maxBodyBytes: 10 });
+  "app.onError: receives an HTTPException whose cause is the BrokerError",
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
+    const broker = setup.broker({ publishToken: "secret", maxBodyBytes: 10 });
     app.route("/events", sse<AppEnv>(broker)).post("/publish", broadcast<AppEnv>(broker));
     await app.request("/events/connect?channel=");
     await app.request("/events/connect", { method: "PUT" });
@@ -18,7 +23,7 @@ test(
     await app.request("/publish", post(""));
     await app.request("/publish", post("12345678901"));
     await app.request("/publish?id=nobody", post("x"));
-    expect(shown(errors)).toEqual([
+    expect(statusesAndCodes(errors)).toEqual([
       [400, "bad-channel"],
       [405, "method-not-allowed"],
       [401, "unauthorized"],
@@ -34,20 +39,20 @@ test(
 );
 
 test(
-  "app.onError: what it answers is the answer",
-  honoScene(async (stage) => {
+  "app.onError: its response is sent",
+  withHonoBroker(async (setup) => {
     const app = new Hono()
       .onError((error, c) => c.json({ mine: (error.cause as BrokerError).code }, 418))
-      .route("/events", sse(stage.broker()));
+      .route("/events", sse(setup.broker()));
     const answer = await app.request("/events/broadcast", post("x"));
     expect([answer.status, await answer.json()]).toEqual([418, { mine: "publishing-closed" }]);
   }),
 );
 
 test(
-  "app.onError: without one, problem details are answered, with their fields",
-  honoScene(async (stage) => {
-    const broker = stage.broker({ publishToken: "secret" });
+  "app.onError: without one, problem details are sent, with their header fields",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker({ publishToken: "secret" });
     const app = new Hono().route("/events", sse(broker));
     const answer = await app.request("/events/broadcast", post("x"));
     expect(Object.fromEntries(answer.headers)).toEqual({
@@ -64,20 +69,20 @@ test(
 );
 
 test(
-  "app.onError: one of the sub-app itself comes first",
-  honoScene(async (stage) => {
-    const { app, errors } = watched();
-    const events = sse<AppEnv>(stage.broker()).onError((_error, c) => c.text("of the sub-app", 400));
+  "app.onError: one on the sub-app is called first",
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
+    const events = sse<AppEnv>(setup.broker()).onError((_error, c) => c.text("of the sub-app", 400));
     const answer = await app.route("/events", events).request("/events/broadcast", post("x"));
     expect([await answer.text(), errors]).toEqual(["of the sub-app", []]);
   }),
 );
 
 test(
-  "errorHandler: the broker's own answers, and nothing is thrown",
-  honoScene(async (stage) => {
-    const { app, errors } = watched();
-    const broker = stage.broker({ errorHandler: ({ code, status }) => new Response(`own ${code}`, { status }) });
+  "errorHandler: one of the broker answers, and nothing is thrown",
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
+    const broker = setup.broker({ errorHandler: ({ code, status }) => new Response(`own ${code}`, { status }) });
     app.route("/events", sse<AppEnv>(broker));
     const answer = await app.request("/events/broadcast", post("x"));
     expect([answer.status, await answer.text(), errors]).toEqual([403, "own publishing-closed", []]);
@@ -85,10 +90,10 @@ test(
 );
 
 test(
-  "app.onError: is not bothered with who left, and nobody is registered",
-  honoScene(async (stage) => {
-    const { app, errors } = watched();
-    const broker = stage.broker();
+  "app.onError: is not called for a client that left, and no client is registered",
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
+    const broker = setup.broker();
     const abort = new AbortController();
     app.route(
       "/events",
@@ -105,15 +110,15 @@ test(
 );
 
 test(
-  "app.onError: is not called for an EventSource that is told to come back later",
-  honoScene(async (stage) => {
-    const { app, errors } = watched();
-    const broker = stage.broker({ maxClients: 0 });
+  "app.onError: is not called for an EventSource that has to come back later",
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
+    const broker = setup.broker({ maxClients: 0 });
     app.route("/events", sse<AppEnv>(broker));
     const answer = await app.request("/events/connect", { headers: { accept: "text/event-stream" } });
     expect([answer.status, errors]).toEqual([200, []]);
     expect(await answer.text()).toContain("fanwire-end");
     expect((await app.request("/events/connect")).status).toBe(503);
-    expect(shown(errors)).toEqual([[503, "at-capacity"]]);
+    expect(statusesAndCodes(errors)).toEqual([[503, "at-capacity"]]);
   }),
 );

@@ -1,3 +1,4 @@
+// `fanwire/hono` inside Hono's middleware, and Bun's idle limit.
 import { Hono } from "hono";
 import { bearerAuth } from "hono/bearer-auth";
 import { bodyLimit } from "hono/body-limit";
@@ -10,21 +11,25 @@ import { validator } from "hono/validator";
 import { expect, test } from "vitest";
 import { broadcast, connect, sse } from "../../../src/hono.ts";
 import type { Broker, DisconnectReason } from "../../../src/index.ts";
-import { type AppEnv, honoScene, post, shown, watched } from "../../support/hono-test-broker.ts";
+import {
+  type AppEnv,
+  createRecordingApp,
+  post,
+  statusesAndCodes,
+  withHonoBroker,
+} from "../../support/hono-test-broker.ts";
 import { runtime } from "../../support/runtime.ts";
-import { Witness } from "../../support/test-broker.ts";
-
-// `fanwire/hono`: Hono's middleware around it, and the idle limit of Bun.
+import { Recorder } from "../../support/test-broker.ts";
 
 test(
-  "cors() around it: its fields are on the stream, on errors and on the preflight",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "cors(): its header fields are on the stream, on errors and on the preflight",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono()
       .use(cors({ origin: "https://app.test", credentials: true, exposeHeaders: ["fanwire-client-id"] }))
       .route("/events", sse(broker));
     const origin = { origin: "https://app.test" };
-    const client = await stage.join(app, "/events/connect", { headers: origin });
+    const client = await setup.join(app, "/events/connect", { headers: origin });
     const refused = await app.request("/events/broadcast", post("x", origin));
     expect(refused.status).toBe(403);
     for (const { headers } of [client.response, refused]) {
@@ -43,13 +48,13 @@ test(
 );
 
 test(
-  "cors of the broker: works through Hono, on the stream, on errors and on the preflight, once",
-  honoScene(async (stage) => {
-    const broker = stage.broker({ cors: { origins: ["https://app.test"] } });
+  "cors of the broker: its header fields are on the stream, on errors and on the preflight, once each",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker({ cors: { origins: ["https://app.test"] } });
     const origin = { origin: "https://app.test" };
     for (const app of [new Hono(), new Hono().use(cors({ origin: "https://app.test" }))]) {
       app.route("/events", sse(broker));
-      const client = await stage.join(app, "/events/connect", { headers: origin });
+      const client = await setup.join(app, "/events/connect", { headers: origin });
       const refused = await app.request("/events/broadcast", post("x", origin));
       const preflight = await app.request("/events/connect", {
         method: "OPTIONS",
@@ -62,8 +67,8 @@ test(
 );
 
 test(
-  "cors() around it: to publish with cookies from another origin, the broker's own cors has to name it too",
-  honoScene(async (stage) => {
+  "cors(): to publish with cookies from another origin, the broker's own cors must list it too",
+  withHonoBroker(async (setup) => {
     const origins = ["https://app.test"];
     const headers = { origin: "https://app.test", "sec-fetch-site": "cross-site", cookie: "session=1" };
     const publish = async (broker: Broker): Promise<number> => {
@@ -71,15 +76,15 @@ test(
       app.route("/events", sse(broker, { authorize: () => true }));
       return (await app.request("/events/broadcast", post("x", headers))).status;
     };
-    expect(await publish(stage.broker())).toBe(403);
-    expect(await publish(stage.broker({ cors: { origins, credentials: true } }))).toBe(200);
+    expect(await publish(setup.broker())).toBe(403);
+    expect(await publish(setup.broker({ cors: { origins, credentials: true } }))).toBe(200);
   }),
 );
 
 test(
-  "bearerAuth() around it: nobody comes past it, and who does publishes where broadcast is mounted by hand",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "bearerAuth(): only requests with its token pass, and these may publish where broadcast() is mounted by hand",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono()
       .use(bearerAuth({ token: "secret" }))
       .route("/events", sse(broker))
@@ -90,21 +95,21 @@ test(
       expect([answer.status, answer.headers.get("www-authenticate")]).toEqual([401, expect.stringContaining("Bearer")]);
     }
     expect(broker.stats()).toMatchObject({ clients: 0, published: 0 });
-    const client = await stage.join(app, "/events/connect", { headers });
+    const client = await setup.join(app, "/events/connect", { headers });
     expect((await app.request("/publish", post("x", headers))).status).toBe(200);
     expect((await client.nextData()).data).toBe("x");
-    // The guarded route still waits for a decision.
+    // The route of sse() still asks for publishToken or authorize.
     expect((await app.request("/events/broadcast", post("x", headers))).status).toBe(403);
   }),
 );
 
 test(
-  "timeout() around it: the stream outlives it",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "timeout(): the stream outlives it",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono().use(timeout(20)).route("/events", sse(broker));
-    const client = await stage.join(app, "/events/connect");
-    // Set later and for as long: when it fires, the other one would have.
+    const client = await setup.join(app, "/events/connect");
+    // This timer starts later and is longer, so when it fires, the timeout would have fired too.
     await new Promise((resolve) => setTimeout(resolve, 25));
     await broker.broadcast("after the timeout");
     expect((await client.nextData()).data).toBe("after the timeout");
@@ -113,64 +118,64 @@ test(
 );
 
 test(
-  "timeout() around it: a client whose answer it took is not registered, or is gone at once",
-  honoScene(async (stage) => {
+  "timeout(): a client whose response it replaced does not stay registered",
+  withHonoBroker(async (setup) => {
     let decide = (): void => undefined;
     const decided = new Promise<boolean>((resolve) => {
       decide = () => resolve(true);
     });
-    const left = new Witness<{ reason: DisconnectReason }>();
-    const broker = stage.broker({ onDisconnect: left.see });
+    const disconnects = new Recorder<{ reason: DisconnectReason }>();
+    const broker = setup.broker({ onDisconnect: disconnects.record });
     const app = new Hono().use(timeout(5)).route("/events", sse(broker, { authorize: () => decided }));
     const answer = await app.request("/events/connect");
     expect(answer.status).toBe(504);
 
     decide();
 
-    expect((await left.next()).reason).toBe("client-left");
+    expect((await disconnects.next()).reason).toBe("client-left");
     expect(broker.stats().clients).toBe(0);
   }),
 );
 
 test(
-  "timeout() around it: an error that comes too late does not bother app.onError again",
-  honoScene(async (stage) => {
-    const { app, errors } = watched();
+  "timeout(): a later error does not call app.onError again",
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
     let decide = (): void => undefined;
     const decided = new Promise<boolean>((resolve) => {
       decide = () => resolve(false);
     });
-    const late = new Witness<string>();
+    const late = new Recorder<string>();
     app.use(timeout(5));
     app.use(async (_c, next) => {
       await next();
-      late.see("answered");
+      late.record("answered");
     });
-    app.route("/events", sse<AppEnv>(stage.broker(), { authorize: () => decided }));
+    app.route("/events", sse<AppEnv>(setup.broker(), { authorize: () => decided }));
     expect((await app.request("/events/connect")).status).toBe(504);
     decide();
     await late.next();
-    expect(shown(errors)).toEqual([[504, undefined]]);
+    expect(statusesAndCodes(errors)).toEqual([[504, undefined]]);
   }),
 );
 
 test(
-  "a middleware that fails behind the stream: a client whose stream nobody ever reads ends after a minute",
-  honoScene(async (stage) => {
-    const left = new Witness<{ reason: DisconnectReason }>();
-    const broker = stage.broker({ timeout: 10, tolerance: 2, heartbeat: Infinity, onDisconnect: left.see });
+  "a middleware that throws after next(): the client, whose stream is never read, is ended after a minute",
+  withHonoBroker(async (setup) => {
+    const disconnects = new Recorder<{ reason: DisconnectReason }>();
+    const broker = setup.broker({ timeout: 10, tolerance: 2, heartbeat: Infinity, onDisconnect: disconnects.record });
     const app = new Hono()
       .onError((_error, c) => c.text("failed", 500))
       .use(async (_c, next) => {
         await next();
-        throw new Error("behind the stream");
+        throw new Error("after next()");
       });
     app.route("/events", sse(broker));
     const { setTimeout } = globalThis;
     const now = performance.now.bind(performance);
     let elapse = (): void => undefined;
     try {
-      // The one timer of a minute, and the minute.
+      // Captures the timer of a minute, and then lets the minute pass.
       globalThis.setTimeout = ((task: () => void, ms: number) => {
         if (ms < 59_000) return setTimeout(task, ms);
         elapse = task;
@@ -183,18 +188,18 @@ test(
       globalThis.setTimeout = setTimeout;
       performance.now = now;
     }
-    expect((await left.next()).reason).toBe("timeout");
+    expect((await disconnects.next()).reason).toBe("timeout");
   }),
 );
 
 test(
-  "compress() around it: the stream is not compressed, and each event can be read when it was published",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
-    // A filter that takes all: the stream's own `no-transform` is what forbids it then.
+  "compress(): the stream is not compressed, and each event can be read as soon as it is published",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
+    // With a filter that accepts every type, only the stream's own `no-transform` prevents compression.
     for (const middleware of [compress(), compress({ threshold: 0, contentTypeFilter: () => true })]) {
       const app = new Hono().use(middleware).route("/events", sse(broker));
-      const client = await stage.join(app, "/events/connect", { headers: { "accept-encoding": "gzip, deflate" } });
+      const client = await setup.join(app, "/events/connect", { headers: { "accept-encoding": "gzip, deflate" } });
       expect(client.response.headers.get("content-encoding")).toBeNull();
       for (const data of ["one", "two", "three"]) {
         await broker.broadcast(data);
@@ -205,10 +210,10 @@ test(
 );
 
 test(
-  "secureHeaders() and logger() around it: their fields are there, the stream's own stay, its end is not waited for",
-  honoScene(async (stage) => {
+  "secureHeaders(), logger(): add their header fields, keep those of the stream, and do not wait for its end",
+  withHonoBroker(async (setup) => {
     const lines: string[] = [];
-    const broker = stage.broker();
+    const broker = setup.broker();
     const app = new Hono()
       .use(
         logger((line) => lines.push(line)),
@@ -220,7 +225,7 @@ test(
         c.header("x-after", "2");
       })
       .route("/events", sse(broker));
-    const client = await stage.join(app, "/events/connect?id=one");
+    const client = await setup.join(app, "/events/connect?id=one");
     expect(Object.fromEntries(client.response.headers)).toMatchObject({
       "content-type": "text/event-stream; charset=utf-8",
       "cache-control": "no-cache, no-transform",
@@ -237,7 +242,7 @@ test(
   }),
 );
 
-/** A body that says nothing of its length. */
+/** A body without a length. */
 const streamed = (text: string): RequestInit =>
   ({
     method: "POST",
@@ -251,13 +256,13 @@ const streamed = (text: string): RequestInit =>
   }) as RequestInit;
 
 test(
-  "bodyLimit() before it: what it lets through is published whole, what it does not is 413",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "bodyLimit(): a body within the limit is published completely, and a larger one is 413",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono()
       .get("/connect", connect(broker))
       .post("/publish", bodyLimit({ maxSize: 10 }), broadcast(broker));
-    const client = await stage.join(app, "/connect");
+    const client = await setup.join(app, "/connect");
     expect((await app.request("/publish", streamed("1234567890"))).status).toBe(200);
     expect((await app.request("/publish", streamed("12345678901"))).status).toBe(413);
     expect((await app.request("/publish", post("1234567890", { "content-length": "10" }))).status).toBe(200);
@@ -276,9 +281,9 @@ for (const [how, init, read] of [
   ["c.req.parseBody()", { "content-type": "application/x-www-form-urlencoded" }, (c) => c.req.parseBody()],
 ] as const satisfies readonly [string, Record<string, string>, (c: import("hono").Context) => Promise<unknown>][]) {
   test(
-    `a middleware that read the body by ${how}: it is published as it came`,
-    honoScene(async (stage) => {
-      const broker = stage.broker();
+    `a middleware that read the body with ${how}: the event is published unchanged`,
+    withHonoBroker(async (setup) => {
+      const broker = setup.broker();
       const app = new Hono().get("/connect", connect(broker)).post(
         "/publish",
         async (c, next) => {
@@ -287,7 +292,7 @@ for (const [how, init, read] of [
         },
         broadcast(broker, { authorize: (c, { request }) => c.req.raw.bodyUsed && !request.bodyUsed }),
       );
-      const client = await stage.join(app, "/connect");
+      const client = await setup.join(app, "/connect");
       const answer = await app.request("/publish?type=t", post(TEXT, { ...init, "idempotency-key": "k" }));
       expect(answer.status).toBe(200);
       expect(await client.nextData()).toMatchObject({ event: "t", data: TEXT });
@@ -298,15 +303,15 @@ for (const [how, init, read] of [
 }
 
 test(
-  "validator() before it: what it refuses is not published, what it takes is",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "validator(): a body that it accepts is published, and one that it refuses is not",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono().get("/connect", connect(broker)).post(
       "/publish",
       validator("json", (value, c) => (typeof value.n === "number" ? value : c.text("no n", 422))),
       broadcast(broker),
     );
-    const client = await stage.join(app, "/connect");
+    const client = await setup.join(app, "/connect");
     const json = { "content-type": "application/json" };
     expect((await app.request("/publish", post('{"m":1}', json))).status).toBe(422);
     expect((await app.request("/publish", post("{", json))).status).toBe(400);
@@ -317,10 +322,10 @@ test(
 );
 
 test(
-  "a middleware that took the body away: 500, nothing is published",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
-    const { app, errors } = watched();
+  "a middleware that read the raw body: 500, and no event is published",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
+    const { app, errors } = createRecordingApp();
     app.post(
       "/publish",
       async (c, next) => {
@@ -334,7 +339,7 @@ test(
   }),
 );
 
-/** As Bun's server is, so far as it matters. */
+/** The part of Bun's server that matters here. */
 class FakeServer {
   readonly calls: [request: Request, seconds: number][] = [];
   timeout(request: Request, seconds: number): void {
@@ -343,14 +348,14 @@ class FakeServer {
 }
 
 for (const [how, wrap] of [
-  ["itself, as with `export default app`", (server: FakeServer): object => server],
-  ["env.server, as with `app.fetch(request, { server })`", (server: FakeServer): object => ({ server })],
+  ["itself, with `export default app`", (server: FakeServer): object => server],
+  ["env.server, with `app.fetch(request, { server })`", (server: FakeServer): object => ({ server })],
 ] as const) {
   test(
-    `c.env is Bun's server ${how}: it is told of the very request, and only for a stream`,
-    honoScene(async (stage) => {
+    `c.env is Bun's server, as ${how}: timeout() is called with the original request, and only for a stream`,
+    withHonoBroker(async (setup) => {
       const server = new FakeServer();
-      const broker = stage.broker({ heartbeat: 20_000, timeout: 1_000, tolerance: 1 });
+      const broker = setup.broker({ heartbeat: 20_000, timeout: 1_000, tolerance: 1 });
       const app = new Hono().use(secureHeaders()).route("/events", sse(broker));
       const request = new Request("https://fanwire.test/events/connect");
       const answer = await app.request(request, undefined, wrap(server));
@@ -368,12 +373,12 @@ for (const [how, wrap] of [
 }
 
 test(
-  "c.env: an env.server that is no server is left alone",
-  honoScene(async (stage) => {
+  "c.env: an env.server that is not a server is ignored",
+  withHonoBroker(async (setup) => {
     const contexts: unknown[] = [];
     const app = new Hono<{ Bindings: object }>().route(
       "/events",
-      sse<{ Bindings: object }>(stage.broker(), { authorize: (_c, { context }) => contexts.push(context) > 0 }),
+      sse<{ Bindings: object }>(setup.broker(), { authorize: (_c, { context }) => contexts.push(context) > 0 }),
     );
     const envs = [undefined, {}, { server: null }, { server: "10.0.0.1" }, { server: { timeout: 5 } }];
     for (const env of envs) await (await app.fetch(new Request("http://x/events/connect"), env)).body?.cancel();
@@ -383,13 +388,13 @@ test(
 
 if (runtime === "workerd") {
   test(
-    "c.env: a service binding called server, which seems to have every method, is not called",
-    honoScene(async (stage) => {
+    "c.env: a service binding named server, which appears to have every method, is not called",
+    withHonoBroker(async (setup) => {
       const called: unknown[] = [];
       const binding = new Proxy({}, { get: (_target, name) => () => called.push(name) });
       const env = { server: binding };
-      const app = new Hono().route("/events", sse(stage.broker()));
-      await stage.join(app, "/events/connect", {}, env);
+      const app = new Hono().route("/events", sse(setup.broker()));
+      await setup.join(app, "/events/connect", {}, env);
       expect(called).toEqual([]);
     }),
   );

@@ -1,3 +1,4 @@
+// `fanwire/hono`: the routes, through Hono's own test clients.
 import { Hono } from "hono";
 import { secureHeaders } from "hono/secure-headers";
 import { testClient } from "hono/testing";
@@ -5,17 +6,15 @@ import { expect, test } from "vitest";
 import { broadcast, connect, sse } from "../../../src/hono.ts";
 import type { DisconnectReason } from "../../../src/index.ts";
 import { Connection } from "../../support/clients/connection.ts";
-import { honoScene, post } from "../../support/hono-test-broker.ts";
-import { problemOf, Witness } from "../../support/test-broker.ts";
-
-// `fanwire/hono`: the routes, through Hono's own test clients.
+import { post, withHonoBroker } from "../../support/hono-test-broker.ts";
+import { problemOf, Recorder } from "../../support/test-broker.ts";
 
 test(
-  "sse: GET /connect streams what is posted to /broadcast, below the path it is mounted at",
-  honoScene(async (stage) => {
-    const broker = stage.broker({ publishToken: "secret" });
+  "sse(): GET /connect streams events posted to /broadcast, below its mount path",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker({ publishToken: "secret" });
     const app = new Hono().basePath("/api").route("/events", sse(broker));
-    const client = await stage.join(app, "/api/events/connect?id=one&channel=news");
+    const client = await setup.join(app, "/api/events/connect?id=one&channel=news");
     expect([client.response.status, client.clientId]).toEqual([200, "one"]);
     expect(client.response.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
 
@@ -30,9 +29,9 @@ test(
 );
 
 test(
-  "sse: there is nothing else, and the app's own answer says so",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "sse(): other paths are left to the app's notFound handler",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono().notFound((c) => c.text("of the app", 404)).route("/events", sse(broker));
     for (const path of [
       "/",
@@ -51,10 +50,10 @@ test(
 );
 
 test(
-  "sse: HEAD answers like GET without a body, and registers nothing",
-  honoScene(async (stage) => {
+  "sse(): HEAD is answered like GET without a body, and registers no client",
+  withHonoBroker(async (setup) => {
     const connected: unknown[] = [];
-    const broker = stage.broker({ onConnect: (event) => connected.push(event) });
+    const broker = setup.broker({ onConnect: (event) => connected.push(event) });
     const app = new Hono().route("/events", sse(broker));
     const answer = await app.request("/events/connect?id=one", { method: "HEAD" });
     expect([answer.status, answer.body, answer.headers.get("fanwire-client-id")]).toEqual([200, null, "one"]);
@@ -65,9 +64,9 @@ test(
 );
 
 test(
-  "sse: OPTIONS is 204 with Allow, and what is not answered is 405 with Allow",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "sse(): OPTIONS is 204 with Allow, and other methods are 405 with Allow",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono().route("/events", sse(broker));
     for (const [path, allow, others] of [
       ["/events/connect", "GET, HEAD, OPTIONS", ["POST", "PUT", "DELETE", "PATCH"]],
@@ -88,9 +87,9 @@ test(
 );
 
 test(
-  "sse: accepts no event until somebody decides, whatever token is presented",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "sse(): refuses every event while neither publishToken nor authorize is set, with any token",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono().route("/events", sse(broker));
     for (const headers of [{}, { authorization: "Bearer guess" }]) {
       const answer = await app.request("/events/broadcast", post("x", headers as Record<string, string>));
@@ -101,9 +100,9 @@ test(
 );
 
 test(
-  "sse: asks for the broker's publishToken, 401 without it",
-  honoScene(async (stage) => {
-    const broker = stage.broker({ publishToken: "secret" });
+  "sse(): asks for the broker's publishToken, and answers 401 without it",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker({ publishToken: "secret" });
     const app = new Hono().route("/events", sse(broker));
     const refused = await app.request("/events/broadcast", post("x"));
     expect([refused.status, refused.headers.get("www-authenticate")]).toEqual([401, "Bearer"]);
@@ -113,9 +112,9 @@ test(
 );
 
 test(
-  "broadcast: mounted by hand it needs no token, and authorize closes it",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "broadcast(): mounted by hand it needs no token, and authorize can close it",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono()
       .post("/open", broadcast(broker))
       .post("/closed", broadcast(broker, { authorize: () => false }));
@@ -126,14 +125,14 @@ test(
 );
 
 test(
-  "connect: a path of the app's own, and its parameter is the channel",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "connect(): may be mounted at any path, and a path parameter can be the channel",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono().get(
       "/rooms/:room",
       connect(broker, { authorize: (c) => ({ channels: [c.req.param("room") ?? ""] }) }),
     );
-    const client = await stage.join(app, "/rooms/a%20b");
+    const client = await setup.join(app, "/rooms/a%20b");
     await broker.broadcast("elsewhere", { channels: "b" });
     await broker.broadcast("here", { channels: "a b" });
     expect((await client.nextData()).data).toBe("here");
@@ -142,49 +141,49 @@ test(
 );
 
 test(
-  "connect: Last-Event-ID resumes, from the header and from the query",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "connect(): resumes after Last-Event-ID, from the header and from the query",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono().route("/events", sse(broker));
-    const id = (await stage.join(app, "/events/connect")).lastEventId ?? "";
+    const id = (await setup.join(app, "/events/connect")).lastEventId ?? "";
     await broker.broadcast("missed");
-    const byHeader = await stage.join(app, "/events/connect", { headers: { "last-event-id": id } });
-    const byQuery = await stage.join(app, `/events/connect?lastEventId=${id}`);
+    const byHeader = await setup.join(app, "/events/connect", { headers: { "last-event-id": id } });
+    const byQuery = await setup.join(app, `/events/connect?lastEventId=${id}`);
     for (const client of [byHeader, byQuery]) expect((await client.nextData()).data).toBe("missed");
   }),
 );
 
 test(
-  "connect: a client that leaves is not a client any more, by cancel and by the request's signal",
-  honoScene(async (stage) => {
-    const left = new Witness<{ reason: DisconnectReason }>();
-    const broker = stage.broker({ onDisconnect: left.see });
+  "connect(): a client that leaves is removed, after a cancel and after the request's signal",
+  withHonoBroker(async (setup) => {
+    const disconnects = new Recorder<{ reason: DisconnectReason }>();
+    const broker = setup.broker({ onDisconnect: disconnects.record });
     const app = new Hono().use(secureHeaders()).route("/events", sse(broker));
-    const [first, second] = [await stage.join(app, "/events/connect"), await stage.join(app, "/events/connect")];
+    const [first, second] = [await setup.join(app, "/events/connect"), await setup.join(app, "/events/connect")];
     await first.leave();
-    expect((await left.next()).reason).toBe("client-left");
+    expect((await disconnects.next()).reason).toBe("client-left");
     second.abort();
-    expect((await left.next()).reason).toBe("client-left");
+    expect((await disconnects.next()).reason).toBe("client-left");
     expect(broker.stats().clients).toBe(0);
   }),
 );
 
 test(
-  "connect, broadcast: are known to Hono's testClient by the paths and methods that they are mounted at",
-  honoScene(async (stage) => {
-    const broker = stage.broker();
+  "connect(), broadcast(): Hono's testClient knows their paths and methods",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker();
     const app = new Hono().get("/events/connect", connect(broker)).post("/events/broadcast", broadcast(broker));
     const client = testClient(app);
-    const guest = new Connection(
+    const connection = new Connection(
       (await client.events.connect.$get({}, { headers: { accept: "text/event-stream" } })) as unknown as Response,
       new AbortController(),
     );
-    await guest.untilControl("ready");
+    await connection.untilControl("ready");
 
     const answer = await client.events.broadcast.$post({}, { init: { body: "hello" } });
 
     expect([answer.status, await answer.json()]).toMatchObject([200, { clients: 1 }]);
-    expect((await guest.nextData()).data).toBe("hello");
-    await guest.leave();
+    expect((await connection.nextData()).data).toBe("hello");
+    await connection.leave();
   }),
 );

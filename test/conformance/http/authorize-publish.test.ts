@@ -1,18 +1,17 @@
+// Results of `authorize`: what each one allows a publisher. What `authorize` receives, and when it is called.
 import { expect, test } from "vitest";
 import type { AccessRequest, Authorize, AuthorizeResult, EventOverrides } from "../../../src/index.ts";
 import {
+  createCountedBody,
   deferred,
-  expectUntouched,
-  problem,
-  publishing,
-  reading,
-  witnessedBody,
+  expectUnused,
+  statusAndCode,
+  testPublishing,
+  testReading,
 } from "../../support/http/entry-points.ts";
-import { clientRequest, eventRequest, problemOf, scene, turn } from "../../support/test-broker.ts";
+import { clientRequest, eventRequest, problemOf, turn, withBroker } from "../../support/test-broker.ts";
 
-// What a verdict of `authorize` allows a publisher; what it is asked, and when.
-
-const publishGrants: readonly (readonly [verdict: AuthorizeResult, query: string, status: number])[] = [
+const publishGrants: readonly (readonly [result: AuthorizeResult, query: string, status: number])[] = [
   [true, "", 200],
   [true, "?channel=a&channel=b", 200],
   [true, "?id=one", 200],
@@ -21,7 +20,7 @@ const publishGrants: readonly (readonly [verdict: AuthorizeResult, query: string
   [{ channels: ["a", "b"] }, "?channel=a&channel=b", 200],
   [{ channels: ["a", "b"] }, "?channel=a&channel=c", 403],
   [{ channels: ["a", "b"] }, "?channel=c", 403],
-  // To everybody, which is never among what a grant names.
+  // For every client: channels and a client id do not allow that.
   [{ channels: ["a", "b"] }, "", 403],
   [{ channels: [] }, "", 403],
   [{}, "", 403],
@@ -37,76 +36,104 @@ const publishGrants: readonly (readonly [verdict: AuthorizeResult, query: string
   [{ channels: ["a"], expiresAt: Number.POSITIVE_INFINITY }, "?channel=a", 200],
   [{ channels: ["a"], expiresAt: new Date(8.64e15) }, "?channel=a", 200],
 ];
-publishing("a grant allows its channels and its inbox, and only true allows everybody", async (stage, door) => {
-  for (const [verdict, query, status] of publishGrants) {
-    // Who connects is let in, so that there is somebody to publish to.
-    const broker = stage.broker({ authorize: ({ action }) => action === "connect" || verdict });
-    for (const id of ["one", "two"]) await stage.join(broker, { id, channel: ["a", "b", "c"] });
-    const body = witnessedBody();
-    const answer = await door(broker, eventRequest(null, query, body.init));
-    expect([verdict, query, answer.status]).toEqual([verdict, query, status]);
+testPublishing("Grant: allows its channels and its inbox, and no event for every client", async (setup, entryPoint) => {
+  for (const [result, query, status] of publishGrants) {
+    // Clients may connect, so that there is a recipient.
+    const broker = setup.broker({ authorize: ({ action }) => action === "connect" || result });
+    for (const id of ["one", "two"]) await setup.join(broker, { id, channel: ["a", "b", "c"] });
+    const body = createCountedBody();
+    const answer = await entryPoint(broker, eventRequest(null, query, body.init));
+    expect([result, query, answer.status]).toEqual([result, query, status]);
     if (status === 403) expect(await problemOf(answer)).toBe("forbidden");
     expect(broker.stats().published).toBe(status === 200 ? 1 : 0);
-    // What is refused is not even read.
+    // The body of a refused event is not read.
     expect(body.pulls() > 0).toBe(status === 200);
   }
 });
 
-publishing("a grant for an inbox does not count the channels beside it", async (stage, door) => {
-  const authorize: Authorize = ({ action }) => action === "connect" || { clientId: "one", channels: ["a", "b"] };
-  const broker = stage.broker({ maxChannelsPerClient: 1, authorize });
-  await stage.join(broker, { id: "one" });
-  expect((await door(broker, eventRequest("x", "?id=one"))).status).toBe(200);
-});
+testPublishing(
+  "Grant: channels do not count for maxChannelsPerClient when the event is for an inbox",
+  async (setup, entryPoint) => {
+    const authorize: Authorize = ({ action }) => action === "connect" || { clientId: "one", channels: ["a", "b"] };
+    const broker = setup.broker({ maxChannelsPerClient: 1, authorize });
+    await setup.join(broker, { id: "one" });
+    expect((await entryPoint(broker, eventRequest("x", "?id=one"))).status).toBe(200);
+  },
+);
 
-publishing("authorize: a Response is the answer, and nothing is published", async (stage, door) => {
-  const broker = stage.broker({ authorize: () => new Response("queued elsewhere", { status: 202 }) });
-  const body = witnessedBody();
-  const answer = await door(broker, eventRequest(null, "", body.init));
+test(
+  "Grant.everybody: allows events for every client, with idempotency keys of the grant's subject",
+  withBroker(async (setup) => {
+    const broker = setup.broker({
+      publishToken: "secret",
+      authorize: ({ request }) => ({ subject: request.headers.get("x-subject") ?? "", everybody: true }),
+    });
+    const publish = async (headers: Record<string, string>, body: string): Promise<number> =>
+      (await broker.fetch(eventRequest(body, "", { headers: { "idempotency-key": "k", ...headers } }))).status;
+    expect(await publish({ "x-subject": "a" }, "one")).toBe(200);
+    expect(await publish({ "x-subject": "b" }, "two")).toBe(200);
+    expect(await publish({ authorization: "Bearer secret" }, "three")).toBe(200);
+    expect(await publish({ "x-subject": "a" }, "two")).toBe(422);
+    expect(broker.stats().published).toBe(3);
+    const closed = setup.broker({ authorize: () => ({ subject: "a" }) });
+    expect((await closed.fetch(eventRequest("x"))).status).toBe(403);
+  }),
+);
+
+testPublishing("authorize: a Response is the answer, and no event is published", async (setup, entryPoint) => {
+  const broker = setup.broker({ authorize: () => new Response("queued elsewhere", { status: 202 }) });
+  const body = createCountedBody();
+  const answer = await entryPoint(broker, eventRequest(null, "", body.init));
   expect([answer.status, await answer.text(), body.pulls()]).toEqual([202, "queued elsewhere", 0]);
-  expectUntouched(broker);
+  expectUnused(broker);
 });
 
-publishing("authorize: an unknown target is told to who may publish to it, and to nobody else", async (stage, door) => {
-  const broker = stage.broker({ authorize: () => ({ clientId: "nobody" }) });
-  expect(await problem(await door(broker, eventRequest("x", "?id=nobody")))).toEqual([404, "unknown-client"]);
-  expect(await problem(await door(broker, eventRequest("x", "?id=other")))).toEqual([403, "forbidden"]);
-});
+testPublishing(
+  "authorize: only a publisher that is allowed learns that the client is unknown",
+  async (setup, entryPoint) => {
+    const broker = setup.broker({ authorize: () => ({ clientId: "nobody" }) });
+    expect(await statusAndCode(await entryPoint(broker, eventRequest("x", "?id=nobody")))).toEqual([
+      404,
+      "unknown-client",
+    ]);
+    expect(await statusAndCode(await entryPoint(broker, eventRequest("x", "?id=other")))).toEqual([403, "forbidden"]);
+  },
+);
 
-publishing("Idempotency-Key: one subject cannot take another's key", async (stage, door) => {
+testPublishing("Idempotency-Key: a key of one subject does not count for another one", async (setup, entryPoint) => {
   let subject: string | undefined;
-  const broker = stage.broker({ authorize: () => ({ subject, channels: ["a"] }) });
+  const broker = setup.broker({ authorize: () => ({ subject, channels: ["a"] }) });
   const init = { headers: { "idempotency-key": "k" } };
   for (subject of ["ada", "eve", undefined, "null", "ada"])
-    expect((await door(broker, eventRequest(`by ${subject}`, "?channel=a", init))).status).toBe(200);
+    expect((await entryPoint(broker, eventRequest(`by ${subject}`, "?channel=a", init))).status).toBe(200);
   expect(broker.stats().published).toBe(4);
 });
 
 test(
-  "publishToken: whoever presents it publishes without authorize being asked, who does not is asked about",
-  scene(async (stage) => {
-    const asked: string[] = [];
+  "publishToken: a request with it is published without a call of authorize; for another one authorize decides",
+  withBroker(async (setup) => {
+    const actions: string[] = [];
     const authorize: Authorize = ({ action }) => {
-      asked.push(action);
+      actions.push(action);
       return false;
     };
-    const broker = stage.broker({ publishToken: "secret", authorize });
+    const broker = setup.broker({ publishToken: "secret", authorize });
     const post = (token: string): Request => eventRequest("x", "", { headers: { authorization: `Bearer ${token}` } });
     expect((await broker.fetch(post("secret"))).status).toBe(200);
-    expect(asked).toEqual([]);
-    expect(await problem(await broker.fetch(post("guess")))).toEqual([403, "forbidden"]);
-    expect(await problem(await broker.fetch(eventRequest("x")))).toEqual([403, "forbidden"]);
-    expect(asked).toEqual(["publish", "publish"]);
-    // It is for events alone.
+    expect(actions).toEqual([]);
+    expect(await statusAndCode(await broker.fetch(post("guess")))).toEqual([403, "forbidden"]);
+    expect(await statusAndCode(await broker.fetch(eventRequest("x")))).toEqual([403, "forbidden"]);
+    expect(actions).toEqual(["publish", "publish"]);
+    // The token is only for events.
     const reader = clientRequest({ headers: { authorization: "Bearer secret" } });
-    expect(await problem(await broker.fetch(reader))).toEqual([403, "forbidden"]);
+    expect(await statusAndCode(await broker.fetch(reader))).toEqual([403, "forbidden"]);
     expect(broker.stats()).toMatchObject({ published: 1, clients: 0 });
   }),
 );
 
 test(
-  "eventHandler: asks authorize where it is set, publishToken only if guarded, and is open with neither",
-  scene(async (stage) => {
+  "eventHandler(): calls authorize if it is set, asks for publishToken only with requireToken, and is open with neither",
+  withBroker(async (setup) => {
     const yes = { authorize: () => true };
     const no = { authorize: () => false };
     const token = { publishToken: "secret" };
@@ -126,7 +153,7 @@ test(
       [{ ...no, ...token }, { requireToken: true }, "secret", 200],
     ];
     for (const [options, overrides, presented, status, code] of cases) {
-      const broker = stage.broker(options);
+      const broker = setup.broker(options);
       const headers: Record<string, string> = presented === undefined ? {} : { authorization: `Bearer ${presented}` };
       const answer = await broker.eventHandler(eventRequest("x", "", { headers }), overrides);
       expect(answer.status).toBe(status);
@@ -137,40 +164,40 @@ test(
 );
 
 test(
-  "overrides: authorize of this call wins over the option, both ways",
-  scene(async (stage) => {
-    const asked: string[] = [];
-    const say =
-      (who: string, verdict: AuthorizeResult): Authorize =>
+  "Overrides: authorize of the call wins over the option, to allow and to refuse",
+  withBroker(async (setup) => {
+    const callers: string[] = [];
+    const returning =
+      (caller: string, result: AuthorizeResult): Authorize =>
       () => {
-        asked.push(who);
-        return verdict;
+        callers.push(caller);
+        return result;
       };
-    const strict = stage.broker({ authorize: say("option", false) });
-    expect((await strict.eventHandler(eventRequest("x"), { authorize: say("call", true) })).status).toBe(200);
-    await stage.join(strict, { id: "one", overrides: { authorize: say("call", { clientId: "one" }) } });
-    const lax = stage.broker({ authorize: say("option", true) });
-    const open = stage.broker();
+    const strict = setup.broker({ authorize: returning("option", false) });
+    expect((await strict.eventHandler(eventRequest("x"), { authorize: returning("call", true) })).status).toBe(200);
+    await setup.join(strict, { id: "one", overrides: { authorize: returning("call", { clientId: "one" }) } });
+    const lax = setup.broker({ authorize: returning("option", true) });
+    const open = setup.broker();
     for (const broker of [lax, open]) {
-      const no = { authorize: say("call", false) };
+      const no = { authorize: returning("call", false) };
       expect((await broker.eventHandler(eventRequest("x"), no)).status).toBe(403);
       expect((await broker.clientHandler(clientRequest(), no)).status).toBe(403);
-      expectUntouched(broker);
+      expectUnused(broker);
     }
-    expect(new Set(asked)).toEqual(new Set(["call"]));
-    // `undefined` is as if it was not there.
+    expect(new Set(callers)).toEqual(new Set(["call"]));
+    // `undefined` counts as not given.
     expect((await strict.clientHandler(clientRequest(), { authorize: undefined })).status).toBe(403);
-    expect(asked.at(-1)).toBe("option");
+    expect(callers.at(-1)).toBe("option");
   }),
 );
 
 for (const authorize of [false, null, 0, "", true, "yes", {}]) {
   test(
-    `overrides: authorize ${JSON.stringify(authorize)}, which is none, does not open what the option closes`,
-    scene(async (stage) => {
-      const broker = stage.broker({ authorize: () => false });
+    `Overrides: authorize ${JSON.stringify(authorize)}, which is not a function, does not switch the option off`,
+    withBroker(async (setup) => {
+      const broker = setup.broker({ authorize: () => false });
       const overrides = { authorize: authorize as unknown as Authorize };
-      // Whether it is answered or thrown back at the caller is not the point here.
+      // Both an error response and an exception are fine here.
       const statusOf = (answer: Promise<Response>): Promise<number> =>
         answer.then(
           async ({ status, body }) => {
@@ -181,74 +208,80 @@ for (const authorize of [false, null, 0, "", true, "yes", {}]) {
         );
       expect(await statusOf(broker.clientHandler(clientRequest(), overrides))).toBeGreaterThanOrEqual(400);
       expect(await statusOf(broker.eventHandler(eventRequest("x"), overrides))).toBeGreaterThanOrEqual(400);
-      expectUntouched(broker);
+      expectUnused(broker);
     }),
   );
 }
 
-// What it is asked, and when.
+// What `authorize` receives, and when it is called.
 
-reading("Attempt: has the very request, the context, and what is asked for", async ({ stage, door }) => {
-  const attempts: AccessRequest[] = [];
-  const broker = stage.broker({
-    authorize: (attempt) => {
-      attempts.push(attempt);
-      return false;
-    },
-  });
-  const context = { server: true };
-  const full = clientRequest({ id: "one", channel: ["a", "b", "a"] });
-  const bare = clientRequest({ id: "", query: { other: "x" } });
-  await door(broker, full, { context });
-  await door(broker, bare);
-  expect(attempts).toMatchObject([
-    { action: "connect", channels: ["a", "b"], clientId: "one" },
-    { action: "connect", channels: [], clientId: undefined },
-  ]);
-  expect([attempts[0]?.request === full, attempts[0]?.context === context]).toEqual([true, true]);
-  expect([attempts[1]?.request === bare, attempts[1]?.context]).toEqual([true, undefined]);
-  // Who got an answer was not given up on.
-  expect(attempts.map(({ signal }) => signal.aborted)).toEqual([false, false]);
-});
+testReading(
+  "AccessRequest: has the request object, the context and the requested access",
+  async ({ setup, entryPoint }) => {
+    const accesses: AccessRequest[] = [];
+    const broker = setup.broker({
+      authorize: (access) => {
+        accesses.push(access);
+        return false;
+      },
+    });
+    const context = { server: true };
+    const full = clientRequest({ id: "one", channel: ["a", "b", "a"] });
+    const bare = clientRequest({ id: "", query: { other: "x" } });
+    await entryPoint(broker, full, { context });
+    await entryPoint(broker, bare);
+    expect(accesses).toMatchObject([
+      { action: "connect", channels: ["a", "b"], clientId: "one" },
+      { action: "connect", channels: [], clientId: undefined },
+    ]);
+    expect([accesses[0]?.request === full, accesses[0]?.context === context]).toEqual([true, true]);
+    expect([accesses[1]?.request === bare, accesses[1]?.context]).toEqual([true, undefined]);
+    // The signal is not aborted after an answer.
+    expect(accesses.map(({ signal }) => signal.aborted)).toEqual([false, false]);
+  },
+);
 
-publishing("Attempt: has the very request, the context, and what is asked for", async (stage, door) => {
-  const attempts: AccessRequest[] = [];
-  const broker = stage.broker({
-    authorize: (attempt) => {
-      attempts.push(attempt);
-      return false;
-    },
-  });
-  const context = { server: true };
-  const requests = ["?channel=a&channel=b", "?id=one&type=t", ""].map((query) => eventRequest("x", query));
-  for (const request of requests) await door(broker, request, { context });
-  expect(attempts).toMatchObject([
-    { action: "publish", channels: ["a", "b"], clientId: undefined },
-    { action: "publish", channels: [], clientId: "one" },
-    { action: "publish", channels: [], clientId: undefined },
-  ]);
-  expect(
-    attempts.map(({ request, context: given }, index) => request === requests[index] && given === context),
-  ).toEqual([true, true, true]);
-  expect(attempts.map(({ signal }) => signal.aborted)).toEqual([false, false, false]);
-});
+testPublishing(
+  "AccessRequest: has the request object, the context and the requested access",
+  async (setup, entryPoint) => {
+    const accesses: AccessRequest[] = [];
+    const broker = setup.broker({
+      authorize: (access) => {
+        accesses.push(access);
+        return false;
+      },
+    });
+    const context = { server: true };
+    const requests = ["?channel=a&channel=b", "?id=one&type=t", ""].map((query) => eventRequest("x", query));
+    for (const request of requests) await entryPoint(broker, request, { context });
+    expect(accesses).toMatchObject([
+      { action: "publish", channels: ["a", "b"], clientId: undefined },
+      { action: "publish", channels: [], clientId: "one" },
+      { action: "publish", channels: [], clientId: undefined },
+    ]);
+    expect(
+      accesses.map(({ request, context: received }, index) => request === requests[index] && received === context),
+    ).toEqual([true, true, true]);
+    expect(accesses.map(({ signal }) => signal.aborted)).toEqual([false, false, false]);
+  },
+);
 
 test(
-  "Attempt: has what trusted code says instead of the query",
-  scene(async (stage) => {
-    const attempts: AccessRequest[] = [];
-    const authorize: Authorize = (attempt) => {
-      attempts.push(attempt);
+  "AccessRequest: has the overrides in place of the query",
+  withBroker(async (setup) => {
+    const accesses: AccessRequest[] = [];
+    const authorize: Authorize = (access) => {
+      accesses.push(access);
       return false;
     };
-    const broker = stage.broker({ authorize });
+    const broker = setup.broker({ authorize });
     await broker.clientHandler(clientRequest({ id: "asked", channel: "asked" }), {
       clientId: "given",
       channels: "given",
     });
     await broker.eventHandler(eventRequest("x", "?channel=asked"), { clientId: "given" });
     await broker.eventHandler(eventRequest("x", "?id=asked"), { channels: ["given"] });
-    expect(attempts).toMatchObject([
+    expect(accesses).toMatchObject([
       { action: "connect", channels: ["given"], clientId: "given" },
       { action: "publish", channels: [], clientId: "given" },
       { action: "publish", channels: ["given"], clientId: undefined },
@@ -256,30 +289,30 @@ test(
   }),
 );
 
-publishing("authorize: is asked before anything of the body is read", async (stage, door) => {
-  const body = witnessedBody();
+testPublishing("authorize: is called before the body is read", async (setup, entryPoint) => {
+  const body = createCountedBody();
   const pullsThen: number[] = [];
-  const broker = stage.broker({
+  const broker = setup.broker({
     authorize: async () => {
       await turn();
       pullsThen.push(body.pulls());
       return true;
     },
   });
-  const client = await stage.join(broker);
-  const answer = await door(broker, eventRequest(null, "", body.init));
+  const client = await setup.join(broker);
+  const answer = await entryPoint(broker, eventRequest(null, "", body.init));
   expect([answer.status, (await client.nextData()).data]).toEqual([200, "from the body"]);
   expect(pullsThen).toEqual([0, 0]);
   expect(body.pulls()).toBeGreaterThan(0);
 });
 
-publishing("authorize: is not asked about a query that is bad", async (stage, door) => {
-  let asked = 0;
+testPublishing("authorize: is not called for an invalid query", async (setup, entryPoint) => {
+  let calls = 0;
   const authorize: Authorize = () => {
-    asked++;
+    calls++;
     return true;
   };
-  const broker = stage.broker({ authorize });
+  const broker = setup.broker({ authorize });
   const bad: readonly (readonly [string, string])[] = [
     ["?channel=", "bad-channel"],
     ["?channel=fanwire-x", "bad-channel"],
@@ -289,61 +322,64 @@ publishing("authorize: is not asked about a query that is bad", async (stage, do
     ["?type=a&type=b", "bad-event-type"],
   ];
   for (const [query, code] of bad) {
-    const body = witnessedBody();
-    expect(await problem(await door(broker, eventRequest(null, query, body.init)))).toEqual([400, code]);
+    const body = createCountedBody();
+    expect(await statusAndCode(await entryPoint(broker, eventRequest(null, query, body.init)))).toEqual([400, code]);
     expect(body.pulls()).toBe(0);
   }
   const long = { headers: { "idempotency-key": "k".repeat(257) } };
-  expect(await problem(await door(broker, eventRequest("x", "", long)))).toEqual([400, "bad-key"]);
-  expect(asked).toBe(0);
-  expectUntouched(broker);
+  expect(await statusAndCode(await entryPoint(broker, eventRequest("x", "", long)))).toEqual([400, "bad-key"]);
+  expect(calls).toBe(0);
+  expectUnused(broker);
 });
 
-reading(
-  "authorize: is not asked about a query that is bad, nor for OPTIONS or a wrong method",
-  async ({ stage, door }) => {
-    let asked = 0;
+testReading(
+  "authorize: is not called for an invalid query, for OPTIONS, or for a wrong method",
+  async ({ setup, entryPoint }) => {
+    let calls = 0;
     const authorize: Authorize = () => {
-      asked++;
+      calls++;
       return true;
     };
-    const broker = stage.broker({ authorize });
+    const broker = setup.broker({ authorize });
     for (const query of [{ channel: "" }, { channel: "fanwire-x" }, { id: "a\nb" }, { from: "latest" }])
-      expect((await door(broker, clientRequest({ query }))).status).toBe(400);
+      expect((await entryPoint(broker, clientRequest({ query }))).status).toBe(400);
     for (const [method, status] of [
       ["OPTIONS", 204],
       ["DELETE", 405],
       ["PUT", 405],
     ] as const)
-      expect((await door(broker, new Request(clientRequest(), { method }))).status).toBe(status);
-    expect(asked).toBe(0);
-    expectUntouched(broker);
+      expect((await entryPoint(broker, new Request(clientRequest(), { method }))).status).toBe(status);
+    expect(calls).toBe(0);
+    expectUnused(broker);
   },
 );
 
-reading("HEAD: is authorised as GET is, and registers nobody", async ({ stage, door }) => {
+testReading("HEAD: is authorised like GET, and registers no client", async ({ setup, entryPoint }) => {
   const actions: string[] = [];
-  const broker = stage.broker({
+  const broker = setup.broker({
     authorize: ({ action, clientId }) => {
       actions.push(action);
       return clientId === "one";
     },
   });
   const head = (id: string): Request => new Request(clientRequest({ id }), { method: "HEAD" });
-  const [yes, no] = [await door(broker, head("one")), await door(broker, head("two"))];
+  const [yes, no] = [await entryPoint(broker, head("one")), await entryPoint(broker, head("two"))];
   expect([yes.status, yes.body, no.status]).toEqual([200, null, 403]);
   expect(actions).toEqual(["connect", "connect"]);
-  expectUntouched(broker);
+  expectUnused(broker);
 });
 
-reading("HEAD: takes no place from a client that comes meanwhile, and needs none", async ({ stage, door, enter }) => {
-  const verdict = deferred<AuthorizeResult>();
-  const broker = stage.broker({ maxClients: 1, authorize: () => verdict.promise });
-  const head = (): Promise<Response> => door(broker, new Request(clientRequest(), { method: "HEAD" }));
-  const early = head();
-  const entering = enter(broker);
-  verdict.resolve(true);
-  await entering;
-  expect([(await early).status, (await head()).status]).toEqual([200, 200]);
-  expect(broker.stats().clients).toBe(1);
-});
+testReading(
+  "HEAD: takes no slot from a client that connects at the same time, and needs none",
+  async ({ setup, entryPoint, connect }) => {
+    const decision = deferred<AuthorizeResult>();
+    const broker = setup.broker({ maxClients: 1, authorize: () => decision.promise });
+    const head = (): Promise<Response> => entryPoint(broker, new Request(clientRequest(), { method: "HEAD" }));
+    const early = head();
+    const entering = connect(broker);
+    decision.resolve(true);
+    await entering;
+    expect([(await early).status, (await head()).status]).toEqual([200, 200]);
+    expect(broker.stats().clients).toBe(1);
+  },
+);

@@ -1,34 +1,40 @@
+// Errors in the application's own format, and bearer tokens.
 import { expect, test } from "vitest";
 import { type Authorize, BrokerError, bearer, type ErrorCode } from "../../../src/index.ts";
 import {
-  ANY,
-  expectUntouched,
-  never,
-  problem,
-  publishing,
-  type Reported,
-  reading,
+  ACCEPT_ANY,
+  createCountedBody,
+  expectUnused,
+  neverAnswers,
+  type ReportedError,
   SECRET,
-  witnessedBody,
+  statusAndCode,
+  testPublishing,
+  testReading,
 } from "../../support/http/entry-points.ts";
-import { clientRequest, eventRequest, problemOf, scene, type Wish, Witness } from "../../support/test-broker.ts";
-
-// Errors in the application's own format, and tokens.
+import {
+  type ConnectOptions,
+  clientRequest,
+  eventRequest,
+  problemOf,
+  Recorder,
+  withBroker,
+} from "../../support/test-broker.ts";
 
 test(
-  "errorHandler: answers what authorize refuses, with its code, and what it throws gives the default answer",
-  scene(async (stage) => {
+  "errorHandler: answers a request that authorize refused, with its code; if it throws, the default answer is sent",
+  withBroker(async (setup) => {
     const cases: readonly (readonly [ErrorCode, number, Authorize])[] = [
       ["forbidden", 403, () => false],
       ["forbidden", 403, () => ({ channels: ["b"] })],
       ["unauthorized", 401, () => ({ channels: ["a"], expiresAt: 0 })],
       ["unauthorized", 401, bearer("token")],
       ["internal", 500, () => Promise.reject(new Error(SECRET))],
-      ["authorize-timeout", 503, never],
+      ["authorize-timeout", 503, neverAnswers],
     ];
     for (const [code, status, authorize] of cases) {
       const seen: unknown[] = [];
-      const own = stage.broker({
+      const own = setup.broker({
         authorize,
         authorizeTimeout: 5,
         errorHandler(error, request) {
@@ -36,7 +42,7 @@ test(
           return new Response(`mine: ${error.code} ${error.message}`, { status: error.status });
         },
       });
-      for (const request of [clientRequest({ channel: "a", headers: ANY }), eventRequest("x", "?channel=a")]) {
+      for (const request of [clientRequest({ channel: "a", headers: ACCEPT_ANY }), eventRequest("x", "?channel=a")]) {
         const answer = await own.fetch(request);
         expect(answer.status).toBe(status);
         const text = await answer.text();
@@ -44,14 +50,14 @@ test(
         expect(text).not.toContain("secret");
         expect(seen.splice(0)).toEqual([code, status, true, request]);
       }
-      const errors = new Witness<Reported>();
-      const broken = stage.broker({
+      const errors = new Recorder<ReportedError>();
+      const broken = setup.broker({
         authorize,
         authorizeTimeout: 5,
         errorHandler: () => Promise.reject(new Error(SECRET)),
-        onError: (event) => event.stage === "error-handler" && errors.see(event),
+        onError: (event) => event.stage === "error-handler" && errors.record(event),
       });
-      const answer = await broken.fetch(clientRequest({ channel: "a", headers: ANY }));
+      const answer = await broken.fetch(clientRequest({ channel: "a", headers: ACCEPT_ANY }));
       const text = await answer.text();
       expect([answer.status, JSON.parse(text)]).toMatchObject([status, { code }]);
       expect(text).not.toContain("secret");
@@ -60,22 +66,22 @@ test(
   }),
 );
 
-// Tokens.
+// Bearer tokens.
 
-const presenting = (authorization: string): Wish => ({ headers: { authorization, ...ANY } });
+const presenting = (authorization: string): ConnectOptions => ({ headers: { authorization, ...ACCEPT_ANY } });
 
-reading(
-  "bearer: lets in who presents one of the tokens, whatever the scheme's case and spaces",
-  async ({ stage, enter }) => {
-    const broker = stage.broker({ authorize: bearer(["old-token", "new-token"]) });
+testReading(
+  "bearer(): accepts each of its tokens, whatever the case and spaces of the scheme",
+  async ({ setup, connect }) => {
+    const broker = setup.broker({ authorize: bearer(["old-token", "new-token"]) });
     for (const scheme of ["Bearer ", "bearer ", "BEARER ", "Bearer    "])
-      for (const token of ["old-token", "new-token"]) await enter(broker, presenting(scheme + token));
+      for (const token of ["old-token", "new-token"]) await connect(broker, presenting(scheme + token));
     expect(broker.stats().clients).toBe(8);
   },
 );
 
-reading("bearer: 401 with www-authenticate for everything else", async ({ stage, door }) => {
-  const broker = stage.broker({ authorize: bearer(["secret", "sécret-two", "€uro", "ab"]) });
+testReading("bearer(): answers everything else 401 with www-authenticate", async ({ setup, entryPoint }) => {
+  const broker = setup.broker({ authorize: bearer(["secret", "sécret-two", "€uro", "ab"]) });
   const wrong = [
     "",
     "Bearer",
@@ -94,7 +100,7 @@ reading("bearer: 401 with www-authenticate for everything else", async ({ stage,
     "Bearer secret-two",
     "Bearer s\u00c3\u00a9cret-two",
     "Bearer sécret-tw",
-    // The low byte of the euro sign.
+    // This character is the low byte of the euro sign.
     "Bearer \u00acuro",
     "Bearer aa",
     "Bearer bb",
@@ -112,7 +118,7 @@ reading("bearer: 401 with www-authenticate for everything else", async ({ stage,
     "Token secret",
   ];
   for (const authorization of wrong) {
-    const answer = await door(broker, clientRequest(presenting(authorization)));
+    const answer = await entryPoint(broker, clientRequest(presenting(authorization)));
     expect([authorization, answer.status, answer.headers.get("www-authenticate")]).toEqual([
       authorization,
       401,
@@ -120,40 +126,42 @@ reading("bearer: 401 with www-authenticate for everything else", async ({ stage,
     ]);
     expect(await problemOf(answer)).toBe("unauthorized");
   }
-  const bare = await door(broker, clientRequest());
+  const bare = await entryPoint(broker, clientRequest());
   expect([bare.status, bare.headers.get("www-authenticate")]).toEqual([401, "Bearer"]);
-  // A token in the query ends up in logs, so it is none.
+  // A token in the query is ignored, because it ends up in logs.
   for (const name of ["token", "access_token", "authorization"])
-    expect((await door(broker, clientRequest({ query: { [name]: "secret" } }))).status).toBe(401);
-  expectUntouched(broker);
+    expect((await entryPoint(broker, clientRequest({ query: { [name]: "secret" } }))).status).toBe(401);
+  expectUnused(broker);
 });
 
-reading("bearer: a token of Latin-1 is compared as it comes", async ({ stage, enter }) => {
-  const broker = stage.broker({ authorize: bearer("sécret") });
-  await enter(broker, presenting("Bearer sécret"));
+testReading("bearer(): a token in Latin-1 is compared as it is", async ({ setup, connect }) => {
+  const broker = setup.broker({ authorize: bearer("sécret") });
+  await connect(broker, presenting("Bearer sécret"));
   expect(broker.stats().clients).toBe(1);
 });
 
-publishing("bearer: 401 without reading the body, 200 with the token", async (stage, door) => {
-  const broker = stage.broker({ authorize: bearer("secret") });
-  const body = witnessedBody();
-  const refused = await door(broker, eventRequest(null, "", body.init));
+testPublishing("bearer(): answers 401 without reading the body, and 200 with the token", async (setup, entryPoint) => {
+  const broker = setup.broker({ authorize: bearer("secret") });
+  const body = createCountedBody();
+  const refused = await entryPoint(broker, eventRequest(null, "", body.init));
   expect([refused.status, refused.headers.get("www-authenticate"), body.pulls()]).toEqual([401, "Bearer", 0]);
-  expectUntouched(broker);
-  expect((await door(broker, eventRequest("x", "", { headers: { authorization: "Bearer secret" } }))).status).toBe(200);
+  expectUnused(broker);
+  expect(
+    (await entryPoint(broker, eventRequest("x", "", { headers: { authorization: "Bearer secret" } }))).status,
+  ).toBe(200);
 });
 
-reading("bearer: a grant is all that its token allows", async ({ stage, door, enter }) => {
-  const broker = stage.broker({ authorize: bearer("secret", { subject: "service", channels: ["a"] }) });
-  await enter(broker, presenting("Bearer secret"));
+testReading("bearer(): a token allows exactly its grant", async ({ setup, entryPoint, connect }) => {
+  const broker = setup.broker({ authorize: bearer("secret", { subject: "service", channels: ["a"] }) });
+  await connect(broker, presenting("Bearer secret"));
   expect(broker.clients()).toMatchObject([{ subject: "service", channels: ["a"] }]);
-  const wish = { ...presenting("Bearer secret"), channel: "b" };
-  expect(await problem(await door(broker, clientRequest(wish)))).toEqual([403, "forbidden"]);
-  const none = stage.broker({ authorize: bearer("secret", false) });
-  expect((await door(none, clientRequest(presenting("Bearer secret")))).status).toBe(403);
+  const otherChannel = { ...presenting("Bearer secret"), channel: "b" };
+  expect(await statusAndCode(await entryPoint(broker, clientRequest(otherChannel)))).toEqual([403, "forbidden"]);
+  const none = setup.broker({ authorize: bearer("secret", false) });
+  expect((await entryPoint(none, clientRequest(presenting("Bearer secret")))).status).toBe(403);
 });
 
-test("bearer: a token that is missing is a TypeError, and opens nothing", () => {
+test("bearer(): a missing token is a TypeError, so it cannot leave the broker open", () => {
   const missing: readonly unknown[] = [
     undefined,
     null,

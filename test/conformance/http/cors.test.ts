@@ -1,17 +1,16 @@
+// CORS: which origins may read which answers. No runtime here removes Origin, Cookie or Sec-Fetch-* from a Request, as a browser would.
 import { expect, test } from "vitest";
 import type { AccessRequest, Broker, CorsOptions } from "../../../src/index.ts";
-import { APP, EVIL, get, type Headers, options } from "../../support/http/origins.ts";
-import { corsFieldsOf, kinds, look, varyOf } from "../../support/http/responses.ts";
-import { scene } from "../../support/test-broker.ts";
+import { APP_ORIGIN, EVIL_ORIGIN, get, type HeaderFields, options } from "../../support/http/origins.ts";
+import { checkResponse, corsFieldsOf, responseKinds, varyOf } from "../../support/http/responses.ts";
+import { withBroker } from "../../support/test-broker.ts";
 
-// Who may read answers: CORS. No runtime here strips Origin, Cookie or Sec-Fetch-* from a Request, as a browser would.
-
-for (const kind of kinds) {
+for (const kind of responseKinds) {
   test(
-    `cors: off, ${kind.what} has no field of it, whoever asks`,
-    scene(async (stage) => {
-      for (const headers of [{ origin: APP }, { origin: "null" }, {}] as Headers[]) {
-        await look(stage, kind, undefined, headers, (answer) => {
+    `cors: without it, ${kind.name} has no CORS field for any origin`,
+    withBroker(async (setup) => {
+      for (const headers of [{ origin: APP_ORIGIN }, { origin: "null" }, {}] as HeaderFields[]) {
+        await checkResponse(setup, kind, undefined, headers, (answer) => {
           expect([corsFieldsOf(answer), answer.headers.get("vary")]).toEqual([[], null]);
         });
       }
@@ -19,19 +18,19 @@ for (const kind of kinds) {
   );
 
   test(
-    `cors: ${kind.what} may be read by an origin that is named`,
-    scene(async (stage) => {
+    `cors: ${kind.name} may be read by a listed origin`,
+    withBroker(async (setup) => {
       for (const credentials of [false, true]) {
-        // Where the cookie of a page is what is refused, that of an origin that is trusted with it is not.
-        const status = kind.what === "403 cross-origin" && credentials ? 200 : kind.status;
-        await look(
-          stage,
+        // With `credentials` the listed origin is trusted with cookies, so the request is not refused as cross-origin.
+        const status = kind.name === "403 cross-origin" && credentials ? 200 : kind.status;
+        await checkResponse(
+          setup,
           { ...kind, status },
-          { origins: ["https://other.example", APP], credentials },
-          { origin: APP },
+          { origins: ["https://other.example", APP_ORIGIN], credentials },
+          { origin: APP_ORIGIN },
           (answer) => {
             const { headers } = answer;
-            expect(headers.get("access-control-allow-origin")).toBe(APP);
+            expect(headers.get("access-control-allow-origin")).toBe(APP_ORIGIN);
             expect(headers.get("access-control-allow-credentials")).toBe(credentials ? "true" : null);
             expect(headers.get("access-control-expose-headers")).toBe("fanwire-client-id, retry-after");
             expect(headers.get("access-control-allow-methods")).toBeNull();
@@ -43,10 +42,10 @@ for (const kind of kinds) {
   );
 
   test(
-    `cors: ${kind.what} has Vary and nothing else for another origin, or for none`,
-    scene(async (stage) => {
-      for (const headers of [{ origin: EVIL }, { origin: "null" }, {}] as Headers[]) {
-        await look(stage, kind, { origins: [APP], credentials: true }, headers, (answer) => {
+    `cors: ${kind.name} has only Vary for another origin, and for a request without one`,
+    withBroker(async (setup) => {
+      for (const headers of [{ origin: EVIL_ORIGIN }, { origin: "null" }, {}] as HeaderFields[]) {
+        await checkResponse(setup, kind, { origins: [APP_ORIGIN], credentials: true }, headers, (answer) => {
           expect([corsFieldsOf(answer), varyOf(answer)]).toEqual([[], ["Origin"]]);
         });
       }
@@ -54,24 +53,24 @@ for (const kind of kinds) {
   );
 
   test(
-    `cors: ${kind.what} may be read by every origin with "*", and never with credentials`,
-    scene(async (stage) => {
-      for (const origin of [APP, EVIL, "null"]) {
-        await look(stage, kind, { origins: ["*"] }, { origin }, (answer) => {
+    `cors: with "*", ${kind.name} may be read by every origin, but not with credentials`,
+    withBroker(async (setup) => {
+      for (const origin of [APP_ORIGIN, EVIL_ORIGIN, "null"]) {
+        await checkResponse(setup, kind, { origins: ["*"] }, { origin }, (answer) => {
           expect(answer.headers.get("access-control-allow-origin")).toBe("*");
           expect(answer.headers.get("access-control-allow-credentials")).toBeNull();
           expect(varyOf(answer)).toContain("Origin");
         });
       }
-      await look(stage, kind, { origins: ["*"] }, {}, (answer) => expect(corsFieldsOf(answer)).toEqual([]));
+      await checkResponse(setup, kind, { origins: ["*"] }, {}, (answer) => expect(corsFieldsOf(answer)).toEqual([]));
     }),
   );
 }
 
 test(
-  "cors.origins: an origin that only looks like a named one gets nothing",
-  scene(async (stage) => {
-    const broker = stage.broker({ cors: { origins: [APP, "http://localhost:3000"] } });
+  "cors.origins: an origin that only looks like a listed one gets no CORS field",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ cors: { origins: [APP_ORIGIN, "http://localhost:3000"] } });
     const similar = [
       "http://app.example",
       "https://app.example:8443",
@@ -88,8 +87,8 @@ test(
       "https://user@app.example",
       "app.example",
       "//app.example",
-      `${APP}, ${EVIL}`,
-      `${APP} ${EVIL}`,
+      `${APP_ORIGIN}, ${EVIL_ORIGIN}`,
+      `${APP_ORIGIN} ${EVIL_ORIGIN}`,
       "http://localhost",
       "http://localhost:30000",
       "https://localhost:3000",
@@ -103,7 +102,7 @@ test(
       const preflight = await broker.fetch(options("/connect", { origin, "access-control-request-method": "GET" }));
       expect([origin, corsFieldsOf(preflight), varyOf(preflight)]).toEqual([origin, [], ["Origin"]]);
     }
-    for (const origin of [APP, "http://localhost:3000"])
+    for (const origin of [APP_ORIGIN, "http://localhost:3000"])
       expect((await broker.fetch(get({ origin }, "?channel="))).headers.get("access-control-allow-origin")).toBe(
         origin,
       );
@@ -111,34 +110,34 @@ test(
 );
 
 test(
-  "cors.origins: a name with a star in it is no pattern",
-  scene(async (stage) => {
+  "cors.origins: a star inside an origin is not a pattern",
+  withBroker(async (setup) => {
     let broker: Broker;
     try {
-      broker = stage.broker({ cors: { origins: ["https://*.example"] } });
+      broker = setup.broker({ cors: { origins: ["https://*.example"] } });
     } catch (error) {
       expect(error).toBeInstanceOf(TypeError);
       return;
     }
-    const answer = await broker.fetch(get({ origin: APP }, "?channel="));
+    const answer = await broker.fetch(get({ origin: APP_ORIGIN }, "?channel="));
     expect(corsFieldsOf(answer)).toEqual([]);
   }),
 );
 
 test(
-  "cors.origins: a list that the caller changes later changes nothing",
-  scene(async (stage) => {
-    const origins = [APP];
-    const broker = stage.broker({ cors: { origins } });
-    origins.push(EVIL, "*");
-    const answer = await broker.fetch(get({ origin: EVIL }, "?channel="));
+  "cors.origins: the broker copies the list, so a later change has no effect",
+  withBroker(async (setup) => {
+    const origins = [APP_ORIGIN];
+    const broker = setup.broker({ cors: { origins } });
+    origins.push(EVIL_ORIGIN, "*");
+    const answer = await broker.fetch(get({ origin: EVIL_ORIGIN }, "?channel="));
     expect(corsFieldsOf(answer)).toEqual([]);
   }),
 );
 
 test(
-  "cors.origins: what a browser would never send as an origin is a TypeError",
-  scene(async (stage) => {
+  "cors.origins: a string that no browser sends as an origin is a TypeError",
+  withBroker(async (setup) => {
     const wrong: readonly unknown[] = [
       "https://app.example/",
       "https://app.example/path",
@@ -167,37 +166,52 @@ test(
       /app/,
     ];
     for (const origin of wrong) {
-      const origins = [APP, origin] as string[];
-      expect(() => stage.broker({ cors: { origins } }), `${String(origin)}`).toThrow(TypeError);
+      const origins = [APP_ORIGIN, origin] as string[];
+      expect(() => setup.broker({ cors: { origins } }), `${String(origin)}`).toThrow(TypeError);
     }
-    for (const cors of [{}, { origins: APP }, { origins: null }, { origins: new Set([APP]) }, true, "*"])
-      expect(() => stage.broker({ cors: cors as unknown as CorsOptions })).toThrow(TypeError);
+    for (const cors of [{}, { origins: APP_ORIGIN }, { origins: null }, { origins: new Set([APP_ORIGIN]) }, true, "*"])
+      expect(() => setup.broker({ cors: cors as unknown as CorsOptions })).toThrow(TypeError);
   }),
 );
 
 test(
-  'cors: "*" together with credentials is a TypeError, wherever it stands',
-  scene(async (stage) => {
-    for (const origins of [["*"], [APP, "*"], ["*", APP]])
-      expect(() => stage.broker({ cors: { origins, credentials: true } })).toThrow(TypeError);
+  "cors.origins: origins of app web views are accepted",
+  withBroker(async (setup) => {
+    const origins = ["capacitor://localhost", "chrome-extension://abcdefgh", "https://app.example"];
+    const broker = setup.broker({ cors: { origins } });
+    for (const origin of origins) {
+      const answer = await broker.fetch(get({ origin }));
+      expect(answer.headers.get("access-control-allow-origin")).toBe(origin);
+      await answer.body?.cancel();
+    }
+    for (const origin of ["capacitor://localhost/", "capacitor://", "capacitor://a b", "javascript:alert(1)"])
+      expect(() => setup.broker({ cors: { origins: [origin] } })).toThrow(TypeError);
+  }),
+);
+
+test(
+  'cors: "*" together with credentials is a TypeError, at any place in the list',
+  withBroker(async (setup) => {
+    for (const origins of [["*"], [APP_ORIGIN, "*"], ["*", APP_ORIGIN]])
+      expect(() => setup.broker({ cors: { origins, credentials: true } })).toThrow(TypeError);
     for (const maxAge of [-1, Number.NaN])
-      expect(() => stage.broker({ cors: { origins: [APP], maxAge } })).toThrow(RangeError);
+      expect(() => setup.broker({ cors: { origins: [APP_ORIGIN], maxAge } })).toThrow(RangeError);
   }),
 );
 
 test(
-  "cors: a preflight is answered with the methods and headers of its path, and authorize is not asked",
-  scene(async (stage) => {
-    const asked: AccessRequest[] = [];
-    const broker = stage.broker({
-      cors: { origins: [APP], credentials: true, maxAge: 5 },
-      authorize: (attempt) => {
-        asked.push(attempt);
+  "cors: a preflight is answered with the methods and header fields of its path, and authorize is not called",
+  withBroker(async (setup) => {
+    const accesses: AccessRequest[] = [];
+    const broker = setup.broker({
+      cors: { origins: [APP_ORIGIN], credentials: true, maxAge: 5 },
+      authorize: (access) => {
+        accesses.push(access);
         return false;
       },
     });
-    const preflight = (method: string): Headers => ({
-      origin: APP,
+    const preflight = (method: string): HeaderFields => ({
+      origin: APP_ORIGIN,
       "access-control-request-method": method,
       "access-control-request-headers": "authorization,last-event-id",
       cookie: "session=1",
@@ -212,7 +226,7 @@ test(
     for (const [answer, methods] of answers) {
       const { headers } = answer;
       expect([answer.status, answer.body]).toEqual([204, null]);
-      expect(headers.get("access-control-allow-origin")).toBe(APP);
+      expect(headers.get("access-control-allow-origin")).toBe(APP_ORIGIN);
       expect(headers.get("access-control-allow-credentials")).toBe("true");
       expect(headers.get("access-control-allow-methods")).toBe(methods);
       expect(headers.get("access-control-allow-headers")?.split(", ")).toEqual(
@@ -221,68 +235,74 @@ test(
       expect(headers.get("access-control-max-age")).toBe("5");
       expect(varyOf(answer)).toContain("Origin");
     }
-    expect(asked).toEqual([]);
+    expect(accesses).toEqual([]);
     expect(broker.stats()).toMatchObject({ clients: 0, pending: 0, engine: "idle" });
   }),
 );
 
 test(
-  "cors.maxAge: ten minutes by default, and 0 keeps nothing",
-  scene(async (stage) => {
-    const preflight = options("/connect", { origin: APP, "access-control-request-method": "GET" });
-    for (const [maxAge, told] of [
+  "cors.maxAge: is ten minutes by default, and may be 0",
+  withBroker(async (setup) => {
+    const preflight = options("/connect", { origin: APP_ORIGIN, "access-control-request-method": "GET" });
+    for (const [maxAge, expected] of [
       [undefined, "600"],
       [0, "0"],
     ] as const) {
-      const broker = stage.broker({ cors: { origins: [APP], ...(maxAge === undefined ? {} : { maxAge }) } });
-      expect((await broker.fetch(preflight)).headers.get("access-control-max-age")).toBe(told);
+      const broker = setup.broker({ cors: { origins: [APP_ORIGIN], ...(maxAge === undefined ? {} : { maxAge }) } });
+      expect((await broker.fetch(preflight)).headers.get("access-control-max-age")).toBe(expected);
     }
   }),
 );
 
 test(
-  "cors: a preflight gets no more than Vary where the origin is not named, and nothing where cors is off",
-  scene(async (stage) => {
-    const headers = { origin: EVIL, "access-control-request-method": "POST" };
-    const on = await stage.broker({ cors: { origins: [APP] } }).fetch(options("/broadcast", headers));
+  "cors: a preflight gets only Vary for an origin that is not listed, and no field without cors",
+  withBroker(async (setup) => {
+    const headers = { origin: EVIL_ORIGIN, "access-control-request-method": "POST" };
+    const on = await setup.broker({ cors: { origins: [APP_ORIGIN] } }).fetch(options("/broadcast", headers));
     expect([on.status, corsFieldsOf(on), varyOf(on)]).toEqual([204, [], ["Origin"]]);
-    const off = await stage.broker().fetch(options("/broadcast", headers));
+    const off = await setup.broker().fetch(options("/broadcast", headers));
     expect([off.status, corsFieldsOf(off), off.headers.get("vary")]).toEqual([204, [], null]);
-    const nowhere = await stage.broker({ cors: { origins: [APP] } }).fetch(options("/x", { ...headers, origin: APP }));
-    expect([nowhere.status, nowhere.headers.get("access-control-allow-origin")]).toEqual([404, APP]);
+    const nowhere = await setup
+      .broker({ cors: { origins: [APP_ORIGIN] } })
+      .fetch(options("/x", { ...headers, origin: APP_ORIGIN }));
+    expect([nowhere.status, nowhere.headers.get("access-control-allow-origin")]).toEqual([404, APP_ORIGIN]);
   }),
 );
 
 test(
-  "cors: fields that a Response has of its own are kept",
-  scene(async (stage) => {
+  "cors: header fields of the application's own Response are kept",
+  withBroker(async (setup) => {
     const make = (): Response =>
       new Response("own", { status: 402, headers: { vary: "Accept-Encoding, Cookie", "x-own": "yes" } });
-    const broker = stage.broker({ cors: { origins: [APP] }, authorize: make, errorHandler: make });
-    for (const request of [get({ origin: APP }), get({ origin: APP }, "?channel=")]) {
+    const broker = setup.broker({ cors: { origins: [APP_ORIGIN] }, authorize: make, errorHandler: make });
+    for (const request of [get({ origin: APP_ORIGIN }), get({ origin: APP_ORIGIN }, "?channel=")]) {
       const answer = await broker.fetch(request);
       expect([answer.status, answer.headers.get("x-own"), await answer.text()]).toEqual([402, "yes", "own"]);
       expect(varyOf(answer)).toEqual(["Accept-Encoding", "Cookie", "Origin"]);
     }
-    const redirect = stage.broker({
-      cors: { origins: [APP] },
+    const redirect = setup.broker({
+      cors: { origins: [APP_ORIGIN] },
       authorize: () => Response.redirect("https://fanwire.test/login"),
     });
-    expect((await redirect.fetch(get({ origin: APP }))).headers.get("location")).toBe("https://fanwire.test/login");
+    expect((await redirect.fetch(get({ origin: APP_ORIGIN }))).headers.get("location")).toBe(
+      "https://fanwire.test/login",
+    );
   }),
 );
 
 test(
-  "cors: a Response that is given again and again tells one origin nothing of another",
-  scene(async (stage) => {
-    // Without a body a Response may be answered any number of times.
+  "cors: a Response that is returned again and again does not reveal one origin to another",
+  withBroker(async (setup) => {
+    // A Response without a body may be sent any number of times.
     const denied = new Response(null, { status: 403 });
-    const broker = stage.broker({
-      cors: { origins: [APP, "https://other.example"], credentials: true },
+    const broker = setup.broker({
+      cors: { origins: [APP_ORIGIN, "https://other.example"], credentials: true },
       authorize: () => denied,
     });
-    expect((await broker.fetch(get({ origin: APP }))).headers.get("access-control-allow-origin")).toBe(APP);
-    for (const origin of [EVIL, "null"]) {
+    expect((await broker.fetch(get({ origin: APP_ORIGIN }))).headers.get("access-control-allow-origin")).toBe(
+      APP_ORIGIN,
+    );
+    for (const origin of [EVIL_ORIGIN, "null"]) {
       const answer = await broker.fetch(get({ origin }));
       expect([corsFieldsOf(answer), varyOf(answer)]).toEqual([[], ["Origin"]]);
     }

@@ -1,30 +1,29 @@
+// Cross-site request forgery: requests with the credentials that a browser sends without being asked.
 import { expect, test } from "vitest";
-import type { AccessRequest } from "../../../src/index.ts";
-import { APP, EVIL, type Headers, post } from "../../support/http/origins.ts";
+import type { AccessRequest, BrokerOptions } from "../../../src/index.ts";
+import { APP_ORIGIN, EVIL_ORIGIN, type HeaderFields, post } from "../../support/http/origins.ts";
 import { corsFieldsOf } from "../../support/http/responses.ts";
-import { eventRequest, problemOf, scene } from "../../support/test-broker.ts";
-
-// Who may publish with the credentials that a browser sends by itself.
+import { clientRequest, eventRequest, problemOf, withBroker } from "../../support/test-broker.ts";
 
 const cookie = { cookie: "session=1" };
 const basic = { authorization: "Basic eDp5" };
-const site = (value: string): Headers => ({ "sec-fetch-site": value });
-const from = (origin: string): Headers => ({ origin });
+const site = (value: string): HeaderFields => ({ "sec-fetch-site": value });
+const from = (origin: string): HeaderFields => ({ origin });
 const HERE = "https://fanwire.test";
 
-const attempts: readonly (readonly [what: string, passes: boolean, headers: Headers])[] = [
+const requests: readonly (readonly [what: string, passes: boolean, headers: HeaderFields])[] = [
   ["a cookie, of the same origin", true, { ...cookie, ...site("same-origin") }],
   ["a cookie, cross-site", false, { ...cookie, ...site("cross-site") }],
   ["a cookie, same-site", false, { ...cookie, ...site("same-site") }],
-  ["a cookie, typed by the user", false, { ...cookie, ...site("none") }],
-  ["a cookie, of a site with no name", false, { ...cookie, ...site("") }],
-  ["a cookie, of two sites", false, { ...cookie, ...site("same-origin, cross-site") }],
+  ["a cookie, typed into the address bar", false, { ...cookie, ...site("none") }],
+  ["a cookie, and an empty Sec-Fetch-Site", false, { ...cookie, ...site("") }],
+  ["a cookie, and two values of Sec-Fetch-Site", false, { ...cookie, ...site("same-origin, cross-site") }],
   ["a cookie, cross-site with the origin of this host", false, { ...cookie, ...site("cross-site"), ...from(HERE) }],
-  // Behind a proxy that changes the host, the browser still knows best.
-  ["a cookie, of the same origin by another name", true, { ...cookie, ...site("same-origin"), ...from(APP) }],
+  // Behind a proxy that changes the host, Sec-Fetch-Site is still right.
+  ["a cookie, of the same origin by another name", true, { ...cookie, ...site("same-origin"), ...from(APP_ORIGIN) }],
   ["a cookie with the origin of this host", true, { ...cookie, ...from(HERE) }],
-  ["a cookie with the origin of this host before its TLS ends", true, { ...cookie, ...from("http://fanwire.test") }],
-  ["a cookie with another origin", false, { ...cookie, ...from(EVIL) }],
+  ["a cookie with the origin of this host over http", true, { ...cookie, ...from("http://fanwire.test") }],
+  ["a cookie with another origin", false, { ...cookie, ...from(EVIL_ORIGIN) }],
   ["a cookie with another port", false, { ...cookie, ...from(`${HERE}:8443`) }],
   ["a cookie with a subdomain", false, { ...cookie, ...from("https://sub.fanwire.test") }],
   ["a cookie with an origin that ends in this host", false, { ...cookie, ...from("https://evil-fanwire.test") }],
@@ -36,44 +35,44 @@ const attempts: readonly (readonly [what: string, passes: boolean, headers: Head
   ["a cookie with a host and no scheme", false, { ...cookie, ...from("fanwire.test") }],
   ["a cookie with an opaque origin", false, { ...cookie, ...from("null") }],
   ["a cookie with an empty origin", false, { ...cookie, ...from("") }],
-  ["a cookie and nothing that tells", false, cookie],
+  ["a cookie and no origin field", false, cookie],
   ["a password, of the same origin", true, { ...basic, ...site("same-origin") }],
   ["a password, cross-site", false, { ...basic, ...site("cross-site") }],
   ["a password, same-site", false, { ...basic, ...site("same-site") }],
   ["a password with the origin of this host", true, { ...basic, ...from(HERE) }],
-  ["a password with another origin", false, { ...basic, ...from(EVIL) }],
+  ["a password with another origin", false, { ...basic, ...from(EVIL_ORIGIN) }],
   ["a password with an opaque origin", false, { ...basic, ...from("null") }],
-  // What no browser sends is a program.
-  ["a password and nothing that tells", true, basic],
-  ["a password and a cookie, and nothing that tells", false, { ...basic, ...cookie }],
+  // No browser sends this, so it is a program.
+  ["a password and no origin field", true, basic],
+  ["a password and a cookie, and no origin field", false, { ...basic, ...cookie }],
   ["a Kerberos ticket, cross-site", false, { authorization: "Negotiate x", ...site("cross-site") }],
-  ["a token, cross-site", true, { authorization: "Bearer x", ...site("cross-site"), ...from(EVIL) }],
+  ["a token, cross-site", true, { authorization: "Bearer x", ...site("cross-site"), ...from(EVIL_ORIGIN) }],
   ["a token and a cookie, cross-site", true, { authorization: "bearer x", ...cookie, ...site("cross-site") }],
-  ["a cookie and a token that is none", false, { authorization: "Bearer", ...cookie, ...site("cross-site") }],
+  ["a cookie and an empty token", false, { authorization: "Bearer", ...cookie, ...site("cross-site") }],
   [
-    "a cookie and what only begins like a token",
+    "a cookie and a scheme that only begins with Bearer",
     false,
     { authorization: "BearerX y", ...cookie, ...site("cross-site") },
   ],
-  ["no credentials, cross-site", true, { ...site("cross-site"), ...from(EVIL) }],
+  ["no credentials, cross-site", true, { ...site("cross-site"), ...from(EVIL_ORIGIN) }],
   ["no credentials, with an opaque origin", true, from("null")],
-  ["no credentials and nothing that tells", true, {}],
+  ["no credentials and no origin field", true, {}],
 ];
 
-for (const [what, passes, headers] of attempts) {
+for (const [what, passes, headers] of requests) {
   test(
-    `eventHandler, fetch: an event with ${what} is ${passes ? "accepted" : "403 cross-origin, and authorize is not asked"}`,
-    scene(async (stage) => {
-      const asked: AccessRequest[] = [];
-      const authorize = (attempt: AccessRequest): boolean => {
-        asked.push(attempt);
+    `eventHandler(), fetch(): an event with ${what} is ${passes ? "accepted" : "403 cross-origin, and authorize is not called"}`,
+    withBroker(async (setup) => {
+      const accesses: AccessRequest[] = [];
+      const authorize = (access: AccessRequest): boolean => {
+        accesses.push(access);
         return true;
       };
-      const deciding = stage.broker({ authorize });
-      const open = stage.broker();
+      const authorizing = setup.broker({ authorize });
+      const open = setup.broker();
       const answers = [
-        [deciding, await deciding.fetch(post(headers))],
-        [deciding, await deciding.eventHandler(post(headers))],
+        [authorizing, await authorizing.fetch(post(headers))],
+        [authorizing, await authorizing.eventHandler(post(headers))],
         [open, await open.eventHandler(post(headers))],
         [open, await open.eventHandler(post(headers), { authorize, channels: "a" })],
       ] as const;
@@ -81,16 +80,16 @@ for (const [what, passes, headers] of attempts) {
         expect(answer.status).toBe(passes ? 200 : 403);
         if (!passes) expect(await problemOf(answer)).toBe("cross-origin");
       }
-      expect(asked).toHaveLength(passes ? 3 : 0);
-      expect([deciding.stats().published, open.stats().published]).toEqual(passes ? [2, 2] : [0, 0]);
+      expect(accesses).toHaveLength(passes ? 3 : 0);
+      expect([authorizing.stats().published, open.stats().published]).toEqual(passes ? [2, 2] : [0, 0]);
     }),
   );
 }
 
 test(
-  "eventHandler: the port of this host counts",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "eventHandler(): the port of the host is compared",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const at = (url: string, origin: string): Request =>
       new Request(url, { method: "POST", body: "x", headers: { ...cookie, origin } });
     const cases = [
@@ -107,12 +106,12 @@ test(
 );
 
 test(
-  "cors.origins: a named origin may publish with its visitor's credentials, one that only looks like it may not",
-  scene(async (stage) => {
-    const broker = stage.broker({ cors: { origins: [APP], credentials: true } });
+  "cors.origins: a listed origin may publish with its visitor's credentials, and a similar one may not",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ cors: { origins: [APP_ORIGIN], credentials: true } });
     const cases: readonly (readonly [string, number])[] = [
-      [APP, 200],
-      [EVIL, 403],
+      [APP_ORIGIN, 200],
+      [EVIL_ORIGIN, 403],
       ["http://app.example", 403],
       ["https://app.example.evil.test", 403],
       ["https://sub.app.example", 403],
@@ -132,42 +131,43 @@ test(
 );
 
 test(
-  'cors.origins: "*" lets every page read, and none publish with its visitor\'s credentials',
-  scene(async (stage) => {
-    const broker = stage.broker({ cors: { origins: ["*"] } });
-    for (const origin of [APP, EVIL, "null"]) {
+  'cors.origins: "*" lets every page read, and no page publish with its visitor\'s credentials',
+  withBroker(async (setup) => {
+    const broker = setup.broker({ cors: { origins: ["*"] } });
+    for (const origin of [APP_ORIGIN, EVIL_ORIGIN, "null"]) {
       const answer = await broker.eventHandler(post({ ...cookie, origin, ...site("cross-site") }));
       expect([answer.status, await problemOf(answer)]).toEqual([403, "cross-origin"]);
     }
-    expect((await broker.eventHandler(post({ origin: EVIL, ...site("cross-site") }))).status).toBe(200);
-    // To be named is not to be trusted with cookies.
-    const both = stage.broker({ cors: { origins: ["*", APP] } });
-    for (const origin of [APP, EVIL]) expect((await both.eventHandler(post({ ...cookie, origin }))).status).toBe(403);
+    expect((await broker.eventHandler(post({ origin: EVIL_ORIGIN, ...site("cross-site") }))).status).toBe(200);
+    // A listed origin is not trusted with cookies unless `credentials` is set.
+    const both = setup.broker({ cors: { origins: ["*", APP_ORIGIN] } });
+    for (const origin of [APP_ORIGIN, EVIL_ORIGIN])
+      expect((await both.eventHandler(post({ ...cookie, origin }))).status).toBe(403);
   }),
 );
 
 test(
-  "publishing: nothing of the body is read where the origin is not trusted",
-  scene(async (stage) => {
+  "eventHandler(): the body is not read if the origin is not trusted",
+  withBroker(async (setup) => {
     let pulls = 0;
     const body = new ReadableStream<Uint8Array>({ pull: () => void pulls++ }, { highWaterMark: 0 });
     const init = { body, duplex: "half", headers: { ...cookie, ...site("cross-site") } } as RequestInit;
-    expect((await stage.broker().eventHandler(eventRequest(null, "", init))).status).toBe(403);
+    expect((await setup.broker().eventHandler(eventRequest(null, "", init))).status).toBe(403);
     expect(pulls).toBe(0);
   }),
 );
 
 test(
-  "errorHandler: answers cross-origin as well, and the origin learns no more than that",
-  scene(async (stage) => {
+  "errorHandler: answers cross-origin errors too, and the page cannot read the answer",
+  withBroker(async (setup) => {
     const codes: string[] = [];
-    const broker = stage.broker({
+    const broker = setup.broker({
       errorHandler: ({ code, status }) => {
         codes.push(code);
         return new Response("mine", { status });
       },
     });
-    const answer = await broker.eventHandler(post({ ...cookie, ...from(EVIL) }));
+    const answer = await broker.eventHandler(post({ ...cookie, ...from(EVIL_ORIGIN) }));
     expect([answer.status, await answer.text(), corsFieldsOf(answer), codes]).toEqual([
       403,
       "mine",
@@ -178,10 +178,71 @@ test(
 );
 
 test(
-  "connecting: a cookie from another origin is no reason to refuse, CORS keeps the page from reading",
-  scene(async (stage) => {
-    const broker = stage.broker({ cors: { origins: [APP] } });
-    const client = await stage.join(broker, { headers: { ...cookie, origin: EVIL, ...site("cross-site") } });
+  "clientHandler(): without authorize, a cookie from another origin is accepted, and CORS keeps the page from reading",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ cors: { origins: [APP_ORIGIN] } });
+    const client = await setup.join(broker, { headers: { ...cookie, origin: EVIL_ORIGIN, ...site("cross-site") } });
     expect(corsFieldsOf(client.response)).toEqual([]);
+  }),
+);
+
+// Connections that `authorize` decides about.
+
+test(
+  "authorize: a page of another origin cannot replace its visitor's own connection with the visitor's cookie",
+  withBroker(async (setup) => {
+    const options: BrokerOptions = { authorize: () => true, duplicateIds: "replace" };
+    const broker = setup.broker(options);
+    const client = await setup.join(broker, { id: "me", headers: cookie });
+    for (const headers of [
+      { ...cookie, "sec-fetch-site": "cross-site" },
+      { ...cookie, "sec-fetch-site": "same-site" },
+      { ...cookie, origin: "https://evil.test" },
+      { ...cookie, origin: "null" },
+      { authorization: "Basic eA==", "sec-fetch-site": "cross-site" },
+    ] as Record<string, string>[]) {
+      const answer = await broker.fetch(clientRequest({ id: "me", headers }));
+      expect([answer.status, await problemOf(answer)]).toEqual([403, "cross-origin"]);
+    }
+    await broker.broadcastTo("me", "still here");
+    expect((await client.nextData()).data).toBe("still here");
+  }),
+);
+
+test(
+  "authorize: pages of the same origin, a typed address, programs and trusted origins may connect",
+  withBroker(async (setup) => {
+    const cors = { origins: ["https://friend.test"], credentials: true };
+    for (const headers of [
+      { ...cookie },
+      { ...cookie, "sec-fetch-site": "same-origin" },
+      { ...cookie, "sec-fetch-site": "none" },
+      { ...cookie, origin: "https://fanwire.test" },
+      { ...cookie, origin: "https://friend.test", "sec-fetch-site": "cross-site" },
+      { authorization: "Bearer x", ...cookie, "sec-fetch-site": "cross-site" },
+      { "sec-fetch-site": "cross-site" },
+    ] as Record<string, string>[]) {
+      const answer = await setup.broker({ authorize: () => true, cors }).fetch(clientRequest({ id: "me", headers }));
+      expect([headers, answer.status]).toEqual([headers, 200]);
+      await answer.body?.cancel();
+    }
+  }),
+);
+
+test(
+  "cross-origin: the default port of the scheme may be present or missing, as proxies add it",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ authorize: () => true });
+    const statusOf = async (host: string, origin: string): Promise<number> =>
+      (
+        await broker.fetch(
+          new Request(`http://${host}/broadcast`, { method: "POST", body: "x", headers: { ...cookie, origin } }),
+        )
+      ).status;
+    expect(await statusOf("h.test:443", "https://h.test")).toBe(200);
+    expect(await statusOf("h.test", "https://h.test")).toBe(200);
+    expect(await statusOf("h.test:8443", "https://h.test:8443")).toBe(200);
+    expect(await statusOf("h.test:444", "https://h.test")).toBe(403);
+    expect(await statusOf("h.test", "https://h.test:8443")).toBe(403);
   }),
 );

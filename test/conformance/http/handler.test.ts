@@ -1,12 +1,11 @@
+// `fetch` and `clientHandler`: statuses, codes and header fields, and that a refused client is not registered.
 import { expect, test } from "vitest";
-import type { Broker, ErrorStage } from "../../../src/index.ts";
-import { clientRequest, problemOf, scene } from "../../support/test-broker.ts";
-
-// `fetch` and `clientHandler`: statuses, codes, headers, and that nobody is registered who gets no stream.
+import { type Broker, BrokerError, type ErrorStage } from "../../../src/index.ts";
+import { clientRequest, problemOf, withBroker } from "../../support/test-broker.ts";
 
 const at = (path: string, init: RequestInit = {}): Request => new Request(new URL(path, "https://fanwire.test"), init);
 
-/** Status, code and `Allow` of a problem answer. */
+/** Returns status, code and `Allow` of a problem response. */
 async function problem(answer: Response): Promise<readonly [number, string, string | null]> {
   expect(answer.headers.get("content-type")).toBe("application/problem+json");
   expect(answer.headers.get("cache-control")).toBe("no-store");
@@ -14,9 +13,9 @@ async function problem(answer: Response): Promise<readonly [number, string, stri
 }
 
 test(
-  "fetch: /connect and /broadcast by default, 404 elsewhere",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "fetch(): serves /connect and /broadcast by default, and answers 404 elsewhere",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const answer = await broker.fetch(at("/connect?id=one"));
     expect(answer.status).toBe(200);
     await answer.body?.cancel();
@@ -27,9 +26,9 @@ test(
 );
 
 test(
-  "paths: fetch answers at the paths of the options",
-  scene(async (stage) => {
-    const broker = stage.broker({ paths: { connect: "/events" }, publishToken: "secret" });
+  "paths: fetch() serves the paths of the options",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ paths: { connect: "/events" }, publishToken: "secret" });
     const answer = await broker.fetch(at("/events"));
     expect(answer.status).toBe(200);
     await answer.body?.cancel();
@@ -39,9 +38,9 @@ test(
 );
 
 test(
-  "fetch: a method that is not answered is 405 with Allow",
-  scene(async (stage) => {
-    const broker = stage.broker({ publishToken: "secret" });
+  "fetch(): answers other methods 405 with Allow",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ publishToken: "secret" });
     for (const method of ["POST", "PUT", "DELETE", "PATCH"]) {
       const answer = await broker.fetch(at("/connect", { method }));
       expect(await problem(answer)).toEqual([405, "method-not-allowed", "GET, HEAD, OPTIONS"]);
@@ -54,9 +53,9 @@ test(
 );
 
 test(
-  "fetch: OPTIONS is 204 with Allow and without CORS",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "fetch(): answers OPTIONS 204 with Allow, and without CORS fields",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     for (const [path, allow] of [
       ["/connect", "GET, HEAD, OPTIONS"],
       ["/broadcast", "POST, OPTIONS"],
@@ -69,9 +68,9 @@ test(
 );
 
 test(
-  "clientHandler, eventHandler: their own methods and no other",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "clientHandler(), eventHandler(): accept their own methods only",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     for (const method of ["POST", "DELETE"]) {
       expect(await problem(await broker.clientHandler(at("/x", { method })))).toEqual([
         405,
@@ -90,10 +89,10 @@ test(
 );
 
 test(
-  "a stream's headers are as the design lists them, and no hop-by-hop ones",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const { response } = await stage.connect(broker, { id: "nämé\u2028 %" });
+  "clientHandler(): a stream has exactly the listed header fields, and no hop-by-hop field",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const { response } = await setup.connect(broker, { id: "nämé\u2028 %" });
     expect(Object.fromEntries(response.headers)).toEqual({
       "content-type": "text/event-stream; charset=utf-8",
       "cache-control": "no-cache, no-transform",
@@ -105,11 +104,11 @@ test(
 );
 
 test(
-  "HEAD: answers like GET without a body, registers nothing and replaces nobody",
-  scene(async (stage) => {
+  "HEAD: is answered like GET without a body, registers no connection and replaces none",
+  withBroker(async (setup) => {
     const registered: unknown[] = [];
-    const broker = stage.broker({ onConnect: (event) => registered.push(event) });
-    const client = await stage.join(broker, { id: "one" });
+    const broker = setup.broker({ onConnect: (event) => registered.push(event) });
+    const client = await setup.join(broker, { id: "one" });
     for (const handle of [broker.fetch, broker.clientHandler]) {
       const answer = await handle(at("/connect?id=one", { method: "HEAD" }));
       expect([answer.status, answer.body]).toEqual([200, null]);
@@ -122,7 +121,7 @@ test(
   }),
 );
 
-const badConnects: readonly (readonly [what: string, query: string, code: string])[] = [
+const badQueries: readonly (readonly [what: string, query: string, code: string])[] = [
   ["an id with a newline", "?id=a%0Ab", "bad-id"],
   ["an id that is too long", `?id=${"x".repeat(257)}`, "bad-id"],
   ["two ids", "?id=a&id=b", "bad-id"],
@@ -130,14 +129,14 @@ const badConnects: readonly (readonly [what: string, query: string, code: string
   ["a channel with NUL", "?channel=a%00", "bad-channel"],
   ["a channel that is too long", `?channel=${"x".repeat(257)}`, "bad-channel"],
   ["a reserved channel", "?channel=fanwire-common", "bad-channel"],
-  ["a from that is not known", "?from=latest", "bad-request"],
+  ["an unknown from", "?from=latest", "bad-request"],
   ["two froms", "?from=earliest&from=earliest", "bad-request"],
 ];
-for (const [what, query, code] of badConnects) {
+for (const [what, query, code] of badQueries) {
   test(
-    `clientHandler: ${what} is 400 ${code}, and nobody is registered`,
-    scene(async (stage) => {
-      const broker = stage.broker();
+    `clientHandler(): ${what} is 400 ${code}, and no client is registered`,
+    withBroker(async (setup) => {
+      const broker = setup.broker();
       expect(await problem(await broker.clientHandler(at(`/connect${query}`)))).toEqual([400, code, null]);
       expect(broker.stats().clients).toBe(0);
     }),
@@ -145,33 +144,33 @@ for (const [what, query, code] of badConnects) {
 }
 
 test(
-  "clientHandler: an empty id counts as absent",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    expect((await stage.join(broker, { id: "" })).clientId).toMatch(/^[0-9a-v]{26}$/);
+  "clientHandler(): an empty id counts as absent",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    expect((await setup.join(broker, { id: "" })).clientId).toMatch(/^[0-9a-v]{26}$/);
   }),
 );
 
 test(
-  "overrides: id and channels of trusted code win over the query",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const wish = { id: "asked", channel: ["asked"], overrides: { clientId: "trusted", channels: ["given"] } };
-    const client = await stage.join(broker, wish);
+  "ClientOverrides: clientId and channels win over the query",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const overrides = { clientId: "trusted", channels: ["given"] };
+    const client = await setup.join(broker, { id: "asked", channel: ["asked"], overrides });
     expect(broker.clients()).toMatchObject([{ clientId: "trusted", channels: ["given"] }]);
     await broker.broadcast("no", { channels: "asked" });
     await broker.broadcast("yes", { channels: "given" });
     expect((await client.nextData()).data).toBe("yes");
-    await stage.join(broker, { channel: ["asked"], overrides: { channels: [] } });
+    await setup.join(broker, { channel: ["asked"], overrides: { channels: [] } });
     expect(broker.clients()[1]).toMatchObject({ channels: [] });
   }),
 );
 
 test(
-  "clientHandler: a request that was aborted before is registered nowhere",
-  scene(async (stage) => {
+  "clientHandler(): a request that was aborted before the call is not registered",
+  withBroker(async (setup) => {
     const registered: unknown[] = [];
-    const broker = stage.broker({ onConnect: (event) => registered.push(event) });
+    const broker = setup.broker({ onConnect: (event) => registered.push(event) });
     const answer = await broker.clientHandler(clientRequest({}, AbortSignal.abort()));
     expect(answer.status).not.toBe(200);
     expect(registered).toEqual([]);
@@ -180,22 +179,22 @@ test(
 );
 
 test(
-  "clientHandler: the request's signal ends the client, once, whatever comes after it",
-  scene(async (stage) => {
-    const left: string[] = [];
-    const broker = stage.broker({ onDisconnect: ({ reason }) => left.push(reason) });
-    const client = await stage.join(broker);
+  "clientHandler(): the request's signal ends the connection once, whatever follows",
+  withBroker(async (setup) => {
+    const reasons: string[] = [];
+    const broker = setup.broker({ onDisconnect: ({ reason }) => reasons.push(reason) });
+    const client = await setup.join(broker);
     client.abort();
     await client.leave();
     await broker.broadcast("nobody");
-    expect(left).toEqual(["client-left"]);
+    expect(reasons).toEqual(["client-left"]);
     expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, channels: 0 });
   }),
 );
 
 test(
-  "context.timeout: called with the original request and max(3 heartbeats, timeout × tolerance + heartbeat), at most 255",
-  scene(async (stage) => {
+  "context.timeout: is called with the original request and max(3 heartbeats, timeout × tolerance + heartbeat), at most 255 s",
+  withBroker(async (setup) => {
     const cases = [
       [{}, 98],
       [{ timeout: 1_000, tolerance: 2, heartbeat: 8_000 }, 24],
@@ -205,7 +204,7 @@ test(
       [{ heartbeat: Number.POSITIVE_INFINITY }, 255],
     ] as const;
     for (const [options, seconds] of cases) {
-      const broker = stage.broker(options);
+      const broker = setup.broker(options);
       const calls: unknown[] = [];
       const server = {
         timeout(...args: unknown[]) {
@@ -223,9 +222,9 @@ test(
 );
 
 test(
-  "context: one without a timeout method is left alone",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "context: a value without a timeout method is ignored",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     for (const context of [undefined, null, 7, "x", {}, { timeout: 7 }]) {
       const answer = await broker.fetch(at("/connect"), context);
       expect(answer.status).toBe(200);
@@ -235,8 +234,8 @@ test(
 );
 
 test(
-  "errorHandler: what throws or rejects gives the default answer and goes to onError",
-  scene(async (stage) => {
+  "errorHandler: if it throws or rejects, the default answer is sent and onError is called",
+  withBroker(async (setup) => {
     for (const fail of [
       () => {
         throw new Error("handler broke");
@@ -244,7 +243,7 @@ test(
       () => Promise.reject(new Error("handler broke")),
     ]) {
       const errors: { stage: ErrorStage; error: unknown }[] = [];
-      const broker = stage.broker({ errorHandler: fail, onError: (event) => errors.push(event) });
+      const broker = setup.broker({ errorHandler: fail, onError: (event) => errors.push(event) });
       const answer = await broker.clientHandler(at("/connect?channel="));
       expect(await problem(answer)).toEqual([400, "bad-channel", null]);
       expect(errors).toMatchObject([{ stage: "error-handler", error: { message: "handler broke" } }]);
@@ -253,30 +252,30 @@ test(
 );
 
 test(
-  "errorHandler: an async one is awaited",
-  scene(async (stage) => {
-    const broker = stage.broker({ errorHandler: async ({ status }) => new Response("mine", { status }) });
+  "errorHandler: a promise is awaited",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ errorHandler: async ({ status }) => new Response("mine", { status }) });
     const answer = await broker.fetch(at("/nothing"));
     expect([answer.status, await answer.text()]).toEqual([404, "mine"]);
   }),
 );
 
 test(
-  "500: an error of the inside goes to onError, and none of its text to the client",
-  scene(async (stage) => {
+  "internal: an unexpected error goes to onError, and its message is not sent to the client",
+  withBroker(async (setup) => {
     const errors: { stage: ErrorStage; error: unknown }[] = [];
-    const inner = stage.engine();
+    const inner = setup.engine();
     const engine: typeof inner = {
-      open(follower) {
+      open(listener) {
         return {
-          ...inner.open(follower),
+          ...inner.open(listener),
           append() {
             throw new Error("secret detail of the inside");
           },
         };
       },
     };
-    const broker: Broker = stage.broker({ engine, onError: (event) => errors.push(event) });
+    const broker: Broker = setup.broker({ engine, onError: (event) => errors.push(event) });
     const answer = await broker.eventHandler(at("/broadcast", { method: "POST", body: "x" }));
     const text = await answer.clone().text();
     expect(await problem(answer)).toEqual([500, "internal", null]);
@@ -284,3 +283,10 @@ test(
     expect(errors).toMatchObject([{ stage: "request", error: { message: "secret detail of the inside" } }]);
   }),
 );
+
+test("BrokerError: an unknown code, or a header field that cannot be sent, is refused by the constructor", () => {
+  expect(() => new BrokerError("no-such-code" as "forbidden", "x")).toThrow(TypeError);
+  expect(() => new BrokerError("forbidden", "x", { headers: { "x-why": "za\u017c\u00f3\u0142\u0107" } })).toThrow(
+    TypeError,
+  );
+});

@@ -1,44 +1,51 @@
+// Hostile requests: what responses reveal, and what can be injected into header fields and streams.
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type AccessRequest, type Broker, bearer } from "../../../src/index.ts";
-import { ANY, HOUR, later, never, problem, publishing, reading } from "../../support/http/entry-points.ts";
-import { kinds } from "../../support/http/responses.ts";
-import { clientRequest, eventRequest, problemOf, scene, turn } from "../../support/test-broker.ts";
+import {
+  ACCEPT_ANY,
+  HOUR_MS,
+  neverAnswers,
+  statusAndCode,
+  testPublishing,
+  testReading,
+  withClockAhead,
+} from "../../support/http/entry-points.ts";
+import { responseKinds } from "../../support/http/responses.ts";
+import { clientRequest, eventRequest, problemOf, Recorder, turn, withBroker } from "../../support/test-broker.ts";
 
-// What the HTTP face says of the inside or of somebody else, and what can be put into its answers and streams.
-
-/** What would begin a header field or a field of a stream, if somebody took it for that. U+010D and U+010A end in the bytes of CR and LF. */
+/** Texts that could begin a header field or a field of a stream. The low bytes of U+010D and U+010A are those of CR and LF. */
 const BREAKS = ["\r\n", "\n", "\r", "\0", "\u010d\u010a", "\u2028", "\u0085", ": ", ":", "data: x", "x-injected: yes"];
 const breaking = fc
   .array(fc.oneof(fc.constantFrom(...BREAKS), fc.string({ unit: "binary", maxLength: 3 })), { maxLength: 8 })
   .map((parts) => parts.join(""));
 
 test(
-  "fanwire-client-id: whatever the id, the field is plain ASCII that stands for just that id, or the answer is 400",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxClientsPerId: Infinity });
-    let taken = 0;
+  "fanwire-client-id: for any id, the field is ASCII that decodes to this id, or the answer is 400",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxClientsPerId: Infinity });
+    let accepted = 0;
     await fc.assert(
       fc.asyncProperty(breaking, async (id) => {
         const answer = await broker.clientHandler(clientRequest(), { clientId: id });
         const field = answer.headers.get("fanwire-client-id");
         expect([...answer.headers.keys()]).not.toContain("x-injected");
         if (answer.status === 200) {
-          taken++;
+          accepted++;
           expect(field).toMatch(/^[\w\-.!~*'()%]+$/);
           expect(decodeURIComponent(field ?? "")).toBe(id);
           await answer.body?.cancel();
         } else {
-          expect([field, ...(await problem(answer))]).toEqual([null, 400, "bad-id"]);
+          expect([field, ...(await statusAndCode(answer))]).toEqual([null, 400, "bad-id"]);
         }
       }),
       { seed: 20261125, numRuns: 300, examples: [["\u010d\u010ax-injected: yes"], ["a\r\nx-injected: yes"]] },
     );
-    expect(taken).toBeGreaterThan(30);
+    expect(accepted).toBeGreaterThan(30);
   }),
 );
 
-/** Types that a careless reader could take for one of the broker's own, or for another field. */
+/** Types that a careless parser could take for one of the broker's own, or for another field. */
 const TYPES = [
   " fanwire-end",
   "\tfanwire-end",
@@ -57,21 +64,21 @@ const TYPES = [
   "\u2028id: 7",
   "\u0085id: 7",
 ];
-publishing("type: one that looks like the broker's own arrives as what it is", async (stage, door) => {
-  const broker = stage.broker({ authorize: () => true });
-  const client = await stage.join(broker);
+testPublishing("type: one that only looks like the broker's own arrives unchanged", async (setup, entryPoint) => {
+  const broker = setup.broker({ authorize: () => true });
+  const client = await setup.join(broker);
   const { length } = client.retries;
   for (const type of TYPES) {
-    const answer = await door(broker, eventRequest("x", `?type=${encodeURIComponent(type)}`));
+    const answer = await entryPoint(broker, eventRequest("x", `?type=${encodeURIComponent(type)}`));
     const { id } = (await answer.json()) as { id: string };
     expect(await client.next()).toEqual({ id, event: type, data: "x" });
     expect(type.startsWith("fanwire-")).toBe(false);
   }
   for (const type of ["fanwire-end", "fanwire-", "a\r\nid: 7", "a\nevent: fanwire-end", "a\rdata: y", "a\0"])
-    expect([type, await problem(await door(broker, eventRequest("x", `?type=${encodeURIComponent(type)}`)))]).toEqual([
+    expect([
       type,
-      [400, "bad-event-type"],
-    ]);
+      await statusAndCode(await entryPoint(broker, eventRequest("x", `?type=${encodeURIComponent(type)}`))),
+    ]).toEqual([type, [400, "bad-event-type"]]);
   await broker.broadcast("end");
   expect(await client.next()).toMatchObject({ event: undefined, data: "end" });
   expect(client.retries).toHaveLength(length);
@@ -80,10 +87,10 @@ publishing("type: one that looks like the broker's own arrives as what it is", a
 // Error bodies.
 
 const CANARY = "canary-7f3a";
-for (const kind of kinds.filter(({ status }) => status >= 400)) {
+for (const kind of responseKinds.filter(({ status }) => status >= 400)) {
   test(
-    `error bodies: ${kind.what} tells nothing of the request's fields and body`,
-    scene(async (stage) => {
+    `error bodies: ${kind.name} reveals nothing of the request's header fields and body`,
+    withBroker(async (setup) => {
       const headers = {
         accept: "*/*",
         authorization: `Bearer ${CANARY}`,
@@ -91,10 +98,10 @@ for (const kind of kinds.filter(({ status }) => status >= 400)) {
         "user-agent": CANARY,
         "last-event-id": CANARY,
         "x-forwarded-for": CANARY,
-        // Of a type that some would answer in kind.
+        // Some servers answer with the request's content type.
         "content-type": `text/html;${CANARY}`,
       };
-      const answer = await kind.ask(stage.broker(kind.options), headers);
+      const answer = await kind.request(setup.broker(kind.options), headers);
       expect(answer.status).toBe(kind.status);
       const fields = [...answer.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
       expect(`${fields}\n${await answer.text()}`).not.toMatch(/canary|\bat .*:\d+:\d+|\.[jt]s\b|node_modules|broken/);
@@ -102,7 +109,7 @@ for (const kind of kinds.filter(({ status }) => status >= 400)) {
   );
 }
 
-/** Beyond forty characters the rest is not said again. */
+/** Longer than the forty characters that an error quotes. */
 const MARKUP = `<img src=x onerror="alert('${"1".repeat(300)}')">`;
 const echoed = encodeURIComponent(MARKUP);
 const ECHOES: readonly (readonly [what: string, ask: (broker: Broker) => Promise<Response>, status: number])[] = [
@@ -112,7 +119,7 @@ const ECHOES: readonly (readonly [what: string, ask: (broker: Broker) => Promise
   ["a channel that is not granted", (broker) => broker.fetch(clientRequest({ channel: MARKUP.slice(0, 60) })), 403],
   ["an id", (broker) => broker.fetch(clientRequest({ id: MARKUP })), 400],
   ["an id that is not granted", (broker) => broker.fetch(clientRequest({ id: MARKUP.slice(0, 60) })), 403],
-  ["a start", (broker) => broker.fetch(clientRequest({ query: { from: MARKUP } })), 400],
+  ["a from", (broker) => broker.fetch(clientRequest({ query: { from: MARKUP } })), 400],
   ["a reserved type", (broker) => broker.fetch(eventRequest("x", `?type=fanwire-${echoed}`)), 400],
   ["a type with a newline", (broker) => broker.fetch(eventRequest("x", `?type=%0A${echoed}`)), 400],
   ["a recipient", (broker) => broker.eventHandler(eventRequest("x", `?id=${encodeURIComponent(MARKUP)}`)), 400],
@@ -128,14 +135,14 @@ const ECHOES: readonly (readonly [what: string, ask: (broker: Broker) => Promise
 ];
 for (const [what, ask, status] of ECHOES) {
   test(
-    `error bodies: ${what} is said again in quotes, cut short, and as JSON`,
-    scene(async (stage) => {
-      const broker = stage.broker({ authorize: () => ({}) });
+    `error bodies: ${what} is quoted, shortened, and inside JSON`,
+    withBroker(async (setup) => {
+      const broker = setup.broker({ authorize: () => ({}) });
       const answer = await ask(broker);
       expect([answer.status, answer.headers.get("content-type")]).toEqual([status, "application/problem+json"]);
       const { detail } = (await answer.json()) as { detail: string };
       const quoted = /"(?:[^"\\]|\\.)*"/.exec(detail)?.[0];
-      // Forty, and the sign that there was more.
+      // Forty characters and the ellipsis.
       expect((JSON.parse(quoted ?? '""') as string).length).toBe(41);
       expect(detail.replace(quoted ?? "", "")).not.toMatch(/[<>]|img|11/);
       expect(detail).not.toContain("1".repeat(41));
@@ -143,18 +150,18 @@ for (const [what, ask, status] of ECHOES) {
   );
 }
 
-// Tokens, time and room.
+// Tokens, time and capacity.
 
-test("bearer: what is read of two tokens does not depend on where they differ, nor on which one it is", async () => {
+test("bearer(): which characters are compared depends neither on where tokens differ nor on which token it is", async () => {
   const tokens = ["secret-one", "secret-two-which-is-longer"];
   const authorize = bearer(tokens);
-  /** Places that were looked at, of either token, in order. */
+  /** Returns the compared positions, of either token, in order. */
   const trace = async (presented: string): Promise<number[]> => {
     const { charCodeAt } = String.prototype;
     const request = new Request("https://fanwire.test/", { headers: { authorization: `Bearer ${presented}` } });
-    const places: number[] = [];
+    const positions: number[] = [];
     String.prototype.charCodeAt = function (index: number): number {
-      if (this.valueOf() === presented || tokens.includes(this.valueOf())) places.push(index);
+      if (this.valueOf() === presented || tokens.includes(this.valueOf())) positions.push(index);
       return charCodeAt.call(this, index);
     };
     try {
@@ -164,7 +171,7 @@ test("bearer: what is read of two tokens does not depend on where they differ, n
     } finally {
       String.prototype.charCodeAt = charCodeAt;
     }
-    return places;
+    return positions;
   };
   const right = await trace("secret-one");
   expect(right.length).toBeGreaterThanOrEqual(2 * "secret-one".length);
@@ -176,8 +183,8 @@ test("bearer: what is read of two tokens does not depend on where they differ, n
   expect(await trace("s")).toEqual(await trace("X"));
 });
 
-publishing("expiresAt: a body that takes its time does not outlive the grant", async (stage, door) => {
-  const broker = stage.broker({ authorize: () => ({ channels: ["a"], expiresAt: Date.now() + HOUR }) });
+testPublishing("expiresAt: a slow body that ends after the grant is not published", async (setup, entryPoint) => {
+  const broker = setup.broker({ authorize: () => ({ channels: ["a"], expiresAt: Date.now() + HOUR_MS }) });
   let finish = (): void => undefined;
   const body = new ReadableStream<Uint8Array>({
     start(controller) {
@@ -188,10 +195,10 @@ publishing("expiresAt: a body that takes its time does not outlive the grant", a
       };
     },
   });
-  const asked = eventRequest(null, "?channel=a", { body, duplex: "half" } as RequestInit);
-  const answering = door(broker, asked);
+  const request = eventRequest(null, "?channel=a", { body, duplex: "half" } as RequestInit);
+  const answering = entryPoint(broker, request);
   await turn();
-  const answer = await later(2 * HOUR, async () => {
+  const answer = await withClockAhead(2 * HOUR_MS, async () => {
     finish();
     return await answering;
   });
@@ -200,26 +207,54 @@ publishing("expiresAt: a body that takes its time does not outlive the grant", a
   expect(broker.stats().published).toBe(0);
 });
 
-reading(
-  "maxPending: strangers who fill it stop neither streams nor who presents publishToken",
-  async ({ stage, door, enter }) => {
-    const broker = stage.broker({
+test(
+  "expiresAt: a live client receives nothing more after the clock has jumped past it",
+  withBroker(async (setup) => {
+    const disconnects = new Recorder<{ reason: string }>();
+    const broker = setup.broker({
+      authorize: () => ({ expiresAt: Date.now() + 3_600_000 }),
+      onDisconnect: disconnects.record,
+    });
+    const client = await setup.join(broker);
+    const next = client.untilControl("end");
+    await turn();
+    const { now } = Date;
+    const afterExpiry = now() + 4_000_000;
+    try {
+      Date.now = () => afterExpiry;
+      await broker.broadcast("too late");
+      await next;
+    } finally {
+      Date.now = now;
+    }
+    expect((await disconnects.next()).reason).toBe("expired");
+    expect([client.data, broker.stats().sent, broker.stats().bytes]).toEqual([[], 0, 0]);
+  }),
+);
+
+testReading(
+  "maxPending: when strangers fill it, open streams and publishers with publishToken still work",
+  async ({ setup, entryPoint, connect }) => {
+    const broker = setup.broker({
       maxPending: 2,
       publishToken: "secret",
-      authorize: (attempt) => (attempt.request.headers.has("x-stranger") ? never(attempt) : true),
+      authorize: (access) => (access.request.headers.has("x-stranger") ? neverAnswers(access) : true),
     });
-    const client = await enter(broker);
+    const client = await connect(broker);
     const strangers = [new AbortController(), new AbortController()];
     const waiting = strangers.map(({ signal }) =>
-      door(broker, clientRequest({ headers: { "x-stranger": "yes", ...ANY } }, signal)),
+      entryPoint(broker, clientRequest({ headers: { "x-stranger": "yes", ...ACCEPT_ANY } }, signal)),
     );
     await turn();
-    expect(await problem(await door(broker, clientRequest({ headers: ANY })))).toEqual([503, "at-capacity"]);
+    expect(await statusAndCode(await entryPoint(broker, clientRequest({ headers: ACCEPT_ANY })))).toEqual([
+      503,
+      "at-capacity",
+    ]);
     const token = { headers: { authorization: "Bearer secret" } };
     expect((await broker.fetch(eventRequest("still here", "", token))).status).toBe(200);
     expect((await client.nextData()).data).toBe("still here");
     for (const stranger of strangers) stranger.abort();
-    for (const answer of await Promise.all(waiting)) expect(await problem(answer)).toEqual([499, "client-left"]);
-    await enter(broker);
+    for (const answer of await Promise.all(waiting)) expect(await statusAndCode(answer)).toEqual([499, "client-left"]);
+    await connect(broker);
   },
 );

@@ -1,9 +1,8 @@
+// Publishing over HTTP: `fetch` and `eventHandler`.
 import { expect, test } from "vitest";
-import { eventRequest, problemOf, scene } from "../../support/test-broker.ts";
+import { eventRequest, problemOf, withBroker } from "../../support/test-broker.ts";
 
-// `fetch` and `eventHandler`: publishing over HTTP.
-
-/** A body that comes in pieces and says nothing of its length. */
+/** A body in pieces, without a length. */
 function streamed(pieces: readonly string[]): RequestInit {
   const rest = [...pieces];
   const encoder = new TextEncoder();
@@ -20,9 +19,9 @@ function streamed(pieces: readonly string[]): RequestInit {
 const bearer = (token: string): RequestInit => ({ headers: { authorization: `Bearer ${token}` } });
 
 test(
-  "publishToken: without it fetch accepts no events and answers 403 publishing-closed, before it reads anything",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "publishToken: without it fetch() answers every event 403 publishing-closed",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const answer = await broker.fetch(eventRequest("x", "/broadcast", bearer("guess")));
     expect([answer.status, await problemOf(answer)]).toEqual([403, "publishing-closed"]);
     expect(broker.stats().published).toBe(0);
@@ -30,10 +29,10 @@ test(
 );
 
 test(
-  "publishToken: 401 with www-authenticate without it or with another, 200 with it",
-  scene(async (stage) => {
-    const broker = stage.broker({ publishToken: "sécret token" });
-    const encoded = stage.broker({ publishToken: "secret" });
+  "publishToken: the answer is 401 with www-authenticate without the token or with another one, and 200 with it",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ publishToken: "sécret token" });
+    const encoded = setup.broker({ publishToken: "secret" });
     const wrong = ["", "Secret", "secre", "secrets", "secret secret", "s", "x".repeat(10_000)];
     for (const token of wrong) {
       const answer = await encoded.fetch(eventRequest("x", "/broadcast", bearer(token)));
@@ -56,16 +55,16 @@ test(
 );
 
 test(
-  "publishToken: an empty one is refused, it would let everybody publish",
-  scene(async (stage) => {
-    expect(() => stage.broker({ publishToken: "" })).toThrow(TypeError);
+  "publishToken: an empty token is refused, because everybody could publish with it",
+  withBroker(async (setup) => {
+    expect(() => setup.broker({ publishToken: "" })).toThrow(TypeError);
   }),
 );
 
 test(
-  "eventHandler: needs no token, it is the application's own decision",
-  scene(async (stage) => {
-    const answer = await stage.broker().eventHandler(eventRequest("x"));
+  "eventHandler(): needs no token, because the application decides who may call it",
+  withBroker(async (setup) => {
+    const answer = await setup.broker().eventHandler(eventRequest("x"));
     expect(answer.status).toBe(200);
     expect(answer.headers.get("content-type")).toContain("application/json");
     expect(Object.keys((await answer.json()) as object).sort()).toEqual(["clients", "id"]);
@@ -73,9 +72,9 @@ test(
 );
 
 test(
-  "no event data: an empty body in every form is 400 with that text",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "no-event-data: an empty body, in every form, is 400 with the text of davidsbond/sse",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const requests = [
       eventRequest(""),
       eventRequest(null),
@@ -96,9 +95,9 @@ test(
 );
 
 test(
-  "maxBodyBytes: just so many bytes are taken, one more is 413",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxBodyBytes: 100 });
+  "maxBodyBytes: a body of this many bytes is accepted, and one more byte is 413",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxBodyBytes: 100 });
     expect((await broker.eventHandler(eventRequest("x".repeat(100)))).status).toBe(200);
     expect((await broker.eventHandler(eventRequest("€".repeat(33)))).status).toBe(200);
     for (const body of ["x".repeat(101), "€".repeat(34)]) {
@@ -109,9 +108,9 @@ test(
 );
 
 test(
-  "maxBodyBytes: a streamed body is counted while it is read, and left at the first byte too many",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxBodyBytes: 100 });
+  "maxBodyBytes: a streamed body is counted while it is read, and reading stops after the limit",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxBodyBytes: 100 });
     const endless = Array.from({ length: 10_000 }, () => "x".repeat(30));
     const answer = await broker.eventHandler(eventRequest(null, "", streamed(endless)));
     expect([answer.status, await problemOf(answer)]).toEqual([413, "body-too-large"]);
@@ -120,26 +119,26 @@ test(
 );
 
 test(
-  "maxBodyBytes: a content-length that lies changes nothing",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxBodyBytes: 100 });
-    const lying = { headers: { "content-length": "5" } };
+  "maxBodyBytes: a wrong content-length has no effect",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxBodyBytes: 100 });
+    const tooShort = { headers: { "content-length": "5" } };
     const endless = Array.from({ length: 10_000 }, () => "€".repeat(10));
     for (const body of [["x".repeat(101)], ["€".repeat(34)], endless]) {
-      const large = await broker.eventHandler(eventRequest(null, "", { ...streamed(body), ...lying }));
+      const large = await broker.eventHandler(eventRequest(null, "", { ...streamed(body), ...tooShort }));
       expect(large.status).toBe(413);
     }
-    const boasting = { headers: { "content-length": "99999999" } };
-    const small = await broker.eventHandler(eventRequest(null, "", { ...streamed(["small"]), ...boasting }));
+    const tooLong = { headers: { "content-length": "99999999" } };
+    const small = await broker.eventHandler(eventRequest(null, "", { ...streamed(["small"]), ...tooLong }));
     expect(small.status).toBe(200);
   }),
 );
 
 test(
-  "eventHandler: a character split over two pieces of the body arrives whole",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  "eventHandler(): a character that is split over two pieces of the body arrives intact",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     const [first, ...rest] = new TextEncoder().encode("€uro");
     const pieces = [new Uint8Array([first ?? 0]), new Uint8Array(rest)];
     const body = new ReadableStream({
@@ -155,9 +154,9 @@ test(
 );
 
 test(
-  "eventHandler: a body that breaks off publishes nothing",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "eventHandler(): a body that breaks off is not published",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     let pulls = 0;
     const body = new ReadableStream({
       pull(controller) {
@@ -172,9 +171,9 @@ test(
 );
 
 test(
-  "maxEventBytes: an event that is too large by it is 413 event-too-large",
-  scene(async (stage) => {
-    const broker = stage.broker({ maxEventBytes: 100 });
+  "maxEventBytes: an event larger than this is 413 event-too-large",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxEventBytes: 100 });
     const answer = await broker.eventHandler(eventRequest("x".repeat(200)));
     expect([answer.status, await problemOf(answer)]).toEqual([413, "event-too-large"]);
   }),
@@ -196,9 +195,9 @@ const bad: readonly (readonly [what: string, query: string, status: number, code
 ];
 for (const [what, query, status, code] of bad) {
   test(
-    `eventHandler: ${what} is ${status} ${code}, and nothing is published`,
-    scene(async (stage) => {
-      const broker = stage.broker();
+    `eventHandler(): ${what} is ${status} ${code}, and no event is published`,
+    withBroker(async (setup) => {
+      const broker = setup.broker();
       const answer = await broker.eventHandler(eventRequest("x", query));
       expect([answer.status, await problemOf(answer)]).toEqual([status, code]);
       expect(answer.headers.get("content-type")).toBe("application/problem+json");
@@ -208,10 +207,10 @@ for (const [what, query, status, code] of bad) {
 }
 
 test(
-  "eventHandler: ?channel= is repeatable, and retry cannot be set",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const [a, b] = [await stage.join(broker, { channel: "a" }), await stage.join(broker, { channel: "b" })];
+  "eventHandler(): ?channel= is repeatable, and ?retry= has no effect",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const [a, b] = [await setup.join(broker, { channel: "a" }), await setup.join(broker, { channel: "b" })];
     const answer = await broker.eventHandler(eventRequest("to both", "?channel=a&channel=b&retry=1"));
     expect(await answer.json()).toMatchObject({ clients: 2 });
     expect((await a.nextData()).data).toBe("to both");
@@ -221,11 +220,11 @@ test(
 );
 
 test(
-  "overrides: id, channels and type of trusted code win over the query",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const one = await stage.join(broker, { id: "one", channel: "given" });
-    const two = await stage.join(broker, { id: "two", channel: "asked" });
+  "EventOverrides: clientId, channels and type win over the query",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const one = await setup.join(broker, { id: "one", channel: "given" });
+    const two = await setup.join(broker, { id: "two", channel: "asked" });
     await broker.eventHandler(eventRequest("1", "?id=two&type=asked"), { clientId: "one", type: "given" });
     await broker.eventHandler(eventRequest("2", "?channel=asked"), { channels: "given" });
     await broker.eventHandler(eventRequest("3", "?id=two"), { channels: ["given"] });
@@ -240,14 +239,28 @@ test(
 );
 
 test(
-  "fetch, eventHandler, clientHandler: work detached, concurrently",
-  scene(async (stage) => {
-    const { fetch, eventHandler } = stage.broker({ publishToken: "secret" });
+  "fetch(), eventHandler(): work detached and concurrently",
+  withBroker(async (setup) => {
+    const { fetch, eventHandler } = setup.broker({ publishToken: "secret" });
     const answers = await Promise.all([
       fetch(eventRequest("1", "/broadcast", bearer("secret"))),
       eventHandler(eventRequest("2")),
       fetch(eventRequest("3", "/broadcast?type=t", bearer("secret"))),
     ]);
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 200]);
+  }),
+);
+
+test(
+  "eventHandler(), fetch(): an empty id is refused, because the event would go to every client",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ authorize: () => true });
+    for (const answer of [
+      await broker.eventHandler(eventRequest("for one", "?id=")),
+      await broker.fetch(eventRequest("for one", "/broadcast?id=")),
+    ]) {
+      expect([answer.status, await problemOf(answer)]).toEqual([400, "bad-id"]);
+    }
+    expect(broker.stats().published).toBe(0);
   }),
 );

@@ -1,30 +1,30 @@
 import { expect, test } from "vitest";
 import type { Broker, Listened } from "../../../src/index.ts";
 import { type Connection, gapOf, isData, seqOf } from "../../support/clients/connection.ts";
-import { judge, judgeAlarms, type Seen, type Told } from "../../support/oracle/oracle.ts";
-import { type Scene, scene } from "../../support/test-broker.ts";
+import { findFaults, findFalseGaps, type ReceivedItem, type PublishedEvent } from "../../support/oracle/oracle.ts";
+import { type TestSetup, withBroker } from "../../support/test-broker.ts";
 
-// A reader that the log drops events of for want of room: at first it goes on at the oldest that is left, and if that happens again
-// before it has caught up, at the newest. Otherwise it would be read the oldest for ever, each of them late.
+// A subscriber whose unread events a full log evicts. The first time it continues at the oldest retained event. If that happens again before it
+// has caught up, it continues at the head. Otherwise it would read the oldest events for ever, each of them late.
 
-/** The log holds some thirty of these, and one chunk seven. */
+/** Bytes of an event. The log holds about thirty of these, and a chunk seven. */
 const SIZE = 8 * 1024;
 const LOG = { logBytes: 256 * 1024 };
 const MORE_THAN_HELD = 60;
 
-/** Publishes, remembers what, and resolves when that was offered to all who are live. */
+/** Publishes events, remembers them, and resolves when they were offered to all live subscribers. */
 class Publisher {
   readonly broker: Broker;
-  readonly told: Told[] = [];
-  /** Waits for what is next whenever something is published, so that it tells when a flush was made. No client, so it counts nowhere. */
-  readonly #clock: AsyncIterableIterator<Listened, undefined>;
+  readonly published: PublishedEvent[] = [];
+  /** Waits for the next event at every publish, and so shows when a flush has run. It is not a client, so no figure counts it. */
+  readonly #flushes: AsyncIterableIterator<Listened, undefined>;
 
   constructor(broker: Broker, channel?: readonly string[]) {
     this.broker = broker;
-    this.#clock = broker.listen(channel ? { channels: channel } : {});
+    this.#flushes = broker.listen(channel ? { channels: channel } : {});
   }
 
-  /** Large ones. */
+  /** Publishes `count` large events. */
   async publish(count: number, channel?: string): Promise<void> {
     const flushed = this.#reaches(this.head + count);
     for (let event = 0; event < count; event++) await this.#publish("x".repeat(SIZE), channel);
@@ -38,42 +38,42 @@ class Publisher {
   }
 
   get head(): number {
-    return this.told.at(-1)?.seq ?? 0;
+    return this.published.at(-1)?.seq ?? 0;
   }
 
   async #reaches(seq: number): Promise<void> {
-    while (seqOf((await heard(this.#clock)).id) < seq);
+    while (seqOf((await nextOf(this.#flushes)).id) < seq);
   }
 
   async #publish(data: string, channel: string | undefined): Promise<void> {
     const { id } = await this.broker.broadcast(data, channel === undefined ? {} : { channels: channel });
-    this.told.push({ seq: seqOf(id), channels: [channel ?? "fanwire-common"], data, cost: 0 });
+    this.published.push({ seq: seqOf(id), channels: [channel ?? "fanwire-common"], data, cost: 0 });
   }
 }
 
-/** The next item of a listener. */
-async function heard(listener: AsyncIterableIterator<Listened, undefined>): Promise<Listened> {
+/** Returns the next item of a listener. */
+async function nextOf(listener: AsyncIterableIterator<Listened, undefined>): Promise<Listened> {
   const { value } = await listener.next();
-  if (!value) throw new Error("listening: it ended");
+  if (!value) throw new Error("The listener has ended.");
   return value;
 }
 
-const seenBy = (client: Connection): Seen[] =>
-  client.events.flatMap((event): Seen[] => {
+const seenBy = (client: Connection): ReceivedItem[] =>
+  client.events.flatMap((event): ReceivedItem[] => {
     const { id = "", data } = event;
     if (isData(event)) return [{ type: "event", id, data }];
     return event.event === "fanwire-gap" ? [{ type: "gap", id, ...gapOf(event) }] : [];
   });
 
-/** Every event was received or told as lost, and nothing was told as lost that was received, or that there was not. */
-function expectTruth({ told }: Publisher, channels: readonly string[], seen: readonly Seen[]): void {
-  const lineage = { channels, start: 0, floor: 0, seen };
-  expect(judge(told, lineage, { events: Infinity, logBytes: 0, forgets: true })).toEqual([]);
-  expect(judgeAlarms(told, lineage)).toEqual([]);
+/** Expects that every event was received or reported as missing, and that no gap is a false alarm. */
+function expectTruth({ published }: Publisher, channels: readonly string[], seen: readonly ReceivedItem[]): void {
+  const lineage = { channels, start: 0, floor: 0, items: seen };
+  expect(findFaults(published, lineage, { events: Infinity, logBytes: 0, dropsChannels: true })).toEqual([]);
+  expect(findFalseGaps(published, lineage)).toEqual([]);
 }
 
-/** What was received and told as lost, in short. */
-const story = (seen: readonly Seen[]): string[] => {
+/** Returns what was received and reported as missing, in short form. */
+const summaryOf = (seen: readonly ReceivedItem[]): string[] => {
   const lines: string[] = [];
   let [first, last] = [0, 0];
   const flush = (): void => {
@@ -96,24 +96,24 @@ const story = (seen: readonly Seen[]): string[] => {
   return lines;
 };
 
-async function blocked(stage: Scene, options: { readonly channel?: string[]; readonly log?: object } = {}) {
-  const broker = stage.broker({ timeout: 60_000, log: { ...LOG, ...options.log } });
-  const client = await stage.join(broker, { id: "one", ...(options.channel ? { channel: options.channel } : {}) });
+async function blockedClient(setup: TestSetup, options: { readonly channel?: string[]; readonly log?: object } = {}) {
+  const broker = setup.broker({ timeout: 60_000, log: { ...LOG, ...options.log } });
+  const client = await setup.join(broker, { id: "one", ...(options.channel ? { channel: options.channel } : {}) });
   return { broker, client, publisher: new Publisher(broker, options.channel) };
 }
-const heldFrom = ({ broker, head }: Publisher): number => head - broker.stats().log.events + 1;
+const oldestHeld = ({ broker, head }: Publisher): number => head - broker.stats().log.events + 1;
 
 test(
-  "overrun: the first time a client goes on at the oldest event that is retained, and is not counted",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage);
+  "overrun: the first time, a client continues at the oldest retained event, and is not counted",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup);
     await publisher.publish(MORE_THAN_HELD);
-    const oldest = heldFrom(publisher);
+    const oldest = oldestHeld(publisher);
     expect(oldest).toBeGreaterThan(20);
     await publisher.end("end");
     await client.untilData("end");
     const seen = seenBy(client);
-    expect(story(seen)).toEqual([
+    expect(summaryOf(seen)).toEqual([
       `(0, ${oldest - 1}] of fanwire-common @ ${oldest - 1}`,
       `${oldest}-${publisher.head}`,
     ]);
@@ -123,11 +123,11 @@ test(
 );
 
 test(
-  "overrun: the second time before it has caught up a client is told a gap up to the head, and goes on there",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage);
+  "overrun: the second time before it has caught up, a client receives a gap up to the head and continues there",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup);
     await publisher.publish(MORE_THAN_HELD);
-    const first = heldFrom(publisher);
+    const first = oldestHeld(publisher);
     await client.untilControl("gap");
     const read = seqOf((client.events.at(-1) as { id?: string }).id);
     await publisher.publish(MORE_THAN_HELD);
@@ -138,7 +138,7 @@ test(
     await publisher.end("end");
     expect((await client.nextData()).data).toBe("end");
     const seen = seenBy(client);
-    expect(story(seen)).toEqual([
+    expect(summaryOf(seen)).toEqual([
       `(0, ${first - 1}] of fanwire-common @ ${first - 1}`,
       `${first}-${read}`,
       `(${read}, ${head}] of fanwire-common @ ${head}`,
@@ -149,16 +149,16 @@ test(
 );
 
 test(
-  "overrun: who leaves after the gap up to the head comes back there, and has lost no more",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage);
+  "overrun: a client that leaves after the gap up to the head comes back there, and has lost nothing more",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup);
     await publisher.publish(MORE_THAN_HELD);
     await client.untilControl("gap");
     await publisher.publish(MORE_THAN_HELD);
     await client.untilControl("gap");
     await client.leave();
     await publisher.end("after");
-    const back = await stage.connect(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
+    const back = await setup.connect(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
     expect(JSON.parse((await back.next()).data)).toMatchObject({ resumed: true });
     expect((await back.next()).data).toBe("after");
     expectTruth(publisher, ["fanwire-common"], [...seenBy(client), ...seenBy(back)]);
@@ -166,9 +166,9 @@ test(
 );
 
 test(
-  "overrun: a third and a fourth time in a row are told and counted each",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage);
+  "overrun: a third and a fourth time in a row are each reported and counted",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup);
     await publisher.publish(MORE_THAN_HELD);
     await client.untilControl("gap");
     for (let time = 1; time <= 3; time++) {
@@ -184,17 +184,17 @@ test(
 );
 
 test(
-  "overrun: a client that was live in between goes on at the oldest event again",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage);
+  "overrun: a client that was live in between continues at the oldest event again",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup);
     for (let time = 0; time < 3; time++) {
       await publisher.publish(MORE_THAN_HELD);
-      const oldest = heldFrom(publisher);
+      const oldest = oldestHeld(publisher);
       const gap = await client.untilControl("gap");
       expect(seqOf(gap.id)).toBe(oldest - 1);
       await publisher.end(`end ${time}`);
       await client.untilData(`end ${time}`);
-      // It waits for what is next: it is live.
+      // The client waits for the next event, so it is live.
       const next = client.nextData();
       await publisher.end(`live ${time}`);
       expect((await next).data).toBe(`live ${time}`);
@@ -205,33 +205,33 @@ test(
 );
 
 test(
-  "overrun: who is behind is not put at the head while the log drops nothing more of what it has not read",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage);
+  "overrun: a client that is behind is not moved to the head while the log evicts nothing more that it has not read",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup);
     await publisher.publish(MORE_THAN_HELD);
     await client.untilControl("gap");
-    // So much that what goes is what it has read.
+    // Only events that the client has read are evicted.
     while (seqOf(client.events.at(-1)?.id) < publisher.head) {
       await publisher.publish(1);
       await client.read();
     }
     const seen = seenBy(client);
-    expect(story(seen)).toHaveLength(2);
+    expect(summaryOf(seen)).toHaveLength(2);
     expectTruth(publisher, ["fanwire-common"], seen);
     expect(broker.stats()).toMatchObject({ overruns: 0, gaps: 1 });
   }),
 );
 
 test(
-  "overrun: a client that comes back with its id begins anew",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage);
+  "overrun: a client that comes back with its id counts as overrun for the first time",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup);
     await publisher.publish(MORE_THAN_HELD);
     await client.untilControl("gap");
     await client.leave();
     await publisher.publish(MORE_THAN_HELD);
-    const oldest = heldFrom(publisher);
-    const back = await stage.connect(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
+    const oldest = oldestHeld(publisher);
+    const back = await setup.connect(broker, { id: "one", lastEventId: client.lastEventId ?? "" });
     const gap = await back.untilControl("gap");
     expect(seqOf(gap.id)).toBe(oldest - 1);
     expect(broker.stats().overruns).toBe(0);
@@ -239,14 +239,16 @@ test(
 );
 
 test(
-  "overrun: holes that retention makes put nobody at the head",
-  scene(async (stage) => {
+  "overrun: events that retention drops move no client to the head",
+  withBroker(async (setup) => {
     const retention = { events: 20 };
-    const { broker, client, publisher } = await blocked(stage, { log: { retention, logBytes: 32 * 1024 * 1024 } });
+    const { broker, client, publisher } = await blockedClient(setup, {
+      log: { retention, logBytes: 32 * 1024 * 1024 },
+    });
     for (let time = 0; time < 4; time++) {
       await publisher.publish(MORE_THAN_HELD);
-      await publisher.end("and what is old goes");
-      const oldest = heldFrom(publisher);
+      await publisher.end("makes retention drop old events");
+      const oldest = oldestHeld(publisher);
       const gap = await client.untilControl("gap");
       expect(seqOf(gap.id)).toBe(oldest - 1);
       expect(seqOf((await client.nextData()).id)).toBe(oldest);
@@ -259,19 +261,19 @@ test(
 );
 
 test(
-  "overrun: after a hole that the log made for want of room, one that retention makes does not count as the second",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage, {
+  "overrun: after an eviction, a drop by retention does not count as the second overrun",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup, {
       log: { retention: { events: 25 }, logBytes: 64 * 1024 },
     });
-    // In one turn, so that it is the bound of the log that drops, and not retention.
-    const published = Array.from({ length: 30 }, () => broker.broadcast("x".repeat(SIZE)));
-    for (const { id } of await Promise.all(published))
-      publisher.told.push({ seq: seqOf(id), channels: ["fanwire-common"], data: "x".repeat(SIZE), cost: 0 });
+    // In one turn, so that the bound of the log drops events, and not retention.
+    const burst = Array.from({ length: 30 }, () => broker.broadcast("x".repeat(SIZE)));
+    for (const { id } of await Promise.all(burst))
+      publisher.published.push({ seq: seqOf(id), channels: ["fanwire-common"], data: "x".repeat(SIZE), cost: 0 });
     await client.read();
     const [first] = client.control("gap").map(gapOf);
     expect(seqOf(first?.through)).toBeGreaterThan(0);
-    // Small ones: the log has room for all of them, retention has not.
+    // Small events: the log has room for all of them, but retention drops some.
     for (let event = 0; event < 100; event++) await publisher.end(`${event}`);
     await client.untilData("99");
     const gaps = client.control("gap").map(gapOf);
@@ -283,10 +285,10 @@ test(
 );
 
 test(
-  "overrun: of several channels the gaps are true, and one of which nothing was missed is in none",
-  scene(async (stage) => {
+  "overrun: with several channels the gaps are exact, and a channel without a missing event is in none",
+  withBroker(async (setup) => {
     const channels = ["fanwire-common", "fanwire-inbox", "large", "small", "quiet"];
-    const { broker, client, publisher } = await blocked(stage, { channel: ["large", "small", "quiet"] });
+    const { broker, client, publisher } = await blockedClient(setup, { channel: ["large", "small", "quiet"] });
     const burst = async (): Promise<void> => {
       for (let round = 0; round < 10; round++) {
         await publisher.publish(6, "large");
@@ -295,7 +297,7 @@ test(
     };
     await burst();
     await client.untilControl("gap");
-    // The largest lost its oldest, the small one lost nothing.
+    // The largest channel lost its oldest events, and the small one lost nothing.
     await client.untilData("small 6");
     await burst();
     const second = await client.until(({ event, id }) => event === "fanwire-gap" && seqOf(id) === publisher.head);
@@ -303,16 +305,16 @@ test(
     await publisher.end("end", "small");
     await client.untilData("end");
     expectTruth(publisher, channels, seenBy(client));
-    const told = client.events.filter(({ id }) => id === second.id).flatMap((event) => gapOf(event).channels);
-    expect(told.sort()).toEqual(["large", "small"]);
+    const reported = client.events.filter(({ id }) => id === second.id).flatMap((event) => gapOf(event).channels);
+    expect(reported.sort()).toEqual(["large", "small"]);
   }),
 );
 
 test(
-  "overrun: what was announced of a hole before the second overrun is still covered after it",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage, { channel: ["large", "small"] });
-    // Events of the small channel lie inside of the hole of the large one, more of them than a chunk holds.
+  "overrun: a missing range that was announced before the second overrun is still covered after it",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup, { channel: ["large", "small"] });
+    // More events of the small channel than a chunk holds lie inside the missing range of the large one.
     for (let round = 0; round < 40; round++) {
       await publisher.publish(3, "large");
       await publisher.end("s".repeat(3 * 1024), "small");
@@ -330,10 +332,10 @@ test(
 );
 
 test(
-  "overrun: one client that cannot keep up takes nothing from one that can",
-  scene(async (stage) => {
-    const { broker, client, publisher } = await blocked(stage);
-    const reading = await stage.join(broker, { id: "two" });
+  "overrun: a client that can keep up loses nothing because of one that cannot",
+  withBroker(async (setup) => {
+    const { broker, client, publisher } = await blockedClient(setup);
+    const reading = await setup.join(broker, { id: "two" });
     const read = reading.untilData("end");
     await publisher.publish(MORE_THAN_HELD);
     await client.untilControl("gap");
@@ -348,14 +350,14 @@ test(
 );
 
 test(
-  "overrun: a listener goes on at the oldest the first time and at the head the second time, as a client does",
-  scene(async (stage) => {
-    const broker = stage.broker({ log: LOG });
+  "overrun: a listener continues at the oldest event the first time and at the head the second time, like a client",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ log: LOG });
     const publisher = new Publisher(broker);
     const listener = broker.listen();
-    const seen: Seen[] = [];
+    const seen: ReceivedItem[] = [];
     const take = async (): Promise<Listened> => {
-      const item = await heard(listener);
+      const item = await nextOf(listener);
       seen.push(item.type === "gap" ? item : { type: "event", id: item.id, data: item.data });
       return item;
     };
@@ -366,21 +368,21 @@ test(
       }
     };
     await publisher.publish(MORE_THAN_HELD);
-    const oldest = heldFrom(publisher);
+    const oldest = oldestHeld(publisher);
     expect(seqOf((await takeGap()).id)).toBe(oldest - 1);
     await publisher.publish(MORE_THAN_HELD);
     expect(seqOf((await takeGap()).id)).toBe(publisher.head);
-    // It has everything once it waits.
+    // A listener that waits has everything.
     const next = take();
     await publisher.end("live");
     expect(await next).toMatchObject({ type: "event", data: "live" });
     await publisher.publish(MORE_THAN_HELD);
-    const again = heldFrom(publisher);
+    const again = oldestHeld(publisher);
     expect(seqOf((await takeGap()).id)).toBe(again - 1);
     await publisher.end("end");
     while (seqOf((await take()).id) < publisher.head);
     expectTruth(publisher, ["fanwire-common"], seen);
-    // It is no client.
+    // A listener is not a client, so no figure counts it.
     expect(broker.stats()).toMatchObject({ overruns: 0, gaps: 0 });
   }),
 );

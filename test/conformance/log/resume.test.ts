@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
 import type { Broker } from "../../../src/index.ts";
 import { gapOf, seqOf } from "../../support/clients/connection.ts";
-import { scene } from "../../support/test-broker.ts";
+import { withBroker } from "../../support/test-broker.ts";
 
-// Where a cursor lands, and what `fanwire-ready` and the first gap say of it.
+// Where a stream starts, and what `fanwire-ready` and the first gap say about it.
 
-/** Publishes 1, 2, 3 to everybody and gives the ids. */
+/** Publishes 1, 2 and 3 to every client, and returns the ids. */
 async function publishThree(broker: Broker): Promise<[string, string, string]> {
   const ids: string[] = [];
   for (const data of ["1", "2", "3"]) ids.push((await broker.broadcast(data)).id);
@@ -13,11 +13,11 @@ async function publishThree(broker: Broker): Promise<[string, string, string]> {
 }
 
 test(
-  "no Last-Event-ID: live from now, ready has the id of the head, a later event follows it",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "no Last-Event-ID: the stream starts at the head, and fanwire-ready has the id of the head",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const [, , head] = await publishThree(broker);
-    const client = await stage.connect(broker);
+    const client = await setup.connect(broker);
     const ready = await client.next();
     expect(ready).toMatchObject({ event: "fanwire-ready", id: head });
     expect(JSON.parse(ready.data)).toEqual({ clientId: client.clientId, resumed: false });
@@ -27,23 +27,23 @@ test(
 );
 
 test(
-  "no Last-Event-ID: a client that drops right after ready comes back to what it missed",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker);
+  "no Last-Event-ID: a client that drops right after fanwire-ready receives what it missed when it comes back",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker);
     await client.leave();
     await broker.broadcast("missed");
-    const back = await stage.join(broker, { lastEventId: client.lastEventId ?? "" });
+    const back = await setup.join(broker, { lastEventId: client.lastEventId ?? "" });
     expect((await back.next()).data).toBe("missed");
   }),
 );
 
 test(
-  "Last-Event-ID of this log: after it, ready is resumed and has that id",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "Last-Event-ID of this log: the stream starts after it, and fanwire-ready is resumed and has that id",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const [first] = await publishThree(broker);
-    const client = await stage.connect(broker, { lastEventId: first });
+    const client = await setup.connect(broker, { lastEventId: first });
     const ready = await client.next();
     expect(ready).toMatchObject({ event: "fanwire-ready", id: first });
     expect(JSON.parse(ready.data)).toMatchObject({ resumed: true });
@@ -52,11 +52,11 @@ test(
 );
 
 test(
-  "Last-Event-ID at the head: resumed, nothing is replayed",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "Last-Event-ID at the head: the stream is resumed and nothing is replayed",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const [, , head] = await publishThree(broker);
-    const client = await stage.connect(broker, { lastEventId: head });
+    const client = await setup.connect(broker, { lastEventId: head });
     expect(await client.next()).toMatchObject({ event: "fanwire-ready", id: head });
     await broker.broadcast("4");
     expect((await client.next()).data).toBe("4");
@@ -64,11 +64,11 @@ test(
 );
 
 test(
-  "Last-Event-ID that is empty counts as absent",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "Last-Event-ID: an empty one counts as absent",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     await publishThree(broker);
-    const client = await stage.connect(broker, { lastEventId: "", query: { lastEventId: "" } });
+    const client = await setup.connect(broker, { lastEventId: "", query: { lastEventId: "" } });
     expect(JSON.parse((await client.next()).data)).toMatchObject({ resumed: false });
     await broker.broadcast("4");
     expect((await client.next()).data).toBe("4");
@@ -84,19 +84,19 @@ const foreign: readonly (readonly [what: string, id: (head: string) => string])[
   ["beyond safe integers", (head) => head.replace(/\d+$/, "9999999999999999")],
   ["with a leading zero", (head) => head.replace(/-(\d+)$/, "-0$1")],
   ["negative", (head) => head.replace(/-(\d+)$/, "--$1")],
-  ["with something behind it", (head) => `${head}x`],
+  ["with a character after it", (head) => `${head}x`],
   ["longer than any id", () => `${"x".repeat(100)}-1`],
-  ["an id with markup", () => '"><script>'],
+  ["with markup", () => '"><script>'],
 ];
 
 for (const [what, make] of foreign) {
   test(
-    `Last-Event-ID ${what}: 200, a gap at once, then all that is retained; the foreign id is never echoed`,
-    scene(async (stage) => {
-      const broker = stage.broker();
+    `Last-Event-ID ${what}: 200 and a gap at once, then everything that is retained; the foreign id is never sent back`,
+    withBroker(async (setup) => {
+      const broker = setup.broker();
       const [first, , head] = await publishThree(broker);
       const id = make(head);
-      const client = await stage.connect(broker, { id: "one", channel: "a", lastEventId: id });
+      const client = await setup.connect(broker, { id: "one", channel: "a", lastEventId: id });
       expect(client.response.status).toBe(200);
       const ready = await client.next();
       expect(ready).toMatchObject({ event: "fanwire-ready", id: undefined });
@@ -114,54 +114,54 @@ for (const [what, make] of foreign) {
 }
 
 test(
-  "?lastEventId= counts where there is no header, and the header wins over it",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "?lastEventId=: counts if there is no header, and a header wins over it",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const [first, second] = await publishThree(broker);
-    const byQuery = await stage.join(broker, { query: { lastEventId: second } });
+    const byQuery = await setup.join(broker, { query: { lastEventId: second } });
     expect((await byQuery.next()).data).toBe("3");
-    const both = await stage.join(broker, { lastEventId: first, query: { lastEventId: second } });
+    const both = await setup.join(broker, { lastEventId: first, query: { lastEventId: second } });
     expect((await both.next()).data).toBe("2");
-    const emptyHeader = await stage.join(broker, { lastEventId: "", query: { lastEventId: second } });
+    const emptyHeader = await setup.join(broker, { lastEventId: "", query: { lastEventId: second } });
     expect((await emptyHeader.next()).data).toBe("3");
   }),
 );
 
 test(
-  "overrides: lastEventId and from of trusted code win over the request's",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "overrides: lastEventId and from of trusted code win over those of the request",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const [first, second] = await publishThree(broker);
-    const client = await stage.join(broker, { lastEventId: first, overrides: { lastEventId: second } });
+    const client = await setup.join(broker, { lastEventId: first, overrides: { lastEventId: second } });
     expect((await client.next()).data).toBe("3");
-    const earliest = await stage.join(broker, { overrides: { from: "earliest" } });
+    const earliest = await setup.join(broker, { overrides: { from: "earliest" } });
     expect((await earliest.next()).data).toBe("1");
   }),
 );
 
 test(
-  "?from=earliest: all that is retained, without a gap; an id wins over it",
-  scene(async (stage) => {
-    const broker = stage.broker({ log: { retention: { events: 2 } } });
+  "?from=earliest: everything that is retained, without a gap; an id wins over it",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ log: { retention: { events: 2 } } });
     const [, second, third] = await publishThree(broker);
-    const client = await stage.join(broker, { query: { from: "earliest" } });
+    const client = await setup.join(broker, { query: { from: "earliest" } });
     expect([await client.next(), await client.next()]).toMatchObject([{ data: "2" }, { data: "3" }]);
     expect(client.control("gap")).toEqual([]);
-    const resumed = await stage.join(broker, { lastEventId: second, query: { from: "earliest" } });
+    const resumed = await setup.join(broker, { lastEventId: second, query: { from: "earliest" } });
     expect(await resumed.next()).toMatchObject({ data: "3", id: third });
   }),
 );
 
 test(
-  "?from=earliest of several channels: each one's retained events, merged, without a gap",
-  scene(async (stage) => {
-    const broker = stage.broker({ log: { retention: { events: 1 } } });
+  "?from=earliest: the retained events of several channels are merged, without a gap",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ log: { retention: { events: 1 } } });
     await broker.broadcast("a1", { channels: "a" });
     await broker.broadcast("b1", { channels: "b" });
     await broker.broadcast("b2", { channels: "b" });
     await broker.broadcast("b3", { channels: "b" });
     await broker.broadcast("common");
-    const client = await stage.join(broker, { channel: ["a", "b"], query: { from: "earliest" } });
+    const client = await setup.join(broker, { channel: ["a", "b"], query: { from: "earliest" } });
     await client.untilData("common");
     expect(client.data).toEqual(["a1", "b3", "common"]);
     expect(client.control("gap")).toEqual([]);
@@ -169,41 +169,41 @@ test(
 );
 
 test(
-  "a foreign id with nothing retained: the gap stands at the head, and what comes next follows",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "a foreign id: if nothing is retained, the gap is at the head, and the next event follows",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const { id: head } = await broker.broadcast("elsewhere", { channels: "b" });
-    const client = await stage.join(broker, { lastEventId: "garbage", channel: "a" });
+    const client = await setup.join(broker, { lastEventId: "garbage", channel: "a" });
     const gap = await client.next();
     expect(gap).toMatchObject({ event: "fanwire-gap", id: head });
     await broker.broadcast("in a", { channels: "a" });
     expect((await client.next()).data).toBe("in a");
-    const back = await stage.connect(broker, { lastEventId: head, channel: "a" });
+    const back = await setup.connect(broker, { lastEventId: head, channel: "a" });
     expect(JSON.parse((await back.next()).data)).toMatchObject({ resumed: true });
     expect((await back.next()).data).toBe("in a");
   }),
 );
 
 test(
-  "announce: false sends no ready, and the gap all the same",
-  scene(async (stage) => {
-    const broker = stage.broker({ announce: false });
+  "announce: false sends no fanwire-ready, but still the gap",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ announce: false });
     await publishThree(broker);
-    const live = await stage.connect(broker);
+    const live = await setup.connect(broker);
     await broker.broadcast("4");
     expect((await live.next()).data).toBe("4");
-    const foreignClient = await stage.connect(broker, { lastEventId: "garbage" });
+    const foreignClient = await setup.connect(broker, { lastEventId: "garbage" });
     expect((await foreignClient.next()).event).toBe("fanwire-gap");
   }),
 );
 
 test(
-  "resume: a backlog of many chunks arrives in order, seamless with what is published meanwhile",
-  scene(async (stage) => {
-    const broker = stage.broker();
+  "resume: a backlog of many chunks arrives in order, and new events follow without a seam",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
     const { id } = await broker.broadcast("start");
     for (let event = 0; event < 400; event++) await broker.broadcast(`${event} ${"x".repeat(1_000)}`);
-    const client = await stage.join(broker, { lastEventId: id });
+    const client = await setup.join(broker, { lastEventId: id });
     for (let event = 400; event < 500; event++) {
       expect(seqOf((await client.nextData()).id)).toBe(event - 400 + 2);
       await broker.broadcast(`${event}`);
@@ -214,18 +214,18 @@ test(
 );
 
 test(
-  "resume: what was published in the same turn, before the reconnect, is not skipped",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const other = await stage.join(broker, { id: "other" });
+  "resume: an event that was published in the same turn, before the reconnect, is not skipped",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const other = await setup.join(broker, { id: "other" });
     const { id } = await broker.broadcast("seen", { channels: "c" });
     const flushed = other.nextData();
     await broker.broadcastTo("other", "flush");
     await flushed;
-    // A flush is pending for somebody else, and nobody has channel c.
+    // A flush is pending for another client, and nobody reads channel c.
     void broker.broadcastTo("other", "pending");
     void broker.broadcast("missed", { channels: "c" });
-    const back = await stage.join(broker, { channel: "c", lastEventId: id });
+    const back = await setup.join(broker, { channel: "c", lastEventId: id });
     const next = back.nextData();
     await other.nextData();
     await broker.broadcast("later", { channels: "c" });

@@ -1,38 +1,37 @@
+// `fanwire/otel` with OpenTelemetry's own SDK.
 import { SpanKind, SpanStatusCode, trace, ValueType } from "@opentelemetry/api";
 import { expect, test } from "vitest";
 import { type Broker, BrokerError, type Engine, type EventInput } from "../../../src/index.ts";
 import { type InstrumentOptions, instrument } from "../../../src/otel.ts";
-import { pointsOf, Telemetry, withContext } from "../../support/monitoring/telemetry.ts";
-import { codeOf, eventRequest, type Scene, scene } from "../../support/test-broker.ts";
+import { pointsOf, Telemetry, withActiveContext } from "../../support/monitoring/telemetry.ts";
+import { codeOf, eventRequest, type TestSetup, withBroker } from "../../support/test-broker.ts";
 
-// The bridge to OpenTelemetry, with its own SDK at the other end.
-
-/** A scene with an SDK, and a broker that it is told of. */
+/** Runs a test with an SDK, and with `make`, which creates instrumented brokers. */
 const watched = (
   body: (
-    stage: Scene,
+    setup: TestSetup,
     telemetry: Telemetry,
-    make: (options?: Parameters<Scene["broker"]>[0], own?: InstrumentOptions) => Broker,
+    make: (options?: Parameters<TestSetup["broker"]>[0], own?: InstrumentOptions) => Broker,
   ) => Promise<void>,
 ): (() => Promise<void>) =>
-  scene(async (stage) => {
+  withBroker(async (setup) => {
     const telemetry = new Telemetry();
     try {
-      await body(stage, telemetry, (options, own) =>
-        instrument(stage.broker(options), { ...telemetry.providers, ...own }),
+      await body(setup, telemetry, (options, own) =>
+        instrument(setup.broker(options), { ...telemetry.providers, ...own }),
       );
     } finally {
-      await telemetry.end();
+      await telemetry.close();
     }
   });
 
 const SEND = { "messaging.system": "fanwire", "messaging.operation.type": "send" };
 
 test(
-  "instrument: what is for everybody is a span of a producer, with the event's id",
-  watched(async (stage, telemetry, make) => {
+  "instrument(): an event for every client is a producer span with the event's id",
+  watched(async (setup, telemetry, make) => {
     const broker = make();
-    await stage.join(broker);
+    await setup.join(broker);
     const { id, clients } = await broker.broadcast({ event: "price", data: { ada: 1 } });
     const [span, ...others] = await telemetry.spans();
     expect(others).toEqual([]);
@@ -55,7 +54,7 @@ test(
 );
 
 test(
-  "instrument: a channel is the destination, and names the span only by its template",
+  "instrument(): the channel is the destination, and only its template names the span",
   watched(async (_stage, telemetry, make) => {
     const template = (channel: string): string | undefined =>
       channel.startsWith("room-") ? channel.replace(/\d+/, "{id}") : undefined;
@@ -65,13 +64,13 @@ test(
     await broker.broadcast("x", { channels: ["room-7"] });
     await broker.broadcast("x", { channels: "news" });
     await broker.broadcast("x", { channels: ["news", "room-7"] });
-    const told = (await telemetry.spans()).map(({ name, attributes }) => [
+    const spans = (await telemetry.spans()).map(({ name, attributes }) => [
       name,
       attributes["messaging.destination.name"],
       attributes["messaging.destination.template"],
       attributes["messaging.fanwire.channels"],
     ]);
-    expect(told).toEqual([
+    expect(spans).toEqual([
       ["broadcast", "room-7", undefined, undefined],
       ["broadcast room-{id}", "room-7", "room-{id}", undefined],
       ["broadcast room-{id}", "room-7", "room-{id}", undefined],
@@ -82,10 +81,10 @@ test(
 );
 
 test(
-  "instrument: no span and no metric has the id of a client, also when it is unknown",
-  watched(async (stage, telemetry, make) => {
+  "instrument(): no span and no metric has a client id, known or unknown",
+  watched(async (setup, telemetry, make) => {
     const broker = make();
-    await stage.join(broker, { id: "secret-7" });
+    await setup.join(broker, { id: "secret-7" });
     await broker.broadcastTo("secret-7", "x");
     expect(await codeOf(broker.broadcastTo("secret-8", "x"))).toBe("unknown-client");
     const spans = await telemetry.spans();
@@ -103,12 +102,12 @@ test(
 );
 
 test(
-  "instrument: what fails is an error by its code, and the caller gets the very same one",
-  watched(async (stage, telemetry, make) => {
-    const inner = stage.engine();
+  "instrument(): a failed publish is an error with its code, and the caller receives the original error",
+  watched(async (setup, telemetry, make) => {
+    const inner = setup.engine();
     const fault = new BrokerError("publish-outcome-unknown", "away");
     const engine: Engine = {
-      open: (follower) => ({ ...inner.open(follower), append: () => Promise.reject(fault) }),
+      open: (listener) => ({ ...inner.open(listener), append: () => Promise.reject(fault) }),
     };
     const broker = make({ engine });
     await expect(broker.broadcast("x")).rejects.toBe(fault);
@@ -116,14 +115,14 @@ test(
     expect(await codeOf(broker.broadcast({ typo: 1 } as unknown as EventInput))).toBe("TypeError");
     expect(await codeOf(broker.broadcast("x", { chanel: "a" } as object))).toBe("TypeError");
     expect(await codeOf(broker.broadcast("x", null as unknown as object))).toBe("TypeError");
-    const told = (await telemetry.spans()).map(({ status, attributes, ended }) => [
+    const spans = (await telemetry.spans()).map(({ status, attributes, ended }) => [
       status,
       attributes["error.type"],
       attributes["messaging.message.id"],
       ended,
     ]);
     const failed = { code: SpanStatusCode.ERROR };
-    expect(told).toEqual([
+    expect(spans).toEqual([
       [failed, "publish-outcome-unknown", undefined, true],
       [failed, "bad-channel", undefined, true],
       [failed, "TypeError", undefined, true],
@@ -134,10 +133,10 @@ test(
 );
 
 test(
-  "instrument: what was sent is counted and timed, by destination where those are few, and by error",
-  watched(async (stage, telemetry, make) => {
+  "instrument(): counts and times publishes, by error, and by destination if there are few of them",
+  watched(async (setup, telemetry, make) => {
     const broker = make();
-    await stage.join(broker, { id: "ada" });
+    await setup.join(broker, { id: "ada" });
     for (const channel of ["a", "b", ["c", "d"]]) await broker.broadcast("x", { channels: channel });
     await broker.broadcast("x");
     await broker.broadcastTo("ada", "x");
@@ -163,7 +162,7 @@ test(
     expect(timed.map(([attributes, { count }]) => [attributes, count])).toEqual(expected);
     for (const [, { sum, buckets }] of timed) {
       expect(buckets.boundaries).toEqual([0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]);
-      // A clock that stands still, as on Workers, makes it 0.
+      // The sum is 0 if the clock is frozen, as on Workers.
       expect(sum).toBeGreaterThanOrEqual(0);
       expect(sum).toBeLessThan(10);
     }
@@ -177,14 +176,14 @@ interface Timed {
 }
 
 test(
-  "instrument: what stats() says is observed, and once more after close()",
-  watched(async (stage, telemetry, make) => {
+  "instrument(): the numbers of stats() are observed, also after close()",
+  watched(async (setup, telemetry, make) => {
     const broker = make();
-    const client = await stage.join(broker, { id: "ada", channel: "a" });
+    const client = await setup.join(broker, { id: "ada", channel: "a" });
     const read = client.nextData();
     await broker.broadcast("x", { channels: "a" });
     await read;
-    // Not of the program's own sending, but of what was published.
+    // Requests are counted in stats(), and start no span.
     await broker.eventHandler(eventRequest("x"));
     await broker.fetch(new Request("https://fanwire.test/nothing"));
     expect((await telemetry.spans()).length).toBe(1);
@@ -210,14 +209,14 @@ test(
 );
 
 test(
-  "instrument: counters are monotonic, what goes up and down is not, and bytes are of that unit",
+  "instrument(): counters are monotonic, gauges are not, and bytes have their unit",
   watched(async (_stage, telemetry, make) => {
     make();
-    const told = Array.from(await telemetry.metrics(), ([name, metric]) => [
+    const described = Array.from(await telemetry.metrics(), ([name, metric]) => [
       name,
       ["isMonotonic" in metric && metric.isMonotonic, metric.descriptor.unit],
     ]);
-    expect(Object.fromEntries(told)).toEqual({
+    expect(Object.fromEntries(described)).toEqual({
       "fanwire.clients": [false, ""],
       "fanwire.client.ids": [false, ""],
       "fanwire.blocked.clients": [false, ""],
@@ -241,7 +240,7 @@ test(
 );
 
 test(
-  "instrument: two brokers of one process are told apart by attributes",
+  "instrument(): attributes distinguish two brokers of one process",
   watched(async (_stage, telemetry, make) => {
     const [one, two] = ["one", "two"].map((name) => make({}, { attributes: { "app.broker": name } })) as [
       Broker,
@@ -266,13 +265,13 @@ test(
 );
 
 test(
-  "instrument: the span is active while the engine appends, and a child of the one that is active at the call",
-  watched(async (stage, telemetry, make) => {
-    const inner = stage.engine();
+  "instrument(): the span is active while the engine appends, and a child of the span that is active at the call",
+  watched(async (setup, telemetry, make) => {
+    const inner = setup.engine();
     const active: (string | undefined)[] = [];
     const engine: Engine = {
-      open(follower) {
-        const session = inner.open(follower);
+      open(listener) {
+        const session = inner.open(listener);
         return {
           ...session,
           append(...event) {
@@ -283,7 +282,7 @@ test(
       },
     };
     const broker = make({ engine });
-    await withContext(async () => {
+    await withActiveContext(async () => {
       const tracer = telemetry.tracerProvider.getTracer("app");
       const sent = tracer.startActiveSpan("request", (parent) => {
         const publishing = broker.broadcast("x");
@@ -300,10 +299,10 @@ test(
 );
 
 test(
-  "instrument: events keep the order of the calls, and reports and keys are as they were",
-  watched(async (stage, telemetry, make) => {
+  "instrument(): events keep the order of the calls, and reports and idempotency keys work",
+  watched(async (setup, telemetry, make) => {
     const broker = make();
-    const client = await stage.join(broker);
+    const client = await setup.join(broker);
     const { broadcast } = broker;
     const all = Array.from({ length: 50 }, (_, n) => broadcast(`${n}`));
     await client.untilData("49");
@@ -319,7 +318,7 @@ test(
 );
 
 test(
-  "instrument: close() is the broker's own, and one that is refused closes nothing",
+  "instrument(): close() works as before, and a refused call closes nothing",
   watched(async (_stage, telemetry, make) => {
     const broker = make();
     expect(await codeOf(broker.close({ spreadOver: -1 }))).toBe("RangeError");
@@ -333,10 +332,10 @@ test(
 );
 
 test(
-  "instrument: does no harm where no SDK is registered",
-  scene(async (stage) => {
-    const broker = instrument(stage.broker());
-    const client = await stage.join(broker, { id: "ada" });
+  "instrument(): works without a registered SDK",
+  withBroker(async (setup) => {
+    const broker = instrument(setup.broker());
+    const client = await setup.join(broker, { id: "ada" });
     await broker.broadcast("1");
     await broker.broadcastTo("ada", "2");
     await client.untilData("2");
@@ -346,10 +345,10 @@ test(
 );
 
 test(
-  "instrument: what is no broker and no option is refused",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    for (const none of [undefined, null, {}]) expect(() => instrument(none as unknown as Broker)).toThrow(TypeError);
+  "instrument(): a value that is not a broker and an unknown option are refused",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    for (const value of [undefined, null, {}]) expect(() => instrument(value as unknown as Broker)).toThrow(TypeError);
     for (const wrong of [{ traceProvider: trace }, null, []])
       expect(() => instrument(broker, wrong as InstrumentOptions)).toThrow(TypeError);
   }),

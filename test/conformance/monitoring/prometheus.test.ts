@@ -1,34 +1,33 @@
+// `broker.metrics()`: the text that Prometheus reads. Prometheus' own programs read it in test/services.
 import { expect, test } from "vitest";
 import type { Broker, BrokerStats, DisconnectReason, ErrorCode } from "../../../src/index.ts";
 import { BROKER_METRICS, HTTP_METRICS } from "../../../src/monitoring/metric-definitions.ts";
 import { respondWithMetrics } from "../../../src/monitoring/prometheus.ts";
-import { type Family, readExposition } from "../../support/monitoring/prometheus-parser.ts";
-import { clientRequest, eventRequest, problemOf, scene } from "../../support/test-broker.ts";
-
-// `broker.metrics()`: what Prometheus is told. Its own programs read it in test/services.
+import { type MetricFamily, parseExposition } from "../../support/monitoring/prometheus-parser.ts";
+import { clientRequest, eventRequest, problemOf, withBroker } from "../../support/test-broker.ts";
 
 const get = (init: RequestInit = {}): Request => new Request("https://fanwire.test/metrics", init);
 
-async function scrape({ metrics }: Pick<Broker, "metrics">): Promise<Map<string, Family>> {
+async function scrape({ metrics }: Pick<Broker, "metrics">): Promise<Map<string, MetricFamily>> {
   const answer = await metrics(get());
   expect(answer.status).toBe(200);
-  return readExposition(await answer.text());
+  return parseExposition(await answer.text());
 }
 
-/** What would be told of these. */
-const telling = (stats: BrokerStats): Pick<Broker, "metrics"> => ({
+/** A broker with these statistics. */
+const brokerWith = (stats: BrokerStats): Pick<Broker, "metrics"> => ({
   metrics: (request) => respondWithMetrics(request, [...BROKER_METRICS, ...HTTP_METRICS], () => stats),
 });
 
-/** The values of a family: by label, or the one that there is. */
-const valuesOf = (families: Map<string, Family>, name: string): unknown => {
+/** Returns the values of a metric by label value, or the single value. */
+const valuesOf = (families: Map<string, MetricFamily>, name: string): unknown => {
   const samples = families.get(name)?.samples ?? [];
   const [label] = Object.keys(samples[0]?.labels ?? {});
   if (label === undefined) return samples[0]?.value;
   return Object.fromEntries(samples.map(({ labels, value }) => [labels[label], value]));
 };
 
-// One that is missing here or in the answer fails: as a type, or as a test.
+// The type fails for a name that is missing here, and the tests fail for one that is missing in the answer.
 const REASONS: Record<DisconnectReason, 0> = {
   "client-left": 0,
   timeout: 0,
@@ -86,8 +85,8 @@ const STATS: BrokerStats = {
   engine: "down",
   log: { events: 15, bytes: 16, channels: 17 },
 };
-/** What is told of those; names that dashboards and alerts rely on. */
-const TOLD = {
+/** The metrics of STATS. Dashboards and alerts rely on these names. */
+const METRICS = {
   fanwire_clients: ["gauge", 1],
   fanwire_client_ids: ["gauge", 2],
   fanwire_blocked_clients: ["gauge", 3],
@@ -108,19 +107,19 @@ const TOLD = {
   fanwire_log_channels: ["gauge", 17],
 };
 
-test("metrics: each member of stats() has its name, its type, its help and its value", async () => {
-  const families = await scrape(telling(STATS));
-  const told = Object.fromEntries(
+test("metrics(): each number of stats() has a name, a type, a help text and a value", async () => {
+  const families = await scrape(brokerWith(STATS));
+  const metrics = Object.fromEntries(
     Array.from(families, ([name, { type }]) => [name, [type, valuesOf(families, name)]] as const),
   );
-  expect(told).toEqual(TOLD);
+  expect(metrics).toEqual(METRICS);
   for (const { help } of families.values()) expect(help).toMatch(/^[A-Z].+\.$/);
 });
 
 test(
-  "metrics: from the start there is each reason and each code, with 0, and an engine that was not used is not down",
-  scene(async (stage) => {
-    const families = await scrape(stage.broker());
+  "metrics(): every reason and code is present from the start, with 0, and an unused engine is up",
+  withBroker(async (setup) => {
+    const families = await scrape(setup.broker());
     expect(valuesOf(families, "fanwire_disconnects_total")).toEqual(REASONS);
     expect(valuesOf(families, "fanwire_failures_total")).toEqual(CODES);
     expect(valuesOf(families, "fanwire_engine_up")).toBe(1);
@@ -130,10 +129,10 @@ test(
 );
 
 test(
-  "metrics: follows a broker, closed or not, and a look at it changes nothing",
-  scene(async (stage) => {
-    const broker = stage.broker();
-    const client = await stage.join(broker, { id: "ada", channel: "news" });
+  "metrics(): has the current numbers, also of a closed broker, and a scrape changes nothing",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "ada", channel: "news" });
     const read = client.nextData();
     await broker.broadcast("x", { channels: "news" });
     await read;
@@ -156,21 +155,21 @@ test(
 );
 
 test(
-  "metrics: no name of a channel, a client or a subject is told",
-  scene(async (stage) => {
-    const broker = stage.broker({
+  "metrics(): reveals no name of a channel, a client or a subject",
+  withBroker(async (setup) => {
+    const broker = setup.broker({
       authorize: ({ channels, clientId = "" }) => ({ subject: "subject-7", clientId, channels }),
     });
-    await stage.join(broker, { id: "client-7", channel: "channel-7" });
+    await setup.join(broker, { id: "client-7", channel: "channel-7" });
     await broker.broadcast("data-7", { channels: "channel-7" });
     expect(await (await broker.metrics(get())).text()).not.toMatch(/-7/);
   }),
 );
 
 test(
-  "metrics: the head is that of the text format, and nobody keeps the answer",
-  scene(async (stage) => {
-    const { headers } = await stage.broker().metrics(get());
+  "metrics(): has the content type of the text format, and is not cached",
+  withBroker(async (setup) => {
+    const { headers } = await setup.broker().metrics(get());
     expect([headers.get("content-type"), headers.get("cache-control")]).toEqual([
       "text/plain; version=0.0.4; charset=utf-8",
       "no-store",
@@ -179,9 +178,9 @@ test(
 );
 
 test(
-  "metrics: HEAD has the head alone, OPTIONS says what there is, other methods are 405, and none is counted",
-  scene(async (stage) => {
-    const broker = stage.broker({ errorHandler: () => new Response("mine") });
+  "metrics(): answers HEAD without a body, OPTIONS with Allow, and other methods 405; none is counted",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ errorHandler: () => new Response("mine") });
     const head = await broker.metrics(get({ method: "HEAD" }));
     expect([head.status, head.headers.get("content-type"), await head.text()]).toEqual([
       200,
@@ -202,10 +201,10 @@ test(
   }),
 );
 
-test("metrics: who can name reasons or codes makes no series, and no line", async () => {
+test("metrics(): an unknown reason or code adds no series and no line", async () => {
   const names = ['quo"te', "back\\slash", '"} 1\nfanwire_clients 99\n# EOF', "timeout ", "é", "__proto__", "toString"];
   const counts = { ...Object.fromEntries(names.map((name) => [name, 1])), timeout: 2, "not-found": 3 };
-  const families = await scrape(telling({ ...STATS, disconnects: counts, failures: counts }));
+  const families = await scrape(brokerWith({ ...STATS, disconnects: counts, failures: counts }));
   expect(valuesOf(families, "fanwire_disconnects_total")).toEqual({ ...REASONS, timeout: 2 });
   expect(valuesOf(families, "fanwire_failures_total")).toEqual({ ...CODES, "not-found": 3 });
   expect(valuesOf(families, "fanwire_clients")).toBe(1);

@@ -1,22 +1,21 @@
+// `stats()`: failures by code, gauges, and that counters never decrease.
 import { expect, test } from "vitest";
 import { type Broker, BrokerError, type BrokerStats, type Engine, type ErrorCode } from "../../../src/index.ts";
 import type { Connection } from "../../support/clients/connection.ts";
-import { clientRequest, eventRequest, scene, turn } from "../../support/test-broker.ts";
-
-// `stats()`: failures by code, what is now, and that counters never go down.
+import { clientRequest, eventRequest, turn, withBroker } from "../../support/test-broker.ts";
 
 const COUNTERS = ["published", "sent", "bytes", "replayed", "gaps", "overruns"] as const;
 
 const sum = (counts: Readonly<Record<string, number>>): number => Object.values(counts).reduce((a, b) => a + b, 0);
 
 test(
-  "stats().failures: requests that were refused or failed, by code, each once, and no others",
-  scene(async (stage) => {
-    const inner = stage.engine();
+  "stats().failures: counts requests that were refused or failed, by code, each once, and no others",
+  withBroker(async (setup) => {
+    const inner = setup.engine();
     let fault: BrokerError | Error | undefined;
     const engine: Engine = {
-      open(follower) {
-        const session = inner.open(follower);
+      open(listener) {
+        const session = inner.open(listener);
         return {
           ...session,
           append(...event) {
@@ -26,7 +25,7 @@ test(
         };
       },
     };
-    const broker = stage.broker({
+    const broker = setup.broker({
       engine,
       publishToken: "secret",
       duplicateIds: "reject",
@@ -35,8 +34,8 @@ test(
       maxClients: 2,
       errorHandler: ({ status }) => new Response("my own", { status }),
     });
-    await stage.join(broker, { id: "one" });
-    const guarded = { requireToken: true };
+    await setup.join(broker, { id: "one" });
+    const requireToken = { requireToken: true };
     const publish = (body: string, query = "", init: RequestInit = {}): Promise<Response> =>
       broker.eventHandler(eventRequest(body, query, init));
     const key = { headers: { "idempotency-key": "k" } };
@@ -57,7 +56,7 @@ test(
     await fail("bad-id", () => broker.clientHandler(clientRequest({ id: "a\n" })));
     await fail("bad-key", () => publish("x", "", { headers: { "idempotency-key": "" } }));
     await fail("bad-request", () => publish("x", "?id=one&channel=a"));
-    await fail("unauthorized", () => broker.eventHandler(eventRequest("x"), guarded));
+    await fail("unauthorized", () => broker.eventHandler(eventRequest("x"), requireToken));
     await fail("forbidden", () => broker.clientHandler(clientRequest(), { authorize: () => false }));
     await fail("cross-origin", () => publish("x", "", { headers: { cookie: "a=b" } }));
     await fail("unknown-client", () => publish("x", "?id=nobody"));
@@ -67,16 +66,16 @@ test(
     await publish("first", "", key);
     await fail("key-reused", () => publish("second", "", key));
     await fail("client-left", () => broker.clientHandler(clientRequest({}, AbortSignal.abort())));
-    fault = new Error("broke");
+    fault = new Error("failed");
     await fail("internal", () => publish("x"));
     for (const code of ["engine-down", "publish-outcome-unknown"] as const) {
       fault = new BrokerError(code, "away");
       await fail(code, () => publish("x"));
     }
     fault = undefined;
-    await stage.join(broker);
+    await setup.join(broker);
     await fail("at-capacity", () => broker.clientHandler(clientRequest()));
-    // These are answers, and what the program does itself has its own error.
+    // None of these is counted: they are answers, or errors that the calling program receives.
     await broker.disconnect("barred", { blockFor: 60_000 });
     await broker.clientHandler(clientRequest({ id: "barred" }));
     await broker.eventHandler(eventRequest("x"), { authorize: () => new Response("no", { status: 403 }) });
@@ -89,9 +88,9 @@ test(
 );
 
 test(
-  "stats().failures: publishing-closed and authorize-timeout are counted too",
-  scene(async (stage) => {
-    const broker = stage.broker({ authorizeTimeout: 5 });
+  "stats().failures: counts publishing-closed and authorize-timeout too",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ authorizeTimeout: 5 });
     await broker.fetch(eventRequest("x"));
     await broker.clientHandler(clientRequest(), { authorize: () => new Promise(() => undefined) });
     expect(broker.stats().failures).toEqual({ "publishing-closed": 1, "authorize-timeout": 1 });
@@ -99,18 +98,18 @@ test(
 );
 
 test(
-  "stats().engine: idle before the first use, then what the engine says, up where it says nothing",
-  scene(async (stage) => {
-    const silent = stage.broker();
-    expect(silent.stats().engine).toBe("idle");
-    await silent.broadcast("x");
-    expect(silent.stats().engine).toBe("up");
+  "stats().engine: is idle before the first use, then the engine's state, and up if the engine has none",
+  withBroker(async (setup) => {
+    const stateless = setup.broker();
+    expect(stateless.stats().engine).toBe("idle");
+    await stateless.broadcast("x");
+    expect(stateless.stats().engine).toBe("up");
 
-    const inner = stage.engine();
+    const inner = setup.engine();
     let state: "up" | "down" = "down";
     const engine: Engine = {
-      open(follower) {
-        const session = inner.open(follower);
+      open(listener) {
+        const session = inner.open(listener);
         return {
           log: session.log,
           get state() {
@@ -121,15 +120,15 @@ test(
         };
       },
     };
-    const broker = stage.broker({ engine, timeout: 50 });
+    const broker = setup.broker({ engine, timeout: 50 });
     expect(broker.stats().engine).toBe("idle");
-    await stage.join(broker);
+    await setup.join(broker);
     expect(broker.stats().engine).toBe("down");
     state = "up";
     expect(broker.stats().engine).toBe("up");
     state = "down";
     expect(broker.stats().engine).toBe("down");
-    // Nothing is wrong with what is not needed any more.
+    // A closed broker no longer needs its engine.
     const closed = broker.close();
     expect(broker.stats().engine).toBe("idle");
     await closed;
@@ -138,22 +137,22 @@ test(
 );
 
 test(
-  "stats().log: what the engine's log holds, each event once, whoever published it",
-  scene(async (stage) => {
-    const engine = stage.engine({ retention: { events: 2 } });
-    const [one, two] = [stage.broker({ engine }), stage.broker({ engine })];
+  "stats().log: counts the events of the engine's log, each once, for every publisher",
+  withBroker(async (setup) => {
+    const engine = setup.engine({ retention: { events: 2 } });
+    const [one, two] = [setup.broker({ engine }), setup.broker({ engine })];
     await one.broadcast("x", { channels: ["a", "b", "c"] });
     await two.broadcast("x", { channels: "a" });
     expect(one.stats()).toMatchObject({ published: 1, log: { events: 2, channels: 3 } });
     expect(two.stats()).toMatchObject({ published: 1, log: one.stats().log });
     expect(one.stats().log.bytes).toBeGreaterThan(0);
     for (let event = 0; event < 10; event++) await two.broadcast("x", { channels: "a" });
-    // Two of a, and one that b and c still keep.
+    // Two events of a, and one that b and c still retain.
     expect(one.stats().log).toMatchObject({ events: 3, channels: 3 });
   }),
 );
 
-/** Remembers the counters, and checks that none goes down. */
+/** Returns a function that checks that no counter has decreased, and returns the statistics. */
 function watch(broker: Broker): () => BrokerStats {
   let last = broker.stats();
   return () => {
@@ -170,14 +169,14 @@ function watch(broker: Broker): () => BrokerStats {
 }
 
 test(
-  "stats: counters never go down, whoever leaves and whatever the log drops, close() included",
-  scene(async (stage) => {
-    const broker = stage.broker({ timeout: 30, tolerance: 1, log: { retention: { events: 2 }, maxChannels: 3 } });
+  "stats(): counters never decrease, when clients leave, when the log drops events, and in close()",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ timeout: 30, tolerance: 1, log: { retention: { events: 2 }, maxChannels: 3 } });
     const check = watch(broker);
     const clients: Connection[] = [];
     for (let round = 0; round < 10; round++) {
       const lastEventId = clients.at(-1)?.lastEventId ?? "elsewhere-1";
-      const client = await stage.join(broker, { id: `${round % 3}`, channel: `c${round % 4}`, lastEventId });
+      const client = await setup.join(broker, { id: `${round % 3}`, channel: `c${round % 4}`, lastEventId });
       clients.push(client);
       check();
       for (let event = 0; event < 5; event++) {

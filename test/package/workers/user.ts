@@ -11,7 +11,7 @@ interface Env {
 export class Hub extends BrokerObject<Env> {
   override readonly options = { retention: { age: 3_600_000 }, duplicateIds: "replace" } as const;
 
-  /** What else a Worker may ask of it. */
+  /** A method of the object's own, which a Worker can call. */
   async greet(name: string): Promise<string> {
     await this.ctx.storage.put("greeted", name);
     const { id } = await this.broadcast(`${name}, whose token is ${this.env.PUBLISH_TOKEN.length} long`);
@@ -21,7 +21,7 @@ export class Hub extends BrokerObject<Env> {
 
 export class Rooms extends brokerObject({ heartbeat: 5_000 }) {}
 
-/** One's own broker in one's own object. */
+/** A broker with its own options, in an object with its own methods. */
 export class Own extends BrokerObject {
   readonly broker = createBroker({ engine: durableEngine(this.ctx.storage, { idempotencyWindow: 0 }) });
 }
@@ -35,7 +35,7 @@ export const whole = worker(({ PUBLISH_TOKEN }: Env) => ({
 export default {
   async fetch(request, env) {
     const rooms = hub(env.ROOMS, { name: ({ url }) => new URL(url).hostname, mode: "direct" });
-    const { id, clients } = await env.HUB.getByName("fanwire").broadcast({ data: { a: 1 } }, { channel: "news" });
+    const { id, clients } = await env.HUB.getByName("fanwire").broadcast({ data: { a: 1 } }, { channels: "news" });
     const greeted: string = await env.HUB.getByName("fanwire").greet(`${id} ${clients}`);
     const { report } = await hub(env.HUB).broadcast(greeted, { report: true });
     const { sent } = await report;

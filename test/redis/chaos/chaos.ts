@@ -1,13 +1,14 @@
+// Runs chaos: causes the faults of a seed, waits until everything is quiet, and asks the oracle.
 import { setTimeout as sleep } from "node:timers/promises";
-import { judge, type Life, type Verdict } from "./oracle.ts";
+import { Deployment, needsReplica } from "./deployment.ts";
+import { type ClientHistory, type Judgement, judge } from "./oracle.ts";
 import { type Family, makePlan, type Plan, type Size } from "./plan.ts";
-import { needsReplica, World } from "./world.ts";
 
-/** Which run. */
-export interface Order {
+/** Options of a run. */
+export interface RunOptions {
   readonly seed: number;
   readonly family: Family;
-  /** With `memory` all clients are on one instance; with `same-epoch` only they are struck. @default "redis" */
+  /** With `memory` all clients are on one instance; with `same-epoch` only clients have faults then. @default "redis" */
   readonly engine?: "redis" | "memory";
   /** @default 300 */
   readonly clients?: number;
@@ -15,102 +16,105 @@ export interface Order {
   readonly ms?: number;
 }
 
-/** What came of it. */
-export interface Outcome extends Verdict {
+/** The result of a run. */
+export interface Outcome extends Judgement {
   readonly plan: Plan;
-  readonly lives: readonly Life[];
+  readonly histories: readonly ClientHistory[];
   readonly published: number;
   readonly acknowledged: number;
   readonly connections: number;
   readonly epochs: readonly string[];
   readonly answers: Readonly<Record<string, number>>;
   readonly seconds: number;
-  /** The end of what each process of each instance printed. */
-  readonly tails: Readonly<Record<string, readonly (readonly string[])[]>>;
+  /** By runtime, the last lines of the output of each process. */
+  readonly outputs: Readonly<Record<string, readonly (readonly string[])[]>>;
 }
 
-/** Milliseconds that everything may take to be well again after the last fault, and again to be told everywhere. */
-const PATIENCE_MS = 25_000;
+/** The longest time until everything has recovered from the last fault, and until the last events have arrived. */
+const RECOVERY_MS = 25_000;
 
-/** Lives through what a seed says, waits until everything is quiet, and judges. */
+/** Runs a seed, and judges the result. */
 export async function runChaos({
   seed,
   family,
   engine = "redis",
   clients = 300,
   ms = 10_000,
-}: Order): Promise<Outcome> {
+}: RunOptions): Promise<Outcome> {
   const size: Size = { clients, instances: 3, ms };
   const plan = planOf(seed, family, engine, size);
-  const world = new World(seed, size);
-  const { publisher } = world;
-  const begin = Date.now();
-  const late: string[] = [];
+  const deployment = new Deployment(seed, size);
+  const { publisher } = deployment;
+  const start = Date.now();
+  const faults: string[] = [];
   try {
-    await world.open(engine, engine === "redis" && needsReplica(plan, family));
-    await world.live(plan, size);
-    await until(() => publisher.open === 0);
-    if (publisher.open > 0) late.push(`publications ${publisher.unsettled.slice(0, 5)} are not settled`);
-    const awaited = await Promise.race([world.finish(), sleep(PATIENCE_MS, undefined, { ref: false })]);
-    if (awaited) {
-      const lacks = (): string[] =>
-        [...awaited].flatMap(([client, numbers]) =>
+    await deployment.open(engine, engine === "redis" && needsReplica(plan, family));
+    await deployment.run(plan, size);
+    await until(() => publisher.openCount === 0);
+    if (publisher.openCount > 0) faults.push(`publications ${publisher.unsettled.slice(0, 5)} are not settled`);
+    const expected = await Promise.race([
+      deployment.publishLastEvents(),
+      sleep(RECOVERY_MS, undefined, { ref: false }),
+    ]);
+    if (expected) {
+      const missing = (): string[] =>
+        [...expected].flatMap(([client, numbers]) =>
           numbers.flatMap((number, index) =>
             client.has(number)
               ? []
               : [`${client.name}: is stuck before publication ${number} of ${client.channels[index]}`],
           ),
         );
-      await until(() => lacks().length === 0);
-      late.push(...lacks());
+      await until(() => missing().length === 0);
+      faults.push(...missing());
     } else {
-      late.push(`the last publications ${publisher.unsettled.slice(0, 5)} are not settled`);
+      faults.push(`the last publications ${publisher.unsettled.slice(0, 5)} are not settled`);
     }
-    late.push(...world.instances.flatMap(({ collapse }) => collapse ?? []));
+    faults.push(...deployment.instances.flatMap(({ unexpectedExit }) => unexpectedExit ?? []));
   } finally {
-    await world.close();
+    await deployment.close();
   }
-  const { published, answers } = publisher;
-  const verdict = judge(published, world.clients, world.epochs.names, {
-    change: family === "any",
-    miss: family === "lossy",
+  const { publications, answers } = publisher;
+  const judgement = judge(publications, deployment.clients, deployment.epochs.names, {
+    epochChange: family === "any",
+    feedLoss: family === "lossy",
   });
-  // Whoever is connected, or was until lately, is known while nothing is lost.
-  if (family !== "any") late.push(...publisher.unknown.map((what) => `${what}: its recipient was unknown`));
+  // All recipients are connected, or were lately. They are known as long as the store loses nothing.
+  if (family !== "any") faults.push(...publisher.unknownRecipients.map((text) => `${text}: its recipient was unknown`));
   return {
-    ...verdict,
-    faults: [...verdict.faults, ...publisher.faults, ...late],
+    ...judgement,
+    faults: [...judgement.faults, ...publisher.faults, ...faults],
     plan,
-    lives: world.clients,
-    published: published.length,
-    acknowledged: published.filter(({ id }) => id !== undefined).length,
-    connections: world.clients.reduce((sum, { connections }) => sum + connections, 0),
-    epochs: world.epochs.names,
+    histories: deployment.clients,
+    published: publications.length,
+    acknowledged: publications.filter(({ id }) => id !== undefined).length,
+    connections: deployment.clients.reduce((sum, { connections }) => sum + connections, 0),
+    epochs: deployment.epochs.names,
     answers,
-    seconds: (Date.now() - begin) / 1000,
-    tails: Object.fromEntries(world.instances.map(({ runtime, tails }) => [runtime, tails])),
+    seconds: (Date.now() - start) / 1000,
+    outputs: Object.fromEntries(deployment.instances.map(({ runtime, outputs }) => [runtime, outputs])),
   };
 }
 
-/** A log in memory cannot be struck, but by the end of its process, which is the end of its epoch. */
-function planOf(seed: number, family: Family, engine: Order["engine"], size: Size): Plan {
+/** Makes the plan of a run. A log in memory has no fault but the end of its process, which ends its epoch. */
+function planOf(seed: number, family: Family, engine: RunOptions["engine"], size: Size): Plan {
   const plan = makePlan(seed, family, size);
   return engine === "redis" ? plan : { ...plan, store: [], instances: family === "any" ? plan.instances : [] };
 }
 
-/** Waits until it is so, or for as long as anything may take. */
+/** Waits until `holds` returns `true`, or for the longest time that recovery may take. */
 async function until(holds: () => boolean): Promise<void> {
-  const end = Date.now() + PATIENCE_MS;
+  const end = Date.now() + RECOVERY_MS;
   while (!holds() && Date.now() < end) await sleep(20);
 }
 
-/** One line about a run. */
-export function summary({ seed, family }: Order, outcome: Outcome): string {
-  const { published, acknowledged, connections, epochs, events, gaps, wasted, silent, faults, seconds, answers } =
-    outcome;
+/** Returns one line about a run. */
+export function summary({ seed, family }: RunOptions, outcome: Outcome): string {
+  const { published, acknowledged, connections, epochs, events, gaps } = outcome;
+  const { coveredEvents, silentLosses, faults, seconds, answers } = outcome;
   return (
     `seed ${seed} ${family}: ${published} published, ${acknowledged} acknowledged, ${events} events to clients over ${connections} connections, ` +
-    `${epochs.length} epochs, ${gaps} gaps (${wasted} kept events in them), ${silent} silent losses, ${faults.length} faults, ` +
+    `${epochs.length} epochs, ${gaps} gaps (${coveredEvents} retained events in them), ${silentLosses} silent losses, ${faults.length} faults, ` +
     `${seconds.toFixed(1)} s; answers ${JSON.stringify(answers)}`
   );
 }

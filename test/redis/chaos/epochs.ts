@@ -1,10 +1,12 @@
+// The epochs that appeared in a run.
 import { parsePosition } from "../../../src/event/position.ts";
 
-/** The epochs that anybody saw, in the order of their appearance. */
+/** The epochs that any client or publisher saw, in order of appearance. */
 export class Epochs {
   readonly #names = new Set<string>();
 
-  see(id: string | undefined): void {
+  /** Notes the epoch of an id. */
+  note(id: string | undefined): void {
     const position = parsePosition(id ?? "");
     if (position) this.#names.add(position.epoch);
   }

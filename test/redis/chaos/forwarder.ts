@@ -1,83 +1,84 @@
+// A TCP proxy that can cause faults.
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
-import { isMessages } from "./messages.ts";
+import { isOnlyMessages } from "./feed-messages.ts";
 
 interface Pair {
-  readonly near: Socket;
-  readonly far: Socket;
-  swallowed: boolean;
+  readonly client: Socket;
+  readonly server: Socket;
+  isDiscarding: boolean;
 }
 
-/** A port that stands for another one, and can be pointed elsewhere, cut, or made a hole that swallows everything. */
+/** Forwards connections to another port. Connections can be cut, redirected, or made to discard everything. */
 export class Forwarder {
-  /** Where new connections go. */
+  /** The port to which new connections go. */
   target: number;
-  readonly #server: Server;
+  readonly #listener: Server;
   readonly #pairs = new Set<Pair>();
-  #losing = 0;
+  #chunksToLose = 0;
 
   private constructor(target: number) {
     this.target = target;
-    this.#server = createServer({ noDelay: true }, (near) => this.#join(near));
+    this.#listener = createServer({ noDelay: true }, (client) => this.#accept(client));
   }
 
   static async to(target: number): Promise<Forwarder> {
     const forwarder = new Forwarder(target);
-    forwarder.#server.listen(0, "127.0.0.1");
-    await once(forwarder.#server, "listening");
+    forwarder.#listener.listen(0, "127.0.0.1");
+    await once(forwarder.#listener, "listening");
     return forwarder;
   }
 
   get port(): number {
-    return (this.#server.address() as AddressInfo).port;
+    return (this.#listener.address() as AddressInfo).port;
   }
 
-  /** Ends every connection there is. */
+  /** Ends every open connection. */
   cut(): void {
-    for (const { near, far } of this.#pairs) {
-      near.destroy();
-      far.destroy();
+    for (const { client, server } of this.#pairs) {
+      client.destroy();
+      server.destroy();
     }
   }
 
-  /** Nothing passes any more over the connections there are, in either direction, not even their end. New ones pass. */
-  swallow(): void {
-    for (const pair of this.#pairs) pair.swallowed = true;
+  /** Discards everything on the open connections, in both directions, and even their end. New connections work. */
+  discard(): void {
+    for (const pair of this.#pairs) pair.isDiscarding = true;
   }
 
-  /** So many of the next pieces that are nothing but messages do not come, and everything after them does. */
-  lose(pieces: number): void {
-    this.#losing = pieces;
+  /** Loses the next chunks that consist of nothing but messages. Everything after them passes. */
+  loseMessages(chunks: number): void {
+    this.#chunksToLose = chunks;
   }
 
   close(): void {
-    this.#server.close();
+    this.#listener.close();
     this.cut();
   }
 
-  #join(near: Socket): void {
-    const far = connect({ port: this.target, host: "127.0.0.1", noDelay: true });
-    const pair: Pair = { near, far, swallowed: false };
+  #accept(client: Socket): void {
+    const server = connect({ port: this.target, host: "127.0.0.1", noDelay: true });
+    const pair: Pair = { client, server, isDiscarding: false };
     this.#pairs.add(pair);
-    this.#pass(pair, near, far);
-    this.#pass(pair, far, near);
+    this.#forward(pair, client, server);
+    this.#forward(pair, server, client);
   }
 
-  #pass(pair: Pair, from: Socket, to: Socket): void {
-    from.on("data", (data) => {
-      if (pair.swallowed) return;
-      if (this.#losing > 0 && from === pair.far && isMessages(data)) {
-        this.#losing--;
+  #forward(pair: Pair, from: Socket, to: Socket): void {
+    from.on("data", (chunk) => {
+      if (pair.isDiscarding) return;
+      if (this.#chunksToLose > 0 && from === pair.server && isOnlyMessages(chunk)) {
+        this.#chunksToLose--;
         return;
       }
-      if (to.write(data)) return;
+      if (to.write(chunk)) return;
       from.pause();
       to.once("drain", () => from.resume());
     });
-    // What follows an error is a close.
+    // An error is followed by "close".
     from.on("error", () => undefined);
     from.on("close", () => {
-      if (pair.swallowed && from === pair.far) return;
+      if (pair.isDiscarding && from === pair.server) return;
       this.#pairs.delete(pair);
       to.destroy();
     });

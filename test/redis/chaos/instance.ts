@@ -1,8 +1,9 @@
+// Broker processes on Bun, Deno and Node.
 import { fileURLToPath } from "node:url";
-import { freePort } from "../../bench/outside.ts";
+import { freePort } from "../../support/servers/server.ts";
 import { Child } from "./processes.ts";
 
-/** A runtime, with the client of Redis that is at home on it. */
+/** A runtime. Each uses the Redis client that is most common on it. */
 export type Runtime = "bun" | "deno" | "node";
 const LIBRARIES: Record<Runtime, string> = { bun: "bun", deno: "node-redis", node: "ioredis" };
 
@@ -14,15 +15,15 @@ const COMMANDS: Record<Runtime, readonly string[]> = {
   node: [bin("node"), SERVER],
 };
 
-/** A broker process that can be killed, and comes back at the same address. */
+/** A broker process that can be killed, and started again at the same address. */
 export class Instance {
   readonly runtime: Runtime;
   readonly url: string;
   isUp = false;
-  /** What it said when it ended without being told to. */
-  collapse: string | undefined;
-  /** The end of what each of its processes printed. */
-  readonly tails: (readonly string[])[] = [];
+  /** The output of a process that ended by itself. */
+  unexpectedExit: string | undefined;
+  /** The last lines of the output of each process. */
+  readonly outputs: (readonly string[])[] = [];
   readonly #env: Readonly<Record<string, string>>;
   #child: Child | undefined;
 
@@ -41,11 +42,11 @@ export class Instance {
   async start(): Promise<void> {
     const child = new Child(COMMANDS[this.runtime], this.#env);
     this.#child = child;
-    this.tails.push(child.tail);
+    this.outputs.push(child.output);
     void child.exited.then(() => {
       if (this.#child !== child) return;
       this.isUp = false;
-      this.collapse = `${this.runtime} ended by itself: ${child.tail.join("\n")}`;
+      this.unexpectedExit = `${this.runtime} ended by itself: ${child.output.join("\n")}`;
     });
     await child.line(/^listening$/);
     this.isUp = true;

@@ -1,72 +1,82 @@
+// The oracle finds each fault that a run can have.
 import { expect, test } from "vitest";
-import { type Allowed, judge, type Life, type Publication, type Sight } from "./oracle.ts";
-
-// The oracle is made to find each thing that a run could have wrong.
+import { type Allowed, type ClientHistory, judge, type Observation, type Publication } from "./oracle.ts";
 
 const publication = (number: number, id: string | undefined, more: Partial<Publication> = {}): Publication => ({
   number,
   id,
   channels: ["news"],
-  doubtful: false,
+  isUncertain: false,
   ...more,
 });
-const event = (number: number, id: string): Sight => ({ type: "event", id, number });
-const gap = (after: string | null, through: string, channels: readonly string[] = ["news"]): Sight => ({
+const event = (number: number, id: string): Observation => ({ type: "event", id, number });
+const gap = (after: string | null, through: string, channels: readonly string[] = ["news"]): Observation => ({
   type: "gap",
   id: through,
   after,
   through,
   channels,
 });
-const ready = (asked: string | undefined, id: string | undefined, resumed: boolean): Sight => ({
+const ready = (requestedId: string | undefined, id: string | undefined, resumed: boolean): Observation => ({
   type: "ready",
-  asked,
+  requestedId,
   id,
   resumed,
 });
-const life = (...seen: readonly Sight[]): Life => ({
+const client = (...observations: readonly Observation[]): ClientHistory => ({
   name: "ann",
   channels: ["fanwire-common", "fanwire-inbox:ann", "news", "sport"],
-  claim: 0,
-  seen,
+  entitledAfter: 0,
+  observations,
 });
 
 const three = [publication(1, "a-1"), publication(2, "a-2"), publication(3, "a-3")];
 const start = ready(undefined, "a-0", false);
 const faultsOf = (
   published: readonly Publication[],
-  seen: readonly Sight[],
-  { epochs = ["a"], change = epochs.length > 1, miss = false }: Partial<Allowed & { epochs: readonly string[] }> = {},
-): readonly string[] => judge(published, [life(...seen)], epochs, { change, miss }).faults;
-const NOTHING = { change: false, miss: false };
-const CHANGE = { change: true, miss: false };
+  seen: readonly Observation[],
+  {
+    epochs = ["a"],
+    epochChange = epochs.length > 1,
+    feedLoss = false,
+  }: Partial<Allowed & { epochs: readonly string[] }> = {},
+): readonly string[] => judge(published, [client(...seen)], epochs, { epochChange, feedLoss }).faults;
+const NOTHING_ALLOWED: Allowed = { epochChange: false, feedLoss: false };
+const EPOCH_CHANGE: Allowed = { epochChange: true, feedLoss: false };
 
-test("judge: a client that has everything once and in order is right", () => {
+test("judge: a client that receives everything once and in order has no fault", () => {
   const seen = [start, event(1, "a-1"), ready("a-1", "a-1", true), event(2, "a-2"), event(3, "a-3")];
   expect(faultsOf(three, seen)).toEqual([]);
-  expect(judge(three, [life(...seen)], ["a"], NOTHING)).toMatchObject({ silent: 0, gaps: 0, events: 3, wasted: 0 });
+  expect(judge(three, [client(...seen)], ["a"], NOTHING_ALLOWED)).toMatchObject({
+    silentLosses: 0,
+    gaps: 0,
+    events: 3,
+    coveredEvents: 0,
+  });
 });
 
-test("judge: a lost event is found, in the middle and at the end", () => {
+test("judge: finds a lost event, in the middle and at the end", () => {
   expect(faultsOf(three, [start, event(1, "a-1"), event(3, "a-3")])).toEqual([
     expect.stringContaining("publication 2"),
   ]);
   expect(faultsOf(three, [start, event(1, "a-1"), event(2, "a-2")])).toEqual([
     expect.stringContaining("publication 3"),
   ]);
-  expect(judge(three, [life(start)], ["a"], NOTHING).silent).toBe(3);
+  expect(judge(three, [client(start)], ["a"], NOTHING_ALLOWED).silentLosses).toBe(3);
 });
 
-test("judge: what began before the client was ready, or was never acknowledged, need not come", () => {
-  const published = [publication(1, "a-1"), publication(2, undefined, { doubtful: true }), publication(3, "a-3")];
-  expect(judge(published, [{ ...life(start, event(3, "a-3")), claim: 1 }], ["a"], NOTHING).faults).toEqual([]);
+test("judge: an event from before the client was ready, or without an acknowledgement, may be missing", () => {
+  const published = [publication(1, "a-1"), publication(2, undefined, { isUncertain: true }), publication(3, "a-3")];
+  expect(
+    judge(published, [{ ...client(start, event(3, "a-3")), entitledAfter: 1 }], ["a"], NOTHING_ALLOWED).faults,
+  ).toEqual([]);
 });
 
-test("judge: an event that was not acknowledged may come", () => {
-  expect(faultsOf([publication(1, undefined, { doubtful: true })], [start, event(1, "a-1")])).toEqual([]);
+test("judge: an event that was not acknowledged may arrive", () => {
+  expect(faultsOf([publication(1, undefined, { isUncertain: true })], [start, event(1, "a-1")])).toEqual([]);
 });
 
-test("judge: a doubled event is found, at one position and at two", () => {
+test("judge: finds a doubled event, at one position and at two", () => {
   const twice = [start, event(1, "a-1"), event(2, "a-2"), event(2, "a-2"), event(3, "a-3")];
   expect(faultsOf(three, twice)).toEqual([expect.stringContaining("event 2 at a-2 came after a-2")]);
   const doubled = [...[start, event(1, "a-1"), event(2, "a-2"), event(3, "a-3")], event(1, "a-4")];
@@ -76,123 +86,129 @@ test("judge: a doubled event is found, at one position and at two", () => {
   ]);
 });
 
-test("judge: a retry that doubles is found though only the publisher was told the second position", () => {
-  const published = [publication(1, "a-2", { doubtful: true })];
+test("judge: finds a retry that doubles an event, although only the publisher received the second position", () => {
+  const published = [publication(1, "a-2", { isUncertain: true })];
   expect(faultsOf(published, [start, event(1, "a-1"), event(1, "a-2")])).toContainEqual(
     expect.stringContaining("publication 1 is doubled"),
   );
 });
 
-test("judge: an event out of order is found", () => {
+test("judge: finds an event out of order", () => {
   expect(faultsOf(three, [start, event(1, "a-1"), event(3, "a-3"), event(2, "a-2")])).toEqual([
     expect.stringContaining("event 2 at a-2 came after a-3"),
   ]);
 });
 
-test("judge: an event of somebody else, and one that nobody published, are found", () => {
+test("judge: finds an event of another client, and one that was never published", () => {
   const foreign = publication(1, "a-1", { channels: ["fanwire-inbox:bob"] });
-  expect(faultsOf([foreign], [start, event(1, "a-1")])).toEqual([expect.stringContaining("is not for it")]);
+  expect(faultsOf([foreign], [start, event(1, "a-1")])).toEqual([expect.stringContaining("is of another channel")]);
   expect(faultsOf([], [start, event(7, "a-1")])).toEqual([expect.stringContaining("event 7 was never published")]);
 });
 
-test("judge: one position that names two events is found", () => {
+test("judge: finds a position of two events", () => {
   const published = [publication(1, "a-1"), publication(2, "a-1")];
   expect(faultsOf(published, [start, event(1, "a-1")])).toContainEqual(
     expect.stringContaining("a-1 is the position of publication 1 and of 2"),
   );
 });
 
-test("judge: a gap within an epoch is found, whether it covers something lost or nothing", () => {
+test("judge: finds a gap within an epoch, whether it covers a lost event or none", () => {
   const covering = [start, event(1, "a-1"), gap("a-1", "a-2"), event(3, "a-3")];
-  expect(faultsOf(three, covering)).toEqual([expect.stringContaining("everything is kept")]);
+  expect(faultsOf(three, covering)).toEqual([expect.stringContaining("everything is retained")]);
   const empty = [start, event(1, "a-1"), event(2, "a-2"), gap("a-2", "a-2"), event(3, "a-3")];
-  expect(faultsOf(three, empty)).toEqual([expect.stringContaining("everything is kept")]);
-  // So it is where another epoch came after it.
+  expect(faultsOf(three, empty)).toEqual([expect.stringContaining("everything is retained")]);
+  // The same if another epoch follows.
   const options = { epochs: ["a", "b"] };
   expect(faultsOf(three, [...covering, gap(null, "b-0")], options)).toEqual([
-    expect.stringContaining("everything is kept"),
+    expect.stringContaining("everything is retained"),
   ]);
 });
 
-test("judge: where the feed may leave something out a gap may tell of it, and of nothing else", () => {
+test("judge: if the feed may lose events, a gap may report those and no others", () => {
   const seen = [start, event(1, "a-1"), gap("a-1", "a-2"), event(3, "a-3")];
-  expect(faultsOf(three, seen, { miss: true })).toEqual([]);
-  const alarm = [start, event(1, "a-1"), event(2, "a-2"), gap("a-1", "a-2"), event(3, "a-3")];
-  expect(faultsOf(three, alarm, { miss: true })).toEqual([expect.stringContaining("it is a false alarm")]);
-  const tooMany = [start, event(1, "a-1"), gap("a-1", "a-2", ["news", "sport"]), event(3, "a-3")];
-  expect(faultsOf(three, tooMany, { miss: true })).toEqual([expect.stringContaining("it is a false alarm")]);
+  expect(faultsOf(three, seen, { feedLoss: true })).toEqual([]);
+  const nothingMissing = [start, event(1, "a-1"), event(2, "a-2"), gap("a-1", "a-2"), event(3, "a-3")];
+  expect(faultsOf(three, nothingMissing, { feedLoss: true })).toEqual([
+    expect.stringContaining("it covers no missing event"),
+  ]);
+  const tooManyChannels = [start, event(1, "a-1"), gap("a-1", "a-2", ["news", "sport"]), event(3, "a-3")];
+  expect(faultsOf(three, tooManyChannels, { feedLoss: true })).toEqual([
+    expect.stringContaining("it covers no missing event"),
+  ]);
   const silent = [start, event(1, "a-1"), event(3, "a-3")];
-  expect(faultsOf(three, silent, { miss: true })).toEqual([expect.stringContaining("publication 2")]);
+  expect(faultsOf(three, silent, { feedLoss: true })).toEqual([expect.stringContaining("publication 2")]);
 });
 
-test("judge: a gap without a beginning is found where the epoch did not change", () => {
+test("judge: finds a gap without a beginning if the epoch did not change", () => {
   const seen = [start, event(1, "a-1"), gap(null, "a-2"), event(3, "a-3")];
   expect(faultsOf(three, seen)).toEqual([expect.stringContaining("the epoch did not change")]);
   expect(faultsOf(three, seen, { epochs: ["a", "b"] })).toEqual([expect.stringContaining("the epoch did not change")]);
 });
 
-test("judge: a stream that does not resume, or elsewhere than was asked for, is found", () => {
+test("judge: finds a stream that does not resume, or resumes at another position", () => {
   const rest = [event(2, "a-2"), event(3, "a-3")];
   expect(faultsOf(three, [start, event(1, "a-1"), ready("a-1", "a-1", false), ...rest])).toEqual([
     expect.stringContaining("it did not resume"),
   ]);
   expect(faultsOf(three, [start, event(1, "a-1"), ready("a-1", "a-0", true), ...rest])).toEqual([
-    expect.stringContaining("it goes on somewhere else"),
+    expect.stringContaining("it continues at another position"),
   ]);
 });
 
-const change = [publication(1, "a-1"), publication(2, "a-2"), publication(3, "b-1"), publication(4, "b-2")];
+const twoEpochs = [publication(1, "a-1"), publication(2, "a-2"), publication(3, "b-1"), publication(4, "b-2")];
 const two = { epochs: ["a", "b"] };
 
-test("judge: what was lost with an epoch is covered by the gap that tells of the next", () => {
+test("judge: the gap at the beginning of an epoch covers events that were lost with the one before", () => {
   const all = ["fanwire-common", "fanwire-inbox:ann", "news", "sport"];
   const seen = [start, event(1, "a-1"), gap(null, "b-0", all), event(3, "b-1"), event(4, "b-2")];
-  expect(faultsOf(change, seen, two)).toEqual([]);
-  expect(judge(change, [life(...seen)], two.epochs, CHANGE)).toMatchObject({ gaps: 1, wasted: 0 });
+  expect(faultsOf(twoEpochs, seen, two)).toEqual([]);
+  expect(judge(twoEpochs, [client(...seen)], two.epochs, EPOCH_CHANGE)).toMatchObject({ gaps: 1, coveredEvents: 0 });
 });
 
-test("judge: a change of the epoch that nothing gave a reason for is found", () => {
+test("judge: finds a change of epoch without a reason", () => {
   const seen = [start, event(1, "a-1"), gap(null, "b-0"), event(3, "b-1"), event(4, "b-2")];
-  expect(faultsOf(change, seen, { ...two, change: false })).toEqual([expect.stringContaining("the epoch changed")]);
+  expect(faultsOf(twoEpochs, seen, { ...two, epochChange: false })).toEqual([
+    expect.stringContaining("the epoch changed"),
+  ]);
 });
 
-test("judge: a gap that covers too little is found: of another channel, or of some of them, or too short", () => {
+test("judge: finds a gap that covers too little: of another channel, of some channels, or too short", () => {
   const rest = [event(3, "b-1"), event(4, "b-2")];
-  expect(faultsOf(change, [start, event(1, "a-1"), gap(null, "b-0", ["sport"]), ...rest], two)).toEqual([
-    expect.stringContaining("publication 2 of news at a-2 was lost in silence"),
+  expect(faultsOf(twoEpochs, [start, event(1, "a-1"), gap(null, "b-0", ["sport"]), ...rest], two)).toEqual([
+    expect.stringContaining("publication 2 of news at a-2 was lost without a gap"),
   ]);
-  const both = change.map((each) => ({ ...each, channels: ["news", "sport"] }));
+  const both = twoEpochs.map((each) => ({ ...each, channels: ["news", "sport"] }));
   expect(faultsOf(both, [start, event(1, "a-1"), gap(null, "b-0", ["news"]), ...rest], two)).toEqual([
     expect.stringContaining("publication 2 of sport"),
   ]);
-  expect(faultsOf(change, [start, event(1, "a-1"), gap("a-2", "b-0"), ...rest], two)).toEqual([
+  expect(faultsOf(twoEpochs, [start, event(1, "a-1"), gap("a-2", "b-0"), ...rest], two)).toEqual([
     expect.stringContaining("publication 2 of news"),
   ]);
-  expect(faultsOf(change, [start, event(1, "a-1"), gap(null, "b-0"), event(4, "b-2")], two)).toEqual([
+  expect(faultsOf(twoEpochs, [start, event(1, "a-1"), gap(null, "b-0"), event(4, "b-2")], two)).toEqual([
     expect.stringContaining("publication 3 of news"),
   ]);
 });
 
-test("judge: events of a new epoch without a gap, and of an old one again, are found", () => {
-  expect(faultsOf(change, [start, event(1, "a-1"), event(2, "a-2"), event(3, "b-1"), event(4, "b-2")], two)).toEqual([
-    expect.stringContaining("event 3 at b-1 is of another epoch, and no gap was told"),
-  ]);
+test("judge: finds events of a new epoch without a gap, and of an old epoch after a new one", () => {
+  expect(faultsOf(twoEpochs, [start, event(1, "a-1"), event(2, "a-2"), event(3, "b-1"), event(4, "b-2")], two)).toEqual(
+    [expect.stringContaining("event 3 at b-1 is of another epoch, and no gap came before it")],
+  );
   const back = [start, event(1, "a-1"), gap(null, "b-0"), event(3, "b-1"), event(2, "a-2"), event(4, "b-2")];
-  expect(faultsOf(change, back, two)).toEqual([expect.stringContaining("event 2 at a-2 came after b-1")]);
+  expect(faultsOf(twoEpochs, back, two)).toEqual([expect.stringContaining("event 2 at a-2 came after b-1")]);
 });
 
-test("judge: a gap that goes back is found", () => {
+test("judge: finds a gap that goes back", () => {
   const seen = [start, event(1, "a-1"), gap(null, "b-0"), event(3, "b-1"), gap("a-1", "b-0"), event(4, "b-2")];
-  expect(faultsOf(change, seen, two)).toEqual([expect.stringContaining("its id b-0 is before b-1")]);
+  expect(faultsOf(twoEpochs, seen, two)).toEqual([expect.stringContaining("its id b-0 is before b-1")]);
 });
 
-test("judge: an event may come again in the next epoch if nobody was told that it was there, else not", () => {
+test("judge: an event may arrive again in the next epoch only if its first append was not acknowledged", () => {
   const seen = [start, event(1, "a-1"), gap(null, "b-0"), event(1, "b-1")];
-  expect(faultsOf([publication(1, "b-1", { doubtful: true })], seen, two)).toEqual([]);
+  expect(faultsOf([publication(1, "b-1", { isUncertain: true })], seen, two)).toEqual([]);
   expect(faultsOf([publication(1, "b-1")], seen, two)).toEqual([expect.stringContaining("came twice")]);
 });
 
-test("judge: what a gap covers of the new epoch is counted", () => {
+test("judge: counts events of the new epoch that a gap covers", () => {
   const seen = [start, event(1, "a-1"), gap(null, "b-1"), event(4, "b-2")];
-  expect(judge(change, [life(...seen)], two.epochs, CHANGE)).toMatchObject({ faults: [], wasted: 1 });
+  expect(judge(twoEpochs, [client(...seen)], two.epochs, EPOCH_CHANGE)).toMatchObject({ faults: [], coveredEvents: 1 });
 });

@@ -1,22 +1,21 @@
+// Judges a run of several brokers on one store by what clients may expect, as simply as possible. The oracle knows what was published, how that was
+// answered, and what each client received over all of its connections. It knows nothing of how a log works. Retention covers every event.
 import { type Position, parsePosition } from "../../../src/event/position.ts";
 
-// What clients may expect of several broker processes on one store, said as simply as possible: the oracle knows what was published, what
-// was answered, and what each client saw over all of its connections; and nothing of how a log is kept. Retention covers every event.
-
-/** An event as it was published. */
+/** A published event. */
 export interface Publication {
   /** From 1 on, in the order in which publishing began. */
   readonly number: number;
-  /** Public names of its channels; `fanwire-inbox:<id>` for what went to one recipient. */
+  /** Public names of its channels; `fanwire-inbox:<id>` for an event to one recipient. */
   readonly channels: readonly string[];
-  /** The position that it was acknowledged with. */
+  /** The position that the publisher received. `undefined` if the event was not acknowledged. */
   readonly id: string | undefined;
   /** An attempt ended without an answer, or with the answer that its outcome is unknown. */
-  readonly doubtful: boolean;
+  readonly isUncertain: boolean;
 }
 
-/** Something that a client saw, in its order. */
-export type Sight =
+/** One item that a client received. */
+export type Observation =
   | { readonly type: "event"; readonly id: string; readonly number: number }
   | {
       readonly type: "gap";
@@ -27,152 +26,161 @@ export type Sight =
     }
   | {
       readonly type: "ready";
-      /** What it asked for. */
-      readonly asked: string | undefined;
+      /** The id with which the client connected. */
+      readonly requestedId: string | undefined;
       readonly id: string | undefined;
       readonly resumed: boolean;
-      /** Who answered; it is not judged. */
-      readonly by?: string;
+      /** The instance that answered. The oracle does not use it. */
+      readonly instance?: string;
     };
 
-/** All that one client saw, over all of its connections. */
-export interface Life {
+/** Everything that one client received, over all of its connections. */
+export interface ClientHistory {
   readonly name: string;
   readonly channels: readonly string[];
-  /** It has a claim to every publication after this number: those that began after its first `ready`. */
-  readonly claim: number;
-  readonly seen: readonly Sight[];
+  /** The client is entitled to every publication after this number: those that began after its first `ready`. */
+  readonly entitledAfter: number;
+  readonly observations: readonly Observation[];
 }
 
-/** What came of a run. */
-export interface Verdict {
-  /** What is wrong, the worst first; nothing if all is well. */
+/** The result of a run. */
+export interface Judgement {
+  /** All faults, the worst first. Empty if there are none. */
   readonly faults: readonly string[];
-  readonly silent: number;
+  readonly silentLosses: number;
   readonly gaps: number;
   readonly events: number;
-  /** Events of the new epoch that gaps cover, though they are kept. */
-  readonly wasted: number;
+  /** Retained events of the new epoch that gaps cover. */
+  readonly coveredEvents: number;
 }
 
-/** What may have happened in a run. */
+/** Faults of the environment that explain a gap. */
 export interface Allowed {
-  /** The store lost what it had, so that the epoch changed. */
-  readonly change: boolean;
-  /** The feed left something out without a sign. Who has read on by the time that it is found cannot be given it in order, and is told. */
-  readonly miss: boolean;
+  /** The store lost data, so that the epoch changed. */
+  readonly epochChange: boolean;
+  /** The feed lost messages without an error. A client that has read on by the time the loss is found receives a gap. */
+  readonly feedLoss: boolean;
 }
 
-/** Judges all lives; `epochs` are those that anybody saw, in the order of their appearance. */
+/** Judges all clients. `epochs` are all epochs that appeared, in order of appearance. */
 export function judge(
-  published: readonly Publication[],
-  lives: readonly Life[],
+  publications: readonly Publication[],
+  clients: readonly ClientHistory[],
   epochs: readonly string[],
   allowed: Allowed,
-): Verdict {
-  const court = new Court(published, lives, epochs, allowed);
-  const silent = lives.flatMap((life) => court.silence(life));
-  const faults = [...silent, ...court.positions(), ...lives.flatMap((life) => court.life(life))];
-  if (!allowed.change && epochs.length > 1)
-    faults.push(`the epoch changed, though nothing gave a reason: ${epochs.join(", ")}`);
-  const seen = lives.flatMap((life) => life.seen);
+): Judgement {
+  const oracle = new Oracle(publications, clients, epochs, allowed);
+  const silentLosses = clients.flatMap((client) => oracle.silentLosses(client));
+  const faults = [...silentLosses, ...oracle.positionFaults(), ...clients.flatMap((client) => oracle.faultsOf(client))];
+  if (!allowed.epochChange && epochs.length > 1)
+    faults.push(`the epoch changed without a reason: ${epochs.join(", ")}`);
+  const observations = clients.flatMap((client) => client.observations);
   return {
     faults,
-    silent: silent.length,
-    gaps: seen.filter(({ type }) => type === "gap").length,
-    events: seen.filter(({ type }) => type === "event").length,
-    wasted: lives.reduce((sum, life) => sum + court.wasted(life), 0),
+    silentLosses: silentLosses.length,
+    gaps: observations.filter(({ type }) => type === "gap").length,
+    events: observations.filter(({ type }) => type === "event").length,
+    coveredEvents: clients.reduce((sum, client) => sum + oracle.coveredEvents(client), 0),
   };
 }
 
-type GapSight = Sight & { readonly type: "gap" };
-const isGap = (sight: Sight): sight is GapSight => sight.type === "gap";
+type GapObservation = Observation & { readonly type: "gap" };
+const isGap = (observation: Observation): observation is GapObservation => observation.type === "gap";
 
-class Court {
-  readonly #published: readonly Publication[];
+/** Returns the ids of all events among some observations. */
+const receivedIds = (observations: readonly Observation[]): ReadonlySet<string> =>
+  new Set(observations.flatMap((observation) => (observation.type === "event" ? observation.id : [])));
+
+class Oracle {
+  readonly #publications: readonly Publication[];
   readonly #byNumber: ReadonlyMap<number, Publication>;
-  readonly #lives: readonly Life[];
+  readonly #clients: readonly ClientHistory[];
   readonly #epochs: readonly string[];
   readonly #allowed: Allowed;
 
-  constructor(published: readonly Publication[], lives: readonly Life[], epochs: readonly string[], allowed: Allowed) {
+  constructor(
+    publications: readonly Publication[],
+    clients: readonly ClientHistory[],
+    epochs: readonly string[],
+    allowed: Allowed,
+  ) {
     this.#allowed = allowed;
-    this.#published = published;
-    this.#byNumber = new Map(published.map((each) => [each.number, each]));
-    this.#lives = lives;
+    this.#publications = publications;
+    this.#byNumber = new Map(publications.map((publication) => [publication.number, publication]));
+    this.#clients = clients;
     this.#epochs = epochs;
   }
 
-  /** What was acknowledged and did not come, and no gap of that channel covers it. */
-  silence({ name, channels, claim, seen }: Life): string[] {
-    const got = new Set(seen.map((sight) => (sight.type === "event" ? sight.id : "")));
-    const gaps = seen.filter(isGap);
+  /** Finds acknowledged events that did not arrive, and that no gap of their channel covers. */
+  silentLosses({ name, channels, entitledAfter, observations }: ClientHistory): string[] {
+    const received = receivedIds(observations);
+    const gaps = observations.filter(isGap);
     const faults: string[] = [];
-    for (const { number, id, channels: targets } of this.#published) {
-      if (number <= claim || id === undefined || got.has(id)) continue;
+    for (const { number, id, channels: targets } of this.#publications) {
+      if (number <= entitledAfter || id === undefined || received.has(id)) continue;
       for (const target of targets) {
         if (!channels.includes(target) || gaps.some((gap) => this.#covers(gap, target, id))) continue;
-        faults.push(`${name}: publication ${number} of ${target} at ${id} was lost in silence`);
+        faults.push(`${name}: publication ${number} of ${target} at ${id} was lost without a gap`);
       }
     }
     return faults;
   }
 
-  /** No position names two events, and no event has two positions of one epoch. */
-  positions(): string[] {
+  /** Finds positions of two events, and events with two positions in one epoch. */
+  positionFaults(): string[] {
     const faults = new Set<string>();
     const numbers = new Map<string, number>();
-    const places = new Map<string, string>();
-    const place = (id: string, number: number): void => {
-      const other = numbers.get(id) ?? number;
-      if (other !== number) faults.add(`${id} is the position of publication ${other} and of ${number}`);
+    const ids = new Map<string, string>();
+    const check = (id: string, number: number): void => {
+      const otherNumber = numbers.get(id) ?? number;
+      if (otherNumber !== number) faults.add(`${id} is the position of publication ${otherNumber} and of ${number}`);
       numbers.set(id, number);
-      const kind = `${number} ${parsePosition(id)?.epoch}`;
-      const first = places.get(kind) ?? id;
-      if (first !== id) faults.add(`publication ${number} is doubled: it is at ${first} and at ${id}`);
-      places.set(kind, id);
+      const inEpoch = `${number} ${parsePosition(id)?.epoch}`;
+      const firstId = ids.get(inEpoch) ?? id;
+      if (firstId !== id) faults.add(`publication ${number} is doubled: it is at ${firstId} and at ${id}`);
+      ids.set(inEpoch, id);
     };
-    for (const { id, number } of this.#published) if (id !== undefined) place(id, number);
-    for (const { seen } of this.#lives)
-      for (const sight of seen) if (sight.type === "event") place(sight.id, sight.number);
+    for (const { id, number } of this.#publications) if (id !== undefined) check(id, number);
+    for (const { observations } of this.#clients)
+      for (const observation of observations)
+        if (observation.type === "event") check(observation.id, observation.number);
     return [...faults];
   }
 
-  /** In order, each at most once, only what is this client's, and no gap without a reason. */
-  life({ name, channels, seen }: Life): string[] {
+  /** Checks one client: its events in order, each at most once, only of its channels, and no gap without a reason. */
+  faultsOf({ name, channels, observations }: ClientHistory): string[] {
     const faults: string[] = [];
-    const had = new Set<number>();
+    const received = new Set<number>();
     let last: Position | undefined;
-    for (const sight of seen) {
-      const at = sight.id === undefined ? undefined : parsePosition(sight.id);
-      if (sight.type === "event") {
-        const fault = this.#event(sight.number, at, last, channels, had);
+    for (const observation of observations) {
+      const at = observation.id === undefined ? undefined : parsePosition(observation.id);
+      if (observation.type === "event") {
+        const fault = this.#eventFault(observation.number, at, last, channels, received);
         if (fault) faults.push(`${name}: ${fault}`);
-        had.add(sight.number);
-      } else if (sight.type === "gap") {
-        const fault = this.#gap(sight, at, last, seen);
+        received.add(observation.number);
+      } else if (observation.type === "gap") {
+        const fault = this.#gapFault(observation, at, last, observations);
+        const { after, through } = observation;
         if (fault)
-          faults.push(
-            `${name}: a gap of ${sight.channels.length} channels, ${sight.after} to ${sight.through}: ${fault}`,
-          );
+          faults.push(`${name}: a gap of ${observation.channels.length} channels, ${after} to ${through}: ${fault}`);
       } else {
-        const fault = this.#ready(sight);
-        if (fault) faults.push(`${name}: ready at ${sight.id} for who asked for ${sight.asked}: ${fault}`);
+        const fault = this.#readyFault(observation);
+        if (fault) faults.push(`${name}: ready at ${observation.id} after ${observation.requestedId}: ${fault}`);
       }
-      // An event without a position is a fault by itself; and what goes back must not hide what comes after it.
+      // An event without a position is a fault by itself. A position that goes back must not hide faults after it.
       if (at && (!last || this.#compare(at, last) > 0)) last = at;
     }
     return faults;
   }
 
-  /** Events of a new epoch, kept from its beginning on, that the gap which told of it covers. */
-  wasted({ channels, seen }: Life): number {
-    const got = new Set(seen.map((sight) => (sight.type === "event" ? sight.id : "")));
-    const gaps = seen.filter((sight): sight is GapSight => isGap(sight) && sight.after === null);
-    return this.#published.filter(({ id, channels: targets }) => {
-      if (id === undefined || got.has(id)) return false;
+  /** Counts retained events of a new epoch that the gap at its beginning covers. */
+  coveredEvents({ channels, observations }: ClientHistory): number {
+    const received = receivedIds(observations);
+    const gaps = observations.filter((observation) => isGap(observation) && observation.after === null);
+    return this.#publications.filter(({ id, channels: targets }) => {
+      if (id === undefined || received.has(id)) return false;
       const epoch = parsePosition(id)?.epoch;
-      return gaps.some(
+      return (gaps as GapObservation[]).some(
         (gap) =>
           parsePosition(gap.through)?.epoch === epoch &&
           targets.some((target) => channels.includes(target) && this.#covers(gap, target, id)),
@@ -180,68 +188,68 @@ class Court {
     }).length;
   }
 
-  #event(
+  #eventFault(
     number: number,
     at: Position | undefined,
     last: Position | undefined,
     channels: readonly string[],
-    had: ReadonlySet<number>,
+    received: ReadonlySet<number>,
   ): string | undefined {
     const publication = this.#byNumber.get(number);
     if (!publication) return `event ${number} was never published`;
     if (!at) return `event ${number} has no position`;
-    const where = `event ${number} at ${at.epoch}-${at.seq}`;
-    if (!publication.channels.some((channel) => channels.includes(channel))) return `${where} is not for it`;
-    if (last && this.#compare(at, last) <= 0) return `${where} came after ${last.epoch}-${last.seq}`;
-    if (last && last.epoch !== at.epoch) return `${where} is of another epoch, and no gap was told`;
-    if (!had.has(number)) return undefined;
-    // Its first append went with the old epoch, and nobody was told that it had happened.
-    return publication.doubtful && this.#epochs.length > 1 ? undefined : `${where} came twice`;
+    const event = `event ${number} at ${at.epoch}-${at.seq}`;
+    if (!publication.channels.some((channel) => channels.includes(channel))) return `${event} is of another channel`;
+    if (last && this.#compare(at, last) <= 0) return `${event} came after ${last.epoch}-${last.seq}`;
+    if (last && last.epoch !== at.epoch) return `${event} is of another epoch, and no gap came before it`;
+    if (!received.has(number)) return undefined;
+    // The first append was lost with the old epoch, and its publisher did not receive its position.
+    return publication.isUncertain && this.#epochs.length > 1 ? undefined : `${event} came twice`;
   }
 
-  #gap(
-    gap: GapSight,
+  #gapFault(
+    gap: GapObservation,
     at: Position | undefined,
     last: Position | undefined,
-    seen: readonly Sight[],
+    observations: readonly Observation[],
   ): string | undefined {
     const { after, through } = gap;
     const end = parsePosition(through);
-    const begin = after === null ? undefined : parsePosition(after);
-    if (!at || !end || (after !== null && !begin)) return "its positions are malformed";
+    const start = after === null ? undefined : parsePosition(after);
+    if (!at || !end || (after !== null && !start)) return "its positions are malformed";
     if (last && this.#compare(at, last) < 0) return `its id ${at.epoch}-${at.seq} is before ${last.epoch}-${last.seq}`;
-    if (begin && begin.epoch === end.epoch) {
-      if (!this.#allowed.miss) return "it lies in one epoch, of which everything is kept";
-      return this.#isFalseAlarm(gap, seen) ? "it is a false alarm" : undefined;
+    if (start && start.epoch === end.epoch) {
+      if (!this.#allowed.feedLoss) return "it lies in one epoch, of which everything is retained";
+      return this.#coversNothing(gap, observations) ? "it covers no missing event" : undefined;
     }
     if (last?.epoch === end.epoch || this.#epochs.length === 1) return "the epoch did not change";
     return undefined;
   }
 
-  /** Whether there is a channel of which a gap covers nothing that did not come. What was not acknowledged may have been there. */
-  #isFalseAlarm(gap: GapSight, seen: readonly Sight[]): boolean {
-    const got = new Set(seen.map((sight) => (sight.type === "event" ? sight.id : "")));
+  /** Whether a gap names a channel of which it covers no missing event. An event that was not acknowledged may lie in any gap. */
+  #coversNothing(gap: GapObservation, observations: readonly Observation[]): boolean {
+    const received = receivedIds(observations);
     return !gap.channels.every((channel) =>
-      this.#published.some(
+      this.#publications.some(
         ({ id, channels }) =>
-          channels.includes(channel) && (id === undefined || (!got.has(id) && this.#covers(gap, channel, id))),
+          channels.includes(channel) && (id === undefined || (!received.has(id) && this.#covers(gap, channel, id))),
       ),
     );
   }
 
-  #ready({ asked, id, resumed }: Sight & { readonly type: "ready" }): string | undefined {
-    if (resumed) return id === asked ? undefined : "it goes on somewhere else";
-    if (asked !== undefined && this.#epochs.length === 1) return "it did not resume";
+  #readyFault({ requestedId, id, resumed }: Observation & { readonly type: "ready" }): string | undefined {
+    if (resumed) return id === requestedId ? undefined : "it continues at another position";
+    if (requestedId !== undefined && this.#epochs.length === 1) return "it did not resume";
     return undefined;
   }
 
-  /** Whether a gap tells of this position. */
-  #covers({ channels, after, through }: GapSight, channel: string, id: string): boolean {
+  /** Whether a gap reports this position of a channel. */
+  #covers({ channels, after, through }: GapObservation, channel: string, id: string): boolean {
     const at = parsePosition(id);
     const end = parsePosition(through);
     if (!at || !end || !channels.includes(channel) || this.#compare(at, end) > 0) return false;
-    const begin = after === null ? undefined : parsePosition(after);
-    return !begin || this.#compare(at, begin) > 0;
+    const start = after === null ? undefined : parsePosition(after);
+    return !start || this.#compare(at, start) > 0;
   }
 
   #compare(a: Position, b: Position): number {

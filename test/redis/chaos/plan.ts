@@ -1,52 +1,53 @@
+// The faults of a run, chosen by a seed.
 import { Random } from "./random.ts";
 
 /**
- * What a run may do: with `same-epoch` nothing that loses what the store has, so that no gap at all is allowed; with `lossy` the same, and
- * feeds leave out some of what they say, of which gaps may tell; with `any` the store loses what it has as well.
+ * Kinds of runs. `same-epoch`: the store loses nothing, so no gap is allowed. `lossy`: feeds lose some messages as well, and gaps may report
+ * them. `any`: the store also loses data, so that the epoch changes.
  */
 export const FAMILIES = ["same-epoch", "lossy", "any"] as const;
 export type Family = (typeof FAMILIES)[number];
 
-/** Something that happens to the store. One after another. */
+/** A fault of the store. These happen one after another. */
 type StoreFault =
-  /** It answers nobody for so long. */
-  | { readonly do: "sleep" | "pause"; readonly ms: number }
-  /** Its connections are closed: those for commands, or those that subscribe. */
-  | { readonly do: "disconnect"; readonly kind: "normal" | "pubsub" }
-  /** It refuses whatever needs memory. */
-  | { readonly do: "fill"; readonly ms: number }
-  /** It is killed and has nothing left when it comes back. */
-  | { readonly do: "empty"; readonly downMs: number }
-  /** It is killed some time after it was saved, and comes back with that. */
-  | { readonly do: "rewind"; readonly afterMs: number; readonly downMs: number }
-  /** It is killed some time after its replica was cut off, and that takes its place. */
-  | { readonly do: "promote"; readonly lagMs: number };
+  /** The store answers nobody for some milliseconds. */
+  | { readonly type: "sleep" | "pause"; readonly ms: number }
+  /** The store closes its connections: those for commands, or those that subscribe. */
+  | { readonly type: "disconnect"; readonly connections: "normal" | "pubsub" }
+  /** The store refuses every command that needs memory. */
+  | { readonly type: "fill"; readonly ms: number }
+  /** The store is killed, and starts again empty. */
+  | { readonly type: "empty"; readonly downMs: number }
+  /** The store is killed some time after a snapshot, and starts again from that. */
+  | { readonly type: "rewind"; readonly afterMs: number; readonly downMs: number }
+  /** The store is killed some time after its replica was cut off, and the replica takes its place. */
+  | { readonly type: "promote"; readonly lagMs: number };
 
-/** Something that happens to one instance. One after another for each of them. */
+/** A fault of one instance. Those of the same instance happen one after another. */
 type InstanceFault =
-  | { readonly do: "kill"; readonly downMs: number }
-  /** Its feed is half-open: nothing comes, and nobody says so. */
-  | { readonly do: "swallow" }
-  /** Some of what the feed says does not come, and what follows does. */
-  | { readonly do: "lose"; readonly pieces: number };
+  | { readonly type: "kill"; readonly downMs: number }
+  /** The feed is half-open: nothing arrives, and no error shows it. */
+  | { readonly type: "discard-feed" }
+  /** Some chunks of messages do not arrive, and later ones do. */
+  | { readonly type: "lose-messages"; readonly chunks: number };
 
-/** Something that happens to clients. */
+/** A fault of some clients, by index. */
 type ClientFault =
-  | { readonly do: "reset" | "leave"; readonly clients: readonly number[] }
-  | { readonly do: "stall"; readonly clients: readonly number[]; readonly ms: number };
+  | { readonly type: "reset" | "leave"; readonly clients: readonly number[] }
+  | { readonly type: "pause"; readonly clients: readonly number[]; readonly ms: number };
 
-/** Milliseconds after the beginning. */
+/** A fault with its time, in milliseconds after the beginning. */
 type At<Fault> = Fault & { readonly at: number };
 
-/** All that is done in a run, beside publishing. */
+/** All faults of a run. */
 export interface Plan {
   readonly store: readonly At<StoreFault>[];
-  /** For each instance. */
+  /** One list for each instance. */
   readonly instances: readonly (readonly At<InstanceFault>[])[];
   readonly clients: readonly At<ClientFault>[];
 }
 
-/** How large a run is. */
+/** The size of a run. */
 export interface Size {
   readonly clients: number;
   readonly instances: number;
@@ -54,63 +55,64 @@ export interface Size {
   readonly ms: number;
 }
 
-/** The same seed, family and size give the same plan. */
+/** Makes the plan of a seed. The same seed, family and size give the same plan. */
 export function makePlan(seed: number, family: Family, size: Size): Plan {
   const random = new Random(seed);
-  const inOrder = <Fault>(faults: readonly Fault[]): At<Fault>[] =>
+  const schedule = <Fault>(faults: readonly Fault[]): At<Fault>[] =>
     faults.map((fault) => ({ at: random.integer(0, size.ms), ...fault })).sort((a, b) => a.at - b.at);
-  const mild = Array.from({ length: random.integer(2, 4) }, () => mildFault(random));
-  const harsh = family === "any" ? harshFaults(random) : [];
+  const harmless = Array.from({ length: random.integer(2, 4) }, () => harmlessFault(random));
+  const harmful = family === "any" ? harmfulFaults(random) : [];
   return {
-    store: inOrder([...mild, ...harsh]),
+    store: schedule([...harmless, ...harmful]),
     instances: Array.from({ length: size.instances }, () =>
-      inOrder(Array.from({ length: random.integer(0, 3) }, () => instanceFault(random, family === "lossy"))),
+      schedule(Array.from({ length: random.integer(0, 3) }, () => instanceFault(random, family))),
     ),
-    clients: inOrder(Array.from({ length: Math.ceil(size.ms / 300) }, () => clientFault(random, size.clients))),
+    clients: schedule(Array.from({ length: Math.ceil(size.ms / 300) }, () => clientFault(random, size.clients))),
   };
 }
 
-function mildFault(random: Random): StoreFault {
+/** Chooses a fault after which the store has all of its data. */
+function harmlessFault(random: Random): StoreFault {
   switch (random.integer(0, 5)) {
     case 0:
-      return { do: "sleep", ms: 1_000 };
+      return { type: "sleep", ms: 1_000 };
     case 1:
-      // Long enough now and then that a command is given up.
-      return { do: "pause", ms: random.chance(0.25) ? random.integer(3_000, 8_000) : random.integer(1_000, 3_000) };
+      // Sometimes longer than a command may take.
+      return { type: "pause", ms: random.chance(0.25) ? random.integer(3_000, 8_000) : random.integer(1_000, 3_000) };
     case 2:
-      return { do: "fill", ms: random.integer(300, 2_000) };
+      return { type: "fill", ms: random.integer(300, 2_000) };
     case 3:
-      return { do: "disconnect", kind: "normal" };
+      return { type: "disconnect", connections: "normal" };
     default:
-      return { do: "disconnect", kind: "pubsub" };
+      return { type: "disconnect", connections: "pubsub" };
   }
 }
 
-/** One to three, a promotion at most once: there is one replica. */
-function harshFaults(random: Random): StoreFault[] {
-  const kinds = ["empty", "empty", "rewind", "rewind", "promote"] as const;
-  return random.sample(kinds, random.integer(1, 3)).map((kind): StoreFault => {
+/** Chooses one to three faults that lose data, with at most one promotion, because there is one replica. */
+function harmfulFaults(random: Random): StoreFault[] {
+  const types = ["empty", "empty", "rewind", "rewind", "promote"] as const;
+  return random.sample(types, random.integer(1, 3)).map((type): StoreFault => {
     const downMs = random.integer(0, 1_500);
-    switch (kind) {
+    switch (type) {
       case "empty":
-        return { do: "empty", downMs };
+        return { type, downMs };
       case "rewind":
-        return { do: "rewind", afterMs: random.integer(200, 2_000), downMs };
+        return { type, afterMs: random.integer(200, 2_000), downMs };
       default:
-        return { do: "promote", lagMs: random.integer(0, 1_500) };
+        return { type, lagMs: random.integer(0, 1_500) };
     }
   });
 }
 
-function instanceFault(random: Random, loses: boolean): InstanceFault {
-  const kind = random.next();
-  if (loses && kind < 0.6) return { do: "lose", pieces: random.integer(1, 5) };
-  return kind < 0.7 ? { do: "kill", downMs: random.integer(0, 2_000) } : { do: "swallow" };
+function instanceFault(random: Random, family: Family): InstanceFault {
+  const choice = random.next();
+  if (family === "lossy" && choice < 0.6) return { type: "lose-messages", chunks: random.integer(1, 5) };
+  return choice < 0.7 ? { type: "kill", downMs: random.integer(0, 2_000) } : { type: "discard-feed" };
 }
 
-function clientFault(random: Random, all: number): ClientFault {
-  const numbers = Array.from({ length: all }, (_, index) => index);
-  const clients = random.sample(numbers, random.integer(1, Math.ceil(all / 15)));
-  if (random.chance(0.3)) return { do: "stall", clients, ms: random.integer(200, 3_000) };
-  return { do: random.chance(0.5) ? "reset" : "leave", clients };
+function clientFault(random: Random, clientCount: number): ClientFault {
+  const indexes = Array.from({ length: clientCount }, (_, index) => index);
+  const clients = random.sample(indexes, random.integer(1, Math.ceil(clientCount / 15)));
+  if (random.chance(0.3)) return { type: "pause", clients, ms: random.integer(200, 3_000) };
+  return { type: random.chance(0.5) ? "reset" : "leave", clients };
 }

@@ -1,3 +1,4 @@
+// Child processes that never outlive the test run.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 
@@ -6,18 +7,18 @@ process.once("exit", () => {
   for (const child of running) child.signal("SIGKILL");
 });
 
-/** Lines of what a process printed that are kept. */
-const TAIL = 60;
+/** Lines of a process's output that are kept. */
+const MAX_OUTPUT_LINES = 60;
 
-/** A process in a group of its own, because some commands are wrappers. */
+/** A child process in a process group of its own, because some commands are wrappers. */
 export class Child {
   readonly process: ChildProcess;
   readonly exited: Promise<unknown>;
-  /** The end of what it printed. */
-  readonly tail: string[] = [];
-  isGone = false;
-  #wake: (() => void)[] = [];
-  #rest = "";
+  /** The last lines of the output. */
+  readonly output: string[] = [];
+  hasExited = false;
+  #waiters: (() => void)[] = [];
+  #unfinishedLine = "";
 
   constructor(command: readonly string[], env: Readonly<Record<string, string>> = {}) {
     const [program = "", ...args] = command;
@@ -27,50 +28,50 @@ export class Child {
       detached: true,
     });
     running.add(this);
-    this.process.once("error", (error) => this.#print(`${String(error)}\n`));
+    this.process.once("error", (error) => this.#addOutput(`${String(error)}\n`));
     this.exited = once(this.process, "close").then(() => {
-      this.isGone = true;
+      this.hasExited = true;
       running.delete(this);
       this.#notify();
     });
     for (const stream of [this.process.stdout, this.process.stderr])
-      stream?.on("data", (data: Buffer) => this.#print(data.toString("utf8")));
+      stream?.on("data", (data: Buffer) => this.#addOutput(data.toString("utf8")));
   }
 
-  /** Resolves when it has printed such a line. */
+  /** Resolves when a line of the output matches. */
   async line(pattern: RegExp): Promise<void> {
-    while (!this.tail.some((line) => pattern.test(line))) {
-      if (this.isGone) throw new Error(`${this.process.spawnargs.join(" ")} ended:\n${this.tail.join("\n")}`);
-      await new Promise<void>((resolve) => this.#wake.push(resolve));
+    while (!this.output.some((line) => pattern.test(line))) {
+      if (this.hasExited) throw new Error(`${this.process.spawnargs.join(" ")} ended:\n${this.output.join("\n")}`);
+      await new Promise<void>((resolve) => this.#waiters.push(resolve));
     }
   }
 
   signal(signal: NodeJS.Signals): void {
     const { pid } = this.process;
-    if (pid === undefined || this.isGone) return;
+    if (pid === undefined || this.hasExited) return;
     try {
       process.kill(-pid, signal);
     } catch (error) {
-      // It has just ended by itself.
+      // The process has just ended by itself.
       if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
     }
   }
 
-  /** Resolves when it is gone and its address is free. */
+  /** Resolves when the process has ended, and its address is free. */
   async kill(): Promise<void> {
     this.signal("SIGKILL");
     await this.exited;
   }
 
-  #print(text: string): void {
-    const lines = (this.#rest + text).split("\n");
-    this.#rest = lines.pop() ?? "";
-    this.tail.push(...lines);
-    this.tail.splice(0, this.tail.length - TAIL);
+  #addOutput(text: string): void {
+    const lines = (this.#unfinishedLine + text).split("\n");
+    this.#unfinishedLine = lines.pop() ?? "";
+    this.output.push(...lines);
+    this.output.splice(0, this.output.length - MAX_OUTPUT_LINES);
     this.#notify();
   }
 
   #notify(): void {
-    for (const wake of this.#wake.splice(0)) wake();
+    for (const resolve of this.#waiters.splice(0)) resolve();
   }
 }

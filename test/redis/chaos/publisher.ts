@@ -1,30 +1,31 @@
+// Publishes events over HTTP, and records what became of each.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Epochs } from "./epochs.ts";
 import type { Publication } from "./oracle.ts";
 import type { Random } from "./random.ts";
 
-/** An event while it is published. */
-interface Draft extends Publication {
+/** A publication whose outcome may still change. */
+interface OpenPublication extends Publication {
   id: string | undefined;
-  doubtful: boolean;
-  settled: boolean;
+  isUncertain: boolean;
+  isSettled: boolean;
 }
 
-/** Milliseconds after which an attempt is given up. */
-const PATIENCE_MS = 10_000;
+/** The time after which an attempt is given up. */
+const ATTEMPT_TIMEOUT_MS = 10_000;
 const INBOX = "fanwire-inbox:";
 
-/** Publishes over HTTP to any instance that is up, again with the same key until it is told what came of it, and keeps the books. */
+/** Publishes to any instance that is up, and repeats an attempt with the same idempotency key until its outcome is known. */
 export class Publisher {
-  readonly published: Draft[] = [];
-  /** Answers that no publisher should get. */
+  readonly publications: OpenPublication[] = [];
+  /** Answers that no publisher should receive. */
   readonly faults: string[] = [];
-  /** Recipients that an instance did not know. */
-  readonly unknown: string[] = [];
+  /** Publications whose recipient was refused as unknown. */
+  readonly unknownRecipients: string[] = [];
   /** How often each answer came. */
   readonly answers: Record<string, number> = {};
-  /** Events that are not settled yet. */
-  open = 0;
+  /** Publications that are not settled. */
+  openCount = 0;
   readonly #instances: () => readonly string[];
   readonly #random: Random;
   readonly #epochs: Epochs;
@@ -37,78 +38,80 @@ export class Publisher {
   }
 
   /**
-   * Resolves with its number when it is acknowledged, or refused because its recipient is unknown. With `insists` that is asked again
-   * too: the recipient is connected.
+   * Publishes an event. Resolves with its number when it is acknowledged, or refused because its recipient is unknown. With
+   * `"connected"` the recipients are known to be connected, and such a refusal is followed by another attempt.
    */
-  async publish(channels: readonly string[], insists = false): Promise<number> {
-    const number = this.published.length + 1;
-    const draft: Draft = { number, channels, id: undefined, doubtful: false, settled: false };
-    this.published.push(draft);
-    this.open++;
+  async publish(channels: readonly string[], recipients: "any" | "connected" = "any"): Promise<number> {
+    const number = this.publications.length + 1;
+    const publication: OpenPublication = { number, channels, id: undefined, isUncertain: false, isSettled: false };
+    this.publications.push(publication);
+    this.openCount++;
     while (!this.#isClosed) {
-      const answer = await this.#attempt(draft);
+      const answer = await this.#attempt(publication);
       this.answers[answer] = (this.answers[answer] ?? 0) + 1;
-      if (answer === "published" || (answer === "unknown-client" && !insists)) break;
+      if (answer === "published" || (answer === "unknown-client" && recipients === "any")) break;
       await sleep(50 + this.#random.next() * 300);
     }
-    draft.settled = true;
-    this.open--;
+    publication.isSettled = true;
+    this.openCount--;
     return number;
   }
 
-  /** Tries nothing again. */
+  /** Ends all attempts. */
   close(): void {
     this.#isClosed = true;
   }
 
-  /** The numbers of those that are not settled. */
+  /** The numbers of publications that are not settled. */
   get unsettled(): readonly number[] {
-    return this.published.filter(({ settled }) => !settled).map(({ number }) => number);
+    return this.publications.filter(({ isSettled }) => !isSettled).map(({ number }) => number);
   }
 
-  async #attempt(draft: Draft): Promise<string> {
-    const up = this.#instances();
-    if (up.length === 0) return "nobody-up";
+  async #attempt(publication: OpenPublication): Promise<string> {
+    const instances = this.#instances();
+    if (instances.length === 0) return "no-instance";
     try {
-      const by = this.#random.pick(up);
-      const response = await fetch(`${by}/broadcast?${target(draft.channels)}`, {
+      const instance = this.#random.pick(instances);
+      const response = await fetch(`${instance}/broadcast?${queryOf(publication.channels)}`, {
         method: "POST",
-        body: textOf(draft.number),
-        headers: { authorization: "Bearer chaos", "idempotency-key": `key-${draft.number}` },
-        signal: AbortSignal.timeout(PATIENCE_MS),
+        body: textOf(publication.number),
+        headers: { authorization: "Bearer chaos", "idempotency-key": `key-${publication.number}` },
+        signal: AbortSignal.timeout(ATTEMPT_TIMEOUT_MS),
       });
       const answer = (await response.json()) as { readonly id?: string; readonly code?: string };
       if (response.status === 200 && answer.id !== undefined) {
-        draft.id = answer.id;
-        this.#epochs.see(answer.id);
+        publication.id = answer.id;
+        this.#epochs.note(answer.id);
         return "published";
       }
       const code = answer.code ?? String(response.status);
-      if (code === "publish-outcome-unknown") draft.doubtful = true;
-      if (code === "unknown-client") this.unknown.push(`publication ${draft.number} for ${draft.channels} at ${by}`);
-      if (!EXPECTED.has(code)) this.faults.push(`publication ${draft.number} was answered ${response.status} ${code}`);
+      const { number, channels } = publication;
+      if (code === "publish-outcome-unknown") publication.isUncertain = true;
+      if (code === "unknown-client")
+        this.unknownRecipients.push(`publication ${number} for ${channels} at ${instance}`);
+      if (!EXPECTED_CODES.has(code)) this.faults.push(`publication ${number} was answered ${response.status} ${code}`);
       return code;
     } catch {
-      // The instance was killed, or the answer did not come: nobody knows.
-      draft.doubtful = true;
+      // The instance was killed, or did not answer in time. The outcome is unknown.
+      publication.isUncertain = true;
       return "no-answer";
     }
   }
 }
 
-const EXPECTED = new Set(["publish-outcome-unknown", "engine-down", "unknown-client"]);
+const EXPECTED_CODES = new Set(["publish-outcome-unknown", "engine-down", "unknown-client"]);
 
-function target(channels: readonly string[]): string {
+function queryOf(channels: readonly string[]): string {
   const [first = ""] = channels;
   if (first === "fanwire-common") return "";
   if (first.startsWith(INBOX)) return `id=${first.slice(INBOX.length)}`;
   return channels.map((channel) => `channel=${channel}`).join("&");
 }
 
-/** The data of an event: its number, and as much more as makes its length differ from its neighbours'. */
+/** Returns the data of an event: its number, and padding that makes consecutive events differ in length. */
 const textOf = (number: number): string => `${number} ${"x".repeat((number * 37) % 240)}`;
 
-/** The number of an event with this data; -1 if it was published with other data. */
+/** Returns the number of the event with this data, or -1 for other data than was published. */
 export function numberOf(data: string): number {
   const number = Number.parseInt(data, 10);
   return data === textOf(number) ? number : -1;

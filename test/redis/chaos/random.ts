@@ -1,4 +1,6 @@
-/** Numbers from a seed (mulberry32): the same seed gives the same ones. */
+// Random numbers that a seed repeats.
+
+/** Random numbers from a seed (mulberry32): the same seed gives the same numbers. */
 export class Random {
   #state: number;
 
@@ -6,7 +8,7 @@ export class Random {
     this.#state = seed >>> 0;
   }
 
-  /** From 0 up to 1, without it. */
+  /** Returns a number from 0 up to, but not including, 1. */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
     let mixed = this.#state;
@@ -15,21 +17,22 @@ export class Random {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
   }
 
-  /** A whole number from `least` to `most`, both included. */
+  /** Returns a whole number from `least` to `most`, both included. */
   integer(least: number, most: number): number {
     return least + Math.floor(this.next() * (most - least + 1));
   }
 
-  chance(share: number): boolean {
-    return this.next() < share;
+  /** Returns `true` with a probability from 0 to 1. */
+  chance(probability: number): boolean {
+    return this.next() < probability;
   }
 
-  /** One of these, of which there is at least one. */
+  /** Returns one element of a list that is not empty. */
   pick<T>(list: readonly T[]): T {
     return list[this.integer(0, list.length - 1)] as T;
   }
 
-  /** So many of these, each at most once. */
+  /** Returns up to `count` different elements of a list. */
   sample<T>(list: readonly T[], count: number): T[] {
     const rest = [...list];
     return Array.from({ length: Math.min(count, rest.length) }, () => {
@@ -38,7 +41,7 @@ export class Random {
     });
   }
 
-  /** Another row of numbers, which does not depend on how many of this one are used from now on. */
+  /** Returns another sequence of numbers, which does not depend on how many numbers of this one are used from now on. */
   fork(): Random {
     return new Random(Math.floor(this.next() * 4_294_967_296));
   }

@@ -1,7 +1,6 @@
 /**
- * One broker process of several, on whichever runtime runs this file. From the environment: PORT; ENGINE, `redis` or `memory`; LIBRARY,
- * the client of Redis (`ioredis`, `node-redis`, `bun`); REDIS_URL for commands and REDIS_FEED_URL for the feed; PREFIX. Prints
- * `listening` when it is.
+ * One broker process, on the runtime that runs this file. Environment: PORT; ENGINE, `redis` or `memory`; LIBRARY, the Redis client
+ * (`ioredis`, `node-redis`, `bun`); REDIS_URL for commands and REDIS_FEED_URL for the feed; PREFIX. Prints `listening` once it listens.
  */
 import { createBroker, type Engine, memoryEngine } from "../../../src/index.ts";
 import { redisEngine } from "../../../src/redis/index.ts";
@@ -18,35 +17,35 @@ const {
   PREFIX = "chaos",
 } = process.env;
 
-/** A client as an application would make it, with the library's own defaults. */
+/** Creates a client as an application would, with the defaults of its library. */
 async function connect(url: string): Promise<Client> {
   if (LIBRARY === "bun") return new (await import("bun")).RedisClient(url);
   if (LIBRARY === "node-redis") {
     const client = (await import("redis")).createClient({ url });
-    client.on("error", (error) => say("client", error));
+    client.on("error", (error) => logError("client", error));
     await client.connect();
     return client;
   }
   const client = new (await import("ioredis")).Redis(url);
-  client.on("error", (error) => say("client", error));
+  client.on("error", (error) => logError("client", error));
   return client;
 }
 
-async function engine(): Promise<Engine> {
+async function createEngine(): Promise<Engine> {
   if (ENGINE === "memory") return memoryEngine({ retention: { age: Infinity }, logBytes: 256 * 1024 * 1024 });
   const [client, subscriber] = await Promise.all([connect(REDIS_URL), connect(REDIS_FEED_URL)]);
   return redisEngine({ client, subscriber, prefix: PREFIX, commandTimeout: 2_000, retention: { age: 300_000 } });
 }
 
-function say(stage: string, error: unknown): void {
+function logError(stage: string, error: unknown): void {
   console.error(`${Date.now() % 1_000_000} ${stage}: ${String(error)}`);
 }
 
 const broker = createBroker({
-  engine: await engine(),
+  engine: await createEngine(),
   publishToken: "chaos",
   heartbeat: 2_000,
-  onError: ({ stage, error }) => say(stage, error),
+  onError: ({ stage, error }) => logError(stage, error),
 });
 
 const fetch: Handler = async (request, context) => {
@@ -60,7 +59,7 @@ const fetch: Handler = async (request, context) => {
 };
 
 const address = { hostname: "127.0.0.1", port: Number(PORT) };
-// As each runtime's users would write it.
+// Written as users of each runtime would write it.
 const { Bun, Deno } = globalThis as {
   readonly Bun?: { serve(options: typeof address & { readonly fetch: Handler }): unknown };
   readonly Deno?: { serve(options: typeof address & { onListen(): void }, handler: Handler): unknown };

@@ -1,3 +1,4 @@
+// The Redis server of a run.
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { type RedisServer, startRedis } from "../../support/servers/redis.ts";
@@ -7,7 +8,7 @@ process.once("exit", () => {
   for (const { pid } of running) process.kill(pid, "SIGKILL");
 });
 
-/** A Redis server that can be paused, killed, and started again with what it saved or with nothing. */
+/** A Redis server that can be paused, killed, and started again from its snapshot or empty. */
 export class Store {
   readonly #server: RedisServer;
   readonly #folder: string;
@@ -20,7 +21,7 @@ export class Store {
 
   static async start(): Promise<Store> {
     const server = await startRedis(["--enable-debug-command", "yes", "--maxmemory-policy", "noeviction"]);
-    const [, folder] = (await server.cli("CONFIG", "GET", "dir")) as [string, string];
+    const [, folder] = (await server.command("CONFIG", "GET", "dir")) as [string, string];
     return new Store(server, folder);
   }
 
@@ -28,11 +29,11 @@ export class Store {
     return this.#server.port;
   }
 
-  cli(...args: readonly [string, ...string[]]): Promise<unknown> {
-    return this.#server.cli(...args);
+  command(...args: readonly [string, ...string[]]): Promise<unknown> {
+    return this.#server.command(...args);
   }
 
-  /** Stops it where it is; whoever waits for it goes on waiting. */
+  /** Stops the process without ending it. Clients keep waiting for answers. */
   pause(): Promise<void> {
     return this.#server.kill("SIGSTOP");
   }
@@ -46,14 +47,14 @@ export class Store {
     await this.#server.kill("SIGKILL");
   }
 
-  /** Starts it again, with what it had saved. */
-  async revive(): Promise<void> {
+  /** Starts the killed server again, from its snapshot. */
+  async restart(): Promise<void> {
     await this.#server.start();
     running.add(this.#server);
   }
 
-  /** Has it start from nothing the next time. */
-  forget(): void {
+  /** Deletes the snapshot, so that the next start is empty. */
+  deleteSnapshot(): void {
     rmSync(join(this.#folder, "dump.rdb"), { force: true });
   }
 

@@ -1,18 +1,18 @@
 /**
- * One client library on the runtime that runs this file, as roundtrip.ts: holds back what the server says to the feed, and prints as JSON whether
- * a subscription was taken for confirmed before that came.
+ * Tests one client library on the runtime that runs this file; environment as in roundtrip.ts. Holds back the server's replies to the feed, and
+ * prints as JSON whether a subscription counted as confirmed before they arrived.
  */
 import { createServer, connect as dial } from "node:net";
 import { redisLog } from "../../../src/redis/redis-log.ts";
 import { connect, until } from "./library.ts";
 
 const { port: target } = new URL(process.env.REDIS_URL ?? "");
-let held: (() => void)[] | undefined;
+let heldBack: (() => void)[] | undefined;
 const proxy = createServer((client) => {
   const server = dial(Number(target), "127.0.0.1");
   client.on("data", (data) => server.write(data));
   server.on("data", (data) => {
-    if (held) held.push(() => client.write(data));
+    if (heldBack) heldBack.push(() => client.write(data));
     else client.write(data);
   });
   for (const socket of [client, server]) {
@@ -28,34 +28,34 @@ const { port } = proxy.address() as { port: number };
 
 const { client, close } = await connect(false);
 let hasFeed = false;
-const nothing = (): void => undefined;
+const ignore = (): void => undefined;
 const session = redisLog({
   client,
   subscriber: async () => (await connect(true, `redis://127.0.0.1:${port}`)).client,
   prefix: process.env.PREFIX ?? "confirmation",
 }).open({
-  onEvent: nothing,
-  onCheckpoint: nothing,
-  onCommand: nothing,
-  onFeed: (isThere) => {
-    hasFeed = isThere;
+  onEvent: ignore,
+  onCheckpoint: ignore,
+  onCommand: ignore,
+  onFeed: (isConnected) => {
+    hasFeed = isConnected;
   },
-  onCommands: nothing,
-  onError: nothing,
+  onCommands: ignore,
+  onError: ignore,
 });
 await until(() => hasFeed);
-// Each of several channels is confirmed by itself.
+// The server confirms each of several channels by itself.
 await session.subscribe(["#a", "#b", "#c"]);
-held = [];
-const answers = held;
+heldBack = [];
+const replies = heldBack;
 let isConfirmed = false;
 const subscribing = session.subscribe(["#d", "#e", "#f"]).then(() => {
   isConfirmed = true;
 });
-await until(() => answers.length > 0);
+await until(() => replies.length > 0);
 const tooEarly = isConfirmed;
-held = undefined;
-for (const give of answers) give();
+heldBack = undefined;
+for (const release of replies) release();
 await subscribing;
 console.log(JSON.stringify({ tooEarly, isConfirmed }));
 session.close(0);

@@ -1,8 +1,9 @@
+// Creates a client of the library that the environment names, for the scripts of this folder.
 import type { RedisOptions } from "../../../src/redis/options.ts";
 
 const { LIBRARY = "ioredis", REDIS_URL = "" } = process.env;
 
-/** A client as an application would make it, what it can be closed with, and whether it is left to the engine to connect it. */
+/** Creates a client as an application would. With `isLazy` the client is left to the engine to connect. */
 export async function connect(
   isLazy: boolean,
   url: string = REDIS_URL,
@@ -22,7 +23,7 @@ export async function connect(
   return { client, close: () => client.disconnect() };
 }
 
-/** Asks until it holds; nothing else tells of what this waits for. */
+/** Polls until `holds` returns `true`, because no event reports it. */
 export async function until(holds: () => boolean): Promise<void> {
   while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
 }

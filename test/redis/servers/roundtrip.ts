@@ -1,6 +1,6 @@
 /**
- * One client library on the runtime that runs this file: LIBRARY (`ioredis`, `node-redis`, `bun`) and REDIS_URL from the environment. Does what an
- * engine does with a log, loses its connections on the way, and prints as JSON what it saw.
+ * Tests one client library on the runtime that runs this file. Environment: LIBRARY (`ioredis`, `node-redis`, `bun`), REDIS_URL, PREFIX, IS_LAZY.
+ * Uses a log as an engine does, loses its connections in between, and prints its observations as JSON.
  */
 import { redisLog } from "../../../src/redis/redis-log.ts";
 import { connect, until } from "./library.ts";
@@ -9,30 +9,30 @@ const { PREFIX = "roundtrip" } = process.env;
 
 const { client, close } = await connect(process.env.IS_LAZY === "true");
 const other = await connect(false);
-const told: string[] = [];
-const messages: { seq: number; keys: readonly string[]; text: string }[] = [];
-let [hasFeed, hasCommands, marks] = [false, false, 0];
+const calls: string[] = [];
+const events: { seq: number; keys: readonly string[]; text: string }[] = [];
+let [hasFeed, hasCommands, checkpoints] = [false, false, 0];
 const session = redisLog({ client, prefix: PREFIX, commandTimeout: 2_000 }).open({
-  onEvent: ({ seq, keys, text }) => void messages.push({ seq, keys, text }),
-  onCheckpoint: () => void marks++,
-  onCommand: ({ type: what, clientId }) => void told.push(`${what} ${clientId}`),
-  onFeed(isThere) {
-    hasFeed = isThere;
-    told.push(`feed ${isThere}`);
+  onEvent: ({ seq, keys, text }) => void events.push({ seq, keys, text }),
+  onCheckpoint: () => void checkpoints++,
+  onCommand: ({ type, clientId }) => void calls.push(`${type} ${clientId}`),
+  onFeed(isConnected) {
+    hasFeed = isConnected;
+    calls.push(`feed ${isConnected}`);
   },
-  onCommands(isThere) {
-    hasCommands = isThere;
-    told.push(`commands ${isThere}`);
+  onCommands(isConnected) {
+    hasCommands = isConnected;
+    calls.push(`commands ${isConnected}`);
   },
   onError: () => undefined,
 });
 const isReady = (): boolean => hasFeed && hasCommands;
 const append = (keys: readonly string[], text: string): ReturnType<typeof session.append> =>
   session.append(keys, text, undefined, undefined, undefined);
-const mark = async (): Promise<void> => {
-  const before = marks;
+const checkpoint = async (): Promise<void> => {
+  const before = checkpoints;
   await session.requestCheckpoint(1, [], undefined);
-  await until(() => marks > before);
+  await until(() => checkpoints > before);
 };
 
 const early = await append([""], "too early").catch((error: { code: string }) => error.code);
@@ -40,18 +40,18 @@ await until(isReady);
 await session.subscribe(["", "#a"]);
 const TEXT = "data: ä€😀\ndata: \n\n";
 const appended = await Promise.all(Array.from({ length: 50 }, (_, index) => append(["", "#a"], `${TEXT}${index}`)));
-await mark();
-const live = messages.splice(0);
+await checkpoint();
+const live = events.splice(0);
 const { epoch } = appended[0] ?? { epoch: "" };
 const page = await session.read(epoch, ["#a"], 40, 1_000_000);
 const inOrder = (seqs: readonly number[]): boolean => seqs.every((seq, index) => seq === (seqs[0] ?? 0) + index);
 
-// What goes in and out of a subscription in one turn is in it at the end.
+// A channel that is unsubscribed and subscribed again in one turn is subscribed in the end.
 await Promise.all([session.unsubscribe(["#a"]), session.subscribe(["#a"]), session.unsubscribe([""])]);
 await append([""], "not subscribed");
 await append(["#a"], "subscribed again");
-await mark();
-const again = messages.splice(0).map(({ text }) => text);
+await checkpoint();
+const resubscribed = events.splice(0).map(({ text }) => text);
 
 const entered = await session.enter([{ clientId: "ä", subject: "s" }], "reject", 60_000);
 const taken = await session.enter([{ clientId: "ä", subject: "s" }], "reject", 60_000);
@@ -64,7 +64,7 @@ const raw = other.client as unknown as {
 const [command, ...rest] = ["CLIENT", "KILL", "SKIPME", "yes"] as const;
 const kill = (): Promise<unknown> | undefined =>
   raw.send?.(command, rest) ?? raw.call?.(command, ...rest) ?? raw.sendCommand?.([command, ...rest]);
-told.length = 0;
+calls.length = 0;
 const killed = kill();
 const waiting = append(["#a"], "at the kill").then(
   () => "published",
@@ -72,11 +72,11 @@ const waiting = append(["#a"], "at the kill").then(
 );
 await killed;
 const atKill = await waiting;
-await until(() => told.includes("feed false") && told.includes("commands false") && isReady());
+await until(() => calls.includes("feed false") && calls.includes("commands false") && isReady());
 await session.subscribe(["#a"]);
 const after = await append(["#a"], "after the kill");
-await mark();
-const healed = messages.map(({ text }) => text);
+await checkpoint();
+const afterKill = events.map(({ text }) => text);
 
 session.close(0);
 other.close();
@@ -87,11 +87,11 @@ console.log(
     seqs: inOrder(appended.map(({ seq }) => seq)),
     live: live.length === 50 && live.every(({ text, keys }, index) => text === `${TEXT}${index}` && keys.length === 2),
     page: page.records.map(({ seq, text }) => text === `${TEXT}${seq - 1}`),
-    again,
+    resubscribed,
     presences: [...entered, ...taken].map((answer) => (typeof answer === "number" ? "entered" : answer)),
     atKill: ["published", "publish-outcome-unknown", "engine-down"].includes(atKill),
     sameEpoch: after.epoch === epoch,
-    healed,
-    told: [...new Set(told)].sort(),
+    afterKill,
+    calls: [...new Set(calls)].sort(),
   }),
 );

@@ -1,67 +1,75 @@
+// A healthy client that must miss nothing while a test attacks its broker with other clients.
 import { expect } from "vitest";
-import { expectOutput, within } from "../http/hostile-requests.ts";
-import type { Stage } from "../servers/server.ts";
+import { expectCleanOutput, within } from "../http/hostile-requests.ts";
+import type { TestBroker } from "../servers/server.ts";
 import type { SocketClient } from "./socket-client.ts";
 
-const OWN = "tick ";
+/** The beginning of the data of the bystander's own events. */
+const PREFIX = "tick ";
 
-/** A client that is connected while others do their worst. It is told something all the time, and must miss nothing. */
 export class Bystander {
-  readonly #stage: Stage;
+  readonly #broker: TestBroker;
   readonly #client: SocketClient;
-  readonly #before: number;
+  /** The length of the server's output before the bystander connected. */
+  readonly #outputStart: number;
   #published = 0;
 
-  private constructor(stage: Stage, client: SocketClient) {
-    this.#stage = stage;
+  private constructor(broker: TestBroker, client: SocketClient) {
+    this.#broker = broker;
     this.#client = client;
-    this.#before = stage.server.output.length;
+    this.#outputStart = broker.server.output.length;
   }
 
-  static async join(stage: Stage): Promise<Bystander> {
-    return new Bystander(stage, await stage.join("?id=bystander"));
+  static async join(broker: TestBroker): Promise<Bystander> {
+    return new Bystander(broker, await broker.join("?id=bystander"));
   }
 
-  /** Publishes so many events for it, one after another; each is accepted in time. */
+  /** Publishes events for the bystander, one after another. Each must be accepted in time. */
   async tick(count = 1): Promise<void> {
     for (let n = 0; n < count; n++) {
-      const { status } = await within(this.#stage.publish(`${OWN}${this.#published++}`), "an event of the bystander's");
+      const { status } = await within(
+        this.#broker.publish(`${PREFIX}${this.#published++}`),
+        "the publishing of a bystander's event",
+      );
       expect(status).toBe(200);
     }
   }
 
-  /** Something happens to others while it is told things. */
-  async during<T>(happening: Promise<T>): Promise<T> {
-    let isOver = false;
-    const over = (): void => {
-      isOver = true;
+  /** Publishes events for the bystander until `attack` settles. */
+  async during<T>(attack: Promise<T>): Promise<T> {
+    let isSettled = false;
+    const onSettled = (): void => {
+      isSettled = true;
     };
-    happening.then(over, over);
+    attack.then(onSettled, onSettled);
     do await this.tick();
-    while (!isOver);
-    return happening;
+    while (!isSettled);
+    return attack;
   }
 
-  /** What it was told that was not for it alone. */
-  get strange(): string[] {
-    return this.#client.data.filter((data) => !data.startsWith(OWN));
+  /** The data of received events that are not the bystander's own. */
+  get unexpectedData(): string[] {
+    return this.#client.data.filter((data) => !data.startsWith(PREFIX));
   }
 
-  /** Checks that it has everything, once and in order, over the connection that it had from the beginning; and that nothing went wrong inside. */
-  async expectUnharmed(): Promise<void> {
+  /**
+   * Expects that the bystander has received all of its events, once and in order, over its first connection, and that neither the broker nor
+   * the server reports an error.
+   */
+  async expectHealthy(): Promise<void> {
     await this.tick();
-    const last = `${OWN}${this.#published - 1}`;
+    const last = `${PREFIX}${this.#published - 1}`;
     const client = await within(
       this.#client.until(({ data }) => data.includes(last)),
-      `${last} to the bystander`,
+      `the delivery of ${last} to the bystander`,
     );
-    const own = client.data.filter((data) => data.startsWith(OWN));
-    expect(own).toEqual(Array.from({ length: this.#published }, (_, n) => `${OWN}${n}`));
+    const own = client.data.filter((data) => data.startsWith(PREFIX));
+    expect(own).toEqual(Array.from({ length: this.#published }, (_, n) => `${PREFIX}${n}`));
     expect([client.ended, client.control("ready").length, client.control("gap")]).toEqual([undefined, 1, []]);
-    const { server } = this.#stage;
-    expect((await this.#stage.state()).errors).toEqual([]);
+    const { server } = this.#broker;
+    expect((await this.#broker.state()).errors).toEqual([]);
     expect([server.process.exitCode, server.process.signalCode]).toEqual([null, null]);
-    expectOutput(server.platform, server.output.slice(this.#before));
+    expectCleanOutput(server.platform, server.output.slice(this.#outputStart));
   }
 
   leave(): void {

@@ -1,12 +1,17 @@
+// A Chromium without a window, for tests in a browser.
 import { existsSync } from "node:fs";
 import { type Browser, chromium } from "playwright-core";
 
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"];
 
-/** The machine's Chromium. A machine without one fails. */
+/**
+ * Starts the machine's Chromium.
+ * @throws Error if the machine has no Chromium.
+ */
 export async function startChromium(): Promise<Browser> {
-  if (!existsSync(CHROMIUM)) throw new Error(`there is no Chromium at ${CHROMIUM}; install it, or name it in CHROMIUM`);
+  if (!existsSync(CHROMIUM))
+    throw new Error(`Starting Chromium: ${CHROMIUM} does not exist. Install it, or set CHROMIUM to its path.`);
   const browser = await chromium.launch({
     executablePath: CHROMIUM,
     args: ["--no-sandbox", "--disable-gpu", ...QUIET],

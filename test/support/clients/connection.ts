@@ -1,19 +1,17 @@
+// A client in the same process. It reads the body of a `Response` only when the test says so.
 import { createParser, type EventSourceMessage } from "eventsource-parser";
 
-/**
- * A client in the same process: the body of a `Response`, read when the test says so. To stall is not to read: nothing is
- * taken from the stream unless a method here waits for something.
- */
+/** The client's side of a connection. It is blocked by default: it reads from the stream only while one of its methods waits. */
 export class Connection {
   readonly response: Response;
-  /** Every event read, fanwire's own included. */
+  /** All events that were read, with control events. */
   readonly events: EventSourceMessage[] = [];
-  /** Every chunk read, as it came. */
+  /** All chunks that were read. */
   readonly chunks: Uint8Array[] = [];
   comments = 0;
-  /** Each reconnection time told. */
+  /** All `retry:` values that were read, in milliseconds. */
   readonly retries: number[] = [];
-  /** What an EventSource that saw the events taken so far would send as `Last-Event-ID`. */
+  /** The `Last-Event-ID` that an EventSource would send after the events that were taken so far. */
   lastEventId: string | undefined;
 
   readonly #abort: AbortController;
@@ -34,7 +32,8 @@ export class Connection {
   #taken = 0;
 
   constructor(response: Response, abort: AbortController) {
-    if (response.status !== 200 || !response.body) throw new Error(`connecting: the answer is ${response.status}`);
+    if (response.status !== 200 || !response.body)
+      throw new Error(`Connecting a client: the status is ${response.status}, and not 200.`);
     this.response = response;
     this.#abort = abort;
     this.#reader = response.body.getReader() as ReadableStreamDefaultReader<Uint8Array>;
@@ -44,17 +43,17 @@ export class Connection {
     return decodeURIComponent(this.response.headers.get("fanwire-client-id") ?? "");
   }
 
-  /** The events that are not fanwire's own, as far as they were read. */
+  /** The data of all events that were read, without control events. */
   get data(): string[] {
     return this.events.filter(isData).map(({ data }) => data);
   }
 
-  /** fanwire's own events of this name, as far as they were read. */
+  /** Returns the control events of a name that were read. `name` is without `fanwire-`. */
   control(name: string): EventSourceMessage[] {
     return this.events.filter(({ event }) => event === `fanwire-${name}`);
   }
 
-  /** Reads one chunk; `false` at the end of the stream. Rejects when the stream was errored. */
+  /** Reads one chunk. Resolves with `false` at the end of the stream. Rejects if the stream errored. */
   read(): Promise<boolean> {
     this.#reading ??= this.#reader
       .read()
@@ -70,7 +69,7 @@ export class Connection {
     return this.#reading;
   }
 
-  /** The next event that was not taken yet, fanwire's own included. */
+  /** Takes the next event, which may be a control event. */
   async next(): Promise<EventSourceMessage> {
     for (;;) {
       const event = this.events[this.#taken];
@@ -79,34 +78,35 @@ export class Connection {
         if (event.id !== undefined) this.lastEventId = event.id;
         return event;
       }
-      if (!(await this.read())) throw new Error(`reading: the stream ended after ${this.events.length} events`);
+      if (!(await this.read()))
+        throw new Error(`Reading the next event: the stream ended after ${this.events.length} events.`);
     }
   }
 
-  /** The next event that is not fanwire's own. */
+  /** Takes events through the next one that is not a control event, and returns that. */
   async nextData(): Promise<EventSourceMessage> {
     return this.until(isData);
   }
 
-  /** Takes events until this one, which it gives. */
-  async until(holds: (event: EventSourceMessage) => boolean): Promise<EventSourceMessage> {
+  /** Takes events through the next one for which `matches` is true, and returns that. */
+  async until(matches: (event: EventSourceMessage) => boolean): Promise<EventSourceMessage> {
     for (;;) {
       const event = await this.next();
-      if (holds(event)) return event;
+      if (matches(event)) return event;
     }
   }
 
-  /** The next event of fanwire's own of this name. */
+  /** Takes events through the next control event of a name, and returns that. `name` is without `fanwire-`. */
   untilControl(name: string): Promise<EventSourceMessage> {
     return this.until(({ event }) => event === `fanwire-${name}`);
   }
 
-  /** Takes events until the one with this data. */
+  /** Takes events through the next one with this data, and returns that. */
   untilData(data: string): Promise<EventSourceMessage> {
     return this.until((event) => isData(event) && event.data === data);
   }
 
-  /** Reads to the end of the stream: how it ended. */
+  /** Reads to the end of the stream. Returns how it ended. */
   async ended(): Promise<"closed" | "errored"> {
     try {
       while (await this.read());
@@ -116,20 +116,21 @@ export class Connection {
     }
   }
 
-  /** Leaves as most runtimes tell it: the stream is cancelled. */
+  /** Leaves as most runtimes report it: by cancelling the stream. */
   async leave(): Promise<void> {
     await this.#reader.cancel().catch(() => undefined);
   }
 
-  /** Leaves as some runtimes tell it: the request's signal fires. */
+  /** Leaves as some runtimes report it: by the request's signal. */
   abort(): void {
     this.#abort.abort();
   }
 }
 
+/** Whether an event is not a control event. */
 export const isData = ({ event }: EventSourceMessage): boolean => !event?.startsWith("fanwire-");
 
-/** What a gap says. */
+/** The data of a `fanwire-gap` event. */
 export interface GapData {
   readonly channels: readonly string[];
   readonly after: string | null;
@@ -138,9 +139,9 @@ export interface GapData {
 
 export const gapOf = (event: EventSourceMessage): GapData => JSON.parse(event.data) as GapData;
 
-/** The seq of an id, as the tests may know it. */
+/** Returns the `seq` of an id. Only tests may take an id apart. */
 export function seqOf(id: string | null | undefined): number {
   const digits = /-(\d+)$/.exec(id ?? "")?.[1];
-  if (digits === undefined) throw new Error(`reading an id: "${id}" has no seq`);
+  if (digits === undefined) throw new Error(`Reading the id "${id}": it has no seq.`);
   return Number(digits);
 }

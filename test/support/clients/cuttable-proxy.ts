@@ -1,7 +1,7 @@
+// A TCP proxy between a browser and a server. A test can cut its connections.
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 
-/** A wire between a browser and a server that can be cut. */
-export class Wire {
+export class CuttableProxy {
   readonly #sockets = new Set<Socket>();
   readonly #server: Server;
 
@@ -22,10 +22,12 @@ export class Wire {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
+  /** Resets all connections. */
   cut(): void {
     for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 
+  /** Resets all connections and accepts no more. */
   close(): void {
     this.cut();
     this.#server.close();

@@ -1,32 +1,33 @@
+// A client for HTTP requests that no library would send.
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 
-/** An answer as it came over the wire. */
-export interface Answer {
+/** A response as it came over the wire. */
+export interface HttpResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
 }
 
-/** A request as it goes over the wire. */
-export interface Asked {
+/** Options of a request as it goes over the wire. */
+export interface HttpRequestOptions {
   readonly method?: string;
   readonly headers?: Readonly<Record<string, string>>;
-  /** With its length, unless the headers say how long it is. */
+  /** Sent with `Content-Length`, unless `headers` has that or `Transfer-Encoding`. */
   readonly body?: string;
 }
 
 /**
- * One connection on which requests are written by hand, and their answers read in order. It sends what no HTTP library would:
- * lengths that lie, bodies that never end, requests before the answer to the last one.
+ * One connection on which a test writes requests and reads their responses in order. It can send wrong lengths, bodies that never end, and
+ * requests before the response to the last one.
  */
-export class PlainClient {
+export class RawHttpClient {
   readonly socket: Socket;
-  /** The other side has closed, or the connection broke. */
+  /** Whether the server has closed the connection, or it broke. */
   closed = false;
   readonly #host: string;
-  /** Methods whose answers are still to come; those of HEAD have no body. */
-  readonly #asked: string[] = [];
+  /** Methods of the requests that have no response yet. A response to HEAD has no body. */
+  readonly #methods: string[] = [];
   #buffer = Buffer.alloc(0);
   #wake: (() => void) | undefined;
 
@@ -42,28 +43,29 @@ export class PlainClient {
       this.closed = true;
       this.#wake?.();
     };
-    // A server that does not wait for the rest of a body may reset; what it said before was read.
+    // A server that does not wait for the rest of a body may reset the connection. Its response was read before.
     this.socket.on("error", close).on("close", close).on("end", close);
   }
 
-  /** Bytes that came and belong to no answer that was taken. */
+  /** The number of received bytes that belong to no response that was taken. */
   get unread(): number {
     return this.#buffer.length;
   }
 
-  /** Writes what a request begins with. */
-  ask(path: string, { method = "GET", headers = {}, body = "" }: Asked = {}): this {
-    this.#asked.push(method);
-    const given = Object.keys(headers).map((name) => name.toLowerCase());
-    const sized = given.includes("content-length") || given.includes("transfer-encoding");
-    const length = sized || method === "GET" || method === "HEAD" ? {} : { "content-length": Buffer.byteLength(body) };
+  /** Writes the head of a request, and `body`. */
+  send(path: string, { method = "GET", headers = {}, body = "" }: HttpRequestOptions = {}): this {
+    this.#methods.push(method);
+    const names = Object.keys(headers).map((name) => name.toLowerCase());
+    const hasLength = names.includes("content-length") || names.includes("transfer-encoding");
+    const length =
+      hasLength || method === "GET" || method === "HEAD" ? {} : { "content-length": Buffer.byteLength(body) };
     const fields = Object.entries({ host: this.#host, ...length, ...headers });
     return this.write(
       `${method} ${path} HTTP/1.1\r\n${fields.map(([name, value]) => `${name}: ${value}\r\n`).join("")}\r\n${body}`,
     );
   }
 
-  /** Writes a part of a body that tells no length; without one, its end. */
+  /** Writes a chunk of a chunked body. An empty chunk ends the body. */
   chunk(part = ""): this {
     return this.write(`${Buffer.byteLength(part).toString(16)}\r\n${part}\r\n`);
   }
@@ -73,8 +75,8 @@ export class PlainClient {
     return this;
   }
 
-  /** The next answer; of a stream its head alone. Rejects if the connection ends before it has come. */
-  async answer(): Promise<Answer> {
+  /** Takes the next response. A stream is returned without its body. Rejects if the connection ends first. */
+  async response(): Promise<HttpResponse> {
     for (;;) {
       const head = (await this.#until("\r\n\r\n")).split("\r\n");
       const status = Number(head[0]?.split(" ")[1]);
@@ -86,32 +88,32 @@ export class PlainClient {
         headers[name] = name in headers ? `${headers[name]}, ${value}` : value;
       }
       if (status === 100) continue;
-      const endless = headers["content-type"]?.startsWith("text/event-stream");
-      const bare = this.#asked.shift() === "HEAD" || status === 204 || status === 304 || endless;
-      return { status, headers, body: bare ? "" : await this.#body(headers) };
+      const isStream = headers["content-type"]?.startsWith("text/event-stream");
+      const hasNoBody = this.#methods.shift() === "HEAD" || status === 204 || status === 304 || isStream;
+      return { status, headers, body: hasNoBody ? "" : await this.#body(headers) };
     }
   }
 
-  /** Waits until the other side has closed. */
-  async end(): Promise<void> {
-    while (!this.closed) await this.#more();
+  /** Waits until the server has closed the connection. */
+  async untilClosed(): Promise<void> {
+    while (!this.closed) await this.#receive();
   }
 
   /**
-   * Leaves with FIN, or with RST; resolves when the socket is gone. One that the
-   * other side has ended is on its way out already, and cannot be reset (EINVAL).
+   * Closes the connection with FIN or with RST. Resolves when the socket is closed. A socket that the server has ended is already closing, and
+   * cannot be reset (EINVAL).
    */
-  async leave(how: "FIN" | "RST" = "FIN"): Promise<void> {
-    const gone = this.socket.closed ? undefined : once(this.socket, "close");
+  async close(how: "FIN" | "RST" = "FIN"): Promise<void> {
+    const closed = this.socket.closed ? undefined : once(this.socket, "close");
     if (how === "RST" && !this.socket.writableEnded) this.socket.resetAndDestroy();
     else this.socket.destroy();
-    await gone;
+    await closed;
   }
 
   async #body(headers: Readonly<Record<string, string>>): Promise<string> {
     const { "content-length": length, "transfer-encoding": encoding } = headers;
     if (encoding !== "chunked") {
-      if (length === undefined) await this.end();
+      if (length === undefined) await this.untilClosed();
       return (await this.#take(length === undefined ? this.unread : Number(length))).toString();
     }
     const parts: Buffer[] = [];
@@ -123,35 +125,40 @@ export class PlainClient {
     }
   }
 
-  async #until(mark: string): Promise<string> {
+  /** Takes the bytes before a delimiter, and the delimiter. Returns the bytes before it. */
+  async #until(delimiter: string): Promise<string> {
     for (;;) {
-      const at = this.#buffer.indexOf(mark);
-      if (at >= 0) return (await this.#take(at + mark.length)).toString("latin1", 0, at);
-      await this.#more();
+      const index = this.#buffer.indexOf(delimiter);
+      if (index >= 0) return (await this.#take(index + delimiter.length)).toString("latin1", 0, index);
+      await this.#receive();
     }
   }
 
   async #take(length: number): Promise<Buffer> {
-    while (this.#buffer.length < length) await this.#more();
+    while (this.#buffer.length < length) await this.#receive();
     const taken = this.#buffer.subarray(0, length);
     this.#buffer = this.#buffer.subarray(length);
     return taken;
   }
 
-  async #more(): Promise<void> {
-    if (this.closed) throw new Error(`the connection ended; unread is ${JSON.stringify(this.#buffer.toString())}`);
+  /** Waits for more bytes or the end of the connection. */
+  async #receive(): Promise<void> {
+    if (this.closed)
+      throw new Error(
+        `Reading a response: the connection ended with ${JSON.stringify(this.#buffer.toString())} unread.`,
+      );
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
     });
   }
 }
 
-/** One request on a connection of its own. */
-export async function exchange(url: string, path: string, asked: Asked = {}): Promise<Answer> {
-  const client = new PlainClient(url);
+/** Sends one request on a new connection, and returns its response. */
+export async function exchange(url: string, path: string, options: HttpRequestOptions = {}): Promise<HttpResponse> {
+  const client = new RawHttpClient(url);
   try {
-    return await client.ask(path, asked).answer();
+    return await client.send(path, options).response();
   } finally {
-    await client.leave();
+    await client.close();
   }
 }

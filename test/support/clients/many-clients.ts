@@ -1,27 +1,31 @@
+// Many clients at once.
 import type { Broker } from "../../../src/index.ts";
-import { type Scene, turn, type Wish } from "../test-broker.ts";
+import { type ConnectOptions, type TestSetup, turn } from "../test-broker.ts";
 import type { Connection } from "./connection.ts";
 
-/** Connects clients that have read that they are connected, and nothing since. */
-export async function crowd(
-  stage: Scene,
+/** Connects clients that have read their `fanwire-ready` and nothing since. */
+export async function connectMany(
+  setup: TestSetup,
   broker: Broker,
   count: number,
-  wish: (index: number) => Wish = () => ({}),
+  optionsOf: (index: number) => ConnectOptions = () => ({}),
 ): Promise<Connection[]> {
   const clients: Connection[] = [];
-  for (let index = 0; index < count; index++) clients.push(await stage.join(broker, wish(index)));
+  for (let index = 0; index < count; index++) clients.push(await setup.join(broker, optionsOf(index)));
   return clients;
 }
 
-/** Has each client want more from now on, and read until it has seen some data; resolves when all of them want more. */
-export async function wanting(clients: readonly Connection[], last: string): Promise<{ done: Promise<unknown> }> {
-  const done = Promise.all(clients.map((client) => client.untilData(last)));
+/** Lets each client read from now on until it has received an event with this data. Resolves when all of them request a chunk. */
+export async function startReading(
+  clients: readonly Connection[],
+  lastData: string,
+): Promise<{ done: Promise<unknown> }> {
+  const done = Promise.all(clients.map((client) => client.untilData(lastData)));
   await turn();
   return { done };
 }
 
-/** Waits until a flush has found so many clients blocked. */
+/** Waits until a flush has found a number of clients blocked. */
 export async function untilBlocked(broker: Broker, count: number): Promise<void> {
   while (broker.stats().blocked < count) await turn();
 }

@@ -1,38 +1,42 @@
+// A client that uses no HTTP library: one socket, and full control of when it reads.
 import { connect, type Socket } from "node:net";
 import { createParser, type EventSourceMessage } from "eventsource-parser";
 
-/** A client that is no library: one socket, what was read from it, and when to read. */
+/** Sends one request and parses the response and its events. Reads all the time, unless a method says otherwise. */
 export class SocketClient {
   readonly socket: Socket;
   readonly events: EventSourceMessage[] = [];
-  /** Bytes of the body. */
-  received = 0;
+  /** Bytes of the body that were read. */
+  receivedBytes = 0;
   status = 0;
   headers: Record<string, string> = {};
   comments = 0;
   retry: number | undefined;
-  /** The last id seen, as an EventSource would send it. */
+  /** The `Last-Event-ID` that an EventSource would send. */
   lastEventId: string | undefined;
-  /** Count numbered events instead of keeping them; each flood begins at 0. */
-  forget = false;
+  /** Whether events with numbers as data are counted and not kept. A series of numbers begins at 0. */
+  countsOnly = false;
+  /** The number of events that were counted. */
   count = 0;
+  /** The number of events whose number did not follow the one before. */
   outOfOrder = 0;
-  /** How the stream ended: with its last chunk, by a closed socket, or by an error. */
+  /** How the stream ended: with its last chunk, by a closed socket, or by an error of the socket. */
   ended: "complete" | "closed" | "error" | undefined;
 
-  #number = -1;
-  #drip: NodeJS.Timeout | undefined;
+  #lastNumber = -1;
+  #slowReads: NodeJS.Timeout | undefined;
   #head = "";
-  #frame: { left: number } = { left: 0 };
+  /** Bytes of the current HTTP chunk that are not read yet. */
+  #chunkBytesLeft = 0;
   #buffer: Buffer = Buffer.alloc(0);
-  #chunked = false;
+  #isChunked = false;
   #taken = 0;
   #wake: (() => void)[] = [];
   readonly #decoder = new TextDecoder();
   readonly #parser = createParser({
     onEvent: (event) => {
       if (event.id !== undefined) this.lastEventId = event.id;
-      if (this.forget && !event.event?.startsWith("fanwire-")) this.#count(Number.parseInt(event.data, 10));
+      if (this.countsOnly && !event.event?.startsWith("fanwire-")) this.#count(Number.parseInt(event.data, 10));
       else this.events.push(event);
     },
     onComment: () => this.comments++,
@@ -53,35 +57,40 @@ export class SocketClient {
     );
   }
 
-  /** Data events, without fanwire's own. */
+  /** The data of all kept events, without control events. */
   get data(): string[] {
     return this.events.filter(({ event }) => !event?.startsWith("fanwire-")).map(({ data }) => data);
   }
 
+  /** Returns the control events of a name that were read. `name` is without `fanwire-`. */
   control(name: string): EventSourceMessage[] {
     return this.events.filter(({ event }) => event === `fanwire-${name}`);
   }
 
-  /** Waits until this is so, looking again whenever something was read. */
-  async until(holds: (client: this) => boolean): Promise<this> {
-    while (!holds(this)) {
+  /** Waits until `condition` is true. Checks it whenever something was read. */
+  async until(condition: (client: this) => boolean): Promise<this> {
+    while (!condition(this)) {
       if (this.ended)
-        throw new Error(`the stream ended (${this.ended}) with ${this.events.length} events, status ${this.status}`);
+        throw new Error(
+          `Reading a stream: it ended (${this.ended}) after ${this.events.length} events, with status ${this.status}.`,
+        );
       await new Promise<void>((resolve) => this.#wake.push(resolve));
     }
     return this;
   }
 
-  ready(): Promise<this> {
+  /** Waits for `fanwire-ready`. */
+  untilReady(): Promise<this> {
     return this.until(() => this.control("ready").length > 0);
   }
 
-  async end(): Promise<this> {
+  /** Waits until the stream has ended. */
+  async untilEnded(): Promise<this> {
     while (!this.ended) await new Promise<void>((resolve) => this.#wake.push(resolve));
     return this;
   }
 
-  /** The next event that was not taken yet. */
+  /** Takes the next event, which may be a control event. */
   async next(): Promise<EventSourceMessage> {
     await this.until(() => this.events.length > this.#taken);
     return this.events[this.#taken++] as EventSourceMessage;
@@ -89,28 +98,30 @@ export class SocketClient {
 
   #count(number: number): void {
     this.count++;
-    if (number !== 0 && number !== this.#number + 1) this.outOfOrder++;
-    this.#number = number;
+    if (number !== 0 && number !== this.#lastNumber + 1) this.outOfOrder++;
+    this.#lastNumber = number;
   }
 
-  /** Reads no more than so many bytes a second. */
-  drip(bytes: number): void {
+  /** Reads a limited number of bytes a second from now on. */
+  readSlowly(bytesPerSecond: number): void {
     this.socket.pause();
     this.socket.removeAllListeners("data");
-    this.#drip = setInterval(() => {
-      const data: Buffer | null = this.socket.read(Math.min(bytes / 10, this.socket.readableLength));
+    this.#slowReads = setInterval(() => {
+      const data: Buffer | null = this.socket.read(Math.min(bytesPerSecond / 10, this.socket.readableLength));
       if (data) this.#read(data);
     }, 100);
   }
 
-  stall(): void {
+  /** Stops reading. */
+  pause(): void {
     this.socket.pause();
   }
 
+  /** Reads at full speed again. */
   resume(): void {
-    clearInterval(this.#drip);
-    if (this.#drip) this.socket.on("data", (data) => this.#read(data));
-    this.#drip = undefined;
+    clearInterval(this.#slowReads);
+    if (this.#slowReads) this.socket.on("data", (data) => this.#read(data));
+    this.#slowReads = undefined;
     this.socket.resume();
   }
 
@@ -144,11 +155,11 @@ export class SocketClient {
         const colon = line.indexOf(":");
         this.headers[line.slice(0, colon).toLowerCase()] = line.slice(colon + 1).trim();
       }
-      this.#chunked = this.headers["transfer-encoding"] === "chunked";
+      this.#isChunked = this.headers["transfer-encoding"] === "chunked";
       data = Buffer.from(this.#head.slice(end + 4), "latin1");
       if (this.status === 204) this.#end("complete");
     }
-    if (this.#chunked) this.#dechunk(data);
+    if (this.#isChunked) this.#dechunk(data);
     else this.#body(data);
     this.#notify();
   }
@@ -156,29 +167,29 @@ export class SocketClient {
   #dechunk(data: Buffer): void {
     this.#buffer = this.#buffer.length > 0 ? Buffer.concat([this.#buffer, data]) : data;
     for (;;) {
-      if (this.#frame.left > 0) {
-        const part = this.#buffer.subarray(0, this.#frame.left);
+      if (this.#chunkBytesLeft > 0) {
+        const part = this.#buffer.subarray(0, this.#chunkBytesLeft);
         if (part.length === 0) return;
         this.#buffer = this.#buffer.subarray(part.length);
-        this.#frame.left -= part.length;
+        this.#chunkBytesLeft -= part.length;
         this.#body(part);
         continue;
       }
-      // After a frame comes its CRLF, before the next one its size.
+      // A CRLF follows each HTTP chunk, and its size comes before the next one.
       const start = this.#buffer.indexOf("\r\n") === 0 ? 2 : 0;
       const line = this.#buffer.indexOf("\r\n", start);
       if (line < 0) return;
-      this.#frame.left = Number.parseInt(this.#buffer.toString("latin1", start, line), 16);
+      this.#chunkBytesLeft = Number.parseInt(this.#buffer.toString("latin1", start, line), 16);
       this.#buffer = this.#buffer.subarray(line + 2);
-      if (this.#frame.left > 0) continue;
+      if (this.#chunkBytesLeft > 0) continue;
       this.#end("complete");
       return;
     }
   }
 
   #body(part: Buffer): void {
-    this.received += part.length;
+    this.receivedBytes += part.length;
     this.#parser.feed(this.#decoder.decode(part, { stream: true }));
-    if (this.received === Number(this.headers["content-length"])) this.#end("complete");
+    if (this.receivedBytes === Number(this.headers["content-length"])) this.#end("complete");
   }
 }

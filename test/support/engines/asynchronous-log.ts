@@ -1,84 +1,92 @@
-import type { PeerCommand, Presence, PresenceStore } from "../../../src/engine/engine.ts";
-import {
-  type AppendResult,
-  type Engine,
-  type EngineListener,
-  type EngineSession,
-  type Log,
-  type MemoryEngineOptions,
-  memoryEngine,
-} from "../../../src/index.ts";
+// A log in this process that acts as one in another place: answers come in a later turn, messages of the feed can vanish, and the log can be
+// away. With a defect, its sessions break the contract in one way.
+import type {
+  AppendResult,
+  Engine,
+  EngineListener,
+  EngineSession,
+  Log,
+  PeerCommand,
+  Presence,
+  PresenceStore,
+} from "../../../src/engine.ts";
+import { type MemoryEngineOptions, memoryEngine } from "../../../src/index.ts";
 import type { Faults, Namespace } from "../../../src/testing/index.ts";
-import { type Lie, Link } from "./faulty-engines.ts";
+import { type Defect, FaultySession } from "./faulty-engines.ts";
 
-type Connections = readonly { readonly link: Link; readonly presence: Presence }[];
+type Connections = readonly { readonly session: FaultySession; readonly presence: Presence }[];
 
-/** A log in this process that plays one in another place: what is asked of it takes a turn, and what it tells may vanish. */
-export class DistantLog implements Namespace {
-  readonly lie: Lie | undefined;
-  readonly #options: MemoryEngineOptions;
-  readonly links: Link[] = [];
+interface AsynchronousLogOptions {
+  readonly defect?: Defect;
+  /** Whether sessions report vanished events with `onMissed`, so that they are read, instead of with a late `onAppended`. @default false */
+  readonly reportsAsMissed?: boolean;
+}
+
+export class AsynchronousLog implements Namespace {
+  readonly defect: Defect | undefined;
+  readonly reportsAsMissed: boolean;
+  readonly sessions: FaultySession[] = [];
   isAway = false;
   losesReply = false;
   readonly firstEpoch: string;
-  /** Whether a process is told that it missed something, and reads it, instead of being told of it late. */
-  readonly hasItRead: boolean;
+  readonly #options: MemoryEngineOptions;
   #connections: Connections = [];
   readonly #barred = new Set<string>();
   readonly #lingering = new Set<string>();
-  #session: EngineSession;
+  #store: EngineSession;
 
-  constructor(options: MemoryEngineOptions, { lie, hasItRead = false }: { lie?: Lie; hasItRead?: boolean } = {}) {
-    this.lie = lie;
-    this.hasItRead = hasItRead;
-    this.#options = lie === "keeps everything" ? { ...options, retention: {} } : options;
-    this.#session = this.#begin();
+  constructor(options: MemoryEngineOptions, { defect, reportsAsMissed = false }: AsynchronousLogOptions = {}) {
+    this.defect = defect;
+    this.reportsAsMissed = reportsAsMissed;
+    this.#options = defect === "retains everything" ? { ...options, retention: {} } : options;
+    this.#store = this.#openStore();
     this.firstEpoch = this.log.epoch;
   }
 
   get log(): Log {
-    return this.#session.log;
+    return this.#store.log;
   }
 
-  #begin(): EngineSession {
-    const told: EngineListener = {
+  /** Opens an empty log. */
+  #openStore(): EngineSession {
+    const listener: EngineListener = {
       get position() {
         return Infinity;
       },
       onAppended: (entry) => {
-        for (const link of this.links) link.receive(entry);
+        for (const session of this.sessions) session.receive(entry);
       },
       onOverrun: () => undefined,
     };
     const { retention, ...rest } = this.#options;
-    const kept =
-      this.lie === "keeps one event less" && retention?.events
+    const options =
+      this.defect === "retains one event less" && retention?.events
         ? { ...rest, retention: { ...retention, events: retention.events - 1 } }
         : this.#options;
-    return memoryEngine(kept).open(told);
+    return memoryEngine(options).open(listener);
   }
 
-  async append(keys: readonly string[], text: string, nonce: string | undefined): Promise<AppendResult> {
-    return this.#session.append(keys, text, nonce);
+  async append(keys: readonly string[], text: string, idempotencyKey: string | undefined): Promise<AppendResult> {
+    return this.#store.append(keys, text, idempotencyKey);
   }
 
   engine(): Engine {
     return {
-      open: (follower) => {
-        const link = new Link(this, follower, this.links.length);
-        this.links.push(link);
-        return link;
+      open: (listener) => {
+        const session = new FaultySession(this, listener, this.sessions.length);
+        this.sessions.push(session);
+        return session;
       },
     };
   }
 
   readonly faults: Faults = {
-    cutFeed: (index) => this.links[index]?.cut(),
+    cutFeed: (index) => this.sessions[index]?.cut(),
     swallowFeed: (index) => {
-      const link = this.links[index];
-      if (link) link.swallows = true;
+      const session = this.sessions[index];
+      if (session) session.swallows = true;
       return () => {
-        if (link) link.swallows = false;
+        if (session) session.swallows = false;
       };
     },
     loseReply: () => {
@@ -89,65 +97,66 @@ export class DistantLog implements Namespace {
     },
     comeBack: () => {
       this.isAway = false;
-      for (const link of this.links) link.returned();
+      for (const session of this.sessions) session.onStoreBack();
     },
     beginAnew: () => {
-      this.#session = this.#begin();
+      this.#store = this.#openStore();
     },
   };
 
-  /** The connections of an id that a process knows of. */
-  #connectionsOf(clientId: string, link: Link): Connections {
-    const isApart = this.lie === "keeps its clients to itself";
-    return this.#connections.filter((each) => each.presence.clientId === clientId && (!isApart || each.link === link));
+  /** Returns the connections of a client id that one session knows of. */
+  #connectionsOf(clientId: string, session: FaultySession): Connections {
+    const isIsolated = this.defect === "keeps its clients to itself";
+    return this.#connections.filter(
+      (each) => each.presence.clientId === clientId && (!isIsolated || each.session === session),
+    );
   }
 
-  /** Whether a process may send to an id. */
-  knows(clientId: string, link: Link): boolean {
-    if (this.lie === "takes anybody for a client") return true;
-    return this.#lingering.has(clientId) || this.#connectionsOf(clientId, link).length > 0;
+  /** Whether a session accepts events for a client id. */
+  isKnownClient(clientId: string, session: FaultySession): boolean {
+    if (this.defect === "accepts every client id") return true;
+    return this.#lingering.has(clientId) || this.#connectionsOf(clientId, session).length > 0;
   }
 
-  /** What a process knows of the clients of all. */
-  presencesOf(link: Link): PresenceStore {
-    const tellOthers = (order: PeerCommand): void => {
-      if (this.lie === "keeps its clients to itself") return;
-      for (const other of this.links) if (other !== link && !other.isClosed) other.obey(order);
+  /** Returns the presence store of one session. */
+  presenceOf(session: FaultySession): PresenceStore {
+    const commandOthers = (command: PeerCommand): void => {
+      if (this.defect === "keeps its clients to itself") return;
+      for (const other of this.sessions) if (other !== session && !other.isClosed) other.sendCommand(command);
     };
     return {
       enter: async (presence, rule) => {
         const { clientId, subject } = presence;
         if (this.#barred.has(clientId)) return "barred";
-        const taken = this.#connectionsOf(clientId, link).some((each) => each.presence.subject === subject);
-        if (taken && rule === "reject") return "taken";
-        if (rule === "replace") tellOthers({ type: "replace", clientId, subject, barFor: 0 });
-        this.#connections = [...this.#connections, { link, presence }];
+        const isTaken = this.#connectionsOf(clientId, session).some((each) => each.presence.subject === subject);
+        if (isTaken && rule === "reject") return "taken";
+        if (rule === "replace") commandOthers({ type: "replace", clientId, subject, barFor: 0 });
+        this.#connections = [...this.#connections, { session, presence }];
         return "entered";
       },
-      leave: ({ clientId }, linger) => {
-        const gone = this.#connectionsOf(clientId, link).find((each) => each.link === link);
-        this.#connections = this.#connections.filter((each) => each !== gone);
-        if (linger > 0) this.#lingering.add(clientId);
+      leave: ({ clientId }, lingerMs) => {
+        const left = this.#connectionsOf(clientId, session).find((each) => each.session === session);
+        this.#connections = this.#connections.filter((each) => each !== left);
+        if (lingerMs > 0) this.#lingering.add(clientId);
       },
       isBarred: async (clientId) => this.#barred.has(clientId),
-      disconnect: async (clientId, barFor) => {
-        if (barFor > 0) this.#barred.add(clientId);
-        const others = this.#connectionsOf(clientId, link).filter((each) => each.link !== link).length;
-        tellOthers({ type: "disconnect", clientId, subject: undefined, barFor });
+      disconnect: async (clientId, barMs) => {
+        if (barMs > 0) this.#barred.add(clientId);
+        const others = this.#connectionsOf(clientId, session).filter((each) => each.session !== session).length;
+        commandOthers({ type: "disconnect", clientId, subject: undefined, barFor: barMs });
         return others;
       },
     };
   }
 
-  /** One of the processes left. */
-  left(): void {
-    if (this.lie === "leaves with the first who does") for (const link of this.links) link.stop();
-    if (this.lie === "loses its log with its last process" && this.links.every((link) => link.isClosed))
-      this.#session = this.#begin();
+  onSessionClosed(): void {
+    if (this.defect === "closes with the first process") for (const session of this.sessions) session.stop();
+    if (this.defect === "loses its log with its last process" && this.sessions.every((session) => session.isClosed))
+      this.#store = this.#openStore();
   }
 
   close(): void {
-    for (const link of this.links) link.stop();
-    this.#session.close();
+    for (const session of this.sessions) session.stop();
+    this.#store.close();
   }
 }

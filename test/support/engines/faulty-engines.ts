@@ -1,4 +1,4 @@
-import type { PeerCommand, PresenceStore, ReplayPage } from "../../../src/engine/engine.ts";
+// Sessions of an engine over `AsynchronousLog`. A session keeps the contract, except for one defect.
 import {
   type AppendResult,
   BrokerError,
@@ -6,158 +6,165 @@ import {
   type EngineSession,
   type Entry,
   type Log,
-} from "../../../src/index.ts";
-import { pageOf } from "../../../src/testing/support/page.ts";
-import type { DistantLog } from "./asynchronous-log.ts";
+  type PeerCommand,
+  type PresenceStore,
+  type ReplayPage,
+  readPage,
+} from "../../../src/engine.ts";
+import type { AsynchronousLog } from "./asynchronous-log.ts";
 
-/** What an engine can be dishonest about; each is one thing that it does wrong. */
-export type Lie =
+/** The ways to break the contract. An engine has one of them. */
+export type Defect =
   | "drops the last message"
   | "drops a message"
   | "does not heal a feed that was cut"
-  | "does not look behind a message"
+  | "ignores what was before a message"
   | "forgets its subscriptions with its feed"
-  | "stays with a feed that is dead"
-  | "says too late what was missed"
-  | "shows what it has not told"
+  | "keeps a dead feed"
+  | "reports too late what was missed"
+  | "moves its head before it reports"
   | "acknowledges early"
-  | "repeats an id"
-  | "writes its epoch as it likes"
+  | "repeats a position"
+  | "has an epoch without a wire form"
   | "loses the order"
-  | "tells each process in its own order"
-  | "tells twice"
+  | "reports to each process in another order"
+  | "reports twice"
   | "changes the text"
   | "ignores case"
   | "answers a read from before the subscribe"
-  | "reads what is old"
-  | "says that a page reaches further"
-  | "is not sure of what it does not know"
+  | "reads an old state"
+  | "reads less than it says"
+  | "counts unknown channels as dropped"
   | "reads an event once for each channel"
-  | "drops for all what one channel drops"
+  | "drops for all channels what one channel drops"
   | "hides what was dropped"
-  | "hides what was dropped of what is empty"
-  | "says that too much was dropped"
-  | "keeps one event less"
-  | "keeps everything"
+  | "hides what an empty channel dropped"
+  | "reports too much as dropped"
+  | "retains one event less"
+  | "retains everything"
   | "subscribes too early"
-  | "subscribes once"
-  | "forgets nonces"
-  | "knows nonces of one process"
-  | "takes any event for the nonce's"
-  | "takes one nonce for all"
-  | "tries again what is unknown"
-  | "says that what is unknown was refused"
-  | "says nothing when it is away"
+  | "does not count subscriptions"
+  | "forgets keys"
+  | "knows the keys of one process only"
+  | "accepts another event with the same key"
+  | "confuses similar keys"
+  | "retries an unknown outcome"
+  | "reports an unknown outcome as refused"
+  | "hides that it is away"
   | "waits while it is away"
   | "appends later what it refused"
   | "forgets its subscriptions when it was away"
   | "keeps its epoch"
-  | "tells one that has left"
-  | "leaves with the first who does"
+  | "calls a closed listener"
+  | "closes with the first process"
   | "loses its log with its last process"
-  | "says nothing of its new log"
+  | "hides its new log"
   | "keeps its clients to itself"
-  | "takes anybody for a client"
+  | "accepts every client id"
   | "has an epoch for each process"
   | "has one epoch for all logs";
 
-/** Runs in a later turn: what comes over a wire does. */
+/** Waits for a later turn, as an answer over a network does. */
 const later = (ms = 0): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-const LATE = 30;
+/** Milliseconds by which a defect delays a report or a subscription. */
+const DELAY_MS = 30;
 /** Milliseconds between two looks at the head. */
-const ECHO = 5;
+const POLL_MS = 5;
 
 const away = (): BrokerError => new BrokerError("engine-down", "Event refused: the log is away.");
 const unknown = (): BrokerError => new BrokerError("publish-outcome-unknown", "The answer was lost.");
 
-/** What one process has of the store: honest but for the lie. */
-export class Link implements EngineSession {
+export class FaultySession implements EngineSession {
   readonly presence: PresenceStore;
   swallows = false;
-  readonly #store: DistantLog;
-  readonly #follower: EngineListener;
-  readonly #index: number;
-  /** How often each channel is subscribed to, and from which position on. */
-  readonly #keys = new Map<string, { count: number; from: number }>();
-  #log: Log;
-  /** That of all, with the head where this process is. */
-  log: Log;
-  /** Everything up to here was told. */
-  #position: number;
   isClosed = false;
+  /** The log of the store, with the head that this process has reached. */
+  log: Log;
+  readonly #store: AsynchronousLog;
+  readonly #listener: EngineListener;
+  readonly #index: number;
+  /** For each channel: how often it is subscribed, and the position from which its events are reported. */
+  readonly #keys = new Map<string, { count: number; from: number }>();
+  #storeLog: Log;
+  /** Every event up to here was reported. */
+  #position: number;
   #isCut = false;
   #lastSeq = 0;
-  readonly #late: (() => void)[] = [];
-  readonly #pages = new Map<string, ReplayPage>();
-  readonly #echo: ReturnType<typeof setInterval>;
+  /** Reports that a defect delays. */
+  readonly #delayed: (() => void)[] = [];
+  /** Appends that a defect makes later, although they were refused. */
+  readonly #refused: (() => void)[] = [];
+  /** Pages from before a subscription, which a defect returns. */
+  readonly #oldPages = new Map<string, ReplayPage>();
+  readonly #poller: ReturnType<typeof setInterval>;
 
-  constructor(store: DistantLog, follower: EngineListener, index: number) {
+  constructor(store: AsynchronousLog, listener: EngineListener, index: number) {
     this.#store = store;
-    this.#follower = follower;
+    this.#listener = listener;
     this.#index = index;
-    this.#log = store.log;
-    this.log = this.#upToHere(store.log);
+    this.#storeLog = store.log;
+    this.log = this.#withOwnHead(store.log);
     this.#position = store.log.head;
-    this.presence = store.presencesOf(this);
-    this.#echo = setInterval(() => this.#look(), ECHO);
+    this.presence = store.presenceOf(this);
+    this.#poller = setInterval(() => this.#poll(), POLL_MS);
   }
 
   get state(): "up" | "down" {
-    return this.#store.isAway && !this.#lies("says nothing when it is away") ? "down" : "up";
+    return this.#store.isAway && !this.#has("hides that it is away") ? "down" : "up";
   }
 
-  #lies(lie: Lie): boolean {
-    return this.#store.lie === lie;
+  #has(defect: Defect): boolean {
+    return this.#store.defect === defect;
   }
 
-  // What it is told.
+  // Messages from the store.
 
-  /** A message of the feed. */
+  /** A message of the feed arrived. */
   receive(entry: Entry): void {
-    this.#renew();
-    if (this.swallows || this.#isCut || (this.isClosed && !this.#lies("tells one that has left"))) return;
-    if (this.#lies("drops a message") && entry.seq % 5 === 0) {
+    this.#followNewLog();
+    if (this.swallows || this.#isCut || (this.isClosed && !this.#has("calls a closed listener"))) return;
+    if (this.#has("drops a message") && entry.seq % 5 === 0) {
       this.#position = entry.seq;
       return;
     }
-    if (this.#lies("does not look behind a message")) this.#position = Math.max(this.#position, entry.seq - 1);
-    if (this.#lies("acknowledges early")) setTimeout(() => this.#catchUp(), LATE);
+    if (this.#has("ignores what was before a message")) this.#position = Math.max(this.#position, entry.seq - 1);
+    if (this.#has("acknowledges early")) setTimeout(() => this.#catchUp(), DELAY_MS);
     else this.#catchUp(entry);
   }
 
-  /** What another process wants. */
-  obey(order: PeerCommand): void {
-    this.#follower.onCommand?.(order);
+  sendCommand(command: PeerCommand): void {
+    this.#listener.onCommand?.(command);
   }
 
-  /** Looks whether something was appended that did not come. */
-  #look(): void {
+  /** Looks for events that were appended and did not arrive. */
+  #poll(): void {
     if (this.#store.isAway) return;
     if (this.#isCut) {
       this.#isCut = false;
-      if (this.#lies("does not heal a feed that was cut")) this.#position = this.#store.log.head;
+      if (this.#has("does not heal a feed that was cut")) this.#position = this.#store.log.head;
     }
-    if (this.#lies("stays with a feed that is dead") && this.swallows) return;
-    if (this.#lies("acknowledges early")) return;
-    if (this.#lies("drops the last message") || this.#lies("does not look behind a message")) return;
-    // It is for the message to show it.
-    if (this.#lies("says too late what was missed")) return;
-    this.#renew();
+    if (this.#has("keeps a dead feed") && this.swallows) return;
+    if (this.#has("acknowledges early")) return;
+    if (this.#has("drops the last message") || this.#has("ignores what was before a message")) return;
+    // With this defect only the next message shows that one was missed.
+    if (this.#has("reports too late what was missed")) return;
+    this.#followNewLog();
     this.#catchUp();
   }
 
-  /** Begins again with the store. */
-  #renew(): void {
-    if (this.#log === this.#store.log) return;
-    this.#log = this.#store.log;
-    this.log = this.#upToHere(this.#log);
+  /** Continues with the store's new log, if there is one. */
+  #followNewLog(): void {
+    if (this.#storeLog === this.#store.log) return;
+    this.#storeLog = this.#store.log;
+    this.log = this.#withOwnHead(this.#storeLog);
     this.#position = 0;
     for (const key of this.#keys.values()) key.from = 0;
-    if (!this.#lies("says nothing of its new log")) this.#follower.onLogReplaced?.(this.log);
+    if (!this.#has("hides its new log")) this.#listener.onLogReplaced?.(this.log);
   }
 
-  #upToHere(log: Log): Log {
-    if (this.#lies("shows what it has not told")) return log;
+  /** Returns a log whose head is the position of this process. */
+  #withOwnHead(log: Log): Log {
+    if (this.#has("moves its head before it reports")) return log;
     return new Proxy(log, {
       get: (_, name: keyof Log) => {
         if (name === "head") return Math.min(this.#position, log.head);
@@ -167,27 +174,28 @@ export class Link implements EngineSession {
     });
   }
 
-  /** Tells everything up to the head, in order; if it has to be read, no more than the event of the message that has come. */
+  /** Reports everything up to the head, in order. With `reportsAsMissed`, every event other than that of the message is reported as missed. */
   #catchUp(message?: Entry): void {
-    if (this.isClosed && !this.#lies("tells one that has left")) return;
+    if (this.isClosed && !this.#has("calls a closed listener")) return;
     const { log } = this.#store;
     const entries: Entry[] = [];
     while (this.#position < log.head) {
-      const entry = this.#next();
+      const entry = this.#nextEntry();
       this.#position = entry?.seq ?? log.head;
       if (entry) entries.push(entry);
     }
-    const isLate = this.#lies("says too late what was missed");
-    if (isLate && message && entries.includes(message)) this.#tell(message);
+    const isLate = this.#has("reports too late what was missed");
+    if (isLate && message && entries.includes(message)) this.#report(message);
     for (const entry of entries) {
-      if (!this.#store.hasItRead && !isLate) this.#tell(entry);
+      if (!this.#store.reportsAsMissed && !isLate) this.#report(entry);
       else if (entry !== message)
-        for (const key of entry.keys) if (this.#keys.has(key)) this.#follower.onMissed?.(key, entry.seq - 1, entry.seq);
+        for (const key of entry.keys) if (this.#keys.has(key)) this.#listener.onMissed?.(key, entry.seq - 1, entry.seq);
     }
-    if (this.#store.hasItRead && message && entries.includes(message)) this.#tell(message);
+    if (this.#store.reportsAsMissed && message && entries.includes(message)) this.#report(message);
   }
 
-  #next(): Entry | undefined {
+  /** Returns the next event of the subscribed channels. */
+  #nextEntry(): Entry | undefined {
     let first: Entry | undefined;
     for (const [key, { from }] of this.#keys) {
       const channel = this.#store.log.find(key);
@@ -197,96 +205,100 @@ export class Link implements EngineSession {
     return first;
   }
 
-  #tell(entry: Entry): void {
-    const { onAppended } = this.#follower;
-    const tell = (): void => onAppended.call(this.#follower, entry);
-    const holds =
-      this.#lies("loses the order") || (this.#lies("tells each process in its own order") && this.#index === 1);
-    if (holds && entry.seq % 3 === 0) {
-      this.#late.push(tell);
-      setTimeout(() => this.#late.shift()?.(), LATE);
+  #report(entry: Entry): void {
+    const { onAppended } = this.#listener;
+    const report = (): void => onAppended.call(this.#listener, entry);
+    const isDelayed =
+      this.#has("loses the order") || (this.#has("reports to each process in another order") && this.#index === 1);
+    if (isDelayed && entry.seq % 3 === 0) {
+      this.#delayed.push(report);
+      setTimeout(() => this.#delayed.shift()?.(), DELAY_MS);
       return;
     }
-    if (this.#lies("changes the text")) {
+    if (this.#has("changes the text")) {
       const bytes = entry.bytes.map((byte) => (byte === 9 ? 32 : byte));
-      onAppended.call(this.#follower, { ...entry, bytes });
+      onAppended.call(this.#listener, { ...entry, bytes });
       return;
     }
-    tell();
-    this.#late.shift()?.();
-    if (this.#lies("tells twice") && entry.keys.filter((key) => this.#keys.has(key)).length > 1) tell();
+    report();
+    this.#delayed.shift()?.();
+    if (this.#has("reports twice") && entry.keys.filter((key) => this.#keys.has(key)).length > 1) report();
   }
 
   cut(): void {
     this.#isCut = true;
-    if (this.#lies("forgets its subscriptions with its feed")) this.#keys.clear();
+    if (this.#has("forgets its subscriptions with its feed")) this.#keys.clear();
   }
 
-  returned(): void {
-    if (this.#lies("forgets its subscriptions when it was away")) this.#keys.clear();
+  onStoreBack(): void {
+    if (this.#has("forgets its subscriptions when it was away")) this.#keys.clear();
     for (const append of this.#refused.splice(0)) append();
   }
 
-  // What it is asked.
+  // Calls of the broker.
 
-  readonly #refused: (() => void)[] = [];
-
-  async append(keys: readonly string[], text: string, nonce?: string, recipient?: string): Promise<AppendResult> {
+  async append(
+    keys: readonly string[],
+    text: string,
+    idempotencyKey?: string,
+    recipient?: string,
+  ): Promise<AppendResult> {
     const store = this.#store;
     if (store.isAway) {
-      if (this.#lies("appends later what it refused")) this.#refused.push(() => void store.append(keys, text, nonce));
-      while (this.#lies("waits while it is away") && store.isAway && !this.isClosed) await later();
+      if (this.#has("appends later what it refused"))
+        this.#refused.push(() => void store.append(keys, text, idempotencyKey));
+      while (this.#has("waits while it is away") && store.isAway && !this.isClosed) await later();
       if (store.isAway) throw away();
     }
-    if (recipient !== undefined && !store.knows(recipient, this))
+    if (recipient !== undefined && !store.isKnownClient(recipient, this))
       throw new BrokerError("unknown-client", "Event refused: no process has or had this client.");
-    const names = this.#lies("ignores case") ? keys.map((key) => key.toLowerCase()) : keys;
-    const appended = await store.append(names, text, this.#nonce(nonce, text));
-    const losesReply = store.losesReply;
+    const storedKeys = this.#has("ignores case") ? keys.map((key) => key.toLowerCase()) : keys;
+    const appended = await store.append(storedKeys, text, this.#storedKey(idempotencyKey, text));
+    const { losesReply } = store;
     store.losesReply = false;
     await later();
     if (losesReply) {
-      if (this.#lies("tries again what is unknown")) return store.append(names, text, undefined);
-      throw this.#lies("says that what is unknown was refused") ? away() : unknown();
+      if (this.#has("retries an unknown outcome")) return store.append(storedKeys, text, undefined);
+      throw this.#has("reports an unknown outcome as refused") ? away() : unknown();
     }
     const answer = { ...appended, epoch: this.#epoch() };
     const before = this.#lastSeq;
     this.#lastSeq = answer.seq;
-    if (this.#lies("repeats an id") && answer.seq % 7 === 0) return { ...answer, seq: before || answer.seq - 1 };
+    if (this.#has("repeats a position") && answer.seq % 7 === 0) return { ...answer, seq: before || answer.seq - 1 };
     return answer;
   }
 
-  #nonce(nonce: string | undefined, text: string): string | undefined {
-    if (nonce === undefined || this.#lies("forgets nonces")) return undefined;
-    if (this.#lies("knows nonces of one process")) return `${this.#index} ${nonce}`;
-    if (this.#lies("takes any event for the nonce's")) return `${nonce} ${text}`;
-    return this.#lies("takes one nonce for all") ? nonce.trim().toLowerCase() : nonce;
+  #storedKey(idempotencyKey: string | undefined, text: string): string | undefined {
+    if (idempotencyKey === undefined || this.#has("forgets keys")) return undefined;
+    if (this.#has("knows the keys of one process only")) return `${this.#index} ${idempotencyKey}`;
+    if (this.#has("accepts another event with the same key")) return `${idempotencyKey} ${text}`;
+    return this.#has("confuses similar keys") ? idempotencyKey.trim().toLowerCase() : idempotencyKey;
   }
 
   #epoch(): string {
-    if (this.#lies("has an epoch for each process")) return `${this.#store.log.epoch}${this.#index}`;
-    if (this.#lies("writes its epoch as it likes")) return `${this.#store.log.epoch}_${this.#index}`;
-    if (this.#lies("has one epoch for all logs")) return "always";
-    if (this.#lies("keeps its epoch")) return this.#store.firstEpoch;
+    if (this.#has("has an epoch for each process")) return `${this.#store.log.epoch}${this.#index}`;
+    if (this.#has("has an epoch without a wire form")) return `${this.#store.log.epoch}_${this.#index}`;
+    if (this.#has("has one epoch for all logs")) return "always";
+    if (this.#has("keeps its epoch")) return this.#store.firstEpoch;
     return this.#store.log.epoch;
   }
 
   async subscribe(keys: readonly string[]): Promise<void> {
     if (this.#store.isAway) throw away();
-    if (this.#lies("answers a read from before the subscribe"))
-      for (const key of keys) this.#pages.set(key, this.#page([key], 0));
+    if (this.#has("answers a read from before the subscribe"))
+      for (const key of keys) this.#oldPages.set(key, readPage(this.#store.log, [key], 0));
     const take = (): void => {
       const from = this.#store.log.head;
-      // What it follows already has to have been told up to here, or it would be told of this channel what was before.
+      // Subscribed channels must be complete up to here: otherwise older events of this channel would be reported with theirs.
       this.#catchUp();
       for (const key of keys) {
         const known = this.#keys.get(key);
-        if (known && this.#lies("subscribes once")) continue;
+        if (known && this.#has("does not count subscriptions")) continue;
         if (known) known.count++;
         else this.#keys.set(key, { count: 1, from });
       }
     };
-    if (this.#lies("subscribes too early")) setTimeout(take, LATE);
+    if (this.#has("subscribes too early")) setTimeout(take, DELAY_MS);
     else {
       await later();
       take();
@@ -300,34 +312,30 @@ export class Link implements EngineSession {
     }
   }
 
-  #page(keys: readonly string[], after: number): ReplayPage {
-    return pageOf(this.#store.log, keys, after);
-  }
-
   async read(keys: readonly string[], after: number): Promise<ReplayPage> {
     if (this.#store.isAway) throw away();
-    const old = keys.length === 1 && this.#pages.get(keys[0] as string);
-    const page = old && after === 0 ? old : this.#falsify(this.#page(keys, after), keys);
+    const old = keys.length === 1 && this.#oldPages.get(keys[0] as string);
+    const page = old && after === 0 ? old : this.#falsify(readPage(this.#store.log, keys, after), keys);
     await later();
     return page;
   }
 
   #falsify(page: ReplayPage, keys: readonly string[]): ReplayPage {
     const { records, droppedThrough } = page;
-    switch (this.#store.lie) {
-      case "reads what is old":
+    switch (this.#store.defect) {
+      case "reads an old state":
         return { ...page, records: records.slice(0, -1) };
-      case "says that a page reaches further":
+      case "reads less than it says":
         return { ...page, through: this.#store.log.head };
       case "reads an event once for each channel":
         return { ...page, records: records.flatMap((record) => record.keys.map(() => record)) };
-      case "drops for all what one channel drops":
+      case "drops for all channels what one channel drops":
         return {
           ...page,
           records: records.filter((record) => record.keys.length < 2),
           droppedThrough: droppedThrough.map(() => records[0]?.seq ?? 0),
         };
-      case "is not sure of what it does not know":
+      case "counts unknown channels as dropped":
         return {
           ...page,
           droppedThrough: droppedThrough.map((seq, index) =>
@@ -336,9 +344,9 @@ export class Link implements EngineSession {
         };
       case "hides what was dropped":
         return { ...page, droppedThrough: droppedThrough.map(() => 0) };
-      case "hides what was dropped of what is empty":
+      case "hides what an empty channel dropped":
         return records.length > 0 ? page : { ...page, droppedThrough: droppedThrough.map(() => 0) };
-      case "says that too much was dropped":
+      case "reports too much as dropped":
         return { ...page, droppedThrough: droppedThrough.map(() => Math.max(...droppedThrough)) };
       default:
         return page;
@@ -347,12 +355,13 @@ export class Link implements EngineSession {
 
   close(): void {
     this.isClosed = true;
-    if (!this.#lies("tells one that has left")) clearInterval(this.#echo);
-    this.#store.left();
+    if (!this.#has("calls a closed listener")) clearInterval(this.#poller);
+    this.#store.onSessionClosed();
   }
 
+  /** Stops for good, whatever the defect. */
   stop(): void {
     this.isClosed = true;
-    clearInterval(this.#echo);
+    clearInterval(this.#poller);
   }
 }

@@ -1,33 +1,37 @@
-import type { AppendResult, PeerCommand, Presence, ReplayPage } from "../../../src/engine/engine.ts";
-import { BrokerError } from "../../../src/index.ts";
-import type { MaxReplay } from "../../../src/log/resume.ts";
-import type {
-  FeedEvent,
-  SharedHistoryBounds,
-  SharedLogListener,
-  SharedLogSession,
-} from "../../../src/shared-log/shared-log.ts";
-import type { MemoryStore, Seen } from "./memory-shared-log.ts";
+import {
+  type AppendResult,
+  BrokerError,
+  type FeedEvent,
+  type MaxReplay,
+  type PeerCommand,
+  type Position,
+  type Presence,
+  type ReplayPage,
+  type SharedHistoryBounds,
+  type SharedLogListener,
+  type SharedLogSession,
+} from "../../../src/engine.ts";
+import type { MemorySharedLog } from "./memory-shared-log.ts";
 
 const down = (): BrokerError => new BrokerError("engine-down", "Refused: the store is away.");
 const unknown = (): BrokerError => new BrokerError("publish-outcome-unknown", "The answer was lost.");
 
-/** What is on its way. */
-class Line {
-  /** How long each takes. */
-  lag = 0;
-  /** Each takes at most that long, so that later ones may come first. */
-  isLoose = false;
-  readonly #store: MemoryStore;
+/** Tasks that run after a delay, in order unless `isUnordered`. */
+class DelayLine {
+  /** The delay of each task. */
+  delay = 0;
+  /** Each task takes `delay` at most, so a later one may run first. */
+  isUnordered = false;
+  readonly #store: MemorySharedLog;
   #tasks: { readonly due: number; readonly task: () => void }[] = [];
 
-  constructor(store: MemoryStore) {
+  constructor(store: MemorySharedLog) {
     this.#store = store;
   }
 
   push(task: () => void): void {
-    const lag = this.isLoose ? Math.floor(Math.random() * (this.lag + 1)) : this.lag;
-    const due = Math.max(this.#store.now + lag, this.isLoose ? 0 : (this.#tasks.at(-1)?.due ?? 0));
+    const taskDelay = this.isUnordered ? Math.floor(Math.random() * (this.delay + 1)) : this.delay;
+    const due = Math.max(this.#store.now + taskDelay, this.isUnordered ? 0 : (this.#tasks.at(-1)?.due ?? 0));
     this.#tasks.push({ due, task });
     this.#store.at(due, () => this.run());
   }
@@ -45,137 +49,139 @@ class Line {
   }
 }
 
-/** A command that was not answered yet. */
-interface Asked {
-  isDone: boolean;
+/** A command without an answer. */
+interface PendingCommand {
+  wasExecuted: boolean;
   readonly isAppend: boolean;
   readonly reject: (error: unknown) => void;
 }
 
-/** How long what is on its way takes. */
+/** Delays of one session. */
 export interface Delays {
   readonly requests: number;
-  readonly answers: number;
+  readonly replies: number;
   readonly feed: number;
-  readonly isLoose: boolean;
+  readonly isUnordered: boolean;
 }
 
-/** What one process has of the store, and what may happen to it. */
+/** The session of one process, with the faults that a test can cause. */
 export class MemorySession implements SharedLogSession {
   readonly lease = 20_000;
-  /** Messages that vanish without a sign, counted down; `Infinity` until the feed is made anew, marks included. */
-  swallows = 0;
-  /** The next append happens, and its answer is lost. */
-  losesAnswer = false;
-  /** Commands that are refused, counted down. */
-  refusals = 0;
-  /** How often the feed was made anew on demand. */
-  renewals = 0;
-  /** Each call of `subscribe` and `unsubscribe`, by its keys. */
-  readonly wishes: { readonly isFor: boolean; readonly keys: readonly string[] }[] = [];
+  /** Number of next events that vanish without a sign. `Infinity`: everything vanishes, including checkpoints, until the feed is renewed. */
+  messagesToSwallow = 0;
+  /** The next append takes effect, and its answer is lost. */
+  losesNextReply = false;
+  /** Number of next commands that are refused. */
+  commandsToRefuse = 0;
+  /** Calls of `renewFeed`. */
+  feedRenewals = 0;
+  /** Calls of `subscribe` and `unsubscribe`. */
+  readonly subscriptionCalls: { readonly isSubscribe: boolean; readonly keys: readonly string[] }[] = [];
   readonly subscribed: Set<string> = new Set();
   presences: readonly Presence[] = [];
   isClosed = false;
 
-  readonly #store: MemoryStore;
+  readonly #store: MemorySharedLog;
   readonly #listener: SharedLogListener;
-  readonly #requests: Line;
-  readonly #answers: Line;
-  readonly #feed: Line;
-  readonly #asked = new Set<Asked>();
+  readonly #requests: DelayLine;
+  readonly #replies: DelayLine;
+  readonly #feed: DelayLine;
+  readonly #pending = new Set<PendingCommand>();
   #hasCommands = false;
   #hasFeed = false;
-  #isHeld = false;
+  #isFeedHeld = false;
 
-  constructor(store: MemoryStore, listener: SharedLogListener) {
+  constructor(store: MemorySharedLog, listener: SharedLogListener) {
     this.#store = store;
     this.#listener = listener;
-    this.#requests = new Line(store);
-    this.#answers = new Line(store);
-    this.#feed = new Line(store);
+    this.#requests = new DelayLine(store);
+    this.#replies = new DelayLine(store);
+    this.#feed = new DelayLine(store);
     if (store.isAway) return;
     queueMicrotask(() => {
-      this.commands(true);
-      this.feed(true);
+      this.setCommands(true);
+      this.setFeed(true);
     });
   }
 
-  // What happens to it.
+  // Faults that a test causes.
 
-  /** How long each of these takes from here on; 0 is the next microtask. With `isLoose` answers come in any order. */
-  delay({ requests = 0, answers = 0, feed = 0, isLoose = false }: Partial<Delays> = {}): void {
-    this.#requests.lag = requests;
-    this.#answers.lag = answers;
-    this.#answers.isLoose = isLoose;
-    this.#feed.lag = feed;
+  /** Sets the delays from now on; 0 is the next microtask. With `isUnordered`, replies arrive in any order. */
+  delay({ requests = 0, replies = 0, feed = 0, isUnordered = false }: Partial<Delays> = {}): void {
+    this.#requests.delay = requests;
+    this.#replies.delay = replies;
+    this.#replies.isUnordered = isUnordered;
+    this.#feed.delay = feed;
   }
 
+  /** Runs everything that is due. */
   turn(): void {
     this.#requests.run();
-    this.#answers.run();
+    this.#replies.run();
     this.#feed.run();
   }
 
-  feed(isThere: boolean): void {
-    this.#isHeld = !isThere;
-    if (this.isClosed || this.#hasFeed === isThere) return;
-    this.#hasFeed = isThere;
+  /** Connects the feed, or cuts it and keeps it from connecting. */
+  setFeed(isConnected: boolean): void {
+    this.#isFeedHeld = !isConnected;
+    if (this.isClosed || this.#hasFeed === isConnected) return;
+    this.#hasFeed = isConnected;
     this.#feed.clear();
     this.subscribed.clear();
-    this.swallows = 0;
-    this.#listener.onFeed(isThere);
+    this.messagesToSwallow = 0;
+    this.#listener.onFeed(isConnected);
   }
 
-  commands(isThere: boolean): void {
-    if (this.isClosed || this.#hasCommands === isThere) return;
-    this.#hasCommands = isThere;
-    if (!isThere) this.#refuse();
-    this.#listener.onCommands(isThere);
+  setCommands(isConnected: boolean): void {
+    if (this.isClosed || this.#hasCommands === isConnected) return;
+    this.#hasCommands = isConnected;
+    if (!isConnected) this.#rejectPending();
+    this.#listener.onCommands(isConnected);
   }
 
-  tell(message: FeedEvent): void {
-    const isFor = message.keys.some((key) => key.startsWith("@") || this.subscribed.has(key));
-    if (this.#hasFeed && isFor) this.#feed.push(() => this.#deliver(() => this.#listener.onEvent(message), true));
+  sendEvent(message: FeedEvent): void {
+    const concerns = message.keys.some((key) => key.startsWith("@") || this.subscribed.has(key));
+    if (this.#hasFeed && concerns) this.#feed.push(() => this.#deliver(() => this.#listener.onEvent(message), true));
   }
 
-  obey(order: PeerCommand): void {
-    if (this.#hasFeed) this.#feed.push(() => this.#deliver(() => this.#listener.onCommand(order)));
+  sendCommand(command: PeerCommand): void {
+    if (this.#hasFeed) this.#feed.push(() => this.#deliver(() => this.#listener.onCommand(command)));
   }
 
   #deliver(task: () => void, isMessage = false): void {
-    const isSwallowed = this.swallows === Infinity || (isMessage && this.swallows > 0);
-    if (isSwallowed) this.swallows--;
+    const isSwallowed = this.messagesToSwallow === Infinity || (isMessage && this.messagesToSwallow > 0);
+    if (isSwallowed) this.messagesToSwallow--;
     else task();
   }
 
-  #refuse(): void {
-    const asked = [...this.#asked];
-    this.#asked.clear();
-    for (const { isDone, isAppend, reject } of asked) reject(isDone && isAppend ? unknown() : down());
+  #rejectPending(): void {
+    const rejected = [...this.#pending];
+    this.#pending.clear();
+    for (const { wasExecuted, isAppend, reject } of rejected) reject(wasExecuted && isAppend ? unknown() : down());
   }
 
-  // What is asked of it.
+  // Calls of the engine.
 
-  #ask<T>(what: () => T, isAppend = false): Promise<T> {
+  #execute<T>(command: () => T, isAppend = false): Promise<T> {
     if (!this.#hasCommands || this.isClosed) return Promise.reject(down());
-    if (this.refusals > 0) {
-      this.refusals--;
+    if (this.commandsToRefuse > 0) {
+      this.commandsToRefuse--;
       return Promise.reject(down());
     }
     return new Promise((resolve, reject) => {
-      const asked: Asked = { isDone: false, isAppend, reject };
-      this.#asked.add(asked);
+      const pending: PendingCommand = { wasExecuted: false, isAppend, reject };
+      this.#pending.add(pending);
       this.#requests.push(() => {
-        if (!this.#asked.has(asked)) return;
-        asked.isDone = true;
+        if (!this.#pending.has(pending)) return;
+        pending.wasExecuted = true;
         let answer: () => void;
         try {
-          const value = what();
+          const value = command();
           answer = () => resolve(value);
         } catch (error) {
           answer = () => reject(error);
         }
-        this.#answers.push(() => this.#asked.delete(asked) && answer());
+        this.#replies.push(() => this.#pending.delete(pending) && answer());
       });
     });
   }
@@ -183,24 +189,24 @@ export class MemorySession implements SharedLogSession {
   append(
     keys: readonly string[],
     text: string,
-    seen: Seen,
-    nonce: string | undefined,
+    seen: Position | undefined,
+    idempotencyKey: string | undefined,
     recipient: string | undefined,
   ): Promise<AppendResult> {
     const store = this.#store;
-    return this.#ask(() => {
+    return this.#execute(() => {
       const print = `${keys.join("\n")}\n${text}`;
-      const known = nonce === undefined ? undefined : store.nonces.get(nonce);
+      const known = idempotencyKey === undefined ? undefined : store.idempotencyKeys.get(idempotencyKey);
       if (known && known.print !== print)
         throw new BrokerError("key-reused", "Event refused: its key was used before.");
-      const isThere = ({ presences }: MemorySession): boolean =>
+      const hasRecipient = ({ presences }: MemorySession): boolean =>
         presences.some(({ clientId }) => clientId === recipient);
-      if (recipient !== undefined && !store.lingering.has(recipient) && !store.sessions.some(isThere))
+      if (recipient !== undefined && !store.lingering.has(recipient) && !store.sessions.some(hasRecipient))
         throw new BrokerError("unknown-client", "Event refused: there is no such client.");
       const { epoch, seq } = known ?? store.append(seen, keys, text);
-      if (nonce !== undefined) store.nonces.set(nonce, { print, epoch, seq });
-      if (this.losesAnswer) {
-        this.losesAnswer = false;
+      if (idempotencyKey !== undefined) store.idempotencyKeys.set(idempotencyKey, { print, epoch, seq });
+      if (this.losesNextReply) {
+        this.losesNextReply = false;
         throw unknown();
       }
       return { epoch, seq, repeated: known !== undefined };
@@ -208,51 +214,51 @@ export class MemorySession implements SharedLogSession {
   }
 
   subscribe(keys: readonly string[]): Promise<void> {
-    this.wishes.push({ isFor: true, keys });
-    return this.#ask(() => {
+    this.subscriptionCalls.push({ isSubscribe: true, keys });
+    return this.#execute(() => {
       if (!this.#hasFeed) throw down();
       for (const key of keys) this.subscribed.add(key);
     });
   }
 
   unsubscribe(keys: readonly string[]): Promise<void> {
-    this.wishes.push({ isFor: false, keys });
-    return this.#ask(() => {
+    this.subscriptionCalls.push({ isSubscribe: false, keys });
+    return this.#execute(() => {
       for (const key of keys) this.subscribed.delete(key);
     });
   }
 
-  requestCheckpoint(token: number, keys: readonly string[], seen: Seen): Promise<void> {
-    return this.#ask(() => {
-      const log = this.#store.proved(seen);
-      const mark = { epoch: log.epoch, head: log.head, token, last: keys.map((key) => log.lastOf(key)) };
-      if (this.#hasFeed) this.#feed.push(() => this.#deliver(() => this.#listener.onCheckpoint(mark)));
+  requestCheckpoint(token: number, keys: readonly string[], seen: Position | undefined): Promise<void> {
+    return this.#execute(() => {
+      const log = this.#store.provenLog(seen);
+      const checkpoint = { epoch: log.epoch, head: log.head, token, last: keys.map((key) => log.lastOf(key)) };
+      if (this.#hasFeed) this.#feed.push(() => this.#deliver(() => this.#listener.onCheckpoint(checkpoint)));
     });
   }
 
   read(epoch: string, keys: readonly string[], after: number): Promise<ReplayPage> {
     this.#store.reads.push([...keys]);
-    return this.#ask(() => {
-      const { log, page } = this.#store;
-      if (log?.epoch === epoch) return log.read(keys, after, page);
+    return this.#execute(() => {
+      const { log, pageSize } = this.#store;
+      if (log?.epoch === epoch) return log.read(keys, after, pageSize);
       return { epoch: log?.epoch ?? "", records: [], through: 0, droppedThrough: keys.map(() => 0) };
     });
   }
 
   historyBounds(epoch: string, keys: readonly string[], from: number, max: MaxReplay): Promise<SharedHistoryBounds> {
-    return this.#ask(() => {
+    return this.#execute(() => {
       const { log } = this.#store;
-      if (log?.epoch === epoch) return log.survey(keys, from, max);
+      if (log?.epoch === epoch) return log.historyBounds(keys, from, max);
       const channels = keys.map(() => ({ droppedThrough: 0, oldest: undefined, next: undefined }));
       return { epoch: log?.epoch ?? "", head: log?.head ?? 0, floor: 0, channels };
     });
   }
 
   renewFeed(): void {
-    this.renewals++;
-    if (this.#isHeld) return;
-    this.feed(false);
-    queueMicrotask(() => this.feed(true));
+    this.feedRenewals++;
+    if (this.#isFeedHeld) return;
+    this.setFeed(false);
+    queueMicrotask(() => this.setFeed(true));
   }
 
   enter(
@@ -260,54 +266,54 @@ export class MemorySession implements SharedLogSession {
     rule: "allow" | "reject" | "replace",
   ): Promise<readonly ("entered" | "barred" | "taken")[]> {
     const { sessions, barred } = this.#store;
-    return this.#ask(() =>
+    return this.#execute(() =>
       presences.map((presence) => {
         const { clientId, subject } = presence;
         const isSame = (other: Presence): boolean => other.clientId === clientId && other.subject === subject;
         if (barred.has(clientId)) return "barred";
         if (rule === "reject" && sessions.some((session) => session.presences.some(isSame))) return "taken";
         this.presences = [...this.presences, presence];
-        if (rule === "replace") this.#tellOthers({ type: "replace", clientId, subject, barFor: 0 });
+        if (rule === "replace") this.#commandOthers({ type: "replace", clientId, subject, barFor: 0 });
         return "entered";
       }),
     );
   }
 
   leave({ clientId, subject }: Presence, linger: number): Promise<void> {
-    return this.#ask(() => {
-      const gone = this.presences.find((each) => each.clientId === clientId && each.subject === subject);
-      this.presences = this.presences.filter((each) => each !== gone);
-      if (gone && linger > 0) this.#store.lingering.add(clientId, linger);
+    return this.#execute(() => {
+      const left = this.presences.find((each) => each.clientId === clientId && each.subject === subject);
+      this.presences = this.presences.filter((each) => each !== left);
+      if (left && linger > 0) this.#store.lingering.add(clientId, linger);
     });
   }
 
   linger(ids: ReadonlyMap<string, number>): Promise<void> {
-    return this.#ask(() => {
+    return this.#execute(() => {
       for (const [id, ms] of ids) if (ms > 0) this.#store.lingering.add(id, ms);
     });
   }
 
   renew(presences: readonly Presence[]): Promise<void> {
-    return this.#ask(() => {
+    return this.#execute(() => {
       this.presences = presences;
     });
   }
 
   isBarred(clientId: string): Promise<boolean> {
-    return this.#ask(() => this.#store.barred.has(clientId));
+    return this.#execute(() => this.#store.barred.has(clientId));
   }
 
   disconnect(clientId: string, barFor: number): Promise<number> {
-    return this.#ask(() => {
+    return this.#execute(() => {
       if (barFor > 0) this.#store.barred.add(clientId, barFor);
-      this.#tellOthers({ type: "disconnect", clientId, subject: undefined, barFor });
+      this.#commandOthers({ type: "disconnect", clientId, subject: undefined, barFor });
       const others = this.#store.sessions.filter((session) => session !== this);
       return others.flatMap((session) => session.presences.filter((each) => each.clientId === clientId)).length;
     });
   }
 
-  #tellOthers(order: PeerCommand): void {
-    for (const session of this.#store.sessions) if (session !== this) session.obey(order);
+  #commandOthers(command: PeerCommand): void {
+    for (const session of this.#store.sessions) if (session !== this) session.sendCommand(command);
   }
 
   close(linger: number): void {
@@ -316,6 +322,6 @@ export class MemorySession implements SharedLogSession {
     this.isClosed = true;
     this.#hasFeed = false;
     this.#feed.clear();
-    this.#refuse();
+    this.#rejectPending();
   }
 }

@@ -1,35 +1,30 @@
-import type { SharedLog, SharedLogListener } from "../../../src/shared-log/shared-log.ts";
+import type { Position, SharedLog, SharedLogListener } from "../../../src/engine.ts";
 import type { Clock } from "../clock.ts";
 import { MemoryLog } from "./memory-log.ts";
 import { MemorySession } from "./memory-session.ts";
 
-/** A position that a process knows of. */
-export type Seen = { readonly epoch: string; readonly seq: number } | undefined;
-
-/** An event as it was appended. */
-export interface Appending {
-  readonly epoch: string;
-  readonly seq: number;
+/** An event that was appended. */
+export interface AppendedEvent extends Position {
   readonly keys: readonly string[];
   readonly text: string;
-  /** When. */
+  /** The time of the append. */
   readonly at: number;
 }
 
-/** How a store begins. */
-interface MemoryStoreOptions {
-  /** Events of each channel that are kept. @default Infinity */
+/** Options of {@link MemorySharedLog}. */
+interface MemorySharedLogOptions {
+  /** Events that are retained of each channel. @default Infinity */
   readonly retention?: number;
-  /** Records in a page, at the most. @default Infinity */
-  readonly page?: number;
-  /** Nothing can be asked of it until a session's `commands(true)` and `feed(true)`. @default false */
+  /** The largest number of events in a page. @default Infinity */
+  readonly pageSize?: number;
+  /** Sessions are not connected before `setCommands(true)` and `setFeed(true)`. @default false */
   readonly isAway?: boolean;
-  /** What delays are milliseconds of. @default calls of `turn` are counted */
+  /** The clock that delays are measured by. @default time counts calls of `advanceTurn` */
   readonly clock?: Clock;
 }
 
-/** Names that are remembered for a while; for ever, where there is no clock. */
-class Lasting {
+/** Names that expire; without a clock they never do. */
+class ExpiringNames {
   readonly #ends = new Map<string, number>();
   readonly #time: () => number | undefined;
 
@@ -48,31 +43,32 @@ class Lasting {
 }
 
 /**
- * A store in this process that several brokers share. It keeps the contract; its sessions have the faults. What is not delayed comes in a
- * microtask; what is comes by its clock, or after so many calls of `turn`.
+ * A shared log in this process. The store keeps the contract; tests cause faults through its sessions. Everything arrives in a microtask, or
+ * after a delay, which a clock measures or calls of `advanceTurn`.
  */
-export class MemoryStore implements SharedLog {
-  readonly page: number;
+export class MemorySharedLog implements SharedLog {
+  readonly pageSize: number;
   readonly isAway: boolean;
   readonly sessions: MemorySession[] = [];
-  /** Everything that was ever appended, in order. */
-  readonly appended: Appending[] = [];
-  /** The epochs that there were, in order. */
+  /** All events that were ever appended, in order. */
+  readonly appended: AppendedEvent[] = [];
+  /** All epochs, in order. */
   readonly epochs: string[] = [];
-  readonly barred: Lasting = new Lasting(() => this.#clock?.time);
-  readonly lingering: Lasting = new Lasting(() => this.#clock?.time);
-  readonly nonces: Map<string, { readonly print: string; readonly epoch: string; readonly seq: number }> = new Map();
-  /** How often a page was read, and the keys of each. */
+  readonly barred: ExpiringNames = new ExpiringNames(() => this.#clock?.time);
+  readonly lingering: ExpiringNames = new ExpiringNames(() => this.#clock?.time);
+  readonly idempotencyKeys: Map<string, { readonly print: string; readonly epoch: string; readonly seq: number }> =
+    new Map();
+  /** The keys of each page that was read. */
   readonly reads: string[][] = [];
   time = 0;
   readonly #retention: number;
   readonly #clock: Clock | undefined;
   #log: MemoryLog | undefined;
 
-  constructor({ retention = Infinity, page = Infinity, isAway = false, clock }: MemoryStoreOptions = {}) {
+  constructor({ retention = Infinity, pageSize: page = Infinity, isAway = false, clock }: MemorySharedLogOptions = {}) {
     this.#retention = retention;
     this.#clock = clock;
-    this.page = page;
+    this.pageSize = page;
     this.isAway = isAway;
   }
 
@@ -82,8 +78,8 @@ export class MemoryStore implements SharedLog {
     return session;
   }
 
-  /** What was delayed comes nearer by one. */
-  turn(): void {
+  /** Advances the time by one, where there is no clock. */
+  advanceTurn(): void {
     this.time++;
     for (const session of this.sessions) session.turn();
   }
@@ -92,7 +88,7 @@ export class MemoryStore implements SharedLog {
     return this.#clock?.time ?? this.time;
   }
 
-  /** Has something done at a time; if that is in the future and there is no clock, in the turn when it has come. */
+  /** Runs a task at a time. Without a clock, a task in the future is run by `advanceTurn`. */
   at(time: number, task: () => void): void {
     if (time <= this.now) queueMicrotask(task);
     else this.#clock?.at(time, task);
@@ -103,30 +99,30 @@ export class MemoryStore implements SharedLog {
     return this.#log;
   }
 
-  /** The log for who knows this position of it: another one, if it is behind. */
-  proved(seen: Seen): MemoryLog {
-    if (!this.#log || (seen?.epoch === this.#log.epoch && seen.seq > this.#log.head)) this.beginAnew();
+  /** Returns the log, after it was replaced if it is behind a position that a process knows. */
+  provenLog(seen: Position | undefined): MemoryLog {
+    if (!this.#log || (seen?.epoch === this.#log.epoch && seen.seq > this.#log.head)) this.startNewEpoch();
     return this.#log as MemoryLog;
   }
 
-  /** Loses everything, and has another log at once. */
-  beginAnew(): void {
+  /** Replaces the log by an empty one. */
+  startNewEpoch(): void {
     this.#log = new MemoryLog(`e${this.epochs.length + 1}`, this.#retention);
     this.epochs.push(this.#log.epoch);
   }
 
-  /** Loses everything. */
-  lose(): void {
+  /** Loses the log. The next command that needs one creates it. */
+  loseLog(): void {
     this.#log = undefined;
   }
 
-  append(seen: Seen, keys: readonly string[], text: string): Appending {
-    const log = this.proved(seen);
+  append(seen: Position | undefined, keys: readonly string[], text: string): AppendedEvent {
+    const log = this.provenLog(seen);
     const previous = keys.map((key) => log.lastOf(key));
     const { seq } = log.append(keys, text);
-    const appending = { epoch: log.epoch, seq, keys, text, at: this.now };
-    this.appended.push(appending);
-    for (const session of this.sessions) session.tell({ ...appending, previous });
-    return appending;
+    const appended = { epoch: log.epoch, seq, keys, text, at: this.now };
+    this.appended.push(appended);
+    for (const session of this.sessions) session.sendEvent({ ...appended, previous });
+    return appended;
   }
 }

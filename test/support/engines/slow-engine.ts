@@ -1,14 +1,15 @@
-import type { AppendResult, Engine, EngineSession } from "../../../src/index.ts";
+// An engine whose answers a test delays.
+import type { AppendResult, Engine, EngineSession } from "../../../src/engine.ts";
 
-/** What was asked of an engine, and when it answers. */
+/** An engine that answers late, and records its calls. */
 export interface SlowEngine extends Engine {
   /** Names of the calls, in order. */
   readonly calls: string[];
 }
 
 /**
- * An engine that keeps its contract and answers late: `wait` says when. With `"before"` an append happens only then, with
- * `"after"` it happens at once, as a subscription does, and the publisher is told then.
+ * Creates an engine that keeps the contract and answers when `wait` resolves. With `"before"`, appends and subscriptions take effect only then.
+ * With `"after"`, they take effect at once.
  */
 export function slowEngine(
   inner: Engine,
@@ -18,18 +19,18 @@ export function slowEngine(
   const calls: string[] = [];
   return {
     calls,
-    open(follower): EngineSession {
+    open(listener): EngineSession {
       calls.push("open");
-      const session = inner.open(follower);
-      // One after the other: the engine keeps the order of the calls.
+      const session = inner.open(listener);
+      // One by one, because an engine keeps the order of the calls.
       let last: Promise<unknown> = Promise.resolve();
-      const append = (keys: readonly string[], text: string, nonce?: string): Promise<AppendResult> => {
+      const append = (keys: readonly string[], text: string, idempotencyKey?: string): Promise<AppendResult> => {
         calls.push("append");
         if (appends === "after") {
-          const appended = session.append(keys, text, nonce);
+          const appended = session.append(keys, text, idempotencyKey);
           return wait().then(() => appended);
         }
-        const appended = last.then(wait).then(() => session.append(keys, text, nonce));
+        const appended = last.then(wait).then(() => session.append(keys, text, idempotencyKey));
         last = appended.catch(() => undefined);
         return appended;
       };

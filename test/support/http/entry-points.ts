@@ -1,3 +1,4 @@
+// The entry points of a broker: functions that a client's request or an event comes in by. Also tools for tests of what happens there.
 import { expect, test } from "vitest";
 import type {
   Authorize,
@@ -8,61 +9,62 @@ import type {
   EventOverrides,
 } from "../../../src/index.ts";
 import { Connection } from "../clients/connection.ts";
-import { clientRequest, problemOf, type Scene, scene, type Wish } from "../test-broker.ts";
+import { type ConnectOptions, clientRequest, problemOf, type TestSetup, withBroker } from "../test-broker.ts";
 
-// The ways into a broker, and what comes of it.
-
-export type ReadDoor = (broker: Broker, request: Request, overrides?: ClientOverrides) => Promise<Response>;
-export type WriteDoor = (broker: Broker, request: Request, overrides?: EventOverrides) => Promise<Response>;
-export const readDoors: readonly (readonly [string, ReadDoor])[] = [
+export type ReadEntryPoint = (broker: Broker, request: Request, overrides?: ClientOverrides) => Promise<Response>;
+export type PublishEntryPoint = (broker: Broker, request: Request, overrides?: EventOverrides) => Promise<Response>;
+export const readEntryPoints: readonly (readonly [string, ReadEntryPoint])[] = [
   ["fetch", (broker, request, { context } = {}) => broker.fetch(request, context)],
   ["clientHandler", (broker, request, overrides) => broker.clientHandler(request, overrides)],
 ];
-export const writeDoors: readonly (readonly [string, WriteDoor])[] = [
+export const publishEntryPoints: readonly (readonly [string, PublishEntryPoint])[] = [
   ["fetch", (broker, request, { context } = {}) => broker.fetch(request, context)],
   ["eventHandler", (broker, request, overrides) => broker.eventHandler(request, overrides)],
 ];
 
-/** A scene whose clients come in by one door. */
-export interface Reading {
-  readonly stage: Scene;
-  readonly door: ReadDoor;
-  /** Connects a client that must be let in, and reads what says that it is. */
-  enter(broker: Broker, wish?: Wish): Promise<Connection>;
+/** The setup of a test whose clients connect through one entry point. */
+export interface ReadingSetup {
+  readonly setup: TestSetup;
+  readonly entryPoint: ReadEntryPoint;
+  /** Connects a client that must be accepted, and reads its `fanwire-ready`. */
+  connect(broker: Broker, options?: ConnectOptions): Promise<Connection>;
 }
 
-/** One test for each door that clients come in by. */
-export function reading(what: string, body: (reading: Reading) => Promise<void>): void {
-  for (const [name, door] of readDoors) {
-    const run = scene(async (stage) => {
-      const guests: Connection[] = [];
-      const enter = async (broker: Broker, wish: Wish = {}): Promise<Connection> => {
+/** Defines one test for each entry point of clients. */
+export function testReading(name: string, body: (reading: ReadingSetup) => Promise<void>): void {
+  for (const [entryPointName, entryPoint] of readEntryPoints) {
+    const run = withBroker(async (setup) => {
+      const connections: Connection[] = [];
+      const connect = async (broker: Broker, options: ConnectOptions = {}): Promise<Connection> => {
         const abort = new AbortController();
-        const guest = new Connection(await door(broker, clientRequest(wish, abort.signal)), abort);
-        guests.push(guest);
-        await guest.untilControl("ready");
-        return guest;
+        const connection = new Connection(await entryPoint(broker, clientRequest(options, abort.signal)), abort);
+        connections.push(connection);
+        await connection.untilControl("ready");
+        return connection;
       };
       try {
-        await body({ stage, door, enter });
+        await body({ setup, entryPoint, connect });
       } finally {
-        for (const guest of guests) await guest.leave();
+        for (const connection of connections) await connection.leave();
       }
     });
-    test(`${name}: ${what}`, run);
+    test(`${entryPointName}: ${name}`, run);
   }
 }
 
-/** One test for each door that events come in by. */
-export function publishing(what: string, body: (stage: Scene, door: WriteDoor) => Promise<void>): void {
-  for (const [name, door] of writeDoors)
+/** Defines one test for each entry point of events. */
+export function testPublishing(
+  name: string,
+  body: (setup: TestSetup, entryPoint: PublishEntryPoint) => Promise<void>,
+): void {
+  for (const [entryPointName, entryPoint] of publishEntryPoints)
     test(
-      `${name}: ${what}`,
-      scene((stage) => body(stage, door)),
+      `${entryPointName}: ${name}`,
+      withBroker((setup) => body(setup, entryPoint)),
     );
 }
 
-/** A promise that is settled from outside. */
+/** Returns a promise and the functions that settle it. */
 export function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void; reject: (error: unknown) => void } {
   let resolve!: (value: T) => void;
   let reject!: (error: unknown) => void;
@@ -73,21 +75,21 @@ export function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => voi
   return { promise, resolve, reject };
 }
 
-export interface Reported {
+export interface ReportedError {
   readonly stage: ErrorStage;
   readonly error: unknown;
 }
 
-/** Status and code of an answer that is a problem; a stream that was given by mistake is left, so that the test fails at once. */
-export async function problem(answer: Response): Promise<readonly [number, string]> {
-  if (answer.headers.get("content-type") === "application/problem+json")
-    return [answer.status, await problemOf(answer)];
-  await answer.body?.cancel();
-  return [answer.status, "no problem"];
+/** Returns the status and code of a problem response. Cancels the stream of any other response, so that the test fails at once. */
+export async function statusAndCode(response: Response): Promise<readonly [number, string]> {
+  if (response.headers.get("content-type") === "application/problem+json")
+    return [response.status, await problemOf(response)];
+  await response.body?.cancel();
+  return [response.status, "no problem"];
 }
 
-/** Nothing came of it: the broker did not even open its log. */
-export const expectUntouched = (broker: Broker): void =>
+/** Expects that a broker did nothing, and did not even open its log. */
+export const expectUnused = (broker: Broker): void =>
   expect(broker.stats()).toMatchObject({
     clients: 0,
     ids: 0,
@@ -97,8 +99,8 @@ export const expectUntouched = (broker: Broker): void =>
     engine: "idle",
   });
 
-/** A body that tells how often it was asked for anything; nothing is taken from it before it is read. */
-export function witnessedBody(): { readonly init: RequestInit; pulls(): number } {
+/** Returns a request body that counts how often it is read. Nothing is read in advance. */
+export function createCountedBody(): { readonly init: RequestInit; pulls(): number } {
   let pulls = 0;
   const body = new ReadableStream<Uint8Array>(
     {
@@ -113,9 +115,9 @@ export function witnessedBody(): { readonly init: RequestInit; pulls(): number }
   return { init: { body, duplex: "half" } as RequestInit, pulls: () => pulls };
 }
 
-export const HOUR = 3_600_000;
-/** Runs `body` as it would be run so many milliseconds later by the clock; no timer knows of it. */
-export async function later<T>(ms: number, body: () => Promise<T>): Promise<T> {
+export const HOUR_MS = 3_600_000;
+/** Runs `body` while `Date.now` is ahead by a number of milliseconds. Timers are not affected. */
+export async function withClockAhead<T>(ms: number, body: () => Promise<T>): Promise<T> {
   const { now } = Date;
   Date.now = () => now.call(Date) + ms;
   try {
@@ -125,7 +127,8 @@ export async function later<T>(ms: number, body: () => Promise<T>): Promise<T> {
   }
 }
 
-export const never: Authorize = () => new Promise<AuthorizeResult>(() => undefined);
-export const ANY = { accept: "*/*" };
+export const neverAnswers: Authorize = () => new Promise<AuthorizeResult>(() => undefined);
+export const ACCEPT_ANY = { accept: "*/*" };
 
+/** A text of an internal error, which no client may receive. */
 export const SECRET = "secret detail of the inside";

@@ -1,27 +1,26 @@
+// Requests that no honest client sends, and checks of their outcomes.
 import fc from "fast-check";
 import { expect } from "vitest";
-import { PlainClient } from "../clients/http-client.ts";
-import { onWorkerd, type Platform, type Server } from "../servers/server.ts";
+import { RawHttpClient } from "../clients/http-client.ts";
+import { type Platform, type Server, usesWorkerd } from "../servers/server.ts";
 
-// What no honest client sends, and what may come of it.
-
-/** What came back: a status, or the end of the connection without one. */
+/** The response to a request, or the end of the connection without one. */
 export interface Outcome {
   readonly status: number | "closed";
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
 }
 
-/** Milliseconds in which an answer has to come, on a machine that is busy. */
-const DEADLINE = 10_000;
-/** Milliseconds after which one that may be waiting for more is told that there is no more. */
-const PATIENCE = 250;
+/** Milliseconds in which a response has to come, on a busy machine. */
+const DEADLINE_MS = 10_000;
+/** Milliseconds after which the client ends its side, for a server that may wait for more bytes. */
+const MORE_BYTES_MS = 250;
 
-/** Rejects, with what it was that took so long. */
-export async function within<T>(promise: Promise<T>, what: string, ms: number = DEADLINE): Promise<T> {
+/** Rejects if a promise is not settled in time. `name` names it in the error. */
+export async function within<T>(promise: Promise<T>, name: string, ms: number = DEADLINE_MS): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${ms} ms: ${what}`)), ms);
+    timer = setTimeout(() => reject(new Error(`Waiting for ${name}: not done within ${ms} ms.`)), ms);
   });
   try {
     return await Promise.race([promise, late]);
@@ -30,61 +29,61 @@ export async function within<T>(promise: Promise<T>, what: string, ms: number = 
   }
 }
 
-/** A request as bytes; each character is one, so that any byte can be said. */
-export const raw = (lines: readonly string[], body = ""): Buffer =>
+/** Returns a request as bytes. Each character is one byte, so that a test can write any byte. */
+export const rawRequest = (lines: readonly string[], body = ""): Buffer =>
   Buffer.from(`${lines.map((line) => `${line}\r\n`).join("")}\r\n${body}`, "latin1");
 
-/** Sends bytes over a connection of their own. `isWhole`: there is nothing that a server could wait for. */
-export async function provoke(server: Server, what: string, bytes: Buffer, isWhole: boolean): Promise<Outcome> {
-  const client = new PlainClient(server.url);
+/** Sends bytes over a new connection. `isWhole`: a server has no reason to wait for more bytes. */
+export async function sendRaw(server: Server, name: string, bytes: Buffer, isWhole: boolean): Promise<Outcome> {
+  const client = new RawHttpClient(server.url);
   client.socket.write(bytes);
-  const impatience = isWhole ? undefined : setTimeout(() => client.socket.end(), PATIENCE);
+  const timer = isWhole ? undefined : setTimeout(() => client.socket.end(), MORE_BYTES_MS);
   const closed = (): Outcome => ({ status: "closed", headers: {}, body: "" });
   try {
-    return await within(client.answer().catch(closed), `${server.platform}: ${what}`);
+    return await within(client.response().catch(closed), `the response of ${server.platform} to ${name}`);
   } finally {
-    clearTimeout(impatience);
-    await client.leave("RST");
+    clearTimeout(timer);
+    await client.close("RST");
   }
 }
 
-/** What a server says by itself beyond 499, without having asked the broker: of methods and versions that it does not know. */
-const OF_ITS_OWN = [501, 505];
+/** Statuses above 499 with which a server answers methods and versions that it does not know, without calling the broker. */
+const SERVER_STATUSES = [501, 505];
 
-/** Checks that it is clear what became of a request: an answer that means something, or a connection that was closed. */
-export function expectClear(platform: Platform, what: string, { status, headers, body }: Outcome): void {
+/** Expects that a request was answered with a sensible status, or that its connection was closed. */
+export function expectClearOutcome(platform: Platform, name: string, { status, headers, body }: Outcome): void {
   if (status === "closed") return;
-  const label = `${platform}: ${what}: ${status} ${body.slice(0, 200)}`;
+  const label = `${platform}: ${name}: ${status} ${body.slice(0, 200)}`;
   expect(status, label).toBeGreaterThanOrEqual(200);
-  const byBroker = headers["content-type"] === "application/problem+json";
-  // workerd says so of what it does not hand on; what it then complains of is looked at by `expectOutput`.
-  const byWorkerd = status === 500 && onWorkerd(platform) && !byBroker && body === "Internal Server Error";
-  if (status >= 500 && !byWorkerd) expect(byBroker ? [503] : OF_ITS_OWN, label).toContain(status);
+  const isFromBroker = headers["content-type"] === "application/problem+json";
+  // workerd answers so when it does not pass a request on. `expectCleanOutput` checks the error that it then prints.
+  const isFromWorkerd = status === 500 && usesWorkerd(platform) && !isFromBroker && body === "Internal Server Error";
+  if (status >= 500 && !isFromWorkerd) expect(isFromBroker ? [503] : SERVER_STATUSES, label).toContain(status);
   expect(Object.keys(headers), label).not.toContain("x-injected");
   expect(body, label).not.toMatch(/\bat .*:\d+:\d+|node_modules|\.[jt]s:\d/);
 }
 
-/** By this workerd says that it hands on no CONNECT. */
+/** The notice of workerd that it does not pass CONNECT on. */
 const UNHANDLED = /^.*(?:we lack a handler|does not export a connect\(\) function).*\n/gm;
-/** And by this, that the Worker in front could not pass a request on to its object, because its URL is none to `fetch`. */
+/** The notice of workerd that the Worker in front could not pass a request on to its object, because its URL is not valid for `fetch`. */
 const UNPASSED = /^.*Fetch API cannot load: http:.*\n/gm;
 
-/** Checks that what a server printed tells of nothing that broke. */
-export function expectOutput(platform: Platform, output: string): void {
+/** Expects that the output of a server has no error. */
+export function expectCleanOutput(platform: Platform, output: string): void {
   let rest = output;
-  if (onWorkerd(platform)) rest = rest.replace(UNHANDLED, "");
-  // Where the broker itself is in front, it answers those.
+  if (usesWorkerd(platform)) rest = rest.replace(UNHANDLED, "");
+  // With a hub, the broker's own code is in front and answers such requests.
   if (platform === "workerd") rest = rest.replace(UNPASSED, "");
   expect(rest).not.toMatch(/unhandled|uncaught|panic|fatal|\n\s+at /i);
 }
 
-/** It was not done, by whomever. */
-export function expectRefused(platform: Platform, what: string, outcome: Outcome): void {
-  expectClear(platform, what, outcome);
-  if (outcome.status !== "closed") expect(outcome.status, `${platform}: ${what}`).toBeGreaterThanOrEqual(400);
+/** Expects that the server or the broker refused a request. */
+export function expectRefused(platform: Platform, name: string, outcome: Outcome): void {
+  expectClearOutcome(platform, name, outcome);
+  if (outcome.status !== "closed") expect(outcome.status, `${platform}: ${name}`).toBeGreaterThanOrEqual(400);
 }
 
-// Requests made at random.
+// Random requests.
 
 const METHODS = ["GET", "GET", "POST", "POST", "POST", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "FOO", "get"];
 const PIECES = [
@@ -123,7 +122,7 @@ const FIELDS = [
   ],
   `x-long: ${"y".repeat(2_000)}`,
 ];
-/** How a body is announced, and how it then is. */
+/** Pairs of a header field that announces a body, and the body that follows. */
 const FRAMINGS: readonly ((body: string) => [field: string, body: string])[] = [
   (body) => [`content-length: ${body.length}`, body],
   (body) => [`content-length: ${body.length + 9}`, body],
@@ -136,7 +135,7 @@ const FRAMINGS: readonly ((body: string) => [field: string, body: string])[] = [
   (body) => ["x-framing: none", body],
 ];
 
-/** A request for a broker whose paths begin with `base`, that went wrong in some ways, or in none. */
+/** Returns requests for a broker whose paths begin with `base`, with some faults or none. */
 export function randomRequest(base: string): fc.Arbitrary<Buffer> {
   return fc
     .record({
@@ -151,7 +150,7 @@ export function randomRequest(base: string): fc.Arbitrary<Buffer> {
       fields: fc.array(fc.constantFrom(...FIELDS), { maxLength: 4 }),
       framing: fc.constantFrom(...FRAMINGS),
       body: fc.string({ maxLength: 60 }),
-      // Bytes that arrive as others, and the end that does not arrive at all.
+      // Bytes that change on the way, and an end that does not arrive.
       noise: fc.array(fc.tuple(fc.nat({ max: 400 }), fc.nat({ max: 255 })), { maxLength: 2 }),
       cut: fc.option(fc.nat({ max: 400 }), { freq: 5 }),
     })
@@ -160,8 +159,8 @@ export function randomRequest(base: string): fc.Arbitrary<Buffer> {
       const start = `${method} ${base}${verb}?`;
       const lines = [`${start}${query.join("")} ${version}`, "host: 127.0.0.1"];
       if (isTrusted) lines.push("authorization: Bearer secret");
-      const bytes = raw([...lines, announced, ...fields], sent);
-      // The path stays what it is: behind others there is no broker.
+      const bytes = rawRequest([...lines, announced, ...fields], sent);
+      // The path does not change, because other paths lead to no broker.
       for (const [place, byte] of noise) if (start.length + place < bytes.length) bytes[start.length + place] = byte;
       return cut === null ? bytes : bytes.subarray(0, start.length + cut);
     });

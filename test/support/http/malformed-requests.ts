@@ -1,9 +1,9 @@
-// Requests that are wrong in one way each. Each character is one byte, so that any byte can be said.
+// Requests that are wrong in one way each. Each character is one byte, so that a list can contain any byte.
 
 const HOST = "host: 127.0.0.1";
-/** What nobody may ever be given. */
-export const NEVER = "NEVER";
-/** A head this long is taken by most servers. */
+/** Data that no client may ever receive. */
+export const NEVER_PUBLISHED = "NEVER";
+/** The length of a head that most servers accept. */
 const KILOBYTES = 8_000;
 export const MEGABYTE = 1_000_000;
 
@@ -22,7 +22,7 @@ export const METHODS = [
   "x".repeat(KILOBYTES),
 ];
 
-/** Request targets; `~` stands for the path of the broker. */
+/** Request targets. `~` stands for the path of the broker. */
 export const TARGETS = [
   ...[
     "",
@@ -73,7 +73,7 @@ export const TARGETS = [
   ],
 ];
 
-/** Queries of a client that reach the broker, and what it says. */
+/** Queries of a client that reach the broker, and the status of its response. */
 export const QUERIES: readonly (readonly [query: string, status: number])[] = [
   ["id=%ff", 200],
   ["id=%C0%AF", 200],
@@ -155,8 +155,8 @@ export const FIELDS: readonly (readonly string[])[] = [
   [HOST, "range: bytes=0-0", "if-none-match: *", "accept-encoding: gzip;q=9, *;q=x", "max-forwards: -1"],
 ];
 
-/** What is no HTTP at all. */
-export const NOISE = [
+/** Bytes that are not HTTP. */
+export const NOT_HTTP = [
   "\r\n".repeat(KILOBYTES),
   "\0".repeat(KILOBYTES),
   "GET\r\n\r\n",
@@ -170,27 +170,27 @@ export const NOISE = [
   "x".repeat(MEGABYTE),
 ];
 
-/** Bodies of events that are not what their head says, as fields and body; none of them may be published. */
-export const LIES: readonly (readonly [fields: readonly string[], body: string])[] = [
+/** Bodies of events that do not match their head, as header fields and body. None of them may be published. */
+export const MISFRAMED_BODIES: readonly (readonly [fields: readonly string[], body: string])[] = [
   ...["-5", "+5", "5x", "0x5", "5 5", "5, 6", "1e1", "5.0", "\u00b5", "99999999999999999999"].map(
-    (length) => [[`content-length: ${length}`], NEVER] as const,
+    (length) => [[`content-length: ${length}`], NEVER_PUBLISHED] as const,
   ),
-  [["content-length: 5", "content-length: 6"], `${NEVER}x`],
-  [["content-length: 6"], NEVER],
-  [["content-length: 1000000000000"], NEVER],
+  [["content-length: 5", "content-length: 6"], `${NEVER_PUBLISHED}x`],
+  [["content-length: 6"], NEVER_PUBLISHED],
+  [["content-length: 1000000000000"], NEVER_PUBLISHED],
   ...[
-    `Z\r\n${NEVER}\r\n0\r\n\r\n`,
-    `-5\r\n${NEVER}\r\n0\r\n\r\n`,
-    `0x5\r\n${NEVER}\r\n0\r\n\r\n`,
-    `\r\n${NEVER}\r\n0\r\n\r\n`,
-    `${NEVER}`,
-    `4\r\n${NEVER}\r\n0\r\n\r\n`,
-    `6\r\n${NEVER}\r\n0\r\n\r\n`,
-    `5\r\n${NEVER}`,
-    `5\r\n${NEVER}\r\n`,
-    `5\r\n${NEVER}\r\n0`,
-    `5\r\n${NEVER}0\r\n\r\n`,
-    `ffffffffffffffff\r\n${NEVER}\r\n0\r\n\r\n`,
-    `10000000000000005\r\n${NEVER}\r\n0\r\n\r\n`,
+    `Z\r\n${NEVER_PUBLISHED}\r\n0\r\n\r\n`,
+    `-5\r\n${NEVER_PUBLISHED}\r\n0\r\n\r\n`,
+    `0x5\r\n${NEVER_PUBLISHED}\r\n0\r\n\r\n`,
+    `\r\n${NEVER_PUBLISHED}\r\n0\r\n\r\n`,
+    `${NEVER_PUBLISHED}`,
+    `4\r\n${NEVER_PUBLISHED}\r\n0\r\n\r\n`,
+    `6\r\n${NEVER_PUBLISHED}\r\n0\r\n\r\n`,
+    `5\r\n${NEVER_PUBLISHED}`,
+    `5\r\n${NEVER_PUBLISHED}\r\n`,
+    `5\r\n${NEVER_PUBLISHED}\r\n0`,
+    `5\r\n${NEVER_PUBLISHED}0\r\n\r\n`,
+    `ffffffffffffffff\r\n${NEVER_PUBLISHED}\r\n0\r\n\r\n`,
+    `10000000000000005\r\n${NEVER_PUBLISHED}\r\n0\r\n\r\n`,
   ].map((body) => [["transfer-encoding: chunked"], body] as const),
 ];

@@ -1,9 +1,10 @@
+// Checks of error responses that came over the wire.
 import { expect } from "vitest";
-import type { Answer } from "../clients/http-client.ts";
+import type { HttpResponse } from "../clients/http-client.ts";
 import type { SocketClient } from "../clients/socket-client.ts";
 
-/** Checks that an answer is an error as RFC 9457 has it, and says nothing of the inside. */
-export function expectProblem({ status, headers, body }: Answer, expected: number, code: string): void {
+/** Expects a problem response (RFC 9457) that contains no internal detail. */
+export function expectProblem({ status, headers, body }: HttpResponse, expected: number, code: string): void {
   expect([status, headers["content-type"], headers["cache-control"]]).toEqual([
     expected,
     "application/problem+json",
@@ -19,8 +20,8 @@ export function expectProblem({ status, headers, body }: Answer, expected: numbe
   if (status === 503) expect(Number(headers["retry-after"])).toBeGreaterThan(0);
 }
 
-/** An EventSource was told to come back, and nothing that it could take for a position or an end for good. */
-export function expectToldToComeBack(client: SocketClient, reason: string, retry: number): void {
+/** Expects a stream that asks an EventSource to reconnect later, without an id or a status that would stop it for good. */
+export function expectReconnectLater(client: SocketClient, reason: string, retry: number): void {
   expect([client.status, client.ended]).toEqual([200, "complete"]);
   expect(client.headers["content-type"]).toBe("text/event-stream; charset=utf-8");
   expect(client.headers["fanwire-client-id"]).toBeUndefined();

@@ -1,35 +1,37 @@
+// A simulated process: one broker, and everything that it reports about its connections.
 import { type Broker, createBroker, type Engine } from "../../../src/index.ts";
 import type { Clock } from "../clock.ts";
-import type { Setting } from "./history.ts";
-import type { Visit } from "./visit.ts";
+import type { ConnectionAttempt } from "./connection-attempt.ts";
+import type { HistorySettings } from "./history.ts";
 
-/** A process: one broker, and what it said of its clients. */
+/** A call of `disconnect`. */
+interface DisconnectCall {
+  readonly at: number;
+  readonly id: string;
+  readonly barFor: number;
+  /** How many connections of this process the id had. */
+  readonly connections: number;
+  /** The count in the answer. */
+  clients?: number;
+}
+
 export class Instance {
   readonly process: 0 | 1;
-  readonly setting: Setting;
+  readonly settings: HistorySettings;
   readonly broker: Broker;
-  readonly visits: Visit[] = [];
-  /** Each call of `disconnect`. */
-  readonly disconnects: {
-    readonly at: number;
-    readonly id: string;
-    readonly for: number;
-    /** The connections that there were of it. */
-    readonly connections: number;
-    clients?: number;
-  }[] = [];
-  /** What it reported that nobody waited for. */
+  readonly attempts: ConnectionAttempt[] = [];
+  readonly disconnects: DisconnectCall[] = [];
+  /** Errors of background work, and calls of hooks that do not fit a connection. */
   readonly errors: string[] = [];
-  closing: { readonly at: number; readonly over: number; doneAt?: number } | undefined;
+  closing: { readonly at: number; readonly spreadOver: number; doneAt?: number } | undefined;
   readonly #clock: Clock;
 
-  constructor(process: 0 | 1, engine: Engine, setting: Setting, head: () => number, clock: Clock) {
-    const { timeout, tolerance, heartbeat, inboxLinger, maxAge, duplicateIds } = setting;
+  /** `head` returns the rank of the newest event of all. */
+  constructor(process: 0 | 1, engine: Engine, settings: HistorySettings, head: () => number, clock: Clock) {
+    const { timeout, tolerance, heartbeat, inboxLinger, maxAge, duplicateIds } = settings;
     this.process = process;
-    this.setting = setting;
+    this.settings = settings;
     this.#clock = clock;
-    const registered = (connectionId: string): Visit | undefined =>
-      this.visits.find((visit) => visit.registered?.info.connectionId === connectionId);
     this.broker = createBroker({
       engine,
       timeout,
@@ -39,14 +41,14 @@ export class Instance {
       maxConnectionAge: maxAge,
       duplicateIds,
       onConnect: ({ client, request }) => {
-        const visit = this.visits.find((each) => each.request === request);
-        if (visit) visit.registered = { at: clock.time, info: client, head: head() };
-        else this.errors.push("somebody connected who did not ask for it");
+        const attempt = this.attempts.find((each) => each.request === request);
+        if (attempt) attempt.registered = { at: clock.time, info: client, head: head() };
+        else this.errors.push("onConnect was called for a request that no client made");
       },
       onDisconnect: ({ client, reason }) => {
-        const visit = registered(client.connectionId);
-        if (visit && !visit.gone) visit.gone = { at: clock.time, reason };
-        else this.errors.push(`${client.connectionId} was gone before`);
+        const attempt = this.attempts.find((each) => each.registered?.info.connectionId === client.connectionId);
+        if (attempt && !attempt.closed) attempt.closed = { at: clock.time, reason };
+        else this.errors.push(`onDisconnect was called for ${client.connectionId}, which is not open`);
       },
       onError: ({ stage, error }) => {
         if (stage !== "overrun" && stage !== "engine") this.errors.push(`${stage}: ${error}`);
@@ -56,21 +58,21 @@ export class Instance {
 
   disconnect(id: string, barFor: number): void {
     const connections = this.broker.clients().filter(({ clientId }) => clientId === id).length;
-    const call: (typeof this.disconnects)[number] = { at: this.#clock.time, id, for: barFor, connections };
+    const call: DisconnectCall = { at: this.#clock.time, id, barFor, connections };
     this.disconnects.push(call);
     this.broker.disconnect(id, { blockFor: barFor }).then(
       ({ clients }) => {
         call.clients = clients;
       },
-      // Others cannot be told while the store is away.
+      // Other processes cannot receive the command while the store is away.
       () => undefined,
     );
   }
 
-  close(over: number): void {
-    const closing: NonNullable<typeof this.closing> = { at: this.#clock.time, over };
+  close(spreadOver: number): void {
+    const closing: NonNullable<typeof this.closing> = { at: this.#clock.time, spreadOver };
     this.closing = closing;
-    void this.broker.close({ spreadOver: over }).then(() => {
+    void this.broker.close({ spreadOver }).then(() => {
       closing.doneAt = this.#clock.time;
     });
   }

@@ -1,7 +1,8 @@
+// Parses a stream into the items that a simulated client reads.
 import { createParser } from "eventsource-parser";
 import type { GapData } from "../clients/connection.ts";
 
-/** Something in a stream, as its client reads it. Only events and what moves the client's position have an id. */
+/** Something in a stream, as its client reads it. Only events and control events that move the client's position have an id. */
 export type Item =
   | { readonly type: "event"; readonly id: string; readonly data: string }
   | ({ readonly type: "gap"; readonly id: string } & GapData)
@@ -22,7 +23,7 @@ export class ItemReader {
     },
   });
 
-  /** What these bytes complete. */
+  /** Returns the items that these bytes complete. */
   read(bytes: Uint8Array): Item[] {
     this.#parser.feed(this.#decoder.decode(bytes, { stream: true }));
     const items = this.#items;
@@ -44,9 +45,9 @@ function itemOf(name: string | undefined, id: string | undefined, data: string):
     case "fanwire-end":
       return { type: "end", id: undefined, ...(JSON.parse(data) as { reason: string; reconnect: boolean }) };
     default:
-      throw new Error(`reading: there is no event "${name}"`);
+      throw new Error(`Reading a stream: "${name}" is not an event of fanwire.`);
   }
 }
 
-/** The name of an inbox where those of several recipients have to be told apart. */
+/** Returns the name of a client's inbox, where the inboxes of several clients have to be distinguished. */
 export const inboxName = (id: string): string => `fanwire-inbox:${id}`;

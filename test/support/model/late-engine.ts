@@ -1,33 +1,34 @@
-import type { AppendResult, Engine, EngineListener, EngineSession, Log } from "../../../src/index.ts";
+// An engine that keeps its contract and may be late, refuse events, and lose answers. It records what is appended.
+import type { AppendResult, Engine, EngineListener, EngineSession, Log } from "../../../src/engine.ts";
 import { BrokerError } from "../../../src/index.ts";
 import type { Clock } from "../clock.ts";
 import type { Delays } from "../engines/memory-session.ts";
-import type { Appending } from "../engines/memory-shared-log.ts";
+import type { AppendedEvent } from "../engines/memory-shared-log.ts";
 
-/** What one process has of an engine, and what may happen to that. */
-export interface Line {
-  /** Publications that are refused, counted down. */
-  refusals: number;
-  /** The next publication happens, and its answer is lost. */
-  losesAnswer: boolean;
+/** The connection of one process to its engine, and the disturbances of it. */
+export interface EngineConnection {
+  /** How many of the next appends are refused. */
+  commandsToRefuse: number;
+  /** Whether the next append happens and its answer is lost. */
+  losesNextReply: boolean;
+  /** Sets how long requests and answers take from now on. Without `delays` they take no time. */
   delay(delays?: Partial<Delays>): void;
 }
 
-/** What became of a publication that an engine was asked for. */
-export interface Asked {
-  /** Nothing was appended, because it was before; undefined if it was refused. */
+/** The outcome of an append. */
+export interface AppendOutcome {
+  /** Whether nothing was appended, because the event was already in the log. `undefined` if the append was refused. */
   repeated?: boolean;
   answeredAt?: number;
 }
 
-/** An engine that keeps its contract, notes what is appended to it, and may be late, refuse, and lose an answer. */
 export class LateEngine implements Engine {
-  readonly appended: Appending[] = [];
-  /** Each publication, in the order of the calls. */
-  readonly asked: Asked[] = [];
+  readonly appended: AppendedEvent[] = [];
+  /** The outcome of each append, in the order of the calls. */
+  readonly outcomes: AppendOutcome[] = [];
   log: Log | undefined;
-  /** That of each session, in the order in which they were opened. */
-  readonly lines: Line[] = [];
+  /** The connection of each session, in the order in which the sessions were opened. */
+  readonly connections: EngineConnection[] = [];
   readonly #inner: Engine;
   readonly #clock: Clock;
 
@@ -36,40 +37,45 @@ export class LateEngine implements Engine {
     this.#clock = clock;
   }
 
-  open(follower: EngineListener): EngineSession {
-    const session = this.#inner.open(follower);
+  open(listener: EngineListener): EngineSession {
+    const session = this.#inner.open(listener);
     this.log = session.log;
-    const line = new LateLine(this.#clock);
-    this.lines.push(line);
+    const connection = new LateConnection(this.#clock);
+    this.connections.push(connection);
     return {
       ...session,
-      append: (keys, text, nonce) => {
-        const asked: Asked = {};
-        this.asked.push(asked);
-        return line.append(asked, () => {
-          const appended = this.#append(session, keys, text, nonce);
-          asked.repeated = appended.repeated;
+      append: (keys, text, idempotencyKey) => {
+        const outcome: AppendOutcome = {};
+        this.outcomes.push(outcome);
+        return connection.append(outcome, () => {
+          const appended = this.#append(session, keys, text, idempotencyKey);
+          outcome.repeated = appended.repeated;
           return appended;
         });
       },
-      subscribe: () => line.later(),
+      subscribe: () => connection.subscribe(),
     };
   }
 
-  #append(session: EngineSession, keys: readonly string[], text: string, nonce: string | undefined): AppendResult {
-    const appended = session.append(keys, text, nonce) as AppendResult;
+  #append(
+    session: EngineSession,
+    keys: readonly string[],
+    text: string,
+    idempotencyKey: string | undefined,
+  ): AppendResult {
+    const appended = session.append(keys, text, idempotencyKey) as AppendResult;
     const { epoch, seq, repeated } = appended;
     if (!repeated) this.appended.push({ epoch, seq, keys, text, at: this.#clock.time });
     return appended;
   }
 }
 
-class LateLine implements Line {
-  refusals = 0;
-  losesAnswer = false;
+class LateConnection implements EngineConnection {
+  commandsToRefuse = 0;
+  losesNextReply = false;
   readonly #clock: Clock;
   #delays: Partial<Delays> = {};
-  /** What was asked for and has not been appended, the last of it: the order of the calls is kept. */
+  /** The last append that was requested and has not happened. Appends happen in the order of the calls. */
   #last: Promise<unknown> | undefined;
 
   constructor(clock: Clock) {
@@ -80,16 +86,16 @@ class LateLine implements Line {
     this.#delays = delays;
   }
 
-  append(asked: Asked, append: () => AppendResult): AppendResult | Promise<AppendResult> {
-    if (this.refusals > 0) {
-      this.refusals--;
-      throw new BrokerError("engine-down", "Refused: the engine is away.");
+  append(outcome: AppendOutcome, append: () => AppendResult): AppendResult | Promise<AppendResult> {
+    if (this.commandsToRefuse > 0) {
+      this.commandsToRefuse--;
+      throw new BrokerError("engine-down", "Event refused: the engine is away.");
     }
-    const { losesAnswer } = this;
-    const { answers = 0, requests = 0, isLoose = false } = this.#delays;
-    this.losesAnswer = false;
-    if (!this.#last && requests === 0 && answers === 0 && !losesAnswer) {
-      asked.answeredAt = this.#clock.time;
+    const { losesNextReply } = this;
+    const { replies = 0, requests = 0, isUnordered = false } = this.#delays;
+    this.losesNextReply = false;
+    if (!this.#last && requests === 0 && replies === 0 && !losesNextReply) {
+      outcome.answeredAt = this.#clock.time;
       return append();
     }
     const due = this.#clock.time + requests;
@@ -99,20 +105,25 @@ class LateLine implements Line {
     void last.then(() => {
       if (this.#last === last) this.#last = undefined;
     });
-    const lag = isLoose ? Math.floor(Math.random() * (answers + 1)) : answers;
-    return this.#answer(asked, appended, lag, losesAnswer);
+    const delay = isUnordered ? Math.floor(Math.random() * (replies + 1)) : replies;
+    return this.#answer(outcome, appended, delay, losesNextReply);
   }
 
-  async #answer(asked: Asked, appending: Promise<AppendResult>, lag: number, isLost: boolean): Promise<AppendResult> {
+  async #answer(
+    outcome: AppendOutcome,
+    appending: Promise<AppendResult>,
+    delay: number,
+    isLost: boolean,
+  ): Promise<AppendResult> {
     const appended = await appending;
-    await this.#until(this.#clock.time + lag);
-    asked.answeredAt = this.#clock.time;
-    if (isLost) throw new BrokerError("publish-outcome-unknown", "The answer was lost.");
+    await this.#until(this.#clock.time + delay);
+    outcome.answeredAt = this.#clock.time;
+    if (isLost) throw new BrokerError("publish-outcome-unknown", "Event published or not: the answer was lost.");
     return appended;
   }
 
-  /** A connection may have to wait as well. */
-  later(): Promise<void> | undefined {
+  /** Subscribing takes as long as a request. */
+  subscribe(): Promise<void> | undefined {
     const { requests = 0 } = this.#delays;
     return requests > 0 ? this.#until(this.#clock.time + requests) : undefined;
   }

@@ -1,150 +1,150 @@
-import type { Happened } from "./account.ts";
+// The outcomes that must occur in a large number of random histories. Without them the histories would not test what they should.
+import type { ConnectionAttempt } from "./connection-attempt.ts";
 import type { History } from "./history.ts";
-import type { Call } from "./publisher.ts";
-import type { Visit } from "./visit.ts";
+import type { PublishCall } from "./publisher.ts";
+import type { Trace } from "./trace.ts";
 
-// What has to happen in some of many histories, or they are no test of it.
-
-/** Every kind of step, in the words of a history. */
+/** Every kind of step. */
 const STEPS = [
-  ...["publish", "again", "send", "read", "glimpse", "stall", "disconnect", "restart", "turn", "pass"],
+  ...["publish", "republish", "publish-to", "read", "read-and-drop", "stall", "disconnect", "restart", "turn", "pass"],
   ...["cancel", "abort", "unnoticed", "never noticed"].map((how) => `drop: ${how}`),
-  ...["delay", "refuse", "lose-answer", "feed", "commands", "silence", "swallow", "anew", "lose"],
+  ...["delay", "refuse", "lose-reply", "feed", "commands", "silence", "lose-messages", "new-epoch", "lose-log"],
 ];
 
-/** Who is given the rest before it ends has what a report is about, or was late before: none says "closing". */
+/**
+ * Reasons for which a connection closes and a report says that an event failed. "closing" is not among them: a connection that is drained
+ * receives the event, unless the report has already said "late".
+ */
 const REASONS = ["client-left", "timeout", "disconnected", "expired", "max-age", "replaced"];
 
-/** What may come of them. */
 const OUTCOMES = [
-  ...["live", "earliest", "foreign"].map((beginning) => `a client begins ${beginning}`),
-  ...["a client comes back", "an id has two connections", "a client is barred", "an id is taken"],
-  ...["connecting", "behind", "reading"].map((what) => `a client is dropped while ${what}`),
+  ...["live", "earliest", "foreign"].map((start) => `a client starts: ${start}`),
+  ...["a client reconnects", "an id has two connections", "a client id is barred", "a client id is taken"],
+  ...["connecting", "behind", "reading"].map((state) => `a client drops while ${state}`),
   ...[
-    "a client stalls and reads on",
-    "a client stalls for a timeout and reads on",
-    "a client does so twice",
-    "a client is given up for several timeouts",
+    "a client is blocked and reads on",
+    "a client is blocked for a timeout and reads on",
+    "a client is blocked for a timeout twice and reads on",
+    "a client is disconnected after several timeouts",
     "a part of a chunk is read",
   ],
-  ...["an outage is bridged without a gap", "a gap is told", "a gap of unknown beginning is told"],
-  ...["a listener hears an event", "a listener hears of a gap"],
-  ...["an event comes by several channels", "a message goes to two connections", "a message waits for its client"],
-  ...["a heartbeat is sent", "a position is told", "a publisher is held back"],
+  ...["an outage is bridged without a gap", "a client receives a gap", "a gap of unknown start is received"],
+  ...["a listener receives an event", "a listener receives a gap"],
+  ...["an event reaches a reader through several channels"],
+  ...["an event of an inbox reaches two connections", "an event of an inbox waits for its client"],
+  ...["a heartbeat is sent", "a position is sent", "backpressure holds a publisher back"],
   ...["a key is used again", "answers come out of order", "a vanished event is found"],
-  ...["engine-down", "publish-outcome-unknown", "unknown-client", "closed"].map(
-    (code) => `a publisher is told ${code}`,
-  ),
-  ...[...REASONS, "closing"].map((reason) => `a client is gone: ${reason}`),
+  ...["engine-down", "publish-outcome-unknown", "unknown-client", "closed"].map((code) => `a publish fails: ${code}`),
+  ...[...REASONS, "closing"].map((reason) => `a connection closes: ${reason}`),
   ...["sent", "late", "lost", ...REASONS].map((fate) => `a report says ${fate}`),
-  ...["a report on what is sent again says sent", "a client comes before a report is answered"],
-  ...["closed", "errored", "left"].map((how) => `a stream is ${how}`),
-  ...["a closing broker hands on the rest", "a closing broker cuts a client off"],
+  ...["a report of a repeated event says sent", "a client connects before a publish with a report is answered"],
+  ...["closed", "errored", "left"].map((how) => `a stream ends: ${how}`),
+  ...["a closing broker drains a connection", "a closing broker aborts a connection"],
 ];
 
-export const WANTED: readonly string[] = [...STEPS, ...OUTCOMES];
+export const EXPECTED_OUTCOMES: readonly string[] = [...STEPS, ...OUTCOMES];
 
-/** A vanished event is not found sooner than this, and no other is that late for who waits for it. */
-const LATE = 1_000;
+/** A client that waits receives an event later than this, in milliseconds, only if the event's message vanished. */
+const LATE_MS = 1_000;
 
-/** What of that there was in a history. */
-export function outcomesOf({ steps }: History, happened: Happened): Set<string> {
-  const there = new Set<string>(steps.map((step) => (step.do === "drop" ? `drop: ${step.how}` : step.do)));
-  const add = (is: unknown, name: string): void => {
-    if (is) there.add(name);
+/** Returns which of the outcomes occurred in a history. */
+export function outcomesOf({ steps }: History, trace: Trace): Set<string> {
+  const outcomes = new Set<string>(steps.map((step) => (step.do === "drop" ? `drop: ${step.how}` : step.do)));
+  const add = (isSo: unknown, outcome: string): void => {
+    if (isSo) outcomes.add(outcome);
   };
-  for (const call of happened.calls) addCall(call, happened, add);
-  for (const { visits } of happened.instances) for (const visit of visits) addVisit(visit, happened, add);
-  for (const { plan, channels, seen } of happened.readers) {
-    const isListener = plan.kind === "listener";
-    for (const item of seen) {
-      add(item.type === "gap", isListener ? "a listener hears of a gap" : "a gap is told");
-      add(item.type === "gap" && item.after === null, "a gap of unknown beginning is told");
-      add(item.type === "event" && isListener, "a listener hears an event");
+  for (const call of trace.calls) addCall(call, trace, add);
+  for (const { attempts } of trace.instances) for (const attempt of attempts) addAttempt(attempt, trace, add);
+  for (const { plan, channels, items } of trace.readers) {
+    const reader = plan.kind === "listener" ? "a listener" : "a client";
+    for (const item of items) {
+      add(item.type === "gap", `${reader} receives a gap`);
+      add(item.type === "gap" && item.after === null, "a gap of unknown start is received");
+      add(item.type === "event", `${reader} receives an event`);
     }
-    const came = new Set(seen.map(({ id }) => id));
-    for (const { seq, channels: all } of happened.published)
+    const received = new Set(items.map(({ id }) => id));
+    for (const { seq, channels: all } of trace.published)
       add(
-        all.filter((name) => channels.includes(name)).length > 1 && came.has(`x-${seq}`),
-        "an event comes by several channels",
+        all.filter((name) => channels.includes(name)).length > 1 && received.has(`x-${seq}`),
+        "an event reaches a reader through several channels",
       );
   }
-  return there;
+  return outcomes;
 }
 
-type Add = (is: unknown, name: string) => void;
+type Add = (isSo: unknown, outcome: string) => void;
 
-function addCall(call: Call, { calls, readers }: Happened, add: Add): void {
+function addCall(call: PublishCall, { calls, readers }: Trace, add: Add): void {
   const { answer, report, recipient, data, instance, at } = call;
   if (!answer) return;
   const others = calls.filter((other) => other !== call && other.instance === instance);
-  add(answer.code, `a publisher is told ${answer.code}`);
+  add(answer.code, `a publish fails: ${answer.code}`);
   add(
-    call.isAgain && answer.id && calls.some((other) => other.answer?.id === answer.id && other !== call),
+    call.isRepeat && answer.id && calls.some((other) => other.answer?.id === answer.id && other !== call),
     "a key is used again",
   );
   add(
     others.some((other) => other.at < at && other.answer && other.answer.at > answer.at),
     "answers come out of order",
   );
-  add(answer.id && answer.at > at && answer.at <= at + 50 && !call.isAgain, "a publisher is held back");
+  add(answer.id && answer.at > at && answer.at <= at + 50 && !call.isRepeat, "backpressure holds a publisher back");
   add(report && report.sent > 0, "a report says sent");
-  add(report && report.sent > 0 && call.isAgain, "a report on what is sent again says sent");
+  add(report && report.sent > 0 && call.isRepeat, "a report of a repeated event says sent");
   add(
-    report && instance.visits.some(({ registered }) => registered && registered.at > at && registered.at < answer.at),
-    "a client comes before a report is answered",
+    report && instance.attempts.some(({ registered }) => registered && registered.at > at && registered.at < answer.at),
+    "a client connects before a publish with a report is answered",
   );
   for (const { reason } of report?.failed ?? []) add(true, `a report says ${reason}`);
   if (recipient === undefined || answer.clients === undefined) return;
-  add(answer.clients > 1, "a message goes to two connections");
-  const isRead = readers.some(({ seen }) => seen.some((item) => item.type === "event" && item.data === data));
-  add(answer.clients === 0 && isRead, "a message waits for its client");
+  add(answer.clients > 1, "an event of an inbox reaches two connections");
+  const isRead = readers.some(({ items }) => items.some((item) => item.type === "event" && item.data === data));
+  add(answer.clients === 0 && isRead, "an event of an inbox waits for its client");
 }
 
-function addVisit(visit: Visit, { instances, published, place }: Happened, add: Add): void {
-  const { plan, asked, status, registered, gone, socket, instance, droppedWhile } = visit;
-  add(status === 204, "a client is barred");
-  add(status === 409, "an id is taken");
-  add(droppedWhile, `a client is dropped while ${droppedWhile}`);
-  if (!registered || !gone || !socket) return;
-  const isBack = asked !== undefined && !asked.startsWith("elsewhere");
-  add(true, isBack ? "a client comes back" : `a client begins ${plan.beginning}`);
-  add(true, `a client is gone: ${gone.reason}`);
-  add(true, `a stream is ${socket.over?.how}`);
-  add(socket.pieces, "a part of a chunk is read");
-  const isHere = (other: Visit): boolean =>
-    other !== visit &&
+function addAttempt(attempt: ConnectionAttempt, { instances, published, rankOf }: Trace, add: Add): void {
+  const { plan, status, registered, closed, socket, instance, droppedWhile, isResumed } = attempt;
+  add(status === 204, "a client id is barred");
+  add(status === 409, "a client id is taken");
+  add(droppedWhile, `a client drops while ${droppedWhile}`);
+  if (!registered || !closed || !socket) return;
+  add(true, isResumed ? "a client reconnects" : `a client starts: ${plan.start}`);
+  add(true, `a connection closes: ${closed.reason}`);
+  add(true, `a stream ends: ${socket.ended?.how}`);
+  add(socket.partialReads, "a part of a chunk is read");
+  const isOpenToo = (other: ConnectionAttempt): boolean =>
+    other !== attempt &&
     other.plan.id === plan.id &&
-    (other.registered?.at ?? Infinity) < gone.at &&
-    (other.gone?.at ?? 0) > registered.at;
+    (other.registered?.at ?? Infinity) < closed.at &&
+    (other.closed?.at ?? 0) > registered.at;
   add(
-    instances.some(({ visits }) => visits.some(isHere)),
+    instances.some(({ attempts }) => attempts.some(isOpenToo)),
     "an id has two connections",
   );
-  const { tolerance } = instance.setting;
-  add(gone.reason === "timeout" && tolerance > 1, "a client is given up for several timeouts");
-  const { given, wanted } = socket;
-  const items = given.flatMap(({ items }) => items);
-  const stalls = given.filter(({ at }, index) => (wanted[index + 1] ?? 0) > at + instance.setting.timeout).length;
-  add(stalls > 0, "a client stalls for a timeout and reads on");
-  add(stalls > 1, "a client does so twice");
+  const { tolerance, timeout } = instance.settings;
+  add(closed.reason === "timeout" && tolerance > 1, "a client is disconnected after several timeouts");
+  const { chunks, requestedAt } = socket;
+  const items = chunks.flatMap((chunk) => chunk.items);
+  const stalls = chunks.filter(({ at }, index) => (requestedAt[index + 1] ?? 0) > at + timeout).length;
+  add(stalls > 0, "a client is blocked for a timeout and reads on");
+  add(stalls > 1, "a client is blocked for a timeout twice and reads on");
   add(
     items.some(({ type }) => type === "comment"),
     "a heartbeat is sent",
   );
   add(
     items.some(({ type }) => type === "position"),
-    "a position is told",
+    "a position is sent",
   );
-  const missed = isBack ? items.find(({ type }) => type === "event" || type === "gap") : undefined;
-  add(missed?.type === "event" && place(missed.id) <= registered.head, "an outage is bridged without a gap");
-  const atOf = new Map(published.map(({ seq, at = 0 }) => [seq, at]));
-  for (const [index, { at, items }] of given.entries()) {
-    const first = items.find(({ type }) => type === "event");
-    const from = first?.id === undefined ? Infinity : (atOf.get(place(first.id)) ?? Infinity);
-    add(index > 0 && (wanted[index] ?? Infinity) < from && at - from >= LATE, "a vanished event is found");
-    add(index > 0 && first && (wanted[index] ?? 0) > from + LATE, "a client stalls and reads on");
-    add(gone.reason === "closing" && at > gone.at && first, "a closing broker hands on the rest");
+  const first = isResumed ? items.find(({ type }) => type === "event" || type === "gap") : undefined;
+  add(first?.type === "event" && rankOf(first.id) <= registered.head, "an outage is bridged without a gap");
+  const appendedAt = new Map(published.map(({ seq, at = 0 }) => [seq, at]));
+  for (const [index, { at, items }] of chunks.entries()) {
+    const event = items.find(({ type }) => type === "event");
+    const since = event?.id === undefined ? Infinity : (appendedAt.get(rankOf(event.id)) ?? Infinity);
+    const requested = requestedAt[index];
+    add(index > 0 && (requested ?? Infinity) < since && at - since >= LATE_MS, "a vanished event is found");
+    add(index > 0 && event && (requested ?? 0) > since + LATE_MS, "a client is blocked and reads on");
+    add(closed.reason === "closing" && at > closed.at && event, "a closing broker drains a connection");
   }
-  add(gone.reason === "closing" && socket.over?.how === "errored", "a closing broker cuts a client off");
+  add(closed.reason === "closing" && socket.ended?.how === "errored", "a closing broker aborts a connection");
 }

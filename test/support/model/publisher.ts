@@ -1,113 +1,122 @@
+// The publisher of a simulated history. It records each call with its answer and its report.
 import type { ClientInfo, DeliveryReport, Published, Reported } from "../../../src/index.ts";
 import type { Clock } from "../clock.ts";
 import type { Step } from "./history.ts";
 import type { Instance } from "./instance.ts";
 import { inboxName } from "./items.ts";
-import type { Asked } from "./late-engine.ts";
+import type { AppendOutcome } from "./late-engine.ts";
 
-/** One call of `broadcast` or `broadcastTo`, and what came of it. */
-export interface Call {
+/** One call of `broadcast` or `broadcastTo`, and everything that came of it. */
+export interface PublishCall {
   readonly instance: Instance;
   readonly at: number;
-  /** As readers are told them. */
+  /** The public names of its channels. */
   readonly channels: readonly string[];
   readonly data: string;
   readonly key: string | undefined;
   readonly recipient: string | undefined;
-  /** It was made before, with the same key. */
-  readonly isAgain: boolean;
+  /** Whether it repeats an earlier call with the same key. */
+  readonly isRepeat: boolean;
   readonly wantsReport: boolean;
-  /** Who was connected. */
+  /** The connections at the time of the call. */
   readonly clients: readonly ClientInfo[];
-  /** What became of it at the engine, if it was asked and that is known. */
-  readonly asked: Asked | undefined;
-  /** The broker was told to close before. */
-  readonly isLate: boolean;
+  /** The outcome at the engine, if the call reached the engine and the engine records outcomes. */
+  readonly outcome: AppendOutcome | undefined;
+  /** Whether `close()` was called before. */
+  readonly isAfterClose: boolean;
   answer?: { readonly at: number; readonly id?: string; readonly clients?: number; readonly code?: string };
   report?: DeliveryReport & { readonly at: number };
 }
 
-/** Milliseconds until a publisher that does not know whether its event was published sends it again. */
-const RETRY = 300;
+/** Milliseconds until the publisher repeats a call whose outcome is unknown. */
+const RETRY_MS = 300;
 
-type Publish = Step & { readonly do: "publish" };
-type Again = Step & { readonly do: "again" };
+type PublishStep = Step & { readonly do: "publish" };
+type RepublishStep = Step & { readonly do: "republish" };
+type NewCall = Pick<PublishCall, "channels" | "data" | "key" | "recipient" | "isRepeat" | "wantsReport">;
 
-/** Who publishes, and remembers what was answered. */
 export class Publisher {
-  readonly calls: Call[] = [];
+  readonly calls: PublishCall[] = [];
   readonly #instance: (process: 0 | 1) => Instance;
-  readonly #asked: readonly Asked[];
+  readonly #outcomes: readonly AppendOutcome[];
   readonly #clock: Clock;
-  /** What was published with a key. */
-  readonly #keyed: Call[] = [];
+  /** Calls with an idempotency key. */
+  readonly #keyed: PublishCall[] = [];
   #events = 0;
 
-  /** `asked` is what the engine is asked for, as that grows. */
-  constructor(instance: (process: 0 | 1) => Instance, asked: readonly Asked[], clock: Clock) {
+  /** `outcomes` is the engine's list of outcomes, which grows with each append. */
+  constructor(instance: (process: 0 | 1) => Instance, outcomes: readonly AppendOutcome[], clock: Clock) {
     this.#instance = instance;
-    this.#asked = asked;
+    this.#outcomes = outcomes;
     this.#clock = clock;
   }
 
-  publish({ process, channels, size, report, key }: Omit<Publish, "do" | "times">): void {
+  publish({ process, channels, size, report, key: hasKey }: Omit<PublishStep, "do" | "times">): void {
     const data = `${this.#events++} ${"x".repeat(size)}`;
     const names = channels.length > 0 ? channels : ["fanwire-common"];
-    const call = this.#call(process, names, data, key ? `key ${this.#events}` : undefined, undefined, false, report);
-    if (key) this.#keyed.push(call);
+    const key = hasKey ? `key ${this.#events}` : undefined;
+    const call = this.#call(process, {
+      channels: names,
+      data,
+      key,
+      recipient: undefined,
+      isRepeat: false,
+      wantsReport: report,
+    });
+    if (hasKey) this.#keyed.push(call);
   }
 
-  send(process: 0 | 1, id: string, report: boolean): void {
-    this.#call(process, [inboxName(id)], `${this.#events++} for ${id}`, undefined, id, false, report);
+  publishTo(process: 0 | 1, id: string, report: boolean): void {
+    this.#call(process, {
+      channels: [inboxName(id)],
+      data: `${this.#events++} for ${id}`,
+      key: undefined,
+      recipient: id,
+      isRepeat: false,
+      wantsReport: report,
+    });
   }
 
-  /** Once more what was published with a key, so many of those ago. */
-  again({ process, ago, report }: Omit<Again, "do">): void {
+  /** Repeats a call with a key: the last such call, or one before it. */
+  republish({ process, ago, report }: Omit<RepublishStep, "do">): void {
     const call = this.#keyed.at(-1 - ago) ?? this.#keyed[0];
-    if (call) this.#again(process, call, report);
+    if (call) this.#repeat(process, call, report);
   }
 
-  #again(process: 0 | 1, { channels, data, key }: Call, report: boolean): void {
-    this.#call(process, channels, data, key, undefined, true, report);
+  #repeat(process: 0 | 1, { channels, data, key }: PublishCall, wantsReport: boolean): void {
+    this.#call(process, { channels, data, key, recipient: undefined, isRepeat: true, wantsReport });
   }
 
-  #call(
-    process: 0 | 1,
-    channels: readonly string[],
-    data: string,
-    key: string | undefined,
-    recipient: string | undefined,
-    isAgain: boolean,
-    wantsReport: boolean,
-  ): Call {
+  #call(process: 0 | 1, newCall: NewCall): PublishCall {
+    const { channels, data, key, recipient, wantsReport } = newCall;
     const instance = this.#instance(process);
     const { broker } = instance;
     const at = this.#clock.time;
     const clients = broker.clients();
-    const isLate = instance.closing !== undefined;
-    const count = this.#asked.length;
+    const isAfterClose = instance.closing !== undefined;
+    const appends = this.#outcomes.length;
     const options = { report: wantsReport, ...(key === undefined ? {} : { idempotencyKey: key }) };
-    const channel = channels[0] === "fanwire-common" ? {} : { channels };
+    const target = channels[0] === "fanwire-common" ? {} : { channels };
     const published =
       recipient === undefined
-        ? broker.broadcast(data, { ...channel, ...options })
+        ? broker.broadcast(data, { ...target, ...options })
         : broker.broadcastTo(recipient, data, options);
-    // The engine is asked in the call itself.
-    const asked = this.#asked[count];
-    const call: Call = { instance, at, channels, data, key, recipient, isAgain, wantsReport, clients, isLate, asked };
+    // The broker calls the engine synchronously.
+    const outcome = this.#outcomes[appends];
+    const call: PublishCall = { ...newCall, instance, at, clients, isAfterClose, outcome };
     this.calls.push(call);
     published.then(
-      (answer) => this.#answered(call, answer),
+      (answer) => this.#onAnswer(call, answer),
       (error: { readonly code?: string }) => {
         call.answer = { at: this.#clock.time, code: error.code ?? String(error) };
         if (error.code !== "publish-outcome-unknown" || key === undefined) return;
-        this.#clock.at(this.#clock.time + RETRY, () => this.#again(process, call, wantsReport));
+        this.#clock.at(this.#clock.time + RETRY_MS, () => this.#repeat(process, call, wantsReport));
       },
     );
     return call;
   }
 
-  #answered(call: Call, { id, clients, ...rest }: Published | Reported): void {
+  #onAnswer(call: PublishCall, { id, clients, ...rest }: Published | Reported): void {
     call.answer = { at: this.#clock.time, id, clients };
     if (!("report" in rest)) return;
     void (rest as Pick<Reported, "report">).report.then((report) => {

@@ -1,139 +1,142 @@
+// A reader of a simulated history: a client or a listener, over all of its connections. Like an EventSource it knows only the last id that
+// it received, and reconnects with that.
 import type { Broker, Listened } from "../../../src/index.ts";
-import type { Lineage, Seen } from "../oracle/oracle.ts";
-import type { Drop, Plan } from "./history.ts";
+import type { ReaderRecord, ReceivedItem } from "../oracle/oracle.ts";
+import { type ConnectionAttempt, channelsOf, FOREIGN_ID } from "./connection-attempt.ts";
+import type { Drop, ReaderPlan } from "./history.ts";
 import { type Item, inboxName } from "./items.ts";
-import { channelsOf, type Visit } from "./visit.ts";
 
-/** How a reader begins when it has no id yet. */
-export type Beginning = "live" | "earliest" | "foreign";
+/** Where a reader starts that has no id yet: at the newest event, at the oldest retained one, or with the id of an unknown log. */
+export type StartOption = "live" | "earliest" | "foreign";
 
-/** What a reader has to know of the world. */
-export interface Surroundings {
+/** The parts of a simulation that a reader needs. */
+export interface ReaderEnvironment {
   readonly now: () => number;
-  /** Where an id is in the order of all that was published. */
-  readonly place: (id: string) => number;
-  /** The place of the newest event of all. */
+  /** Returns the rank of an id among all events that were published. */
+  readonly rankOf: (id: string) => number;
+  /** Returns the rank of the newest event of all. */
   readonly head: () => number;
-  /** A listener is told where the log is at its call, and not later, when a store has answered. */
-  readonly isHere: boolean;
-  /** Has a client connect. */
-  readonly visit: (reader: Reader, asked: string | undefined) => Visit;
-  /** The broker that it listens to. */
+  /** Whether a listener starts at the position that the log has when `listen()` is called, and not when a store has answered. */
+  readonly isLocal: boolean;
+  /** Connects a client. */
+  readonly connect: (reader: Reader, lastEventId: string | undefined) => ConnectionAttempt;
+  /** Returns the broker that a listener listens to. */
   readonly broker: (reader: Reader) => Broker;
 }
 
-/** A reader over all of its connections. Like an EventSource it knows nothing but the last id it saw, and comes back with that. */
-export class Reader implements Lineage {
-  readonly plan: Plan;
+export class Reader implements ReaderRecord {
+  readonly plan: ReaderPlan;
   readonly channels: readonly string[];
-  readonly seen: Seen[] = [];
+  readonly items: ReceivedItem[] = [];
   start = Infinity;
   floor = 0;
-  since: number | undefined;
-  /** Which process it connects to next. */
+  historyRequestedAt: number | undefined;
+  /** The process to which the reader connects next. */
   process: 0 | 1 = 0;
-  readonly #around: Surroundings;
+  readonly #environment: ReaderEnvironment;
   #lastEventId: string | undefined;
-  #visit: Visit | undefined;
+  #attempt: ConnectionAttempt | undefined;
   #listener: AsyncIterableIterator<Listened, undefined> | undefined;
 
-  constructor(plan: Plan, around: Surroundings) {
+  constructor(plan: ReaderPlan, environment: ReaderEnvironment) {
     this.plan = plan;
     this.channels = channelsOf(plan);
-    this.#around = around;
+    this.#environment = environment;
   }
 
-  /** The place of the last id it saw. */
-  get place(): number {
-    return this.#lastEventId === undefined ? 0 : this.#around.place(this.#lastEventId);
+  /** The rank of the last id that the reader received, or 0. */
+  get rank(): number {
+    return this.#lastEventId === undefined ? 0 : this.#environment.rankOf(this.#lastEventId);
   }
 
-  /** It is connected. */
-  get isThere(): boolean {
-    const { registered, gone, socket } = this.#visit ?? {};
-    return this.#listener !== undefined || (registered !== undefined && !gone && socket !== undefined);
+  get isConnected(): boolean {
+    const { registered, closed, socket } = this.#attempt ?? {};
+    return this.#listener !== undefined || (registered !== undefined && !closed && socket !== undefined);
   }
 
-  isOn(visit: Visit): boolean {
-    return this.#visit === visit;
+  /** Whether this attempt is the reader's current connection. */
+  isUsing(attempt: ConnectionAttempt): boolean {
+    return this.#attempt === attempt;
   }
 
+  /** Connects, unless the reader has a connection that it has not read to the end. */
   connect(): void {
-    if (this.#visit?.isOver) this.#visit = undefined;
-    if (this.#visit || this.#listener) return;
-    const { now, head, isHere, visit, broker } = this.#around;
-    const { kind, beginning, channels } = this.plan;
+    if (this.#attempt?.isOver) this.#attempt = undefined;
+    if (this.#attempt || this.#listener) return;
+    const { now, head, isLocal, connect, broker } = this.#environment;
+    const { kind, start, channels } = this.plan;
     const isNew = this.#lastEventId === undefined;
-    if (isNew && beginning === "foreign") this.start = 0;
-    const asked = this.#lastEventId ?? (beginning === "foreign" ? "elsewhere-7" : undefined);
+    if (isNew && start === "foreign") this.start = 0;
+    const lastEventId = this.#lastEventId ?? (start === "foreign" ? FOREIGN_ID : undefined);
     if (kind === "client") {
-      this.#visit = visit(this, asked);
+      this.#attempt = connect(this, lastEventId);
       return;
     }
-    // No id tells it where it begins.
-    if (isNew && isHere && beginning === "live") this.start = this.floor = head();
-    if (isNew && isHere && beginning === "earliest") this.#beginsAt(head(), now());
+    // A listener receives no `fanwire-ready` with the position at which it starts.
+    if (isNew && isLocal && start === "live") this.start = this.floor = head();
+    if (isNew && isLocal && start === "earliest") this.#startEarliest(head(), now());
     this.#listener = broker(this).listen({
       ...(channels.length > 0 ? { channels: channels } : {}),
-      lastEventId: asked,
-      ...(beginning === "earliest" ? { from: "earliest" } : {}),
+      lastEventId,
+      ...(start === "earliest" ? { from: "earliest" } : {}),
     });
   }
 
-  /** Who is not told where it begins has a claim to what comes from now on. */
-  claim(): void {
-    if (this.start === Infinity) this.start = this.#around.head();
+  /** Sets the start of a reader that has not learned it: from now on it must receive every event. */
+  startAtHead(): void {
+    if (this.start === Infinity) this.start = this.#environment.head();
   }
 
+  /** Reads a number of bytes. A listener requests one event for every eight bytes, and eight events at most. */
   read(bytes: number): void {
     this.connect();
-    if (this.#visit) {
-      for (const [item, at] of this.#visit.socket?.read(bytes) ?? []) this.#see(item, at);
+    if (this.#attempt) {
+      for (const [item, at] of this.#attempt.socket?.read(bytes) ?? []) this.#receive(item, at);
       return;
     }
-    for (let count = 0; count < Math.min(bytes / 8, 8); count++) this.#wait();
+    for (let count = 0; count < Math.min(bytes / 8, 8); count++) this.#requestNext();
   }
 
-  /** Makes room for all that comes. */
-  widen(): void {
-    this.#visit?.socket?.widen(Infinity);
+  removeCapacityLimit(): void {
+    this.#attempt?.socket?.raiseCapacity(Infinity);
   }
 
   drop(how: Drop): void {
-    this.#visit?.drop(how);
-    this.#visit = undefined;
+    this.#attempt?.drop(how);
+    this.#attempt = undefined;
     void this.#listener?.return?.();
     this.#listener = undefined;
   }
 
-  /** It asks for all that is kept, and has a claim to all that comes. */
-  #beginsAt(head: number, time: number): void {
+  /** The reader has requested every retained event, and must receive every event after `head`. */
+  #startEarliest(head: number, time: number): void {
     this.start = head;
-    if (this.#around.isHere) this.since = time;
+    if (this.#environment.isLocal) this.historyRequestedAt = time;
   }
 
-  #wait(): void {
+  #requestNext(): void {
     const listener = this.#listener;
     void listener?.next().then(({ done, value }) => {
-      if (!done) this.#see(value, this.#around.now());
-      // Its broker has closed.
+      if (!done) this.#receive(value, this.#environment.now());
+      // The broker of the listener has closed.
       else if (listener === this.#listener) this.#listener = undefined;
     });
   }
 
-  #see(item: Item | Listened, at: number): void {
+  #receive(item: Item | Listened, at: number): void {
     const { id, type } = item;
-    const registered = this.#visit?.registered;
+    const registered = this.#attempt?.registered;
     if (type === "ready" && this.#lastEventId === undefined && registered) {
-      if (id !== undefined && this.plan.beginning === "live") this.start = this.floor = this.#around.place(id);
-      else if (this.plan.beginning === "earliest") this.#beginsAt(registered.head, registered.at);
+      if (id !== undefined && this.plan.start === "live") this.start = this.floor = this.#environment.rankOf(id);
+      else if (this.plan.start === "earliest") this.#startEarliest(registered.head, registered.at);
     }
     this.#lastEventId = id ?? this.#lastEventId;
-    const place = (of: string): string => `x-${this.#around.place(of)}`;
-    if (type === "event") this.seen.push({ type, id: place(id), data: item.data, at });
+    // The oracle knows one log only, so it receives ranks as ids.
+    const idOf = (position: string): string => `x-${this.#environment.rankOf(position)}`;
+    if (type === "event") this.items.push({ type, id: idOf(id), data: item.data, at });
     if (type !== "gap") return;
     const channels = item.channels.map((name) => (name === "fanwire-inbox" ? inboxName(this.plan.id) : name));
-    const after = item.after === null ? null : place(item.after);
-    this.seen.push({ type, id: place(id), channels, after, through: place(item.through), at });
+    const after = item.after === null ? null : idOf(item.after);
+    this.items.push({ type, id: idOf(id), channels, after, through: idOf(item.through), at });
   }
 }

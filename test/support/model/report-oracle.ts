@@ -1,151 +1,170 @@
+// The oracle of a delivery report. A report covers each client that the event was for when it was appended, and says how the event ended
+// there. For a repeated event it covers the clients that have not received the event yet. The oracle knows who was
+// connected when, and what each client received when. Events of one millisecond may have happened in any order.
 import type { DeliveryReport, FailureReason } from "../../../src/index.ts";
-import type { Told } from "../oracle/oracle.ts";
-import type { Call } from "./publisher.ts";
-import type { Visit } from "./visit.ts";
-import type { Facts } from "./visit-oracle.ts";
+import type { PublishedEvent } from "../oracle/oracle.ts";
+import { type ConnectionAttempt, rankOfRequest } from "./connection-attempt.ts";
+import type { OracleFacts } from "./connection-oracle.ts";
+import type { PublishCall } from "./publisher.ts";
 
-// What a publisher may expect of a report: it is about each client that the event was for when it was appended, and says what became of it
-// there. Of an event that was appended before, it is about those who did not have it yet. Said from who was connected when, and what each
-// was given when; of what happens in the same millisecond nobody knows what came first.
-
-/** Somebody whom an event may be for. */
-export interface Member {
-  readonly visit: Visit;
-  /** It certainly is. */
-  readonly isSure: boolean;
+/** A connection that an event may be for. */
+export interface AudienceMember {
+  readonly attempt: ConnectionAttempt;
+  /** Whether the event is certainly for it. */
+  readonly isCertain: boolean;
 }
 
 type Fate = "sent" | FailureReason;
 type Report = DeliveryReport & { readonly at: number };
 
-/** Who was connected when an event of a call was appended. */
-export const membersAtAppend = (call: Call, event: Told, facts: Facts): Member[] =>
-  // Who came before it was told of an older one as the newest.
-  membersAt(call, event.at ?? 0, facts, ({ head }) => (head < event.seq ? -1 : 1));
+/** Returns the connections that were open when the event of a call was appended. */
+export const audienceAtAppend = (call: PublishCall, event: PublishedEvent, facts: OracleFacts): AudienceMember[] =>
+  // A connection that was registered earlier saw an older event as the newest.
+  audienceAt(call, event.at ?? 0, facts, ({ head }) => (head < event.seq ? -1 : 1));
 
-/** Who was connected when a call was answered by the engine. */
-export const membersAtAnswer = (call: Call, facts: Facts): Member[] => {
-  const time = call.asked?.answeredAt ?? 0;
-  return membersAt(call, time, facts, ({ at }) => at - time);
+/** Returns the connections that were open when the engine answered a call. */
+export const audienceAtAnswer = (call: PublishCall, facts: OracleFacts): AudienceMember[] => {
+  const time = call.outcome?.answeredAt ?? 0;
+  return audienceAt(call, time, facts, ({ at }) => at - time);
 };
 
-/** Who of the clients of a call was connected at a time; `came` is negative for who had come, and positive for who came after it. */
-function membersAt(
-  { instance, channels, clients }: Call,
+/**
+ * Returns the connections that were open at a time and read a channel of a call. `compare` is negative for a registration before that time,
+ * and positive for one after it.
+ */
+function audienceAt(
+  { instance, channels, clients }: PublishCall,
   time: number,
-  { isPrompt }: Facts,
-  came: (registered: NonNullable<Visit["registered"]>) => number,
-): Member[] {
-  return instance.visits.flatMap((visit) => {
-    const { registered, gone, socket } = visit;
-    if (!registered || !channels.some((name) => visit.channels.includes(name))) return [];
+  { isSynchronous }: OracleFacts,
+  compare: (registered: NonNullable<ConnectionAttempt["registered"]>) => number,
+): AudienceMember[] {
+  return instance.attempts.flatMap((attempt) => {
+    const { registered, closed, socket } = attempt;
+    if (!registered || !channels.some((name) => attempt.channels.includes(name))) return [];
     const { connectionId } = registered.info;
-    if (isPrompt) return clients.some((info) => info.connectionId === connectionId) ? [{ visit, isSure: true }] : [];
-    const leaves = gone?.at ?? Infinity;
-    // Who is given the rest before it ends is there until then.
-    const ends = gone?.reason === "closing" ? (socket?.over?.at ?? leaves) : leaves;
-    if (came(registered) > 0 || ends < time) return [];
-    return [{ visit, isSure: came(registered) < 0 && leaves > time }];
+    if (isSynchronous)
+      return clients.some((info) => info.connectionId === connectionId) ? [{ attempt, isCertain: true }] : [];
+    const closedAt = closed?.at ?? Infinity;
+    // A connection that is drained is there until its stream ends.
+    const endsAt = closed?.reason === "closing" ? (socket?.ended?.at ?? closedAt) : closedAt;
+    if (compare(registered) > 0 || endsAt < time) return [];
+    return [{ attempt, isCertain: compare(registered) < 0 && closedAt > time }];
   });
 }
 
-/** Those of them who did not have an event yet, nor what comes after it, at a time. */
-export const waitersOf = (members: readonly Member[], event: Told, time: number, facts: Facts): Member[] =>
-  members.flatMap(({ visit, isSure }) => {
-    const past = passedAt(visit, event, facts);
-    if (past < time) return [];
-    return [{ visit, isSure: isSure && past > time && knowsBeginning(visit, event) }];
+/** Returns the members whose cursor had not reached an event at a time. */
+export const waitingMembers = (
+  members: readonly AudienceMember[],
+  event: PublishedEvent,
+  time: number,
+  facts: OracleFacts,
+): AudienceMember[] =>
+  members.flatMap(({ attempt, isCertain }) => {
+    const passed = passedAt(attempt, event, facts);
+    if (passed < time) return [];
+    return [{ attempt, isCertain: isCertain && passed > time && startsBefore(attempt, event) }];
   });
 
-/** When a client was first past an event. */
-function passedAt(visit: Visit, { seq }: Told, { place }: Facts): number {
-  const { asked, plan, registered, socket } = visit;
-  const isLive = asked === undefined && plan.beginning === "live";
-  const begins = isLive ? (registered?.head ?? 0) : isResumed(visit) ? place(asked ?? "") : 0;
-  if (begins >= seq) return -Infinity;
-  const index = (socket?.given ?? []).findIndex(({ items }) => items.some(({ id }) => id && place(id) >= seq));
-  // What it is told first says where it begins, whenever it reads that.
-  return index === 0 ? -Infinity : (socket?.given[index]?.at ?? Infinity);
+/** Returns when a client's cursor first was at an event or behind it. */
+function passedAt(attempt: ConnectionAttempt, { seq }: PublishedEvent, { rankOf }: OracleFacts): number {
+  const { lastEventId, plan, registered, socket } = attempt;
+  const isLive = lastEventId === undefined && plan.start === "live";
+  const start = isLive ? (registered?.head ?? 0) : rankOfRequest(attempt, rankOf);
+  if (start >= seq) return -Infinity;
+  const index = (socket?.chunks ?? []).findIndex(({ items }) => items.some(({ id }) => id && rankOf(id) >= seq));
+  // The first chunk says where the client starts, whenever it is read.
+  return index === 0 ? -Infinity : (socket?.chunks[index]?.at ?? Infinity);
 }
 
-const isResumed = ({ asked }: Visit): boolean => asked !== undefined && !asked.startsWith("elsewhere");
+/**
+ * Whether a client certainly starts before an event. The start of a client with `from: "earliest"` lies between the oldest retained event and
+ * the newest one, and need not be announced.
+ */
+const startsBefore = (attempt: ConnectionAttempt, { seq }: PublishedEvent): boolean =>
+  attempt.isResumed || attempt.plan.start === "live" || (attempt.registered?.head ?? 0) < seq;
 
-/** Where who asks for what is kept begins is between that and the newest, and it need not be told. */
-const knowsBeginning = (visit: Visit, { seq }: Told): boolean =>
-  isResumed(visit) || visit.plan.beginning === "live" || (visit.registered?.head ?? 0) < seq;
+/** Whether a client had no claim to an event that it never received: it asked for the retained events, and retention may have dropped this one. */
+const hadNoClaim = (attempt: ConnectionAttempt, event: PublishedEvent, facts: OracleFacts): boolean =>
+  attempt.lastEventId === undefined &&
+  !startsBefore(attempt, event) &&
+  deliveryTime(attempt, event, "sent", facts) === undefined;
 
-/** Who asks for what is kept, when it may be that already less is, has no claim to an event that it was never given. */
-const hadNoClaim = (visit: Visit, event: Told, facts: Facts): boolean =>
-  visit.asked === undefined && !knowsBeginning(visit, event) && fateOf(visit, event, "sent", facts) === undefined;
-
-/** What is wrong with a report on an event, about members of it who had not had it at a time; nobody is waited for after the deadline. */
-export function judgeMembers(
+/** Returns the faults of a report on an event, for members that had not received it. The report does not wait after the deadline. */
+export function findReportFaults(
   { sent, failed, at }: Report,
   answeredAt: number,
-  members: readonly Member[],
-  event: Told,
+  members: readonly AudienceMember[],
+  event: PublishedEvent,
   deadline: number,
-  facts: Facts,
+  facts: OracleFacts,
 ): string[] {
   const faults: string[] = [];
   const failures = new Map(failed.map(({ connectionId, reason }) => [connectionId, reason]));
   const count = { least: 0, most: 0 };
-  const due = { least: answeredAt, most: answeredAt };
-  for (const { visit, isSure } of members) {
-    const { connectionId = "", clientId } = visit.registered?.info ?? {};
+  const due = { earliest: answeredAt, latest: answeredAt };
+  for (const { attempt, isCertain } of members) {
+    const { connectionId = "", clientId } = attempt.registered?.info ?? {};
     const reason: Fate = failures.get(connectionId) ?? "sent";
-    const isAbout = isSure || failures.delete(connectionId);
+    const isCovered = isCertain || failures.delete(connectionId);
     failures.delete(connectionId);
-    const fates = fatesOf(visit, event, deadline, facts);
+    const fates = fatesOf(attempt, event, deadline, facts);
     const first = Math.min(...fates.map((fate) => fate.at));
-    // Led past it without a word, whenever that was.
-    if (reason === "lost" && hadNoClaim(visit, event, facts)) {
-      due.most = Math.max(due.most, first);
+    // The cursor passed the event without a gap, at an unknown time.
+    if (reason === "lost" && hadNoClaim(attempt, event, facts)) {
+      due.latest = Math.max(due.latest, first);
       continue;
     }
     const isRight = fates.some((fate) => fate.at === first && fate.reason === reason);
-    if (isRight || isAbout) due.most = Math.max(due.most, first);
-    if (isAbout) due.least = Math.max(due.least, first);
+    if (isRight || isCovered) due.latest = Math.max(due.latest, first);
+    if (isCovered) due.earliest = Math.max(due.earliest, first);
     if (isRight && reason === "sent") count.most++;
-    if (isSure && reason === "sent") count.least++;
-    const all = fates.map((fate) => `${fate.reason} at ${fate.at}`).join(", ");
-    if (isAbout && !isRight) faults.push(`the report says of ${clientId} ${reason}, of ${all}`);
+    if (isCertain && reason === "sent") count.least++;
+    const possible = fates.map((fate) => `${fate.reason} at ${fate.at}`).join(", ");
+    if (isCovered && !isRight) faults.push(`its report says ${reason} for ${clientId}; possible is ${possible}`);
   }
-  for (const connectionId of failures.keys()) faults.push(`its report is about ${connectionId}, and the event is not`);
+  for (const connectionId of failures.keys())
+    faults.push(`its report lists ${connectionId}, and the event was not for that connection`);
   if (faults.length > 0) return faults;
   if (sent < count.least || sent > count.most)
-    return [`its report says ${sent} sent, of ${count.least} to ${count.most}`];
-  return at < due.least || at > due.most ? [`its report came at ${at}, and not at ${due.least} to ${due.most}`] : [];
+    return [`its report says ${sent} sent, and it is ${count.least} to ${count.most}`];
+  return at < due.earliest || at > due.latest
+    ? [`its report came at ${at}, due at ${due.earliest} to ${due.latest}`]
+    : [];
 }
 
-/** What became of an event at a client, and when. */
+/** Returns what may have happened to an event at a client, and when. */
 function fatesOf(
-  visit: Visit,
-  event: Told,
+  attempt: ConnectionAttempt,
+  event: PublishedEvent,
   deadline: number,
-  facts: Facts,
+  facts: OracleFacts,
 ): { readonly reason: Fate; readonly at: number }[] {
-  const { gone, socket, leftAt } = visit;
+  const { closed, socket, leftAt } = attempt;
   const fates: { reason: Fate; at: number | undefined }[] = [
     { reason: "late", at: deadline },
-    { reason: "sent", at: fateOf(visit, event, "sent", facts) },
-    { reason: "lost", at: fateOf(visit, event, "lost", facts) },
+    { reason: "sent", at: deliveryTime(attempt, event, "sent", facts) },
+    { reason: "lost", at: deliveryTime(attempt, event, "lost", facts) },
   ];
-  // Who is given the rest before it ends is not given up before that.
-  if (gone?.reason === "closing") {
-    fates.push({ reason: "closing", at: socket?.over?.at }, { reason: "expired", at: visit.expiresAt });
+  // A connection that is drained has not failed before its stream ends.
+  if (closed?.reason === "closing") {
+    fates.push({ reason: "closing", at: socket?.ended?.at }, { reason: "expired", at: attempt.expiresAt });
     if (leftAt !== undefined) fates.push({ reason: "client-left", at: leftAt });
-  } else if (gone) fates.push({ reason: gone.reason, at: gone.at });
+  } else if (closed) fates.push({ reason: closed.reason, at: closed.at });
   return fates.flatMap(({ reason, at }) => (at === undefined ? [] : [{ reason, at }]));
 }
 
-/** When it was given to a client, or the client was told of what comes after it instead. */
-export function fateOf({ socket }: Visit, { seq }: Told, fate: "sent" | "lost", { place }: Facts): number | undefined {
-  for (const { at, items } of socket?.given ?? []) {
-    const places = items.flatMap(({ id }) => (id === undefined ? [] : [place(id)]));
-    if (Math.max(0, ...places) < seq) continue;
-    const isThere = items.some((item) => item.type === "event" && place(item.id) === seq);
-    return isThere === (fate === "sent") ? at : undefined;
+/** Returns when an event was sent to a client, or (`"lost"`) when the client received something after it instead. */
+export function deliveryTime(
+  { socket }: ConnectionAttempt,
+  { seq }: PublishedEvent,
+  fate: "sent" | "lost",
+  { rankOf }: OracleFacts,
+): number | undefined {
+  for (const { at, items } of socket?.chunks ?? []) {
+    const ranks = items.flatMap(({ id }) => (id === undefined ? [] : [rankOf(id)]));
+    if (Math.max(0, ...ranks) < seq) continue;
+    const isSent = items.some((item) => item.type === "event" && rankOf(item.id) === seq);
+    return isSent === (fate === "sent") ? at : undefined;
   }
   return undefined;
 }

@@ -1,47 +1,48 @@
+// Runs one random history: two processes with a common engine, their readers and a publisher, by a clock and over sockets of their own.
+// Then all oracles check what happened.
 import { inject } from "vitest";
 import { seqOf } from "../clients/connection.ts";
 import { Clock } from "../clock.ts";
-import { judge, judgeAlarms } from "../oracle/oracle.ts";
-import type { Scene } from "../test-broker.ts";
-import type { Happened } from "./account.ts";
-import { judgeCalls } from "./call-oracle.ts";
-import type { History, Kinds, Step } from "./history.ts";
+import { findFalseGaps, findFaults, type PublishedEvent } from "../oracle/oracle.ts";
+import type { TestSetup } from "../test-broker.ts";
+import { type Backend, createBackend } from "./backend.ts";
+import { ConnectionAttempt } from "./connection-attempt.ts";
+import { findConnectionFaults, findInstanceFaults } from "./connection-oracle.ts";
+import type { History, HistoryKind, Step } from "./history.ts";
 import { Instance } from "./instance.ts";
+import { findPublishFaults } from "./publish-oracle.ts";
 import { Publisher } from "./publisher.ts";
 import { Reader } from "./reader.ts";
-import { Visit } from "./visit.ts";
-import { judgeInstance, judgeVisits } from "./visit-oracle.ts";
-import { type World, worldOf } from "./world.ts";
+import type { Trace } from "./trace.ts";
 
-/** Milliseconds until all is well again: after the worst that may happen to a store, when the last answer of a late engine has come, and else. */
-const RECOVERY = { store: 15_000, late: 3_500, else: 1_500 };
-/** Looks at what has come after which a reader is taken to be stuck. */
-const PATIENCE = 200;
+/** Milliseconds after the last disturbance until everything works again. A late engine has sent its last answer by then. */
+const RECOVERY_MS = { sharedLog: 15_000, late: 3_500, other: 1_500 };
+/** How often a reader reads before it counts as stuck. */
+const MAX_ROUNDS = 200;
 
-/** What was wrong with a history that was lived through, and what happened in it. */
-export interface Lived {
+export interface SimulationResult {
   readonly faults: readonly string[];
-  readonly happened: Happened;
+  readonly trace: Trace;
 }
 
-/** Lives through a history, by a clock of its own. */
-export async function simulate(stage: Scene, kinds: Kinds, history: History): Promise<Lived> {
+/** Runs a history and returns the faults that the oracles find. A history gives the same result each time. */
+export async function simulate(setup: TestSetup, kind: HistoryKind, history: History): Promise<SimulationResult> {
   const clock = new Clock(undefined, true);
   const random = Math.random;
-  let lived: Lived | undefined;
-  Math.random = seeded(history.random);
+  let result: SimulationResult | undefined;
+  Math.random = createRandom(history.random);
   try {
     await clock.run(async () => {
-      lived = await new Simulation(stage, kinds, history, clock).live();
+      result = await new Simulation(setup, kind, history, clock).run();
     });
   } finally {
     Math.random = random;
   }
-  return lived as Lived;
+  return result as SimulationResult;
 }
 
-/** Mulberry32, so that a history is the same each time. */
-function seeded(seed: number): () => number {
+/** Returns a generator of random numbers in [0, 1) from a seed (Mulberry32). */
+function createRandom(seed: number): () => number {
   let state = seed | 0;
   return () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -52,84 +53,85 @@ function seeded(seed: number): () => number {
 }
 
 class Simulation {
-  readonly #kinds: Kinds;
+  readonly #kind: HistoryKind;
   readonly #history: History;
   readonly #clock: Clock;
-  readonly #world: World;
-  /** All that there ever were; those that are open are in `#open`. */
+  readonly #backend: Backend;
+  /** All instances, also the closed ones. */
   readonly #instances: Instance[] = [];
+  /** The current instance of each process. */
   readonly #open: [Instance, Instance];
   readonly #readers: readonly Reader[];
   readonly #publisher: Publisher;
   readonly #faults: string[] = [];
 
-  constructor(stage: Scene, kinds: Kinds, history: History, clock: Clock) {
-    this.#kinds = kinds;
+  constructor(setup: TestSetup, kind: HistoryKind, history: History, clock: Clock) {
+    this.#kind = kind;
     this.#history = history;
     this.#clock = clock;
-    this.#world = worldOf(stage, kinds, history.setting, clock);
+    this.#backend = createBackend(setup, kind, history.settings, clock);
     this.#open = [this.#start(0), this.#start(1)];
-    const world = this.#world;
-    this.#publisher = new Publisher((process) => this.#open[process], world.asked, clock);
-    const around = {
+    const backend = this.#backend;
+    this.#publisher = new Publisher((process) => this.#open[process], backend.outcomes, clock);
+    const environment = {
       now: () => clock.time,
-      place: (id: string) => world.place(id),
-      head: () => world.head,
-      isHere: !kinds.store,
-      visit: (reader: Reader, asked: string | undefined) => this.#visit(reader, asked),
+      rankOf: (id: string) => backend.rankOf(id),
+      head: () => backend.head,
+      isLocal: !kind.sharedLog,
+      connect: (reader: Reader, lastEventId: string | undefined) => this.#connect(reader, lastEventId),
       broker: (reader: Reader) => this.#open[reader.process].broker,
     };
-    this.#readers = history.readers.map((plan) => new Reader(plan, around));
+    this.#readers = history.readers.map((plan) => new Reader(plan, environment));
   }
 
   #start(process: 0 | 1): Instance {
-    const world = this.#world;
-    const head = (): number => world.head;
-    const instance = new Instance(process, world.engine(process), this.#history.setting, head, this.#clock);
+    const backend = this.#backend;
+    const head = (): number => backend.head;
+    const instance = new Instance(process, backend.engine(process), this.#history.settings, head, this.#clock);
     this.#instances.push(instance);
     return instance;
   }
 
-  #visit(reader: Reader, asked: string | undefined): Visit {
+  #connect(reader: Reader, lastEventId: string | undefined): ConnectionAttempt {
     const instance = this.#open[reader.process];
-    const visit = new Visit(reader.plan, instance, asked, this.#clock);
-    instance.visits.push(visit);
-    void visit.connect().catch((error) => this.#faults.push(`connecting: ${error}`));
-    return visit;
+    const attempt = new ConnectionAttempt(reader.plan, instance, lastEventId, this.#clock);
+    instance.attempts.push(attempt);
+    void attempt.connect().catch((error) => this.#faults.push(`connecting: ${error}`));
+    return attempt;
   }
 
-  async live(): Promise<Lived> {
-    // Both are used, so that both have a session.
-    for (const process of [0, 1] as const) this.#announce(process, []);
-    await this.#clock.wait(100);
-    for (const step of this.#history.steps) await this.#do(step);
+  async run(): Promise<SimulationResult> {
+    // A broker opens its session at its first use.
+    for (const process of [0, 1] as const) this.#publishMarker(process, []);
+    await this.#clock.advanceAndSettle(100);
+    for (const step of this.#history.steps) await this.#runStep(step);
     await this.#recover();
-    await this.#end();
+    await this.#readToEnd();
     await this.#close();
-    this.#judge();
-    const world = this.#world;
-    const happened = {
-      published: world.told(),
+    this.#check();
+    const backend = this.#backend;
+    const trace = {
+      published: backend.published(),
       calls: this.#publisher.calls,
       instances: this.#instances,
       readers: this.#readers,
-      place: (id: string) => world.place(id),
+      rankOf: (id: string) => backend.rankOf(id),
     };
-    return { faults: this.#faults, happened };
+    return { faults: this.#faults, trace };
   }
 
-  async #do(step: Step): Promise<void> {
+  async #runStep(step: Step): Promise<void> {
     switch (step.do) {
       case "publish":
         for (let time = 0; time < step.times; time++) this.#publisher.publish(step);
         break;
-      case "again":
-        this.#publisher.again(step);
+      case "republish":
+        this.#publisher.republish(step);
         break;
-      case "send": {
+      case "publish-to": {
         const { kind, id } = this.#reader(step.reader).plan;
         if (kind === "listener") break;
-        for (let time = 0; time < step.times; time++) this.#publisher.send(step.process, id, step.report);
+        for (let time = 0; time < step.times; time++) this.#publisher.publishTo(step.process, id, step.report);
         break;
       }
       case "read":
@@ -138,16 +140,16 @@ class Simulation {
       case "stall": {
         const reader = this.#reader(step.reader);
         reader.read(0);
-        // The first of them fills what is on its way to most readers.
+        // The first event fills the capacity of most readers.
         for (const size of [300, 0]) {
           await this.#clock.turns(2);
           this.#publisher.publish({ process: step.process, channels: [], size, report: true, key: false });
         }
-        await this.#clock.wait(step.ms);
+        await this.#clock.advanceAndSettle(step.ms);
         reader.read(Infinity);
         break;
       }
-      case "glimpse": {
+      case "read-and-drop": {
         const reader = this.#reader(step.reader);
         reader.read(1);
         await this.#clock.turns(2);
@@ -162,22 +164,22 @@ class Simulation {
         break;
       }
       case "disconnect":
-        this.#open[step.process].disconnect(this.#reader(step.reader).plan.id, step.for);
+        this.#open[step.process].disconnect(this.#reader(step.reader).plan.id, step.barFor);
         break;
       case "restart":
-        this.#open[step.process].close(step.over);
-        // Somebody has not heard of it.
-        this.#announce(step.process, []);
+        this.#open[step.process].close(step.spreadOver);
+        // A publisher that does not know that the broker closes must receive an error.
+        this.#publishMarker(step.process, []);
         this.#open[step.process] = this.#start(step.process);
         break;
       case "turn":
         await this.#clock.turns(1);
         break;
       case "pass":
-        await this.#clock.wait(step.ms);
+        await this.#clock.advanceAndSettle(step.ms);
         break;
       default:
-        this.#world.befall(step);
+        this.#backend.disturb(step);
     }
   }
 
@@ -185,100 +187,102 @@ class Simulation {
     return this.#readers[index] as Reader;
   }
 
-  #announce(process: 0 | 1, channels: readonly string[]): void {
+  #publishMarker(process: 0 | 1, channels: readonly string[]): void {
     this.#publisher.publish({ process, channels, size: 0, report: false, key: false });
   }
 
-  /** All is well again, and all are connected. */
+  /** Ends all disturbances, and connects every reader. */
   async #recover(): Promise<void> {
-    const { store, late } = this.#kinds;
-    this.#world.heal();
-    for (const { visits } of this.#instances) for (const visit of visits) if (!this.#isRead(visit)) visit.notice();
-    await this.#clock.wait(RECOVERY[store ? "store" : late ? "late" : "else"]);
+    const { sharedLog, late } = this.#kind;
+    this.#backend.restore();
+    for (const { attempts } of this.#instances)
+      for (const attempt of attempts) if (!this.#readers.some((reader) => reader.isUsing(attempt))) attempt.notice();
+    await this.#clock.advanceAndSettle(RECOVERY_MS[sharedLog ? "sharedLog" : late ? "late" : "other"]);
     for (const reader of this.#readers) {
-      for (let round = 0; round < PATIENCE && !reader.isThere; round++) await this.#look(reader, round);
-      if (!reader.isThere) this.#faults.push(`${reader.plan.id} cannot connect`);
-      reader.claim();
+      for (let round = 0; round < MAX_ROUNDS && !reader.isConnected; round++) await this.#readOnce(reader, round);
+      if (!reader.isConnected) this.#faults.push(`${reader.plan.id} cannot connect`);
+      reader.startAtHead();
     }
   }
 
-  /** Whether a reader reads this one. */
-  #isRead(visit: Visit): boolean {
-    return this.#readers.some((reader) => reader.isOn(visit));
-  }
-
-  async #look(reader: Reader, round: number): Promise<void> {
+  async #readOnce(reader: Reader, round: number): Promise<void> {
     reader.connect();
-    reader.widen();
-    await this.#clock.wait(round % 20 === 19 ? 300 : 1);
+    reader.removeCapacityLimit();
+    await this.#clock.advanceAndSettle(round % 20 === 19 ? 300 : 1);
     reader.read(Infinity);
   }
 
-  /** They read until they have what is published last. */
-  async #end(): Promise<void> {
-    for (const channels of [[], ["a", "b", "c"]]) this.#announce(0, channels);
-    await this.#clock.wait(200);
-    const published = this.#world.told();
+  /** Publishes two last events, and lets every reader read until it has the last one of its channels. */
+  async #readToEnd(): Promise<void> {
+    for (const channels of [[], ["a", "b", "c"]]) this.#publishMarker(0, channels);
+    await this.#clock.advanceAndSettle(200);
+    const published = this.#backend.published();
     for (const reader of this.#readers) {
       const last = published.findLast(({ channels }) => channels.some((name) => reader.channels.includes(name)));
-      // Whoever asked for the earliest after it was published may find nothing kept.
-      const hasAll = (): boolean => Math.max(reader.place, reader.start) >= (last?.seq ?? 0);
-      // Something may stand behind it at the same position.
-      for (let round = 0, more = 3; round < PATIENCE && more > 0; round++) {
-        await this.#look(reader, round);
+      // A reader that starts with the earliest event after the last one was published may find nothing retained.
+      const hasAll = (): boolean => Math.max(reader.rank, reader.start) >= (last?.seq ?? 0);
+      // More items may follow with the same position.
+      for (let round = 0, more = 3; round < MAX_ROUNDS && more > 0; round++) {
+        await this.#readOnce(reader, round);
         if (hasAll()) more--;
       }
-      if (!hasAll()) this.#faults.push(`${reader.plan.id} is stuck at ${reader.place}, before ${last?.seq}`);
+      if (!hasAll()) this.#faults.push(`${reader.plan.id} is stuck at ${reader.rank}, before ${last?.seq}`);
     }
   }
 
-  /** All processes close, and nothing is left of them. */
+  /** Closes both processes, and checks that no timer and no part of the log is left. */
   async #close(): Promise<void> {
-    for (const [process, over] of [0, 300].entries()) this.#open[process as 0 | 1].close(over);
-    await this.#clock.wait(1_000);
+    for (const [process, spreadOver] of [0, 300].entries()) this.#open[process as 0 | 1].close(spreadOver);
+    await this.#clock.advanceAndSettle(1_000);
     for (const reader of this.#readers) reader.drop("cancel");
     await this.#clock.settle();
     const { pending } = this.#clock;
-    if (pending.length > 0) this.#faults.push(`timers are left, due in ${pending}`);
-    this.#faults.push(...this.#world.leftovers());
+    if (pending.length > 0) this.#faults.push(`timers are left, due in ${pending} ms`);
+    this.#faults.push(...this.#backend.leftovers());
   }
 
-  #judge(): void {
-    const { setting } = this.#history;
-    const { store = false, forgets = false, anew = false, swallows = false, late = false, calm, keeps } = this.#kinds;
-    const world = this.#world;
-    const published = world.told();
-    const isHere = !store && !forgets;
+  #check(): void {
+    const { settings } = this.#history;
+    const { sharedLog = false, dropsChannels = false, newEpochs = false, losesMessages = false } = this.#kind;
+    const { late = false, calm } = this.#kind;
+    const backend = this.#backend;
+    const isImmediate = !sharedLog && !dropsChannels;
     const facts = {
-      setting,
-      published,
-      place: (id: string) => world.place(id),
+      settings,
+      published: backend.published(),
+      rankOf: (id: string) => backend.rankOf(id),
       disconnects: this.#instances.flatMap((instance) => instance.disconnects),
-      isHere,
-      isPlain: !anew && !swallows && !forgets,
-      isPrompt: isHere && !late,
-      isKept: inject("part") === "durable",
-      fails: (store && !calm) || late,
+      isImmediate,
+      isExact: !newEpochs && !losesMessages && !dropsChannels,
+      isSynchronous: isImmediate && !late,
+      namesPersist: inject("part") === "durable",
+      mayFail: (sharedLog && !calm) || late,
     };
     for (const instance of this.#instances)
-      this.#faults.push(...judgeVisits(instance, facts), ...judgeInstance(instance, facts));
-    this.#faults.push(...judgeCalls(this.#publisher.calls, facts));
-    const { events, bytes, age, logBytes } = setting;
-    for (const reader of this.#readers) {
-      const bounds = store
-        ? { events, logBytes: Infinity, forgets: swallows }
-        : { events, bytes, age, logBytes, forgets, isShared: true };
-      const { channels, start, floor, since } = reader;
-      // What an epoch before the last one had is gone.
-      const seen = reader.seen.filter(({ id }) => seqOf(id) >= world.base);
-      const ofLast = { channels, start, floor, since, seen };
-      const kept = published.filter(({ seq }) => seq > world.base);
-      const faults = [
-        ...judge(published, reader, { ...bounds, forgets: true }),
-        ...judge(kept, ofLast, bounds),
-        ...((store ? keeps : !forgets) ? judgeAlarms(published, reader) : []),
-      ];
-      this.#faults.push(...faults.map((fault) => `${reader.plan.kind} ${reader.plan.id}: ${fault}`));
-    }
+      this.#faults.push(...findConnectionFaults(instance, facts), ...findInstanceFaults(instance, facts));
+    this.#faults.push(...findPublishFaults(this.#publisher.calls, facts));
+    for (const reader of this.#readers)
+      this.#faults.push(
+        ...this.#checkReader(reader, facts.published).map((fault) => `${reader.plan.kind} ${reader.plan.id}: ${fault}`),
+      );
+  }
+
+  #checkReader(reader: Reader, published: readonly PublishedEvent[]): string[] {
+    const { events, bytes, age, logBytes } = this.#history.settings;
+    const { sharedLog, dropsChannels = false, losesMessages = false, keepsAll } = this.#kind;
+    const bounds = sharedLog
+      ? { events, logBytes: Infinity, dropsChannels: losesMessages }
+      : { events, bytes, age, logBytes, dropsChannels, isShared: true };
+    // The events of earlier epochs are gone.
+    const { baseRank } = this.#backend;
+    const { channels, start, floor, historyRequestedAt } = reader;
+    const items = reader.items.filter(({ id }) => seqOf(id) >= baseRank);
+    const inLastEpoch = { channels, start, floor, historyRequestedAt, items };
+    const retained = published.filter(({ seq }) => seq > baseRank);
+    return [
+      ...findFaults(published, reader, { ...bounds, dropsChannels: true }),
+      ...findFaults(retained, inLastEpoch, bounds),
+      ...((sharedLog ? keepsAll : !dropsChannels) ? findFalseGaps(published, reader) : []),
+    ];
   }
 }

@@ -1,45 +1,47 @@
+// A simulated socket: the part of a connection between the broker's stream and the client.
 import { type Item, ItemReader } from "./items.ts";
 
-/** A chunk that a stream gave, and what was in it. */
-export interface Given {
+/** A chunk of a stream, with the items in it. */
+export interface ReceivedChunk {
   readonly at: number;
   readonly items: readonly Item[];
 }
 
-/** How a stream ended: politely, by force, or because its client left. */
-export interface Over {
+/** How a stream ended: `closed` by its server, `errored` by its server, or `left` by its client. */
+export interface StreamEnd {
   readonly at: number;
   readonly how: "closed" | "errored" | "left";
 }
 
 /**
- * A connection, from the runtime on: it asks the stream for a chunk whenever it has room for one, and keeps what came until the client
- * reads it, in pieces of any size.
+ * Requests a chunk from the stream whenever it has room for one, as a runtime does. Keeps the bytes until the client reads them, in pieces
+ * of any size.
  */
 export class VirtualSocket {
-  /** Every chunk, as it came. */
-  readonly given: Given[] = [];
-  /** When each of them was asked for, and the one that is waited for. */
-  readonly wanted: number[] = [];
-  over: Over | undefined;
-  /** How often a client read no more than a part of a chunk. */
-  pieces = 0;
+  /** Every chunk, in order. */
+  readonly chunks: ReceivedChunk[] = [];
+  /** When each chunk was requested. The last entry may belong to a chunk that has not come yet. */
+  readonly requestedAt: number[] = [];
+  ended: StreamEnd | undefined;
+  /** How often the client read only a part of a chunk. */
+  partialReads = 0;
   readonly #time: () => number;
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #server = new ItemReader();
   readonly #client = new ItemReader();
-  /** What the client has not completed yet. */
+  /** Items that the client has not read to their end. */
   readonly #unread: (readonly [item: Item, at: number])[] = [];
   #capacity: number;
-  #kept: Uint8Array[] = [];
-  #size = 0;
-  #asks = false;
+  #buffer: Uint8Array[] = [];
+  #bufferedBytes = 0;
+  #isRequesting = false;
 
+  /** `capacity` is the number of unread bytes at which the socket requests no more. */
   constructor(body: ReadableStream<Uint8Array>, capacity: number, time: () => number) {
     this.#reader = body.getReader();
     this.#capacity = capacity;
     this.#time = time;
-    // Also while nobody asks.
+    // The stream may also end while no chunk is requested.
     this.#reader.closed.then(
       () => this.#end("closed"),
       () => this.#end("errored"),
@@ -47,77 +49,76 @@ export class VirtualSocket {
     void this.#fill();
   }
 
-  /** Nothing is left to read, and nothing comes. */
+  /** Whether everything is read, and nothing more comes. */
   get isEmpty(): boolean {
-    return this.over !== undefined && this.#size === 0;
+    return this.ended !== undefined && this.#bufferedBytes === 0;
   }
 
-  /** Something came that nobody has read. */
   get hasUnread(): boolean {
-    return this.#size > 0;
+    return this.#bufferedBytes > 0;
   }
 
-  /** Makes room for so many bytes that nobody has read. */
-  widen(capacity: number): void {
+  /** Raises the number of bytes that may be unread. */
+  raiseCapacity(capacity: number): void {
     this.#capacity = Math.max(this.#capacity, capacity);
     void this.#fill();
   }
 
-  /** Nobody reads any more, and what is on its way has little room left. */
-  abandon(): void {
-    this.#capacity = Math.min(this.#capacity, this.#size + 500);
+  /** Leaves room for 500 more bytes at most, because the client no longer reads. */
+  limitCapacity(): void {
+    this.#capacity = Math.min(this.#capacity, this.#bufferedBytes + 500);
   }
 
-  /** The client reads so many bytes: what they complete, and when the stream gave it. */
+  /** Lets the client read a number of bytes. Returns the items that are complete now, and when the stream gave them. */
   read(bytes: number): (readonly [item: Item, at: number])[] {
     let count = 0;
     let room = bytes;
-    for (let chunk = this.#kept.shift(); chunk; chunk = this.#kept.shift()) {
+    for (let chunk = this.#buffer.shift(); chunk; chunk = this.#buffer.shift()) {
       const piece = chunk.subarray(0, room);
       count += this.#client.read(piece).length;
       room -= piece.length;
-      this.#size -= piece.length;
+      this.#bufferedBytes -= piece.length;
       if (piece.length === chunk.length) continue;
-      this.#kept.unshift(chunk.subarray(piece.length));
-      this.pieces++;
+      this.#buffer.unshift(chunk.subarray(piece.length));
+      this.partialReads++;
       break;
     }
     void this.#fill();
     return this.#unread.splice(0, count);
   }
 
-  /** The client is gone, and its runtime says so in one of two ways. */
+  /** Ends the connection from the client's side. The runtime fires the signal of `abort`, or cancels the stream without one. */
   leave(abort?: AbortController): void {
-    if (this.over) return;
+    if (this.ended) return;
     this.#end("left");
     if (abort) abort.abort();
     else this.#reader.cancel().catch(() => undefined);
   }
 
-  #end(how: Over["how"]): void {
-    this.over ??= { at: this.#time(), how };
+  #end(how: StreamEnd["how"]): void {
+    this.ended ??= { at: this.#time(), how };
   }
 
   async #fill(): Promise<void> {
-    if (this.#asks) return;
-    this.#asks = true;
-    while (!this.over && this.#size < this.#capacity) {
-      this.wanted.push(this.#time());
+    if (this.#isRequesting) return;
+    this.#isRequesting = true;
+    while (!this.ended && this.#bufferedBytes < this.#capacity) {
+      this.requestedAt.push(this.#time());
       const { value } = await this.#reader.read().catch(() => ({ value: undefined }));
-      if (value) this.#take(value);
+      if (value) this.#receive(value);
       else break;
     }
-    this.#asks = false;
+    this.#isRequesting = false;
   }
 
-  #take(chunk: Uint8Array): void {
+  #receive(chunk: Uint8Array): void {
     const at = this.#time();
     const items = this.#server.read(chunk);
-    this.given.push({ at, items });
-    // Nobody is there to read what was on its way.
-    if (this.over?.how === "left") return;
+    this.chunks.push({ at, items });
+    // A client that has left does not read what was on its way.
+    if (this.ended?.how === "left") return;
     for (const item of items) this.#unread.push([item, at]);
-    this.#kept.push(chunk);
-    this.#size += chunk.length;
+    this.#buffer.push(chunk);
+    this.#bufferedBytes += chunk.length;
   }
 }

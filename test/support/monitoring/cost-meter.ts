@@ -1,27 +1,28 @@
+// Counts how often the runtime encodes text, joins bytes and enqueues chunks.
 import { vi } from "vitest";
 
-/** What some work cost, as counted from outside. */
+/** The cost of some work, as calls of the runtime's own functions. */
 export interface Cost {
-  /** What was encoded, one for each call. */
+  /** One entry for each call that encoded text. */
   readonly encoded: readonly Encoded[];
-  /** Chunks that were put together from several parts, whether or not anybody was given them. */
+  /** Chunks that were joined from several parts, whether or not a stream received them. */
   readonly joined: ReadonlySet<Uint8Array>;
-  /** What streams were given, one for each call. */
+  /** One entry for each call that enqueued a chunk. */
   readonly enqueued: readonly Uint8Array[];
 }
 
 interface Encoded {
   readonly text: string;
-  /** What it became; where it was written into something that was there, that is not known. */
+  /** The result. Unknown for text that was written into an existing array. */
   readonly bytes?: Uint8Array;
 }
 
-/** The figures of a cost. */
+/** A cost in numbers. */
 export interface Counts {
   readonly encodes: number;
-  /** Chunks that were put together from several parts. */
+  /** The number of chunks that were joined from several parts. */
   readonly joins: number;
-  /** Different chunks that streams were given. */
+  /** The number of different chunks that streams received. */
   readonly chunks: number;
   readonly enqueues: number;
 }
@@ -33,20 +34,20 @@ export const countsOf = ({ encoded, joined, enqueued }: Cost): Counts => ({
   enqueues: enqueued.length,
 });
 
-/** `set` of all typed arrays. */
+/** The prototype of all typed arrays. */
 interface Arrays {
   set(from: ArrayLike<number>, offset?: number): void;
 }
 const arrays: Arrays = Object.getPrototypeOf(Uint8Array.prototype);
 
-/** Whatever is a part of an event ends with a line; what the runner does meanwhile does not. */
+/** Whether bytes may be a part of an event. Every part of an event ends with LF; bytes of the test runner do not. */
 const endsLine = (bytes: unknown): boolean => bytes instanceof Uint8Array && bytes.at(-1) === 10;
 
 /**
- * Does something, and counts what it cost. The runtime's own encoder, arrays and streams are wrapped meanwhile, which Node, Bun, Deno
- * and workerd all allow. Bytes that were made in another way are missing from the count, so tests expect exact numbers, not the most.
+ * Runs `work` and returns its cost. During that the runtime's own encoder, arrays and streams are wrapped, which Node, Bun, Deno and workerd
+ * all allow. Bytes that are created in another way are not counted, so tests expect exact numbers instead of upper limits.
  */
-export async function meter(work: () => Promise<unknown>): Promise<Cost> {
+export async function measureCost(work: () => Promise<unknown>): Promise<Cost> {
   const encode = vi.spyOn(TextEncoder.prototype, "encode");
   const encodeInto = vi.spyOn(TextEncoder.prototype, "encodeInto");
   const set = vi.spyOn(arrays, "set");
@@ -69,25 +70,25 @@ export async function meter(work: () => Promise<unknown>): Promise<Cost> {
   }
 }
 
-/** Calls `look` whenever a field of an object is read or written. */
-export function watchFields(object: object, look: () => void): void {
+/** Calls `onAccess` whenever a field of an object is read or written. */
+export function watchFields(object: object, onAccess: () => void): void {
   for (const [name, descriptor] of Object.entries(Object.getOwnPropertyDescriptors(object))) {
     let { value } = descriptor;
     Object.defineProperty(object, name, {
       get() {
-        look();
+        onAccess();
         return value;
       },
-      set(given) {
-        look();
-        value = given;
+      set(newValue) {
+        onAccess();
+        value = newValue;
       },
     });
   }
 }
 
-/** Counts the promises that something makes before it returns; where the runtime does not tell, none. */
-export async function promiseCounter(): Promise<(work: () => unknown) => number> {
+/** Returns a function that counts the promises that `work` creates before it returns. On a runtime without async hooks the count is 0. */
+export async function createPromiseCounter(): Promise<(work: () => unknown) => number> {
   // A variable, so that no bundler tries to resolve it.
   const name = "node:async_hooks";
   const { createHook } = (await import(/* @vite-ignore */ name)) as typeof import("node:async_hooks");

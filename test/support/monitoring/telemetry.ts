@@ -1,3 +1,4 @@
+// The SDK of OpenTelemetry, with exporters that keep spans and metrics in memory.
 import { type Attributes, type Context, type ContextManager, context, ROOT_CONTEXT } from "@opentelemetry/api";
 import {
   AggregationTemporality,
@@ -8,7 +9,6 @@ import {
 } from "@opentelemetry/sdk-metrics";
 import { InMemorySpanExporter, type ReadableSpan, SimpleSpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace";
 
-/** The SDK of OpenTelemetry, which keeps all that it is told in memory. */
 export class Telemetry {
   readonly tracerProvider: TracerProvider;
   readonly meterProvider: MeterProvider;
@@ -29,13 +29,13 @@ export class Telemetry {
     return { tracerProvider, meterProvider };
   }
 
-  /** The spans that have ended. */
+  /** Returns the spans that have ended. */
   async spans(): Promise<readonly ReadableSpan[]> {
     await this.tracerProvider.forceFlush();
     return this.#spans.getFinishedSpans();
   }
 
-  /** What is collected now, by name. */
+  /** Collects the metrics and returns them by name. */
   async metrics(): Promise<Map<string, MetricData>> {
     await this.meterProvider.forceFlush();
     const last = this.#metrics.getMetrics().at(-1);
@@ -44,17 +44,17 @@ export class Telemetry {
     );
   }
 
-  async end(): Promise<void> {
+  async close(): Promise<void> {
     await this.tracerProvider.shutdown();
     await this.meterProvider.shutdown();
   }
 }
 
-/** The points of a metric, as attributes and value. */
+/** Returns the data points of a metric, as attributes and value. */
 export const pointsOf = (metrics: Map<string, MetricData>, name: string): (readonly [Attributes, unknown])[] =>
   (metrics.get(name)?.dataPoints ?? []).map(({ attributes, value }) => [attributes, value] as const);
 
-/** Knows which context is active in a call, and not what comes of it later: no module of any runtime is needed for that. */
+/** Knows the active context only during a synchronous call, so it needs no module of a runtime. */
 class CallStack implements ContextManager {
   #active = ROOT_CONTEXT;
 
@@ -90,8 +90,8 @@ class CallStack implements ContextManager {
   }
 }
 
-/** Does something while it is known which span is active. */
-export async function withContext(work: () => Promise<void>): Promise<void> {
+/** Runs `work` with a context manager, so that spans can be active. */
+export async function withActiveContext(work: () => Promise<void>): Promise<void> {
   context.setGlobalContextManager(new CallStack());
   try {
     await work();

@@ -1,80 +1,86 @@
+// The oracle of delivery: what a reader may expect, as simply as possible. The oracle knows which events were published and which items the
+// reader received, and nothing about how a log keeps events.
 import type { GapData } from "../clients/connection.ts";
 import { seqOf } from "../clients/connection.ts";
 
-// What a reader may expect, said as simply as possible: it knows what was published and what the reader saw, and nothing of
-// how a log is kept.
-
-/** An event as it was published. */
-export interface Told {
+export interface PublishedEvent {
   readonly seq: number;
-  /** Public names of its channels; `fanwire-inbox:<id>` for what went to one recipient. */
+  /** The public names of its channels; `fanwire-inbox:<id>` for an event of a client's inbox. */
   readonly channels: readonly string[];
   readonly data: string;
-  /** What it costs the log. */
+  /** The bytes that it takes of `logBytes`. */
   readonly cost: number;
-  /** As it is on the wire. */
+  /** Its length on the wire, in bytes. */
   readonly bytes?: number;
-  /** When it was appended. */
+  /** When it was appended, in milliseconds. */
   readonly at?: number;
 }
 
-/** Something that a reader saw, in its order, and when it was given it. */
-export type Seen = { readonly id: string; readonly at?: number } & (
+/** An item that a reader received. `at` is when it was sent, in milliseconds. */
+export type ReceivedItem = { readonly id: string; readonly at?: number } & (
   | { readonly type: "event"; readonly data: string }
   | ({ readonly type: "gap" } & GapData)
 );
 
-/** All that one reader saw, over all of its connections. */
-export interface Lineage {
+/** The items that one reader received over all of its connections. */
+export interface ReaderRecord {
   readonly channels: readonly string[];
-  /** It has a claim to every event of its channels after this. */
+  /** The reader must receive every event of its channels after this position, or a gap for it. */
   readonly start: number;
-  /** It asked for nothing up to here, so it is told of no gap there. */
+  /** No gap may begin before this position, because the reader requested nothing before it. */
   readonly floor: number;
-  /** It asked then for all that was kept. */
-  readonly since?: number | undefined;
-  readonly seen: readonly Seen[];
+  /** When the reader requested every retained event, in milliseconds. */
+  readonly historyRequestedAt?: number | undefined;
+  /** In the order of receipt. */
+  readonly items: readonly ReceivedItem[];
 }
 
-/** Bounds that the oracle understands. */
-export interface Bounds {
-  /** Events of each channel that are certain to be kept, unless `logBytes` drops them. */
+/** The retention of a log. */
+export interface RetentionBounds {
+  /** Events of each channel that are certainly retained, unless `logBytes` evicts them. */
   readonly events: number;
   /** Bytes of each channel. @default Infinity */
   readonly bytes?: number;
   /** Milliseconds. @default Infinity */
   readonly age?: number;
-  /** Who reads any channel of an event gets it as long as one of them keeps it; else one that it reads has to. @default false */
+  /**
+   * Whether an event stays readable through each of its channels as long as one of them retains it. Otherwise a channel that the reader
+   * reads has to retain it. @default false
+   */
   readonly isShared?: boolean;
   readonly logBytes: number;
-  /** Whether channels may be forgotten; a gap that only may be is allowed then. */
-  readonly forgets: boolean;
+  /** Whether the log may drop whole channels. Then retention cannot be checked. */
+  readonly dropsChannels: boolean;
 }
 
-/** What is wrong with what a reader saw; nothing, if all is well. */
-export function judge(published: readonly Told[], lineage: Lineage, bounds: Bounds): string[] {
+/** Returns the faults in the items that a reader received, or an empty array. */
+export function findFaults(
+  published: readonly PublishedEvent[],
+  reader: ReaderRecord,
+  bounds: RetentionBounds,
+): string[] {
   return [
-    ...judgeOrder(published, lineage),
-    ...judgeSilence(published, lineage),
-    ...judgeRetention(published, lineage, bounds),
+    ...findOrderFaults(published, reader),
+    ...findSilentLosses(published, reader),
+    ...findRetentionFaults(published, reader, bounds),
   ];
 }
 
-/** In order, each at most once, only what is the reader's, and as it was published. */
-function judgeOrder(published: readonly Told[], { channels, seen }: Lineage): string[] {
+/** Events arrive in order, each at most once, only from the reader's channels, and with the data that was published. */
+function findOrderFaults(published: readonly PublishedEvent[], { channels, items }: ReaderRecord): string[] {
   const faults: string[] = [];
   const bySeq = new Map(published.map((event) => [event.seq, event]));
   let last = 0;
-  for (const item of seen) {
+  for (const item of items) {
     const seq = seqOf(item.id);
     if (item.type === "gap") {
-      if (seq < last) faults.push(`a gap took it back from ${last} to ${seq}`);
+      if (seq < last) faults.push(`a gap moved the position back from ${last} to ${seq}`);
       continue;
     }
     const event = bySeq.get(seq);
     if (seq <= last) faults.push(`event ${seq} came after event ${last}`);
     if (!event) faults.push(`event ${seq} was never published`);
-    else if (event.data !== item.data) faults.push(`event ${seq} has other data than was published`);
+    else if (event.data !== item.data) faults.push(`event ${seq} does not have the data that was published`);
     else if (!event.channels.some((name) => channels.includes(name)))
       faults.push(`event ${seq} is not for this reader`);
     last = Math.max(last, seq);
@@ -82,81 +88,90 @@ function judgeOrder(published: readonly Told[], { channels, seen }: Lineage): st
   return faults;
 }
 
-/** Every event is received, or each of the reader's channels that it was in tells of a gap that covers it. */
-function judgeSilence(published: readonly Told[], { channels, start, seen }: Lineage): string[] {
-  const received = receivedBy(seen);
+/** Every event is received, or each of its channels that the reader reads has a gap that covers it. */
+function findSilentLosses(published: readonly PublishedEvent[], { channels, start, items }: ReaderRecord): string[] {
+  const received = receivedSeqs(items);
   const faults: string[] = [];
   for (const event of published) {
     if (event.seq <= start || received.has(event.seq)) continue;
     for (const name of event.channels) {
-      if (channels.includes(name) && !seen.some((item) => covers(item, name, event.seq))) {
-        faults.push(`event ${event.seq} of ${name} was lost in silence`);
+      if (channels.includes(name) && !items.some((item) => covers(item, name, event.seq))) {
+        faults.push(`event ${event.seq} of ${name} was lost without a gap`);
       }
     }
   }
   return faults;
 }
 
-/** False alarms: no gap is told before where the reader began, and each one is about at least one event that the reader did not get. */
-export function judgeAlarms(published: readonly Told[], { floor, seen }: Lineage): string[] {
-  const received = receivedBy(seen);
+/** Returns gaps that begin before the reader's start, or that cover no event which the reader did not receive. */
+export function findFalseGaps(published: readonly PublishedEvent[], { floor, items }: ReaderRecord): string[] {
+  const received = receivedSeqs(items);
   const faults: string[] = [];
-  for (const item of seen) {
+  for (const item of items) {
     if (item.type !== "gap" || item.after === null) continue;
     const [after, through] = [seqOf(item.after), seqOf(item.through)];
     const name = `gap (${after}, ${through}] of ${item.channels.join(", ")}`;
     if (after < floor) faults.push(`${name} begins before the reader's start ${floor}`);
     if (after >= through) faults.push(`${name} is empty`);
     for (const channel of item.channels) {
-      const isIn = ({ seq, channels }: Told): boolean => seq > after && seq <= through && channels.includes(channel);
-      if (!published.some((event) => isIn(event) && !received.has(event.seq))) faults.push(`${name} is a false alarm`);
+      const isInside = ({ seq, channels }: PublishedEvent): boolean =>
+        seq > after && seq <= through && channels.includes(channel);
+      if (!published.some((event) => isInside(event) && !received.has(event.seq)))
+        faults.push(`${name} is a false alarm`);
     }
   }
   return faults;
 }
 
-/** What retention covered when a gap was told is not in it, nor when somebody came who asked for all of it. */
-function judgeRetention(published: readonly Told[], lineage: Lineage, bounds: Bounds): string[] {
-  if (bounds.forgets) return [];
-  const { channels, start, since, seen } = lineage;
-  const received = receivedBy(seen);
+/** Retention no longer covered an event when its gap was sent, or when the reader requested every retained event. */
+function findRetentionFaults(
+  published: readonly PublishedEvent[],
+  reader: ReaderRecord,
+  bounds: RetentionBounds,
+): string[] {
+  if (bounds.dropsChannels) return [];
+  const { channels, start, historyRequestedAt, items } = reader;
+  const received = receivedSeqs(items);
   const faults: string[] = [];
   for (const event of published) {
     const names = event.channels.filter((name) => channels.includes(name));
     if (received.has(event.seq) || names.length === 0) continue;
-    const isAsked = since !== undefined && (event.at ?? 0) <= since && isKept(published, event, names, bounds, since);
+    const isRequested =
+      historyRequestedAt !== undefined &&
+      (event.at ?? 0) <= historyRequestedAt &&
+      isRetained(published, event, names, bounds, historyRequestedAt);
+    if (event.seq <= start && !isRequested) continue;
     const keepers = bounds.isShared ? event.channels : names;
-    const isKeptAt = (time: number): boolean => isKept(published, event, keepers, bounds, time);
-    if (event.seq <= start && !isAsked) continue;
-    // It is lost when the last of these channels tells of it for the last time: who leaves after it was said in advance may be given it yet.
-    // What was asked for without a claim is lost when the reader came.
-    const told = names.flatMap((name) => seen.findLast((item) => covers(item, name, event.seq)) ?? []);
-    if (told.length > 0 ? isKeptAt(Math.max(...told.map(({ at = Infinity }) => at))) : event.seq <= start)
-      faults.push(`event ${event.seq} of ${names.join(", ")} was retained and did not come`);
+    // An event is lost when the last of these channels has its last gap for it: a client that drops after the first announcement of a gap may
+    // still receive the event. An event that the reader only requested is lost when the reader connected.
+    const gaps = names.flatMap((name) => items.findLast((item) => covers(item, name, event.seq)) ?? []);
+    const lostAt = Math.max(...gaps.map(({ at = Infinity }) => at));
+    const isFault = gaps.length > 0 ? isRetained(published, event, keepers, bounds, lostAt) : event.seq <= start;
+    if (isFault) faults.push(`event ${event.seq} of ${names.join(", ")} was retained and was not sent`);
   }
   return faults;
 }
 
-/** Whether an event is certain to be in the log at a time, because of one of these channels. */
-function isKept(
-  published: readonly Told[],
-  event: Told,
+/** Whether an event is certainly in the log at a time, because one of these channels retains it. */
+function isRetained(
+  published: readonly PublishedEvent[],
+  event: PublishedEvent,
   names: readonly string[],
-  { events, bytes = Infinity, age = Infinity, logBytes }: Bounds,
+  { events, bytes = Infinity, age = Infinity, logBytes }: RetentionBounds,
   time: number,
 ): boolean {
-  const there = published.filter(({ at = 0 }) => at <= time);
-  if (there.reduce((sum, { cost }) => sum + cost, 0) > logBytes || time - (event.at ?? 0) > age) return false;
+  const appended = published.filter(({ at = 0 }) => at <= time);
+  if (appended.reduce((sum, { cost }) => sum + cost, 0) > logBytes || time - (event.at ?? 0) > age) return false;
   return names.some((name) => {
-    const from = there.filter(({ seq, channels }) => seq >= event.seq && channels.includes(name));
-    return from.length <= events && from.reduce((sum, each) => sum + (each.bytes ?? 0), 0) <= bytes;
+    const newer = appended.filter(({ seq, channels }) => seq >= event.seq && channels.includes(name));
+    return newer.length <= events && newer.reduce((sum, each) => sum + (each.bytes ?? 0), 0) <= bytes;
   });
 }
 
-const receivedBy = (seen: readonly Seen[]): Set<number> =>
-  new Set(seen.filter(({ type }) => type === "event").map(({ id }) => seqOf(id)));
+const receivedSeqs = (items: readonly ReceivedItem[]): Set<number> =>
+  new Set(items.filter(({ type }) => type === "event").map(({ id }) => seqOf(id)));
 
-const covers = (item: Seen, name: string, seq: number): boolean =>
+const covers = (item: ReceivedItem, name: string, seq: number): boolean =>
   item.type === "gap" &&
   item.channels.includes(name) &&
   (item.after === null || seqOf(item.after) < seq) &&

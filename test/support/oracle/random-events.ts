@@ -1,35 +1,35 @@
+// Random events as they are sent over HTTP, and readers that check what they receive (HTML standard, section 9.2).
 import fc from "fast-check";
 import { expect } from "vitest";
 import { seqOf } from "../clients/connection.ts";
 import type { SocketClient } from "../clients/socket-client.ts";
 import { within } from "../http/hostile-requests.ts";
-import type { Stage } from "../servers/server.ts";
-
-// Events made at random as they are sent over HTTP, and what their readers have to see by the HTML standard, section 9.2.
+import type { TestBroker } from "../servers/server.ts";
 
 const CHANNELS = ["a", "b&=+#%", "%61", "\u{1f600}/?", "@both"];
 
-/** An event to be posted. */
-export interface Posted {
+/** An event for `POST /broadcast`. */
+export interface RandomEvent {
   readonly query: string;
   readonly body: Buffer;
-  /** For whom: the names of channels, an id, or nobody in particular. */
+  /** The channels that it is published to. Without `channels` and `id` it is for every client. */
   readonly channels: readonly string[];
+  /** The client that it is for. */
   readonly id: string | undefined;
-  /** As a reader sees it. */
+  /** The type and the data as a reader receives them. */
   readonly type: string | undefined;
   readonly data: string;
-  /** The code of its refusal, if that is what it deserves. */
+  /** The code with which the broker must refuse it, if it must. */
   readonly refusal: string | undefined;
 }
 
-/** One that was taken. */
+/** An event that the broker accepted. */
 export interface Accepted {
   readonly index: number;
-  readonly event: Posted;
-  /** Its position. */
+  readonly event: RandomEvent;
+  /** The id that the broker assigned. */
   readonly id: string;
-  /** How many it was said to be for. */
+  /** The number of clients in the response. */
   readonly clients: number;
 }
 
@@ -61,17 +61,17 @@ const piece = fc.oneof(
 const bytes = (maxLength: number): fc.Arbitrary<Buffer> =>
   fc.array(piece, { maxLength, size: "max" }).map((pieces) => Buffer.concat(pieces));
 
-const LIMIT = 65_536;
-/** Most are short, some are as long as they may be. */
+const MAX_BODY_BYTES = 65_536;
+/** Most bodies are short, some have the maximum length. */
 const body = fc
   .tuple(bytes(12), fc.oneof({ weight: 3, arbitrary: fc.constant(1) }, fc.integer({ min: 1, max: 400 })))
-  .map(([pattern, times]) => Buffer.concat(Array.from({ length: times }, () => pattern)).subarray(0, LIMIT));
+  .map(([pattern, times]) => Buffer.concat(Array.from({ length: times }, () => pattern)).subarray(0, MAX_BODY_BYTES));
 
 const decode = (text: Buffer): string => new TextDecoder("utf-8", { ignoreBOM: true }).decode(text);
 const percent = (text: Buffer): string => Array.from(text, (byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
 const percentText = (text: string): string => percent(Buffer.from(text));
 
-const posted: fc.Arbitrary<Posted> = fc
+const randomEvent: fc.Arbitrary<RandomEvent> = fc
   .record({
     type: fc.oneof(
       { weight: 2, arbitrary: fc.constant(Buffer.of()) },
@@ -101,12 +101,12 @@ const posted: fc.Arbitrary<Posted> = fc
     };
   });
 
-/** So many bytes of events, the same ones for the same seed. */
-export function eventsIn(seed: number, size: number): readonly Posted[] {
-  const events: Posted[] = [];
+/** Returns events with at least `size` bytes of bodies together. The same seed gives the same events. */
+export function createRandomEvents(seed: number, size: number): readonly RandomEvent[] {
+  const events: RandomEvent[] = [];
   let length = 0;
   for (let part = 0; length < size; part++) {
-    for (const event of fc.sample(posted, { seed: seed + part, numRuns: 100 })) {
+    for (const event of fc.sample(randomEvent, { seed: seed + part, numRuns: 100 })) {
       events.push(event);
       length += event.body.length;
       if (length >= size) break;
@@ -115,43 +115,43 @@ export function eventsIn(seed: number, size: number): readonly Posted[] {
   return events;
 }
 
-/** One who reads some channels. */
+/** A client that expects the events of its channels. */
 class Reader {
   readonly #client: SocketClient;
-  readonly #isMine: (event: Posted) => boolean;
+  readonly #isOwn: (event: RandomEvent) => boolean;
 
-  constructor(client: SocketClient, isMine: (event: Posted) => boolean) {
+  constructor(client: SocketClient, isOwn: (event: RandomEvent) => boolean) {
     this.#client = client;
-    this.#isMine = isMine;
+    this.#isOwn = isOwn;
   }
 
-  /** Checks that it was given what was accepted and is its own, and then the event "end" that is for everybody. */
+  /** Expects that the client receives its accepted events and then the event "end", which is for every client. */
   async expectAll(accepted: readonly Accepted[], seed: number): Promise<void> {
     const client = await within(
       this.#client.until(({ events }) => events.at(-1)?.data === "end"),
       "the end of the random events",
     );
-    const mine = accepted.filter(({ event }) => this.#isMine(event)).sort((a, b) => seqOf(a.id) - seqOf(b.id));
-    const seen = client.events.slice(1, -1);
-    const wrong = mine.findIndex(({ id, event }, place) => {
-      const { id: seenId, event: type, data } = seen[place] ?? {};
-      return seenId !== id || type !== event.type || data !== event.data;
+    const own = accepted.filter(({ event }) => this.#isOwn(event)).sort((a, b) => seqOf(a.id) - seqOf(b.id));
+    const received = client.events.slice(1, -1);
+    const wrong = own.findIndex(({ id, event }, position) => {
+      const { id: receivedId, event: type, data } = received[position] ?? {};
+      return receivedId !== id || type !== event.type || data !== event.data;
     });
-    // The one that is wrong, and not a million bytes of others.
-    const { index, event } = mine[wrong] ?? {};
+    // Only the wrong event, so that a failure does not print a million bytes of other events.
+    const { index, event } = own[wrong] ?? {};
     expect(
-      [seed, index, event?.query, seen[wrong]?.event, seen[wrong]?.data.slice(0, 200)],
+      [seed, index, event?.query, received[wrong]?.event, received[wrong]?.data.slice(0, 200)],
       event?.data.slice(0, 200),
     ).toEqual([seed, ...Array(4).fill(undefined)]);
-    expect(seen.length).toBe(mine.length);
+    expect(received.length).toBe(own.length);
     client.leave();
   }
 }
 
-/** Readers of nothing, of one, of some and of all channels, and one whose inbox is written to. */
-export async function readersOf(stage: Stage): Promise<readonly Reader[]> {
-  const isCommon = ({ channels, id }: Posted): boolean => channels.length === 0 && id === undefined;
-  const wishes: readonly (readonly [channels: readonly string[], id?: string])[] = [
+/** Connects readers of no channel, of one, of some and of all channels, and a reader whose inbox receives events. */
+export async function connectReaders(broker: TestBroker): Promise<readonly Reader[]> {
+  const isCommon = ({ channels, id }: RandomEvent): boolean => channels.length === 0 && id === undefined;
+  const readers: readonly (readonly [channels: readonly string[], id?: string])[] = [
     [[]],
     [["a"]],
     [["b&=+#%", "%61"]],
@@ -159,14 +159,14 @@ export async function readersOf(stage: Stage): Promise<readonly Reader[]> {
     [["@both"], "one"],
   ];
   return Promise.all(
-    wishes.map(async ([channels, id]) => {
+    readers.map(async ([channels, id]) => {
       const parameters = channels.map((name) => `channel=${percentText(name)}`);
       if (id !== undefined) parameters.push(`id=${id}`);
-      const isMine = (event: Posted): boolean =>
+      const isOwn = (event: RandomEvent): boolean =>
         isCommon(event) ||
         (id !== undefined && event.id === id) ||
         event.channels.some((name) => channels.includes(name));
-      return new Reader(await stage.join(`?${parameters.join("&")}`), isMine);
+      return new Reader(await broker.join(`?${parameters.join("&")}`), isOwn);
     }),
   );
 }

@@ -1,3 +1,4 @@
+// Starts the servers of `examples/`.
 import { type ChildProcess, spawn } from "node:child_process";
 
 const root = new URL("../../../", import.meta.url).pathname;
@@ -11,21 +12,22 @@ const COMMANDS = {
 } as const;
 
 export type Example = keyof typeof COMMANDS;
-/** Those with the live page. */
+/** Examples with the live page. */
 export const examples = ["bun", "deno", "workers"] as const satisfies Example[];
-/** Those with a login. */
+/** Examples with a login. */
 export const honoExamples = ["hono", "workers-hono"] as const satisfies Example[];
 
-/** An example that runs, and what it has printed. */
-export interface Running {
+/** The process of an example. */
+export interface RunningExample {
   readonly child: ChildProcess;
   /** Its address, with a slash at the end. */
   readonly url: string;
+  /** Everything that it printed until it was ready. */
   readonly output: string;
 }
 
-/** Starts an example on a free port, and waits until it has printed this. */
-export async function startExample(name: Example, env: Record<string, string>, last: RegExp): Promise<Running> {
+/** Starts an example on a free port, and waits until its output matches `ready`. */
+export async function startExample(name: Example, env: Record<string, string>, ready: RegExp): Promise<RunningExample> {
   const [program, ...args] = COMMANDS[name];
   const child = spawn(program, args, {
     cwd: root,
@@ -34,8 +36,8 @@ export async function startExample(name: Example, env: Record<string, string>, l
   });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream?.on("data", (data) => (output += data));
-  while (!last.test(output)) {
-    if (child.exitCode !== null) throw new Error(`examples/${name} ended: ${output}`);
+  while (!ready.test(output)) {
+    if (child.exitCode !== null) throw new Error(`Starting examples/${name}: it ended. Its output:\n${output}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   const [url = ""] = /http:\/\/127\.0\.0\.1:\d+\//.exec(output) ?? [];

@@ -1,7 +1,8 @@
+// Starts the Hono app of test/wire on every platform.
 import { type ChildProcess, spawn } from "node:child_process";
 import { freePort, workerdConfig } from "./server.ts";
 
-/** The ways to serve a Hono app; on Bun, both ways to hand on its server. */
+/** The ways to serve a Hono app. Bun has two ways to pass its server to the app. */
 export const honoPlatforms = ["bun", "bun-env", "deno", "node", "workerd"] as const;
 export type HonoPlatform = (typeof honoPlatforms)[number];
 
@@ -12,8 +13,8 @@ const AGENTS: Record<HonoPlatform, string> = {
   node: "Node.js/",
   workerd: "Cloudflare-Workers",
 };
-const bin = (name: string): string => new URL(`../../node_modules/.bin/${name}`, import.meta.url).pathname;
-const entry = (name: string): string => new URL(`../wire/servers/hono-${name}.ts`, import.meta.url).pathname;
+const bin = (name: string): string => new URL(`../../../node_modules/.bin/${name}`, import.meta.url).pathname;
+const entry = (name: string): string => new URL(`../../wire/servers/hono-${name}.ts`, import.meta.url).pathname;
 
 async function command(platform: HonoPlatform, port: number): Promise<string[]> {
   switch (platform) {
@@ -36,7 +37,7 @@ interface HonoState {
   readonly errors: readonly string[];
 }
 
-/** A Hono app that is served. */
+/** The process of a Hono app. */
 export class HonoServer {
   readonly url: string;
   output = "";
@@ -52,11 +53,11 @@ export class HonoServer {
     return fetch(this.url + path, { method: "POST", body: data, headers: { authorization: "Bearer secret" } });
   }
 
-  /** Asks again until it is so; the test's own limit ends what never becomes so. */
-  async until(holds: (state: HonoState) => boolean): Promise<HonoState> {
+  /** Polls the state until `condition` is true. Otherwise the time limit of the test ends it. */
+  async until(condition: (state: HonoState) => boolean): Promise<HonoState> {
     for (;;) {
       const state = (await (await fetch(`${this.url}/state`)).json()) as HonoState;
-      if (holds(state)) return state;
+      if (condition(state)) return state;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
@@ -70,7 +71,7 @@ export class HonoServer {
   }
 }
 
-/** Serves the app of servers/hono-app.ts this way, and waits until it answers. */
+/** Serves the app of test/wire/servers/hono-app.ts on a platform, and waits until it answers. */
 export async function startHonoServer(platform: HonoPlatform, env: Record<string, string> = {}): Promise<HonoServer> {
   const port = await freePort();
   const [program = "", ...args] = await command(platform, port);
@@ -81,13 +82,13 @@ export async function startHonoServer(platform: HonoPlatform, env: Record<string
   const server = new HonoServer(`http://127.0.0.1:${port}`, child);
   process.on("exit", () => server.stop());
   for (;;) {
-    if (server.exited) throw new Error(`${platform} did not start:\n${server.output}`);
+    if (server.exited) throw new Error(`Starting ${platform}: it ended. Its output:\n${server.output}`);
     const agent = await fetch(server.url).then(
       (response) => response.text(),
       () => "",
     );
     if (agent.startsWith(AGENTS[platform])) return server;
-    if (agent) throw new Error(`${platform} is ${agent}`);
+    if (agent) throw new Error(`Starting ${platform}: its user agent is "${agent}", and not ${AGENTS[platform]}.`);
     await new Promise((resolve) => setTimeout(resolve, 30));
   }
 }

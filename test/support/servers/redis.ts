@@ -1,3 +1,4 @@
+// Starts a Redis server for a test, and a proxy in front of it that fails.
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -11,22 +12,22 @@ import { freePort } from "./server.ts";
 
 const PROGRAM = process.env.REDIS_SERVER ?? "redis-server";
 
-/** The Redis that this machine has of its own, if it has one. Under CI it has to. */
+/** The version of the machine's Redis, or `undefined` if it has no Redis. In CI it must have one. */
 export const redisVersion: string | undefined = (() => {
   try {
-    const [said = PROGRAM] = /v=\S+/.exec(execFileSync(PROGRAM, ["--version"], { encoding: "utf8" })) ?? [];
-    return said.replace("v=", "Redis ");
+    const [version = PROGRAM] = /v=\S+/.exec(execFileSync(PROGRAM, ["--version"], { encoding: "utf8" })) ?? [];
+    return version.replace("v=", "Redis ");
   } catch {
-    if (process.env.CI === "true") throw new Error(`there is no ${PROGRAM} on the PATH; install it`);
+    if (process.env.CI === "true") throw new Error(`Looking for Redis: ${PROGRAM} is not on the PATH. Install it.`);
     return undefined;
   }
 })();
 
 export const hasRedis: boolean = redisVersion !== undefined;
-/** Skips a test or a suite where there is no Redis. */
+/** Options that skip a test or a suite on a machine without Redis. */
 export const needsRedis: TestOptions = skipIf(!hasRedis, `there is no ${PROGRAM} on the PATH`);
 
-/** A Redis that a test started. */
+/** A Redis server that a test started. */
 export class RedisServer {
   readonly port: number;
   readonly url: string;
@@ -46,7 +47,7 @@ export class RedisServer {
     return this.#process?.pid ?? 0;
   }
 
-  /** Resolves when it answers. */
+  /** Starts the process. Resolves when it answers. */
   async start(): Promise<void> {
     const common = [
       "--port",
@@ -63,34 +64,34 @@ export class RedisServer {
     const child = spawn(PROGRAM, [...common, "--dir", this.#folder, ...this.#args], { stdio: "ignore" });
     this.#process = child;
     this.#admin = new Redis(this.port, "127.0.0.1", { retryStrategy: () => 20, maxRetriesPerRequest: null });
-    // It is not listening at once.
+    // The server does not listen at once.
     this.#admin.on("error", () => undefined);
     await Promise.race([
       this.#admin.ping(),
-      once(child, "exit").then(() => Promise.reject(new Error("redis-server ended"))),
+      once(child, "exit").then(() => Promise.reject(new Error("Starting Redis: its process ended."))),
     ]);
   }
 
-  /** Runs a command on a connection of the test's own. */
-  cli(...args: readonly [string, ...string[]]): Promise<unknown> {
-    const [command, ...rest] = args;
-    if (!this.#admin) throw new Error("there is no server");
-    return this.#admin.call(command, ...rest);
+  /** Runs a command on a separate connection. */
+  command(...args: readonly [string, ...string[]]): Promise<unknown> {
+    const [name, ...rest] = args;
+    if (!this.#admin) throw new Error(`Running ${name}: the server is not started.`);
+    return this.#admin.call(name, ...rest);
   }
 
-  /** Sends a signal; resolves when a deadly one has worked. */
+  /** Sends a signal to the process. For SIGKILL and SIGTERM, resolves when the process has ended. */
   async kill(signal: NodeJS.Signals): Promise<void> {
     const child = this.#process;
     if (signal === "SIGKILL") this.#admin?.disconnect();
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
-    const isDeadly = signal === "SIGKILL" || signal === "SIGTERM";
-    if (isDeadly) this.#admin?.disconnect();
-    const gone = once(child, "exit");
+    const endsProcess = signal === "SIGKILL" || signal === "SIGTERM";
+    if (endsProcess) this.#admin?.disconnect();
+    const ended = once(child, "exit");
     child.kill(signal);
-    if (isDeadly) await gone;
+    if (endsProcess) await ended;
   }
 
-  /** Kills it, and starts it again with what it had saved. */
+  /** Kills the process and starts it again, with the data that it had saved. */
   async restart(): Promise<void> {
     await this.kill("SIGKILL");
     await this.start();
@@ -102,7 +103,7 @@ export class RedisServer {
   }
 }
 
-/** Starts a Redis on a free port, which keeps nothing on disk. */
+/** Starts a Redis server on a free port. It saves nothing to disk, unless `args` say so. */
 export async function startRedis(args: readonly string[] = []): Promise<RedisServer> {
   for (let attempt = 1; ; attempt++) {
     const server = new RedisServer(await freePort(), args);
@@ -110,39 +111,39 @@ export async function startRedis(args: readonly string[] = []): Promise<RedisSer
       await server.start();
       return server;
     } catch (error) {
-      // Somebody else may have taken the port meanwhile.
+      // Another process may have taken the port since it was found.
       await server.stop();
       if (attempt === 5) throw error;
     }
   }
 }
 
-/** A Redis that needs no control: the one that `REDIS_URL` names, else one of the test's own. */
+/** Returns a Redis server that the test does not control: the one at `REDIS_URL`, or a new one. */
 export async function anyRedis(): Promise<{ readonly url: string; stop(): Promise<void> }> {
   const url = process.env.REDIS_URL;
   return url ? { url, stop: () => Promise.resolve() } : await startRedis();
 }
 
-/** A proxy that can swallow what passes, without a sign to either side, and cut what is connected. */
-export class SwallowingProxy {
+/** A proxy that can discard bytes without a sign to either side, and cut connections. */
+export class DiscardingProxy {
   readonly #server: Server;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
-  /** What is swallowed: what servers say, what clients say, both or nothing. */
-  swallows: "answers" | "commands" | "both" | undefined;
+  /** Which bytes are discarded: those from the server, those from clients, both, or none. */
+  discards: "answers" | "commands" | "both" | undefined;
 
   constructor(target: number) {
     this.#server = createServer((client) => {
       const server = connect(target, "127.0.0.1");
       const pair = [client, server] as const;
       this.#pairs.add(pair);
-      client.on("data", (data) => this.swallows === "commands" || this.swallows === "both" || server.write(data));
-      server.on("data", (data) => this.swallows === "answers" || this.swallows === "both" || client.write(data));
-      const over = (): void => {
+      client.on("data", (data) => this.discards === "commands" || this.discards === "both" || server.write(data));
+      server.on("data", (data) => this.discards === "answers" || this.discards === "both" || client.write(data));
+      const close = (): void => {
         this.#pairs.delete(pair);
         client.destroy();
         server.destroy();
       };
-      for (const socket of pair) socket.on("error", over).on("close", over);
+      for (const socket of pair) socket.on("error", close).on("close", close);
     });
   }
 
@@ -156,8 +157,8 @@ export class SwallowingProxy {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  /** How many clients are connected. */
-  get size(): number {
+  /** The number of connected clients. */
+  get connectionCount(): number {
     return this.#pairs.size;
   }
 

@@ -1,3 +1,4 @@
+// Starts the server under test on every platform, and controls the brokers in it.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
@@ -6,12 +7,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { inject } from "vitest";
-import type { Wish } from "../../wire/servers/app.ts";
-import { type Answer, type Asked, exchange } from "../clients/http-client.ts";
+import type { TestBrokerOptions } from "../../wire/servers/app.ts";
+import { exchange, type HttpRequestOptions, type HttpResponse } from "../clients/http-client.ts";
 import { SocketClient } from "../clients/socket-client.ts";
 import { wranglerCommand } from "./wrangler.ts";
 
-/** The servers that a browser could meet, one for each way of running a fetch handler. */
+/** The platforms: one for each way to run a fetch handler. */
 export const platforms = [
   "bun",
   "deno",
@@ -22,14 +23,16 @@ export const platforms = [
   "hub-bridge",
   "hub-direct",
 ] as const;
-/** Those, and the hub as its users run it at home: `wrangler dev` has a proxy in front that buffers and hides a good deal. */
-export const withWrangler = [...platforms, "hub-bridge-wrangler", "hub-direct-wrangler"] as const;
-export type Platform = (typeof withWrangler)[number];
+/** All platforms, and the hub as its users run it in development: `wrangler dev` has a proxy in front that buffers and hides errors. */
+export const platformsWithWrangler = [...platforms, "hub-bridge-wrangler", "hub-direct-wrangler"] as const;
+export type Platform = (typeof platformsWithWrangler)[number];
 
 /** Whether the broker is a Durable Object behind a Worker. */
 export const isHub = (platform: Platform): boolean => platform.startsWith("hub-");
-export const onWrangler = (platform: Platform): boolean => platform.endsWith("-wrangler");
-export const onWorkerd = (platform: Platform): boolean => platform === "workerd" || isHub(platform);
+/** Whether `wrangler dev` runs the server. */
+export const usesWrangler = (platform: Platform): boolean => platform.endsWith("-wrangler");
+/** Whether workerd runs the server. */
+export const usesWorkerd = (platform: Platform): boolean => platform === "workerd" || isHub(platform);
 
 const AGENTS: Record<Platform, string> = {
   bun: "Bun/",
@@ -44,12 +47,12 @@ const AGENTS: Record<Platform, string> = {
   "hub-direct-wrangler": "Cloudflare-Workers",
 };
 
-const bin = (name: string): string => new URL(`../../node_modules/.bin/${name}`, import.meta.url).pathname;
-const entry = (name: string): string => new URL(`../wire/servers/${name}.ts`, import.meta.url).pathname;
+const bin = (name: string): string => new URL(`../../../node_modules/.bin/${name}`, import.meta.url).pathname;
+const entry = (name: string): string => new URL(`../../wire/servers/${name}.ts`, import.meta.url).pathname;
 
-/** At `inspectAt` workerd, which tells nothing about its heap, listens for a debugger. */
-async function command(platform: Platform, port: number, inspectAt?: number): Promise<string[]> {
-  const inspector = inspectAt === undefined ? [] : [`--inspector-addr=127.0.0.1:${inspectAt}`];
+/** Returns the command that starts a server. workerd reports nothing about its heap, so it listens for a debugger on `inspectorPort`. */
+async function command(platform: Platform, port: number, inspectorPort?: number): Promise<string[]> {
+  const inspector = inspectorPort === undefined ? [] : [`--inspector-addr=127.0.0.1:${inspectorPort}`];
   switch (platform) {
     case "bun":
       return [bin("bun"), "run", entry("bun")];
@@ -85,7 +88,7 @@ async function command(platform: Platform, port: number, inspectAt?: number): Pr
   }
 }
 
-/** Writes what workerd needs to serve a Durable Object `Stage`, and gives its path. */
+/** Writes a configuration for workerd with a Durable Object `Stage` and variables. Returns its path. */
 export async function workerdConfig(
   entryPoint: string,
   port: number,
@@ -123,7 +126,10 @@ const config :Workerd.Config = (
   return config;
 }
 
-/** A port that nobody listens at. Of those that systems hand out by themselves another process, or a connection, could have the same before it is used. */
+/**
+ * Returns a port that nothing listens on. It lies outside the range from which systems assign ports, because another process or a connection
+ * could get such a port before it is used.
+ */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = 11_000 + Math.floor(Math.random() * 20_000);
@@ -139,16 +145,17 @@ export async function freePort(): Promise<number> {
   }
 }
 
-/** A process that serves. */
+/** The process of a server. It has several brokers, each below a path of its own. */
 export class Server {
   readonly platform: Platform;
   readonly port: number;
   readonly process: ChildProcess;
   readonly url: string;
-  /** What the runtime says that it is. */
+  /** The user agent of the runtime. */
   agent = "";
+  /** Everything that the process has printed. */
   output = "";
-  #stages = 0;
+  #brokers = 0;
 
   constructor(platform: Platform, port: number, process: ChildProcess) {
     this.platform = platform;
@@ -158,36 +165,37 @@ export class Server {
     for (const stream of [process.stdout, process.stderr]) stream?.on("data", (chunk) => (this.output += chunk));
   }
 
-  /** A broker of its own, with these options. */
-  async stage(options: Wish = {}): Promise<Stage> {
-    const stage = new Stage(this, `s${this.#stages++}`);
-    await stage.tell("make", options);
-    return stage;
+  /** Creates a new broker in the server. */
+  async createBroker(options: TestBrokerOptions = {}): Promise<TestBroker> {
+    const broker = new TestBroker(this, `s${this.#brokers++}`);
+    await broker.control("make", options);
+    return broker;
   }
 
-  /** Bytes of memory that the process has, by the kernel's count. */
+  /** Returns the resident memory of the process in bytes, as the kernel counts it. */
   memory(): number {
     const status = readFileSync(`/proc/${this.process.pid}/status`, "utf8");
     return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) * 1024;
   }
 
   stop(): void {
-    // workerd does not go on SIGTERM while a stream is open.
+    // workerd does not end on SIGTERM while a stream is open.
     this.process.kill("SIGKILL");
   }
 
-  /** Lets it answer what it has begun to; resolves when it is gone and its address is free. */
-  async retire(): Promise<void> {
+  /** Ends the process after its open requests. Resolves when it has ended and its port is free. */
+  async stopGracefully(): Promise<void> {
     const exit = once(this.process, "exit");
     this.process.kill("SIGTERM");
     await exit;
   }
 }
 
-const onWire = (_key: string, value: unknown): unknown => (value === Infinity ? "Infinity" : value);
+/** Infinity has no form in JSON. */
+const replaceInfinity = (_key: string, value: unknown): unknown => (value === Infinity ? "Infinity" : value);
 
-/** What `state` tells. */
-export interface State {
+/** The state of a broker and its server. */
+export interface BrokerState {
   readonly stats: import("../../../src/index.ts").BrokerStats;
   readonly ended: readonly { clientId: string; reason: string }[];
   readonly errors: readonly string[];
@@ -201,8 +209,8 @@ export interface State {
   readonly heapUsed: number | null;
 }
 
-/** One broker in a server. */
-export class Stage {
+/** One broker in a server. Tests control it over HTTP. */
+export class TestBroker {
   readonly server: Server;
   readonly name: string;
 
@@ -211,32 +219,35 @@ export class Stage {
     this.name = name;
   }
 
+  /** Returns the path of an endpoint. */
   path(rest: string): string {
     return `/${this.name}/${rest}`;
   }
 
-  async tell<T = unknown>(verb: string, body: object = {}): Promise<T> {
+  /** Runs a command of test/wire/servers/control.ts. */
+  async control<T = unknown>(verb: string, body: object = {}): Promise<T> {
     const response = await fetch(this.server.url + this.path(verb), {
       method: "POST",
-      body: JSON.stringify(body, onWire),
+      body: JSON.stringify(body, replaceInfinity),
     });
-    if (!response.ok) throw new Error(`${this.server.platform} ${verb}: ${response.status} ${await response.text()}`);
+    if (!response.ok)
+      throw new Error(`Running ${verb} on ${this.server.platform}: ${response.status} ${await response.text()}`);
     return (await response.json()) as T;
   }
 
-  /** Connects a client and waits until it is told that it is. */
+  /** Connects a client and waits for its `fanwire-ready`. */
   join(query = "", headers: Record<string, string> = {}): Promise<SocketClient> {
-    return new SocketClient(this.server.url + this.path(`connect${query}`), headers).ready();
+    return new SocketClient(this.server.url + this.path(`connect${query}`), headers).untilReady();
   }
 
-  /** Connects a client and waits until its answer has ended. */
-  knock(query = "", headers: Record<string, string> = {}): Promise<SocketClient> {
-    return new SocketClient(this.server.url + this.path(`connect${query}`), headers).end();
+  /** Connects a client and waits until its response has ended. */
+  joinUntilEnded(query = "", headers: Record<string, string> = {}): Promise<SocketClient> {
+    return new SocketClient(this.server.url + this.path(`connect${query}`), headers).untilEnded();
   }
 
-  /** Asks with a request written by hand. */
-  ask(path: string, asked?: Asked): Promise<Answer> {
-    return exchange(this.server.url, this.path(path), asked);
+  /** Sends one request on a new connection. */
+  request(path: string, options?: HttpRequestOptions): Promise<HttpResponse> {
+    return exchange(this.server.url, this.path(path), options);
   }
 
   publish(data: string, query = ""): Promise<Response> {
@@ -247,33 +258,34 @@ export class Stage {
     });
   }
 
-  state(collect = false): Promise<State> {
-    return this.tell<State>("state", { collect });
+  /** Returns the state, after a garbage collection if `collect` is true. */
+  state(collect = false): Promise<BrokerState> {
+    return this.control<BrokerState>("state", { collect });
   }
 
-  /** Asks again until it is so; the test's own limit ends what never becomes so. */
-  async until(holds: (state: State) => boolean, collect = false): Promise<State> {
+  /** Polls the state until `condition` is true. Otherwise the time limit of the test ends it. */
+  async untilState(condition: (state: BrokerState) => boolean, collect = false): Promise<BrokerState> {
     for (;;) {
       const state = await this.state(collect);
-      if (holds(state)) return state;
+      if (condition(state)) return state;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
 }
 
-/** Servers that would outlive a run that breaks off. */
+/** Servers to end when a test run is interrupted. */
 const running = new Set<Server>();
 process.on("exit", () => {
   for (const server of running) server.stop();
 });
 
-/** Starts a server of this platform and waits until it answers. At a port that is named it takes the place of one that is gone. */
+/** Starts a server and waits until it answers. With `fixedPort` it takes the place of a server that has ended. */
 export async function startServer(
   platform: Platform,
-  { at, inspectAt }: { readonly at?: number; readonly inspectAt?: number } = {},
+  { fixedPort, inspectorPort }: { readonly fixedPort?: number; readonly inspectorPort?: number } = {},
 ): Promise<Server> {
-  const port = at ?? (await freePort());
-  const [program = "", ...args] = await command(platform, port, inspectAt);
+  const port = fixedPort ?? (await freePort());
+  const [program = "", ...args] = await command(platform, port, inspectorPort);
   const child = spawn(program, args, {
     env: { ...process.env, PORT: String(port), NO_COLOR: "1" },
     stdio: ["ignore", "pipe", "pipe"],
@@ -282,13 +294,14 @@ export async function startServer(
   running.add(server);
   child.once("exit", () => running.delete(server));
   for (;;) {
-    if (child.exitCode !== null) throw new Error(`${platform} did not start:\n${server.output}`);
+    if (child.exitCode !== null) throw new Error(`Starting ${platform}: it ended. Its output:\n${server.output}`);
     server.agent = await fetch(server.url).then(
       (response) => response.text(),
       () => "",
     );
     if (server.agent) {
-      if (!server.agent.startsWith(AGENTS[platform])) throw new Error(`${platform} is ${server.agent}`);
+      if (!server.agent.startsWith(AGENTS[platform]))
+        throw new Error(`Starting ${platform}: its user agent is "${server.agent}", and not ${AGENTS[platform]}.`);
       console.log(`${inject("part")} on ${server.agent} (${platform})`);
       return server;
     }
@@ -296,8 +309,8 @@ export async function startServer(
   }
 }
 
-/** Waits until something listens on a port. */
-export async function listens(port: number): Promise<void> {
+/** Waits until a process listens on a port. */
+export async function untilListening(port: number): Promise<void> {
   const isOpen = (): Promise<boolean> =>
     new Promise((resolve) => {
       const socket = connectTcp(port, "127.0.0.1", () => resolve(socket.end() !== undefined));

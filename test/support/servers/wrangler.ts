@@ -1,3 +1,4 @@
+// The command that runs `wrangler dev`.
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -5,8 +6,8 @@ import { join } from "node:path";
 const root = new URL("../../../", import.meta.url).pathname;
 
 /**
- * What runs `wrangler dev` with this entry point, a class `Stage` of Durable Objects and these variables. All that it needs is in the line, and
- * when the process is killed, all that it started goes as well.
+ * Returns the command line that runs `wrangler dev` with an entry point, a class `Stage` of Durable Objects, and variables. It contains all
+ * settings. Killing the process also ends everything that it started.
  */
 export function wranglerCommand(entryPoint: string, port: number, texts: Readonly<Record<string, string>>): string[] {
   const config = join(mkdtempSync(join(tmpdir(), "fanwire-config-")), "wrangler.json");
@@ -16,7 +17,7 @@ export function wranglerCommand(entryPoint: string, port: number, texts: Readonl
       name: "stage",
       main: entryPoint,
       compatibility_date: "2026-11-01",
-      // From the date 2026-08-04 on `nodejs_compat` has to be refused.
+      // With a compatibility date of 2026-08-04 or later, `nodejs_compat` has to be turned off explicitly.
       compatibility_flags: ["enable_request_signal", "request_signal_passthrough", "no_nodejs_compat"],
       durable_objects: { bindings: [{ name: "STAGE", class_name: "Stage" }] },
       migrations: [{ tag: "v1", new_sqlite_classes: ["Stage"] }],

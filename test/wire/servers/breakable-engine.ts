@@ -1,34 +1,35 @@
-import { BrokerError, type Engine, type EngineSession, type ErrorCode } from "../../../src/index.ts";
-import { type Decision, INNER_TEXT } from "./hooks.ts";
+// An engine that a test can break.
+import { BrokerError, type Engine, type EngineSession, type ErrorCode } from "../../../src/engine.ts";
+import { type Decision, INTERNAL_TEXT } from "./hooks.ts";
 
-/** What an engine does instead of its work; `inner` is an error that no engine should have. */
+/** Faults of an engine. `inner` is an error that no engine should have. */
 export interface Faults {
   append?: ErrorCode | "inner" | undefined;
-  /** `waits` until the test says that it may go on. */
+  /** `waits` lasts until the test lets it go on. */
   subscribe?: ErrorCode | "inner" | "waits" | undefined;
-  /** Subscriptions that wait. */
+  /** How many calls of `subscribe` wait. */
   subscribing: number;
 }
 
 const failure = (code: ErrorCode | "inner"): Error =>
   code === "inner"
-    ? new Error(INNER_TEXT)
-    : new BrokerError(code, "The engine cannot do that now.", { cause: new Error(INNER_TEXT) });
+    ? new Error(INTERNAL_TEXT)
+    : new BrokerError(code, "The engine cannot do that now.", { cause: new Error(INTERNAL_TEXT) });
 
-/** An engine on another machine, as far as a broker can tell, which is away when the test says so. */
+/** Wraps an engine as if it were on another machine, which is away when the test says so. */
 export function breakableEngine(inner: Engine, faults: Faults, decision: Decision): Engine {
   return {
-    open(follower): EngineSession {
-      const session = inner.open(follower);
+    open(listener): EngineSession {
+      const session = inner.open(listener);
       return {
         log: session.log,
         get state() {
           return faults.append ? "down" : "up";
         },
-        async append(keys, text, nonce) {
-          // Unknown is what was done while the reply was lost.
+        async append(keys, text, idempotencyKey) {
+          // `publish-outcome-unknown`: the event is appended, and the answer is lost.
           if (faults.append && faults.append !== "publish-outcome-unknown") throw failure(faults.append);
-          const appended = await session.append(keys, text, nonce);
+          const appended = await session.append(keys, text, idempotencyKey);
           if (faults.append) throw failure(faults.append);
           return appended;
         },
@@ -36,7 +37,7 @@ export function breakableEngine(inner: Engine, faults: Faults, decision: Decisio
           if (faults.subscribe && faults.subscribe !== "waits") throw failure(faults.subscribe);
           if (!faults.subscribe) return;
           faults.subscribing++;
-          await decision.made;
+          await decision.isMade;
           faults.subscribing--;
         },
         unsubscribe: () => undefined,

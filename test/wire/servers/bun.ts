@@ -1,3 +1,4 @@
+// The server under test on Bun.
 import type { Server } from "bun";
 import { createApp } from "./app.ts";
 
@@ -5,7 +6,7 @@ const app = createApp({ gc: () => Bun.gc(true), heapUsed: () => process.memoryUs
 let running: Server<unknown> | undefined;
 process.once("SIGTERM", () => void running?.stop());
 
-// As a user would write it; no `idleTimeout`, which is 10 s then.
+// As a user would write it, without `idleTimeout`, which is 10 s then.
 export default {
   hostname: "127.0.0.1",
   port: Number(process.env.PORT),

@@ -1,4 +1,4 @@
-/** A Hono app as a user would write it, the same on every runtime: the middleware that most have, and the broker behind it. */
+// A Hono app as a user would write it, the same on every runtime: common middleware, and the broker behind it.
 import { Hono } from "hono";
 import { compress } from "hono/compress";
 import { cors } from "hono/cors";
@@ -8,7 +8,7 @@ import { validator } from "hono/validator";
 import { broadcast, sse } from "../../../src/hono.ts";
 import { createBroker, type Engine } from "../../../src/index.ts";
 
-/** Milliseconds: what is idle is sent a comment after the first, an answer has to come within the second. */
+/** Milliseconds after which an idle stream receives a heartbeat, and within which a response has to begin. */
 const HEARTBEAT = 200;
 const DEADLINE = 500;
 

@@ -1,13 +1,13 @@
+// The Hono app on Bun. With the first argument `env` the server is passed on in an object, else as Bun passes it to `fetch`.
 import { createHonoApp } from "./hono-app.ts";
 
-// With the first argument `env` the server is sent on in an object, else as Bun hands it to `fetch` itself.
 const app = createHonoApp({ heartbeat: Number(process.env.HEARTBEAT ?? 200) });
-const wrapped = process.argv.includes("env");
+const isWrapped = process.argv.includes("env");
 
 export default {
   hostname: "127.0.0.1",
   port: Number(process.env.PORT),
-  // The shortest that there is, so that a test need not wait long for what it would cut.
+  // The shortest idle limit of Bun, so that a test need not wait long for it.
   idleTimeout: 1,
-  fetch: wrapped ? (request: Request, server: unknown) => app.fetch(request, { server }) : app.fetch,
+  fetch: isWrapped ? (request: Request, server: unknown) => app.fetch(request, { server }) : app.fetch,
 };

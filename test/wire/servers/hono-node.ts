@@ -1,3 +1,4 @@
+// The Hono app on Node.
 import { serve } from "@hono/node-server";
 import { createHonoApp } from "./hono-app.ts";
 

@@ -1,3 +1,4 @@
+// The Hono app on workerd.
 import { memoryEngine } from "../../../src/index.ts";
 import { createHonoApp } from "./hono-app.ts";
 
@@ -5,7 +6,7 @@ interface Bindings {
   STAGE: { idFromName(name: string): unknown; get(id: unknown): { fetch(request: Request): Promise<Response> } };
 }
 
-/** The app lives in one Durable Object; the Worker in front only passes on. */
+/** The app lives in one Durable Object; the Worker in front only forwards requests. */
 export class Stage {
   readonly fetch: (request: Request) => Response | Promise<Response>;
 

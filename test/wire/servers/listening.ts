@@ -1,4 +1,4 @@
-// A program that listens for ever and does nothing else: it ends by itself.
+// A program that listens for ever and does nothing else. It has to end by itself.
 import { createBroker } from "../../../src/index.ts";
 
 const broker = createBroker();

@@ -1,3 +1,4 @@
+// The server under test on Node, with @hono/node-server.
 import { serve } from "@hono/node-server";
 import { createApp } from "./app.ts";
 

@@ -1,3 +1,4 @@
+// The server under test on Node, with srvx.
 import { serve } from "srvx";
 import { createApp } from "./app.ts";
 

@@ -1,7 +1,4 @@
-/**
- * Counts the timers that are set and neither fired nor cleared. Imported before anything else; what the runtime does inside
- * is not counted.
- */
+// Counts timers that are set and neither fired nor cleared. Imported before anything else. Timers inside the runtime are not counted.
 const active = new Set<unknown>();
 const { setTimeout, clearTimeout, setInterval, clearInterval } = globalThis;
 

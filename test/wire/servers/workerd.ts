@@ -1,3 +1,4 @@
+// The server under test on workerd.
 import { memoryEngine } from "../../../src/index.ts";
 import { createApp } from "./app.ts";
 
@@ -6,14 +7,14 @@ interface Namespace {
   get(id: unknown): { fetch(request: Request): Promise<Response> };
 }
 
-/** The broker lives in one Durable Object; the Worker in front only passes on. */
+/** The brokers live in one Durable Object; the Worker in front only forwards requests. */
 export class Stage {
   readonly fetch: (request: Request) => Promise<Response>;
 
   constructor(durableObject: object) {
     this.fetch = createApp({
       gc: () => (globalThis as { gc?: () => void }).gc?.(),
-      // workerd tells nothing about its heap.
+      // workerd does not tell the size of its heap.
       heapUsed: () => null,
       engine: (options) => memoryEngine({ ...options, durableObject }),
     });

@@ -1,13 +1,14 @@
+// The Worker of these tests: tests call hub() themselves, in its isolate.
 import { BrokerObject, type ObjectOptions } from "../../../src/workers/index.ts";
 import { optionsOf } from "../support/options.ts";
 
-/** The object of every room; its options are those that the test gave to its id. */
+/** The class of all objects under test. Its options are the ones that the test set for its id. */
 export class Hub extends BrokerObject {
   override readonly options: ObjectOptions = optionsOf((this.ctx as unknown as { id: { toString(): string } }).id);
 }
 
 export default {
   fetch(): Response {
-    return new Response("this worker answers no requests: tests call hub() themselves", { status: 501 });
+    return new Response("This Worker serves no requests: tests call hub() themselves", { status: 501 });
   },
 };

@@ -1,17 +1,17 @@
-// What the tests use of the runtime's modules, by its shape.
+// The parts of the modules `cloudflare:workers` and `cloudflare:test` that the tests use.
 
 declare module "cloudflare:workers" {
   export const env: {
     readonly HUB: {
       idFromName(name: string): object;
-      getByName(name: string): import("./room.ts").Stub;
+      getByName(name: string): import("./test-object.ts").Stub;
     };
   };
 }
 
 declare module "cloudflare:test" {
-  type Stub = import("./room.ts").Stub;
-  type Inside = import("./room.ts").Inside;
+  type Stub = import("./test-object.ts").Stub;
+  type Inside = import("./test-object.ts").Inside;
   interface Eviction {
     readonly webSockets?: "close" | "hibernate";
   }

@@ -1,7 +1,7 @@
-// Sockets between Workers and objects. All of them are in one isolate here, so that what they send can be looked at, lost or held up.
+// Sockets between Workers and objects. All of them share one isolate here, so a test can watch, drop or delay every frame.
 
-/** Runs `body` while everything that is sent is shown to `passes`; what it says `false` to is lost on its way. */
-export async function passing<T>(passes: (frame: unknown) => boolean, body: () => Promise<T>): Promise<T> {
+/** Runs `body` while `passes` sees every frame before it is sent. A frame for which it returns `false` is lost. */
+export async function interceptFrames<T>(passes: (frame: unknown) => boolean, body: () => Promise<T>): Promise<T> {
   const { send } = WebSocket.prototype;
   WebSocket.prototype.send = function (this: WebSocket, frame: unknown) {
     if (passes(frame)) send.call(this, frame as string);
@@ -13,11 +13,11 @@ export async function passing<T>(passes: (frame: unknown) => boolean, body: () =
   }
 }
 
-/** The kind of a frame of an object's; `undefined` for what a Worker says. */
+/** Returns the kind of an object's frame; `undefined` for a frame of a Worker. */
 export const kindOf = (frame: unknown): number | undefined => (frame instanceof Uint8Array ? frame[1] : undefined);
 
-/** Runs `body`; what comes to a Worker by a socket that it dials meanwhile comes so many milliseconds later, also afterwards. */
-export async function late<T>(ms: number, body: () => Promise<T>): Promise<T> {
+/** Runs `body`. Frames to a Worker over a socket that it dials during `body` are late by `ms` milliseconds, afterwards as well. */
+export async function withLatency<T>(ms: number, body: () => Promise<T>): Promise<T> {
   const { prototype } = WebSocket;
   const { addEventListener } = prototype;
   prototype.addEventListener = function (this: WebSocket, type: string, listener: (event: Event) => void) {

@@ -1,0 +1,38 @@
+// The export `fanwire/engine`: everything that the author of an engine needs. See engine/README.md.
+export type { ErrorCode } from "./base/errors.ts";
+export { BrokerError } from "./base/errors.ts";
+export { ExpiringMap } from "./base/expiring-map.ts";
+export { historyLoader } from "./delivery/history-loader.ts";
+export type { StoredLog } from "./engine/create-log.ts";
+export { createEpoch, createLog, restoreLog } from "./engine/create-log.ts";
+export type {
+  AppendResult,
+  Engine,
+  EngineListener,
+  EngineSession,
+  HistoryHost,
+  HistoryLoader,
+  PeerCommand,
+  Presence,
+  PresenceResult,
+  PresenceStore,
+  ReplayPage,
+  StoredEvent,
+} from "./engine/engine.ts";
+export type { IdempotencyWindow } from "./engine/idempotency.ts";
+export { createIdempotencyWindow, eventFingerprint } from "./engine/idempotency.ts";
+export { readHistoryBounds, readLast, readPage } from "./engine/read-log.ts";
+export type { Position } from "./event/position.ts";
+export { formatPosition, parsePosition } from "./event/position.ts";
+export type { ChannelLog, Entry } from "./log/channel-log.ts";
+export type { Log, LogListener, LogOptions, LogStorageListener, Retention } from "./log/log.ts";
+export type { ChannelBounds, HistoryBounds, MaxReplay } from "./log/resume.ts";
+export type {
+  Checkpoint,
+  FeedEvent,
+  SharedHistoryBounds,
+  SharedLog,
+  SharedLogListener,
+  SharedLogSession,
+} from "./shared-log/shared-log.ts";
+export { sharedLogEngine } from "./shared-log/shared-log-engine.ts";

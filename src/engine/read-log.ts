@@ -1,0 +1,65 @@
+// Reads a log that holds everything that is retained, in the form in which a store answers the processes that share it.
+import { decode } from "../event/sse-format.ts";
+import type { ChannelLog, Entry } from "../log/channel-log.ts";
+import type { Log } from "../log/log.ts";
+import { type HistoryBounds, localHistoryBounds, type MaxReplay } from "../log/resume.ts";
+import type { ReplayPage, StoredEvent } from "./engine.ts";
+
+/** Returns the wire form of an entry without the `id:` line, which the log put before it. */
+const textOf = ({ bytes }: Entry): string => {
+  const whole = decode(bytes);
+  return whole.slice(whole.indexOf("\n") + 1);
+};
+
+/**
+ * Reads the retained events of some channels after a position, as `EngineSession.read` and `SharedLogSession.read` require: in order, each
+ * once, about `maxBytes` bytes at most, but at least one event if there is one.
+ */
+export function readPage(log: Log, keys: readonly string[], after: number, maxBytes: number = 65_536): ReplayPage {
+  const time = Date.now();
+  const channels = keys.map((key) => log.find(key));
+  const sources: { readonly channel: ChannelLog; index: number }[] = [];
+  for (const channel of channels) {
+    if (!channel) continue;
+    log.trim(channel, time);
+    sources.push({ channel, index: channel.indexAfter(after) });
+  }
+  const records: StoredEvent[] = [];
+  let through = log.head;
+  let remaining = maxBytes;
+  for (;;) {
+    let first: Entry | undefined;
+    for (const { channel, index } of sources) {
+      const entry = channel.at(index);
+      if (entry && !(first && first.seq <= entry.seq)) first = entry;
+    }
+    if (!first) break;
+    remaining -= first.bytes.length;
+    const last = records.at(-1);
+    if (last && remaining < 0) {
+      through = last.seq;
+      break;
+    }
+    for (const source of sources) if (source.channel.at(source.index) === first) source.index++;
+    records.push({ seq: first.seq, keys: first.keys, text: textOf(first) });
+  }
+  const droppedThrough = channels.map((channel) => channel?.droppedThrough ?? log.forgottenThrough);
+  return { epoch: log.epoch, records, through, droppedThrough };
+}
+
+/** Returns the bounds of what is retained of some channels, as `historyBounds` of a session requires. */
+export function readHistoryBounds(
+  log: Log,
+  keys: readonly string[],
+  after: number,
+  max: MaxReplay = {},
+): HistoryBounds {
+  const channels = keys.map((key) => log.pin(key));
+  const bounds = localHistoryBounds(log, channels, after, max);
+  for (const channel of channels) log.unpin(channel);
+  return bounds;
+}
+
+/** Returns the last position of each channel, as `FeedEvent.previous` and `Checkpoint.last` require. */
+export const readLast = (log: Log, keys: readonly string[]): number[] =>
+  keys.map((key) => log.find(key)?.last ?? log.forgottenThrough);

@@ -1,0 +1,95 @@
+// A proxy between one client and its server. Counts what passes, cuts the connection, and refuses new requests.
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+
+const HEARTBEAT = /\n:\n/g;
+const NO_CONTENT = /^HTTP\/1\.1 204 /;
+
+export class Tap {
+  /** Called whenever bytes have passed. */
+  onPassed: () => void = () => undefined;
+  /** Heartbeats that the client received. */
+  heartbeats = 0;
+  /** Answers 204 that the client received. */
+  noContents = 0;
+
+  readonly #sockets = new Set<Socket>();
+  readonly #server: Server;
+  #isRefusing = false;
+  /** Bytes of the server that may still pass before the connection is cut. */
+  #bytesLeft = Infinity;
+
+  private constructor(port: number) {
+    this.#server = createServer((inbound) => this.#join(inbound, connect(port, "127.0.0.1"))).listen(0, "127.0.0.1");
+  }
+
+  static async start(port: number): Promise<Tap> {
+    const tap = new Tap(port);
+    await once(tap.#server, "listening");
+    return tap;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  /** Every new request is answered with a closed connection, until `accept` is called. */
+  refuse(): void {
+    this.#isRefusing = true;
+  }
+
+  accept(): void {
+    this.#isRefusing = false;
+  }
+
+  cut(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  /** Ends the connection once `bytes` more bytes have passed to the client. The client receives all of them, because there is no reset. */
+  cutAfter(bytes: number): void {
+    this.#bytesLeft = bytes;
+  }
+
+  close(): void {
+    this.cut();
+    this.#server.close();
+  }
+
+  #join(inbound: Socket, outbound: Socket): void {
+    const destroy = (): void => {
+      inbound.destroy();
+      outbound.destroy();
+    };
+    for (const socket of [inbound, outbound]) {
+      this.#sockets.add(socket);
+      socket.on("error", destroy);
+      socket.on("close", () => {
+        this.#sockets.delete(socket);
+        destroy();
+      });
+    }
+    inbound.on("data", (data) => {
+      if (this.#isRefusing) destroy();
+      else outbound.write(data);
+    });
+    outbound.on("end", () => inbound.end());
+    outbound.on("data", (data) => {
+      const passed = data.subarray(0, this.#bytesLeft);
+      this.#bytesLeft -= passed.length;
+      this.#count(passed.toString("latin1"));
+      inbound.write(passed);
+      if (this.#bytesLeft === 0) {
+        this.#bytesLeft = Infinity;
+        outbound.removeAllListeners("data");
+        inbound.end(() => outbound.destroy());
+      }
+      this.onPassed();
+    });
+  }
+
+  #count(text: string): void {
+    this.heartbeats += text.match(HEARTBEAT)?.length ?? 0;
+    if (NO_CONTENT.test(text)) this.noContents++;
+  }
+}
