@@ -36,7 +36,7 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 test("npm pack: the tarball has the build with types and maps, the sources with their guides, and nothing else", () => {
   const unexpected = packed.filter(
     (path) =>
-      !/^(dist\/.+\.(js|d\.ts)(\.map)?|src\/(.+\.ts|([a-z-]+\/)?README\.md)|[A-Z]+(\.md)?|package\.json)$/.test(path),
+      !/^(dist\/.+\.(js|d\.ts)(\.map)?|src\/(.+\.ts|(.+\/)?README\.md)|[A-Z]+(\.md)?|package\.json)$/.test(path),
   );
   expect(unexpected).toEqual([]);
   for (const path of [

@@ -12,15 +12,19 @@ const root = new URL("../../", import.meta.url).pathname;
  * bounds, clients of other processes, new epochs); and 19,400 before reports that hold when an engine answers late (400), `metrics` and `health`
  * (850, of which 400 are names and descriptions), and the fair expiry of names (300). The budget of the hub was 25,700 before the same, then 27,700,
  * and 29,350 before an object waited for Workers that are far away. A third of the Redis engine are scripts that Redis runs.
+ *
+ * 20,950, 36,550 and 29,400 were the budgets before the code was split by responsibility and took the field's names: member names are not
+ * shortened by a minifier, so clear ones cost bytes (about 400), as do classes with an interface of their own (about 650), and error messages that
+ * say the cure (about 170).
  */
 const budgets = [
-  ["createBroker with the memory engine", 'export { createBroker } from "./dist/index.js";', 20_950],
+  ["createBroker with the memory engine", 'export { createBroker } from "./dist/index.js";', 22_200],
   [
     "createBroker with the Redis engine",
     'export { createBroker } from "./dist/index.js"; export { redisEngine } from "./dist/redis/index.js";',
-    36_550,
+    38_350,
   ],
-  ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 29_400],
+  ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 30_600],
 ] as const;
 
 test.each(budgets)("%s: is within its budget", async (name, contents, budget) => {
