@@ -28,7 +28,7 @@ export type { ClientOverrides, EventOverrides } from "./overrides.ts";
 const CLIENT_ID_LENGTH = 26;
 
 /** Options of the broker that concern requests. */
-export interface HttpSettings {
+interface HttpSettings {
   readonly authorize?: Authorize | undefined;
   readonly cors?: Cors | undefined;
   readonly errorHandler?: Overrides["errorHandler"];

@@ -19,7 +19,7 @@ export interface ClientOverrides extends Overrides {
   readonly clientId?: string;
   /** A channel, or several, in place of every `?channel=`. */
   readonly channels?: string | readonly string[];
-  /** The id to resume after, in place of `Last-Event-ID` and `?lastEventId=`. An empty one resumes nowhere. */
+  /** The id to resume after, in place of `Last-Event-ID` and `?lastEventId=`. An empty one turns both off. */
   readonly lastEventId?: string;
   /** Replays everything that is retained, unless the client resumes after an id. In place of `?from=`. */
   readonly from?: "earliest";

@@ -2,7 +2,7 @@ import { expect, test, vi } from "vitest";
 import { StreamConnection } from "../../../src/delivery/stream-connection.ts";
 import { connectMany } from "../../support/clients/many-clients.ts";
 import { countsOf, measureCost, watchFields } from "../../support/monitoring/cost-meter.ts";
-import { withBroker, turn } from "../../support/test-broker.ts";
+import { turn, withBroker } from "../../support/test-broker.ts";
 
 // The cost of connections that receive no event.
 

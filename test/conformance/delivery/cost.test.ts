@@ -1,10 +1,10 @@
 import { expect, test, vi } from "vitest";
 import { StreamConnection } from "../../../src/delivery/stream-connection.ts";
 import { Connection } from "../../support/clients/connection.ts";
-import { connectMany, untilBlocked, startReading } from "../../support/clients/many-clients.ts";
-import { countsOf, measureCost, createPromiseCounter } from "../../support/monitoring/cost-meter.ts";
+import { connectMany, startReading, untilBlocked } from "../../support/clients/many-clients.ts";
+import { countsOf, createPromiseCounter, measureCost } from "../../support/monitoring/cost-meter.ts";
 import { runtime } from "../../support/runtime.ts";
-import { withBroker, turn } from "../../support/test-broker.ts";
+import { turn, withBroker } from "../../support/test-broker.ts";
 
 // The cost of the hot path: one encode per event; one chunk per flush, position and set of matched channels; one enqueue per client and flush.
 // Nothing here measures time.
@@ -99,7 +99,9 @@ for (const each of [1, 20]) {
       const kinds = ["a", "b", "c", "d", "ab", "ac", "bc", "ad", "abc", "abcd", "z"];
       const clients: Connection[][] = [];
       for (const kind of kinds) {
-        clients.push(await connectMany(setup, broker, each, (index) => ({ id: `${kind} ${index}`, channel: [...kind] })));
+        clients.push(
+          await connectMany(setup, broker, each, (index) => ({ id: `${kind} ${index}`, channel: [...kind] })),
+        );
       }
       const reading = (some: readonly Connection[], count: number): Promise<unknown> =>
         Promise.all(some.map((client) => client.until(() => client.data.length >= count)));

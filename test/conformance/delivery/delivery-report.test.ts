@@ -4,7 +4,7 @@ import { DeliveryReports, type ReportTracker } from "../../../src/delivery/deliv
 import type { Entry } from "../../../src/log/channel-log.ts";
 import type { Log } from "../../../src/log/log.ts";
 import { slowEngine } from "../../support/engines/slow-engine.ts";
-import { withBroker, turn, Recorder } from "../../support/test-broker.ts";
+import { Recorder, turn, withBroker } from "../../support/test-broker.ts";
 
 // `broadcast(event, { report: true })`: which connections received an event, and why others did not.
 

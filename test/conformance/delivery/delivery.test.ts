@@ -1,7 +1,7 @@
 import { expect, test, vi } from "vitest";
 import type { ErrorStage } from "../../../src/index.ts";
 import { seqOf } from "../../support/clients/connection.ts";
-import { withBroker, turn, Recorder } from "../../support/test-broker.ts";
+import { Recorder, turn, withBroker } from "../../support/test-broker.ts";
 
 const KIB = 1024;
 

@@ -3,16 +3,16 @@ import type { DisconnectReason } from "../../../src/index.ts";
 import type { Connection } from "../../support/clients/connection.ts";
 import { slowEngine } from "../../support/engines/slow-engine.ts";
 import {
+  createCountedBody,
   deferred,
   expectUnused,
   HOUR_MS,
-  withClockAhead,
   statusAndCode,
   testPublishing,
   testReading,
-  createCountedBody,
+  withClockAhead,
 } from "../../support/http/entry-points.ts";
-import { clientRequest, eventRequest, turn, Recorder } from "../../support/test-broker.ts";
+import { clientRequest, eventRequest, Recorder, turn } from "../../support/test-broker.ts";
 
 // Grants that expire (`expiresAt`).
 
@@ -21,7 +21,10 @@ testReading(
   async ({ setup, entryPoint }) => {
     for (const expiresAt of [0, -1, Number.NEGATIVE_INFINITY, new Date(0), Date.now() - 1, Date.now()]) {
       const broker = setup.broker({ authorize: () => ({ channels: ["a"], expiresAt }) });
-      expect(await statusAndCode(await entryPoint(broker, clientRequest({ channel: "a" })))).toEqual([401, "unauthorized"]);
+      expect(await statusAndCode(await entryPoint(broker, clientRequest({ channel: "a" })))).toEqual([
+        401,
+        "unauthorized",
+      ]);
       expectUnused(broker);
     }
   },
@@ -44,17 +47,20 @@ for (const [form, soon] of [
   ["epoch milliseconds", () => Date.now() + 100],
   ["a Date", () => new Date(Date.now() + 100)],
 ] as const) {
-  testReading(`expiresAt: as ${form}, ends a stream with fanwire-end if the client reads`, async ({ setup, connect }) => {
-    const left = new Recorder<{ reason: DisconnectReason }>();
-    const broker = setup.broker({ authorize: () => ({ expiresAt: soon() }), onDisconnect: left.record });
-    const client = await connect(broker);
-    const end = await client.untilControl("end");
-    expect(JSON.parse(end.data)).toEqual({ reason: "expired", reconnect: true });
-    expect(end.id).toBeUndefined();
-    expect(await client.ended()).toBe("closed");
-    expect((await left.next()).reason).toBe("expired");
-    expect(broker.stats()).toMatchObject({ clients: 0, channels: 0, closing: 0, disconnects: { expired: 1 } });
-  });
+  testReading(
+    `expiresAt: as ${form}, ends a stream with fanwire-end if the client reads`,
+    async ({ setup, connect }) => {
+      const left = new Recorder<{ reason: DisconnectReason }>();
+      const broker = setup.broker({ authorize: () => ({ expiresAt: soon() }), onDisconnect: left.record });
+      const client = await connect(broker);
+      const end = await client.untilControl("end");
+      expect(JSON.parse(end.data)).toEqual({ reason: "expired", reconnect: true });
+      expect(end.id).toBeUndefined();
+      expect(await client.ended()).toBe("closed");
+      expect((await left.next()).reason).toBe("expired");
+      expect(broker.stats()).toMatchObject({ clients: 0, channels: 0, closing: 0, disconnects: { expired: 1 } });
+    },
+  );
 }
 
 testReading(

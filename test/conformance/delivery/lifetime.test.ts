@@ -7,10 +7,10 @@ import {
   codeOf,
   eventRequest,
   problemOf,
-  type TestSetup,
-  withBroker,
-  turn,
   Recorder,
+  type TestSetup,
+  turn,
+  withBroker,
 } from "../../support/test-broker.ts";
 
 // The lifetime of connections (`maxConnectionAge`), of inboxes without a connection (`inboxLinger`) and of barred ids (`blockFor`).

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { ClientInfo, DisconnectReason } from "../../../src/index.ts";
 import { Clock } from "../../support/clock.ts";
-import { withBroker, Recorder } from "../../support/test-broker.ts";
+import { Recorder, withBroker } from "../../support/test-broker.ts";
 
 interface Left {
   readonly client: ClientInfo;

@@ -1,6 +1,6 @@
 import { expect, test, vi } from "vitest";
 import { type Connection, isData, seqOf } from "../../support/clients/connection.ts";
-import { withBroker, turn } from "../../support/test-broker.ts";
+import { turn, withBroker } from "../../support/test-broker.ts";
 
 // `fanwire-position`: a client of quiet channels does not come back with an id so old that nobody can prove that nothing is missing.
 

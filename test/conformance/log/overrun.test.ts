@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Broker, Listened } from "../../../src/index.ts";
 import { type Connection, gapOf, isData, seqOf } from "../../support/clients/connection.ts";
-import { findFaults, findFalseGaps, type ReceivedItem, type PublishedEvent } from "../../support/oracle/oracle.ts";
+import { findFalseGaps, findFaults, type PublishedEvent, type ReceivedItem } from "../../support/oracle/oracle.ts";
 import { type TestSetup, withBroker } from "../../support/test-broker.ts";
 
 // A subscriber whose unread events a full log evicts. The first time it continues at the oldest retained event. If that happens again before it

@@ -2,8 +2,8 @@ import type { EventSourceMessage } from "eventsource-parser";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type Connection, gapOf, isData, seqOf } from "../../support/clients/connection.ts";
-import { findFaults, findFalseGaps, type ReceivedItem, type PublishedEvent } from "../../support/oracle/oracle.ts";
-import { type TestSetup, withBroker, turn } from "../../support/test-broker.ts";
+import { findFalseGaps, findFaults, type PublishedEvent, type ReceivedItem } from "../../support/oracle/oracle.ts";
+import { type TestSetup, turn, withBroker } from "../../support/test-broker.ts";
 
 // `maxReplay` for random histories. The expected result comes from a plain list of what was published, without a log.
 
@@ -168,7 +168,10 @@ async function lineage(setup: TestSetup, history: History) {
     return event === "fanwire-gap" ? [{ type: "gap", id, ...gapOf({ event, id, data }) }] : [];
   });
   const claim = start === "earliest" ? published.length : start === "foreign" ? 0 : start;
-  return { published, lineage: { channels: names, start: claim, floor: start === "earliest" ? 0 : claim, items: seen } };
+  return {
+    published,
+    lineage: { channels: names, start: claim, floor: start === "earliest" ? 0 : claim, items: seen },
+  };
 }
 
 test(
