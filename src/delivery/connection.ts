@@ -6,7 +6,7 @@ import type { Subscriber } from "./subscriber.ts";
 
 /**
  * Why a connection ended: the client left, it was blocked for `timeout` × `tolerance`, `disconnect()` named it, its grant expired, it reached
- * `maxAge`, another connection replaced it (`duplicateIds`), the broker closed, or the runtime refused a chunk.
+ * `maxConnectionAge`, another connection replaced it (`duplicateIds`), the broker closed, or the runtime refused a chunk.
  */
 export type DisconnectReason = (typeof DISCONNECT_REASONS)[number];
 

@@ -20,18 +20,17 @@ export interface MemoryEngineOptions extends LogOptions {
   readonly idempotencyWindow?: number;
 }
 
+const DEFAULTS = { durableObject: undefined as object | undefined, idempotencyWindow: 300_000 };
+
 /**
  * Creates an engine that keeps the log in the memory of this process. Brokers that share one engine act as one. A restart begins a new epoch:
  * clients that come back receive a gap.
  *
  * @throws {@link BrokerError} `engine-refused` on Workers outside of a Durable Object; `RangeError` or `TypeError` for an invalid option
  */
-export function memoryEngine({
-  durableObject,
-  idempotencyWindow = 300_000,
-  ...logOptions
-}: MemoryEngineOptions = {}): Engine {
-  const bounds = resolveLogOptions("memoryEngine()", logOptions);
+export function memoryEngine(options: MemoryEngineOptions = {}): Engine {
+  const bounds = resolveLogOptions("memoryEngine()", options, DEFAULTS);
+  const { durableObject, idempotencyWindow } = bounds;
   checkNumbers("memoryEngine()", { idempotencyWindow }, 0);
   if (onWorkers() && !durableObject) {
     throw new BrokerError(

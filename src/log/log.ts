@@ -40,15 +40,19 @@ export interface LogBounds {
   readonly maxChannels: number;
 }
 
-/** Returns the bounds that options set. @throws `RangeError` for a number out of its range, `TypeError` for an unknown option. */
-export function resolveLogOptions(where: string, options: LogOptions): LogBounds {
-  const defaults = { retention: {}, logBytes: 32 * 1024 * 1024, maxChannels: 100_000 };
-  const bounds = withDefaults<LogBounds>(where, "option", defaults, options);
+/** Returns the bounds that options set, and the engine's `others` with their defaults. @throws `RangeError` for a number out of its range, `TypeError` for an unknown option. */
+export function resolveLogOptions<Others extends object = object>(
+  where: string,
+  options: LogOptions,
+  others?: Others,
+): LogBounds & Others {
+  const defaults = { retention: {}, logBytes: 32 * 1024 * 1024, maxChannels: 100_000, ...others };
+  const bounds = withDefaults<LogBounds & Others>(where, "option", defaults, options);
   const unbounded = { events: Infinity, bytes: Infinity, age: 300_000 };
   const retention = withDefaults<LogBounds["retention"]>(where, "retention option", unbounded, bounds.retention);
   const { logBytes, maxChannels } = bounds;
   checkNumbers(where, { logBytes, maxChannels, ...retention }, 1);
-  return { retention, logBytes, maxChannels };
+  return { ...bounds, retention };
 }
 
 /** Bytes that the objects around an event cost, as measured on V8 and JavaScriptCore. */

@@ -59,12 +59,11 @@ const DEFAULT_LOG_BYTES = 8 * 1024 * 1024;
  * @example createBroker({ engine: durableEngine(ctx.storage) })
  * @throws `RangeError` or `TypeError` for an invalid option
  */
-export function durableEngine(
-  storage: Pick<ObjectStorage, "sql">,
-  { idempotencyWindow = 300_000, ...logOptions }: DurableEngineOptions = {},
-): ObjectEngine {
+export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: DurableEngineOptions = {}): ObjectEngine {
   const where = "durableEngine()";
-  const bounds = resolveLogOptions(where, { ...logOptions, logBytes: logOptions.logBytes ?? DEFAULT_LOG_BYTES });
+  const logBytes = options.logBytes ?? DEFAULT_LOG_BYTES;
+  const bounds = resolveLogOptions(where, { ...options, logBytes }, { idempotencyWindow: 300_000 });
+  const { idempotencyWindow } = bounds;
   checkNumbers(where, { idempotencyWindow }, 0);
   const run = (query: string, ...bindings: unknown[]): Row[] => [...storage.sql.exec(query, ...bindings)];
   const seenEvents: SeenEvents = new ExpiringMap();

@@ -101,7 +101,7 @@ export const deliveryMutants: readonly Mutant[] = [
   {
     name: "expiry-not-checked-at-flush",
     file: "delivery/stream-connection.ts",
-    tests: "http/overrides",
+    tests: "http/intrusion-http",
     find: "receive(batch: Batch): boolean {\n    if (this.#hasExpired) {",
     replace: "receive(batch: Batch): boolean {\n    if (false) {",
     harm: "When the timer is late, a live client is sent events that it may no longer read.",
