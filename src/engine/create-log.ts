@@ -3,7 +3,7 @@ import { quote } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
 import { formatPosition, parsePosition } from "../event/position.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
-import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import { Log, type LogOptions, type LogStorageListener, resolveLogOptions } from "../log/log.ts";
 import type { StoredEvent } from "./engine.ts";
 
 /** Returns a new epoch: 12 random characters. Do not call this at module scope on Workers, which have no random numbers there. */
@@ -37,13 +37,15 @@ export interface StoredLog {
 }
 
 /**
- * Creates a log with stored events. Set its `storageListener` next, and then call `applyRetention`, which drops the events that became too old
- * in the meantime.
+ * Creates a log with stored events. `storageListener` is called for everything that the log drops from here on, also for channels beyond
+ * `maxChannels` that it forgets at once. Call `applyRetention` next: it drops the events that became too old in the meantime.
  *
  * @example
  * ```ts
- * const log = restoreLog({ epoch, head, channels, events }, { retention });
- * log.storageListener = { onEntryRemoved: ({ seq }) => deleteRow(seq), onChannelForgotten: () => undefined };
+ * const log = restoreLog({ epoch, head, forgottenThrough, channels, events }, { retention }, {
+ *   onEntryRemoved: ({ seq }) => deleteRow(seq),
+ *   onChannelForgotten: () => undefined,
+ * });
  * log.applyRetention(Date.now());
  * ```
  * @throws `RangeError` if events are out of order; otherwise as {@link createLog}
@@ -51,8 +53,10 @@ export interface StoredLog {
 export function restoreLog(
   { epoch, head = 0, forgottenThrough = 0, channels = [], events }: StoredLog,
   options: LogOptions = {},
+  storageListener?: LogStorageListener,
 ): Log {
   const log = createLog(epoch, options);
+  log.storageListener = storageListener;
   log.forgottenThrough = forgottenThrough;
   // Pinned until the end, so that no channel is forgotten while its events are still to come.
   const pinned = new Map<string, ChannelLog>();

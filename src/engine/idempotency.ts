@@ -22,13 +22,19 @@ export interface IdempotencyWindow {
     idempotencyKey: string | undefined,
     append: () => number,
   ): AppendResult;
+  /**
+   * Puts back a key that was stored: the position of its event, the {@link eventFingerprint} of that event, and how many milliseconds ago it was
+   * appended. A key that is older than the window is not remembered.
+   */
+  remember(idempotencyKey: string, seq: number, fingerprint: string, ageMs: number): void;
 }
 
 /**
  * Creates the idempotency window of an engine whose log is in this process. A key is remembered for `windowMs` milliseconds after its first
  * use; 0 remembers none. At most 100,000 keys are remembered; beyond that, the publisher that has the most loses its oldest one.
  *
- * An engine whose log outlives the process stores keys in the same transaction as the events, with an {@link eventFingerprint} for each.
+ * An engine whose log outlives the process stores keys in the same transaction as the events, with an {@link eventFingerprint} for each, and
+ * puts them back with `remember`.
  *
  * @throws `RangeError` if `windowMs` is not a number, 0 or more
  */
@@ -38,6 +44,8 @@ export function createIdempotencyWindow(epoch: string, windowMs: number = 300_00
   return {
     appendOnce: (keys, text, idempotencyKey, append) =>
       appendOnce(epoch, seen, windowMs, keys, text, idempotencyKey, append),
+    remember: (idempotencyKey, seq, print, ageMs) =>
+      seen.set(idempotencyKey, windowMs - ageMs, { seq, print }, publisherOf(idempotencyKey)),
   };
 }
 

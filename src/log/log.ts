@@ -80,7 +80,7 @@ export interface LogStorageListener {
   /** The log no longer holds this event. */
   onEntryRemoved(entry: Entry): void;
   /** The log no longer has a record of this channel. */
-  onChannelForgotten(key: string): void;
+  onChannelForgotten(key: string, forgottenThrough: number): void;
 }
 
 /** The bounded log of one namespace: one total order of events, retained by channel. */
@@ -254,7 +254,7 @@ export class Log {
     for (const channel of this.#unpinned) {
       this.forgottenThrough = Math.max(this.forgottenThrough, channel.last);
       this.discard(channel);
-      this.storageListener?.onChannelForgotten(channel.key);
+      this.storageListener?.onChannelForgotten(channel.key, this.forgottenThrough);
       return;
     }
   }

@@ -109,7 +109,7 @@ export const logMutants: readonly Mutant[] = [
   {
     name: "expired-names-never-removed",
     file: "base/expiring-map.ts",
-    tests: "http/overrides",
+    tests: "broker/close",
     find: "for (const [old, entry] of this.#entries) if (entry.end <= time) this.#remove(old);",
     replace: "",
     harm: "Idempotency keys that have expired stay in memory.",

@@ -92,14 +92,45 @@ test("restoreLog(): a channel that was forgotten may have had events up to forgo
 
 test("restoreLog(): applyRetention() reports the events that became too old to the storage listener", () => {
   const events = [1, 2, 3].map((seq) => ({ seq, keys: ["#a"], text: textOf(`${seq}`), at: seq < 3 ? 0 : Date.now() }));
-  const restored = restoreLog({ epoch: "e", events });
   const removed: number[] = [];
-  restored.storageListener = {
-    onEntryRemoved: ({ seq }) => void removed.push(seq),
-    onChannelForgotten: () => undefined,
-  };
+  const restored = restoreLog(
+    { epoch: "e", events },
+    {},
+    { onEntryRemoved: ({ seq }) => void removed.push(seq), onChannelForgotten: () => undefined },
+  );
   restored.applyRetention(Date.now());
   expect([removed, readPage(restored, ["#a"], 0).droppedThrough]).toEqual([[1, 2], [2]]);
+});
+
+test("restoreLog(): channels beyond maxChannels are forgotten at once, and reported to the storage listener", () => {
+  const events = ["#a", "#b", "#c"].map((key, index) => ({
+    seq: index + 1,
+    keys: [key],
+    text: textOf(key),
+    at: Date.now(),
+  }));
+  const reported: unknown[] = [];
+  const restored = restoreLog(
+    { epoch: "e", events },
+    { maxChannels: 1 },
+    {
+      onEntryRemoved: ({ seq }) => void reported.push(seq),
+      onChannelForgotten: (...forgotten) => void reported.push(forgotten),
+    },
+  );
+  expect(reported).toEqual([1, ["#a", 1], 2, ["#b", 2]]);
+  expect(readPage(restored, ["#a", "#b", "#c"], 0).records.map(({ seq }) => seq)).toEqual([3]);
+});
+
+test("createIdempotencyWindow(): a stored key is remembered for the rest of its window", () => {
+  const window = createIdempotencyWindow("e", 60_000);
+  const append = (keys: readonly string[], key: string): unknown => window.appendOnce(keys, textOf("x"), key, () => 9);
+  const fingerprint = eventFingerprint(["#a"], textOf("x"));
+  window.remember("own\nrecent", 4, fingerprint, 59_000);
+  window.remember("own\nold", 5, fingerprint, 60_000);
+  expect(append(["#a"], "own\nrecent")).toEqual({ epoch: "e", seq: 4, repeated: true });
+  expect(() => append(["#b"], "own\nrecent")).toThrow(expect.objectContaining({ code: "key-reused" }));
+  expect(append(["#a"], "own\nold")).toEqual({ epoch: "e", seq: 9, repeated: false });
 });
 
 test("restoreLog(): refuses events that are out of order, or occur twice", () => {
