@@ -67,11 +67,10 @@ class SqliteStore {
   constructor(path: string, { idempotencyWindow = 300_000, ...logOptions }: SqliteEngineOptions) {
     this.#idempotencyWindow = idempotencyWindow;
     this.#db = openExclusively(path);
-    this.log = restoreLog(this.#load(), logOptions);
-    this.log.storageListener = {
+    this.log = restoreLog(this.#load(), logOptions, {
       onEntryRemoved: (entry) => void this.#dropped.push(entry),
       onChannelForgotten: (key) => void this.#forgotten.push(key),
-    };
+    });
     this.#cleanUp();
     this.#timer = setInterval(() => this.#cleanUp(), CLEAN_UP_MS);
     this.#timer.unref();
