@@ -29,7 +29,7 @@ const entries = readdirSync(src, { recursive: true, encoding: "utf8" }).sort();
 const files = entries.filter((entry) => entry.endsWith(".ts"));
 const folders = entries.filter((entry) => statSync(join(src, entry)).isDirectory());
 /** The rooms, in the order of the map. */
-const rooms = [...map.matchAll(/^\| \[([a-z-]+)\]\(\1\/README\.md\)/gm)].map(([, room = ""]) => room);
+const rooms = [...map.matchAll(/^\| \[([a-z-]+)\]\(\1\/README\.md\) +\|/gm)].map(([, room = ""]) => room);
 
 test("src: the top lists the exports, and nothing else", () => {
   const top = readdirSync(src).filter((entry) => !folders.includes(entry) && entry !== "README.md");
@@ -57,7 +57,7 @@ test.each(files)("src/%s: is not too long, and says at its head what it does", (
 });
 
 test("the path of an event: at most 8 steps, whose files and functions exist", () => {
-  const steps = [...map.matchAll(/^\| (\d+) \| `([^`]+)` \| `(\w+)\.(#?\w+)` \|/gm)];
+  const steps = [...map.matchAll(/^\| (\d+) +\| `([^`]+)` +\| `(\w+)\.(#?\w+)` +\|/gm)];
   expect(steps.map(([, step]) => Number(step))).toEqual(steps.map((_, index) => index + 1));
   expect(steps.length).toBeGreaterThan(5);
   expect(steps.length).toBeLessThanOrEqual(MAX_STEPS);

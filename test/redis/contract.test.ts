@@ -60,7 +60,7 @@ describe("redisEngine: the engine contract", needsRedis, () => {
               return connect(feedProxy);
             },
             prefix,
-            commandTimeout: 600,
+            commandTimeout: 2_000,
             retention,
             idempotencyWindow,
           });
