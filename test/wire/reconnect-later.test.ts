@@ -10,7 +10,7 @@ import { skipIf } from "../support/skip.ts";
 const PUBLISHER = { authorization: "Bearer secret" };
 const EVENT_SOURCE = { accept: "text/event-stream" };
 
-describe.each(platformsWithWrangler)("requests that have to come back later, on %s", (platform) => {
+describe.each(platformsWithWrangler)("requests that have to be repeated later, on %s", (platform) => {
   let server: Server;
   beforeAll(async () => {
     server = await startServer(platform);
@@ -23,7 +23,7 @@ describe.each(platformsWithWrangler)("requests that have to come back later, on 
   const engineTest = (title: string, body: () => Promise<void>): void =>
     test(title, skipIf(isHub(platform), "the engine of an object cannot be replaced from outside"), body);
 
-  test("close(): an event is 503, a new client is asked to come back, and open streams stay open until their turn", async () => {
+  test("close(): an event is 503, a new client is asked to reconnect later, and open streams stay open until their turn", async () => {
     const broker = await server.createBroker({ retry: 100_000, heartbeat: 100 });
     const clients = [await broker.join(), await broker.join()] as const;
     // The first stream ends at once, the second in half an hour.
@@ -42,13 +42,13 @@ describe.each(platformsWithWrangler)("requests that have to come back later, on 
       await endless.close();
     }
     expect(event.headers["retry-after"]).toBe("100");
-    const comers = await Promise.all(
+    const newClients = await Promise.all(
       Array.from({ length: 5 }, () =>
         broker.joinUntilEnded("?id=x", { "last-event-id": clients[0].lastEventId ?? "" }),
       ),
     );
-    for (const comer of comers) expectReconnectLater(comer, "closing", 100_000);
-    expect(new Set(comers.map(({ retry }) => retry)).size).toBeGreaterThan(1);
+    for (const newClient of newClients) expectReconnectLater(newClient, "closing", 100_000);
+    expect(new Set(newClients.map(({ retry }) => retry)).size).toBeGreaterThan(1);
     expectProblem(await exchange(server.url, broker.path("connect")), 503, "closed");
     expectProblem(await exchange(server.url, broker.path("connect"), { headers: { accept: "*/*" } }), 503, "closed");
 
@@ -59,7 +59,7 @@ describe.each(platformsWithWrangler)("requests that have to come back later, on 
     clients[1].leave();
   });
 
-  test("close(): an event whose body is still arriving is 503, and a client that waits for authorize is asked to come back", async () => {
+  test("close(): an event whose body is still arriving is 503, and a client that waits for authorize is asked to reconnect later", async () => {
     const broker = await server.createBroker({ authorize: "waits", retry: 5_000 });
     const client = new RawHttpClient(server.url);
     client.send(broker.path("broadcast"), {
@@ -67,17 +67,17 @@ describe.each(platformsWithWrangler)("requests that have to come back later, on 
       headers: { ...PUBLISHER, "transfer-encoding": "chunked" },
     });
     client.chunk("half an ev");
-    const comer = new SocketClient(server.url + broker.path("connect"));
+    const newClient = new SocketClient(server.url + broker.path("connect"));
     await broker.untilState(({ stats }) => stats.pending === 1);
     await broker.control("close");
     await broker.control("decide");
     expectProblem(await client.chunk("ent").chunk().response(), 503, "closed");
-    expectReconnectLater(await comer.untilEnded(), "closing", 5_000);
+    expectReconnectLater(await newClient.untilEnded(), "closing", 5_000);
     expect((await broker.state()).stats.published).toBe(0);
     await client.close();
   });
 
-  test("maxClients: a client is asked to come back, or receives 503, until there is a free slot", async () => {
+  test("maxClients: a client is asked to reconnect later, or receives 503, until there is a free slot", async () => {
     const broker = await server.createBroker({ maxClients: 2, retry: 3_000, heartbeat: 100 });
     const clients = [await broker.join(), await broker.join()] as const;
     expectReconnectLater(await broker.joinUntilEnded(), "at-capacity", 3_000);
@@ -149,7 +149,7 @@ describe.each(platformsWithWrangler)("requests that have to come back later, on 
     for (const client of [clients[1], other, third]) client.leave();
   });
 
-  test("maxPending: the first request over the limit is asked to come back", async () => {
+  test("maxPending: the first request over the limit is asked to reconnect later", async () => {
     const broker = await server.createBroker({ maxPending: 1, authorize: "waits", publishToken: null });
     const waiting = new SocketClient(server.url + broker.path("connect"));
     await broker.untilState(({ stats }) => stats.pending === 1);
@@ -161,7 +161,7 @@ describe.each(platformsWithWrangler)("requests that have to come back later, on 
     waiting.leave();
   });
 
-  test("authorizeTimeout: a client that waits too long is asked to come back", async () => {
+  test("authorizeTimeout: a client that waits too long is asked to reconnect later", async () => {
     const broker = await server.createBroker({ authorizeTimeout: 50, authorize: "waits", publishToken: null });
     expectReconnectLater(await broker.joinUntilEnded(), "authorize-timeout", 2_000);
     expectProblem(await publish(broker, "x"), 503, "authorize-timeout");
@@ -170,7 +170,7 @@ describe.each(platformsWithWrangler)("requests that have to come back later, on 
   });
 
   engineTest(
-    "engine-down: an event is 503, a new client is asked to come back, and open streams continue when the engine is up again",
+    "engine-down: an event is 503, a new client is asked to reconnect later, and open streams continue when the engine is up again",
     async () => {
       const broker = await server.createBroker({ engine: { breakable: true }, heartbeat: 100 });
       const client = await broker.join();
