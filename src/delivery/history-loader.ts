@@ -3,7 +3,7 @@
 import { jitter } from "../base/random.ts";
 import { after } from "../base/runtime.ts";
 import type { HistoryHost, HistoryLoader, ReplayPage } from "../engine/engine.ts";
-import { encode, formatId } from "../event/sse-format.ts";
+import { encode, withId } from "../event/sse-format.ts";
 import type { LogReader } from "../log/batch.ts";
 import { ChannelLog, type Entry } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
@@ -155,7 +155,7 @@ class PageLoader implements HistoryLoader {
 function loadedOf(log: Log, keys: readonly string[], { records, droppedThrough, through }: ReplayPage): LoadedPage {
   const channels = new Map(keys.map((key, index) => [key, new ChannelLog(key, droppedThrough[index] ?? 0)]));
   for (const { seq, keys: all, text } of records) {
-    const entry: Entry = { seq, keys: all, at: 0, bytes: encode(formatId(log.id(seq)) + text), retainCount: 0 };
+    const entry: Entry = { seq, keys: all, at: 0, bytes: encode(withId(text, log.id(seq))), retainCount: 0 };
     for (const key of all) channels.get(key)?.retain(entry);
   }
   return { channels, through };

@@ -1,15 +1,9 @@
 // Reads a log that holds everything that is retained, in the form in which a store answers the processes that share it.
-import { decode } from "../event/sse-format.ts";
+import { decode, splitId } from "../event/sse-format.ts";
 import type { ChannelLog, Entry } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import { type HistoryBounds, localHistoryBounds, type MaxReplay } from "../log/resume.ts";
 import type { ReplayPage, StoredEvent } from "./engine.ts";
-
-/** Returns the wire form of an entry without the `id:` line, which the log put before it. */
-const textOf = ({ bytes }: Entry): string => {
-  const whole = decode(bytes);
-  return whole.slice(whole.indexOf("\n") + 1);
-};
 
 /**
  * Reads the retained events of some channels after a position, as `EngineSession.read` and `SharedLogSession.read` require: in order, each
@@ -41,7 +35,7 @@ export function readPage(log: Log, keys: readonly string[], after: number, maxBy
       break;
     }
     for (const source of sources) if (source.channel.at(source.index) === first) source.index++;
-    records.push({ seq: first.seq, keys: first.keys, text: textOf(first) });
+    records.push({ seq: first.seq, keys: first.keys, text: splitId(decode(first.bytes)).text });
   }
   const droppedThrough = channels.map((channel) => channel?.droppedThrough ?? log.forgottenThrough);
   return { epoch: log.epoch, records, through, droppedThrough };

@@ -46,16 +46,24 @@ const NEWLINE = /\r\n|\r|\n/g;
  * One space always follows the colon, because a parser removes one.
  */
 export function formatEvent({ event, id, retry, data }: WireFields): string {
-  return (
-    (id === undefined ? "" : formatId(id)) +
+  const text =
     (event ? `event: ${event}\n` : "") +
     (retry === undefined ? "" : formatRetry(retry)) +
-    `data: ${data.replace(NEWLINE, "\ndata: ")}\n\n`
-  );
+    `data: ${data.replace(NEWLINE, "\ndata: ")}\n\n`;
+  return id === undefined ? text : withId(text, id);
 }
 
-/** Formats the `id:` line. The engine puts it before the text of `prepareEvent`. */
-export const formatId = (id: string): string => `id: ${id}\n`;
+/**
+ * Adds the id to the text of an event. It is the last line, because some clients store an id as soon as its line arrives (fetch-event-source
+ * 2.0.1, Datastar): a connection that broke off inside the data would lose the event.
+ */
+export const withId = (text: string, id: string): string => `${text.slice(0, -1)}id: ${id}\n\n`;
+
+/** Takes the id of an event off its text again. The text must be of {@link withId}. */
+export function splitId(whole: string): { readonly id: string; readonly text: string } {
+  const end = whole.lastIndexOf("id: ");
+  return { id: whole.slice(end + 4, -2), text: `${whole.slice(0, end)}\n` };
+}
 
 /** Formats the line that sets the client's reconnection time. */
 export const formatRetry = (ms: number): string => `retry: ${ms}\n`;

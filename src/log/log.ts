@@ -2,7 +2,7 @@
 // ones of the largest channel when the log is full.
 import { checkNumbers, withDefaults } from "../base/validate.ts";
 import { formatPosition } from "../event/position.ts";
-import { encode, formatId } from "../event/sse-format.ts";
+import { encode, withId } from "../event/sse-format.ts";
 import { ChannelLog, type Entry } from "./channel-log.ts";
 
 /**
@@ -166,7 +166,7 @@ export class Log {
   }
 
   #store(seq: number, keys: readonly string[], channels: readonly ChannelLog[], text: string, at: number): Entry {
-    const entry: Entry = { seq, keys, at, bytes: encode(formatId(this.id(seq)) + text), retainCount: 0 };
+    const entry: Entry = { seq, keys, at, bytes: encode(withId(text, this.id(seq))), retainCount: 0 };
     this.head = seq;
     this.bytes += entryCost(entry);
     this.size++;

@@ -82,7 +82,7 @@ local function provedLog(candidate, seenEpoch, seenSeq, ttl)
   return epoch, head, forgotten
 end
 
--- Bytes of an event on the wire: "id: <epoch>-<seq>" and a line feed, then its text.
+-- Bytes of an event on the wire: its text, and the line "id: <epoch>-<seq>".
 local function sizeOf(epoch, entry)
   return #entry[2][4] + #epoch + #entry[1] + 4
 end

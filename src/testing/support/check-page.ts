@@ -1,20 +1,6 @@
 // Checks a page of replayed events against everything that was appended.
 import type { ReplayPage } from "../../engine/engine.ts";
-import { textDecoder } from "../../event/sse-format.ts";
-import type { Entry } from "../../log/channel-log.ts";
 import { check, equal } from "./expectation.ts";
-
-const decoder = textDecoder();
-
-/** Splits an entry of the log into its id and the text that was appended. */
-export function parseEntry({ bytes }: Pick<Entry, "bytes">): {
-  readonly id: string | undefined;
-  readonly text: string;
-} {
-  const whole = decoder.decode(bytes);
-  const [line = "", id] = /^id: (.*)\n/.exec(whole) ?? [];
-  return { id, text: whole.slice(line.length) };
-}
 
 /** An event that was appended, with its position. */
 export interface AppendedEvent {

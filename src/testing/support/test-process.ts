@@ -1,14 +1,15 @@
 // Uses an engine as the broker of one process does: subscribes, appends, and records every call that the engine makes.
 import type { AppendResult, Engine, EngineListener, EngineSession, ReplayPage } from "../../engine/engine.ts";
 import { readPage } from "../../engine/read-log.ts";
+import { decode, splitId } from "../../event/sse-format.ts";
 import type { Entry } from "../../log/channel-log.ts";
 import type { Log } from "../../log/log.ts";
-import { type AppendedEvent, parseEntry } from "./check-page.ts";
+import type { AppendedEvent } from "./check-page.ts";
 import { check, equal, retryWhileDown, until, withTimeout } from "./expectation.ts";
 
 /** An event that the engine reported with `onAppended`, or that was read because it was missed. */
 export interface ReceivedEntry {
-  readonly id: string | undefined;
+  readonly id: string;
   readonly seq: number;
   readonly keys: readonly string[];
   readonly text: string;
@@ -63,7 +64,7 @@ export class TestProcess implements EngineListener {
   }
 
   onAppended(entry: Entry): void {
-    this.#reports.push({ seq: entry.seq, keys: entry.keys, ...parseEntry(entry) });
+    this.#reports.push({ seq: entry.seq, keys: entry.keys, ...splitId(decode(entry.bytes)) });
   }
 
   onOverrun(): void {

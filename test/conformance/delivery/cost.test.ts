@@ -221,7 +221,7 @@ test(
         await client.untilData("alone");
       }
     });
-    const [entry] = cost.encoded.filter(({ text }) => text.endsWith("\ndata: alone\n\n"));
+    const [entry] = cost.encoded.filter(({ text }) => text.startsWith("data: alone\nid: "));
     const sent = cost.enqueued.filter((chunk) => chunk === entry?.bytes);
     expect(sent).toHaveLength(30);
     // In addition only the openings of the ten that came back.

@@ -154,11 +154,11 @@ test(
   withBroker(async (setup) => {
     const broker = setup.broker();
     const client = await setup.join(broker);
-    await broker.broadcast("\uFEFFa\r\nb\rc");
+    const { id } = await broker.broadcast("\uFEFFa\r\nb\rc");
     await client.nextData();
     const raw = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytesOf(client));
     expect(raw).not.toContain("\r");
     expect(raw.startsWith("\uFEFF")).toBe(false);
-    expect(raw.endsWith("data: \uFEFFa\ndata: b\ndata: c\n\n")).toBe(true);
+    expect(raw.endsWith(`\n\ndata: \uFEFFa\ndata: b\ndata: c\nid: ${id}\n\n`)).toBe(true);
   }),
 );

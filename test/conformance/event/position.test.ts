@@ -36,7 +36,7 @@ test(
     expect(JSON.parse(position.data)).toBeTypeOf("object");
     // Its chunk contains nothing else, not even a comment.
     expect(new TextDecoder().decode(client.chunks.at(-1))).toBe(
-      `id: ${id}\nevent: fanwire-position\ndata: ${position.data}\n\n`,
+      `event: fanwire-position\ndata: ${position.data}\nid: ${id}\n\n`,
     );
     expect(client.lastEventId).toBe(id);
   }),

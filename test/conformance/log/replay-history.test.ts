@@ -55,7 +55,7 @@ async function replay(setup: TestSetup, { events, channels, from, max, retention
         ? await broker.broadcastTo("one", data)
         : await broker.broadcast(data, channel.length > 0 ? { channels: channel } : {});
       const names = channel.includes("@") ? ["fanwire-inbox"] : channel.length > 0 ? channel : ["fanwire-common"];
-      const bytes = `id: ${id}\ndata: ${data}\n\n`.length;
+      const bytes = `data: ${data}\nid: ${id}\n\n`.length;
       published.push({ seq: seqOf(id), channels: names, data, cost: 0, bytes });
     }
   };
