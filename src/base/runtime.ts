@@ -12,6 +12,12 @@ const globals: TimerGlobals = globalThis as TimerGlobals;
  */
 export const onWorkers = (): boolean => globals.navigator?.userAgent === "Cloudflare-Workers";
 
+/**
+ * Whether a request's body is a stream of the runtime itself. Deno and workerd can use the connection again only if such a stream is cancelled.
+ * On Node and Bun it may be a framework's, and some frameworks end the process when they write to it after that (h3 1).
+ */
+export const hasOwnBodies = (): boolean => /^(?:Deno|Cloudflare)/.test(globals.navigator?.userAgent ?? "");
+
 /** Runs `task` in the next turn of the event loop. workerd has no `setImmediate`. */
 export function nextTurn(task: () => void): void {
   if (globals.setImmediate) globals.setImmediate(task);

@@ -1,13 +1,17 @@
-// Background errors end here: errors that no caller waits for go to `onError`.
+// Background errors end here: errors that no caller waits for go to `onError`, and without one to the console.
 import type { ErrorStage } from "../base/errors.ts";
+import { now } from "../base/runtime.ts";
 
 /** Receives an error that no caller waits for. */
 export type OnError = (failure: { readonly error: unknown; readonly stage: ErrorStage }) => unknown;
 
-export class ErrorReporter {
-  readonly #onError: OnError | undefined;
+/** The time for which further errors of a stage are only counted after one was printed, in milliseconds. */
+const QUIET_MS = 60_000;
 
-  constructor(onError: OnError | undefined) {
+export class ErrorReporter {
+  readonly #onError: OnError;
+
+  constructor(onError: OnError = printer()) {
     this.#onError = onError;
   }
 
@@ -16,7 +20,7 @@ export class ErrorReporter {
     // In a microtask of its own, because an append or a flush may be running.
     await undefined;
     try {
-      await this.#onError?.({ error, stage });
+      await this.#onError({ error, stage });
     } catch {
       // onError is where errors end; an error of its own has no other place to go.
     }
@@ -30,4 +34,24 @@ export class ErrorReporter {
       await this.report(stage, error);
     }
   }
+}
+
+/** Returns an `onError` that prints the first error of each stage, and then one a minute with the number of those in between. */
+function printer(): OnError {
+  const stages = new Map<ErrorStage, { readonly printedAt: number; unprinted: number }>();
+  return ({ error, stage }) => {
+    const last = stages.get(stage);
+    const time = now();
+    if (last && time - last.printedAt < QUIET_MS) {
+      last.unprinted++;
+      return;
+    }
+    stages.set(stage, { printedAt: time, unprinted: 0 });
+    const count = last?.unprinted ? `, and ${last.unprinted} more of this stage since the last message` : "";
+    // biome-ignore lint/suspicious/noConsole: an error that nobody reads would stay unknown
+    console.error(
+      `fanwire: error in stage "${stage}"${count}; set the option onError to handle errors yourself.`,
+      error,
+    );
+  };
 }

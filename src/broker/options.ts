@@ -53,11 +53,16 @@ export interface BrokerOptions {
    * without `authorize`, `fetch` answers every event 403, because everybody who can reach the server could publish to all its clients.
    */
   readonly publishToken?: string | undefined;
+  /**
+   * Names of query parameters that are the application's own, such as `["ticket"]`. Any other unknown parameter of an event is refused, because
+   * an event for `?chanel=private` would go to everybody. So is one of a client that looks like a known parameter. @default []
+   */
+  readonly allowQuery?: readonly string[];
   /** Pages of other origins that may use the broker. @default none */
   readonly cors?: CorsOptions;
   /**
    * How to treat a client that connects with the client id of another connection of the same subject. `allow`: both receive. `reject`: the new
-   * one is answered 409, after which an EventSource does not reconnect. `replace`: the old one is ended. Connections without a subject count as
+   * one is answered 409, and an EventSource has to come back later. `replace`: the old one is ended. Connections without a subject count as
    * one subject, so have `authorize` return one, or one user can end another's stream. @default "allow"
    */
   readonly duplicateIds?: "allow" | "reject" | "replace";
@@ -102,7 +107,7 @@ export interface BrokerOptions {
   readonly onConnect?: (event: { readonly client: ClientInfo; readonly request: Request }) => unknown;
   /** Called when a connection is no longer registered. Not awaited. */
   readonly onDisconnect?: (event: { readonly client: ClientInfo; readonly reason: DisconnectReason }) => unknown;
-  /** Called with an error that no caller waits for. @default ignores it */
+  /** Called with an error that no caller waits for. @default prints one a minute of each stage with `console.error` */
   readonly onError?: (event: { readonly error: unknown; readonly stage: ErrorStage }) => unknown;
 }
 
@@ -133,6 +138,7 @@ const DEFAULTS = {
   authorizeTimeout: 5_000,
   publishToken: undefined,
   cors: undefined,
+  allowQuery: [],
   duplicateIds: "allow",
   maxConnectionAge: Infinity,
   maxClients: 50_000,
@@ -176,7 +182,7 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   const check = (isValid: boolean, rule: string): void => {
     if (!isValid) throw new TypeError(`${where} refused: ${rule}.`);
   };
-  const { publishToken, duplicateIds, announce, engine, cors } = given;
+  const { publishToken, duplicateIds, announce, engine, cors, allowQuery } = given;
   check(
     publishToken === undefined || isToken(publishToken),
     "publishToken must be a string that is not empty, or everybody could publish",
@@ -184,6 +190,10 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   check(["allow", "reject", "replace"].includes(duplicateIds), 'duplicateIds must be "allow", "reject" or "replace"');
   check(typeof announce === "boolean", "announce must be true or false");
   check(engine === undefined || typeof engine?.open === "function", "engine must be an engine, such as memoryEngine()");
+  check(
+    Array.isArray(allowQuery) && allowQuery.every((name) => typeof name === "string"),
+    "allowQuery must be a list of names",
+  );
   for (const path of Object.values(paths))
     check(typeof path === "string" && path.startsWith("/"), "a path must begin with /");
   for (const name of FUNCTIONS) {

@@ -1,6 +1,6 @@
 // Checks an event as a publisher passes it, and formats it without an id.
 import { BrokerError, quote } from "../base/errors.ts";
-import { decode, encode, formatEvent } from "./sse-format.ts";
+import { encode, formatEvent, strictDecoder } from "./sse-format.ts";
 
 const BREAKS_A_FIELD = /[\r\n\0]/;
 
@@ -13,7 +13,7 @@ export interface EventEnvelope {
   readonly retry?: number;
 }
 
-/** An event to publish: text, bytes (UTF-8; invalid bytes become U+FFFD), or an envelope. */
+/** An event to publish: text, bytes (UTF-8), or an envelope. */
 export type EventInput = string | Uint8Array | ArrayBuffer | EventEnvelope;
 
 /** Options of the broker that events depend on. */
@@ -47,7 +47,13 @@ const isText = (value: unknown): value is Text =>
 
 function toText(value: Text): string {
   if (typeof value === "string") return value;
-  return decode(ArrayBuffer.isView(value) ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength) : value);
+  try {
+    return strictDecoder().decode(value);
+  } catch (cause) {
+    throw new TypeError("Event refused: its bytes are not valid UTF-8; encode other data as text, such as base64.", {
+      cause,
+    });
+  }
 }
 
 function serializeWith(serialize: EventRules["serialize"], data: unknown): string {

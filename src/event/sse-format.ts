@@ -12,6 +12,8 @@ const encoder = new TextEncoder();
 /** Creates a decoder that keeps a byte order mark and replaces invalid UTF-8 by U+FFFD. */
 export const textDecoder = (): TextDecoder => new TextDecoder("utf-8", { ignoreBOM: true });
 const decoder = textDecoder();
+/** Creates a decoder that keeps a byte order mark and throws a `TypeError` at invalid UTF-8. */
+export const strictDecoder = (): TextDecoder => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Encodes a text as UTF-8. Lone surrogates become U+FFFD. */
 export const encode = (text: string): Uint8Array<ArrayBuffer> => encoder.encode(text);

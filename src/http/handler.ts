@@ -11,6 +11,7 @@ import { type Authorize, type RequestedAccess, type ResolvedGrant, resolveGrant 
 import type { AuthorizeQueue } from "./authorize-queue.ts";
 import { presentsToken } from "./bearer.ts";
 import { readText } from "./body.ts";
+import { checkRequest } from "./check-request.ts";
 import type { Cors } from "./cors.ts";
 import { isForgedRequest } from "./cross-origin.ts";
 import {
@@ -21,6 +22,7 @@ import {
   type Overrides,
 } from "./overrides.ts";
 import { asBrokerError, checkMethod, problem, withRetryAfter } from "./problem.ts";
+import { CONNECT_PARAMETERS, checkParameters, PUBLISH_PARAMETERS, singleParameter } from "./query.ts";
 
 export type { ClientOverrides, EventOverrides } from "./overrides.ts";
 
@@ -29,6 +31,7 @@ const CLIENT_ID_LENGTH = 26;
 
 /** Options of the broker that concern requests. */
 interface HttpSettings {
+  readonly allowQuery: readonly string[];
   readonly authorize?: Authorize | undefined;
   readonly cors?: Cors | undefined;
   readonly errorHandler?: Overrides["errorHandler"];
@@ -76,7 +79,8 @@ export class HttpHandler {
     this.#broker = broker;
   }
 
-  fetch(request: Request, context: unknown): Promise<Response> {
+  async fetch(request: Request, context: unknown): Promise<Response> {
+    checkRequest("fetch", request);
     const { connect, broadcast } = this.#broker.settings.paths;
     return this.#respond(request, {}, ({ pathname, searchParams }) => {
       if (pathname === connect) return this.#connect(request, searchParams, { context });
@@ -87,34 +91,55 @@ export class HttpHandler {
 
   async clientHandler(request: Request, overrides: ClientOverrides): Promise<Response> {
     checkClientOverrides(overrides);
+    checkRequest("clientHandler", request);
     return this.#respond(request, overrides, ({ searchParams }) => this.#connect(request, searchParams, overrides));
   }
 
   async eventHandler(request: Request, overrides: EventOverrides): Promise<Response> {
     checkEventOverrides(overrides);
+    checkRequest("eventHandler", request);
     return this.#respond(request, overrides, ({ searchParams }) => this.#publish(request, searchParams, overrides));
   }
 
+  /** Answers a client. An EventSource reconnects after no other status than 200, so "come back later" is a stream that ends at once. */
   async #connect(request: Request, query: URLSearchParams, overrides: ClientOverrides): Promise<Response> {
-    const preflight = checkMethod(request, "GET, HEAD, OPTIONS");
+    try {
+      return await this.#openStream(request, query, overrides);
+    } catch (error) {
+      const { code, status } = asBrokerError(error);
+      const comesBack = status === 503 || code === "duplicate-id";
+      if (!comesBack || request.method === "HEAD" || !request.headers.get("accept")?.includes("text/event-stream"))
+        throw error;
+      this.#countFailure(code);
+      // Without an id, which the client could take for a position.
+      const end = this.#broker.endEvent(code === "closed" ? "closing" : code, true);
+      return new Response(end, { headers: STREAM_HEADERS });
+    }
+  }
+
+  async #openStream(request: Request, urlQuery: URLSearchParams, overrides: ClientOverrides): Promise<Response> {
+    const preflight = checkMethod(request, "GET, HEAD, POST, OPTIONS");
     if (preflight) return preflight;
     const broker = this.#broker;
-    const { names } = broker;
-    const requestedId = overrides.clientId ?? singleParameter(query, "id", "bad-id");
-    const requested: RequestedAccess = {
-      action: "connect",
-      channels: names.channels(overrides.channels ?? query.getAll("channel")),
-      clientId: requestedId === undefined ? undefined : names.clientId(requestedId),
-    };
-    const start = startOptions(request, query, overrides);
+    const { names, settings } = broker;
     const isHead = request.method === "HEAD";
     // Node and workerd never cancel the stream of a HEAD response. So HEAD gets no stream, and needs no slot.
     const releaseSlot = isHead ? () => undefined : broker.reserve();
     try {
-      const authorize = overrides.authorize ?? broker.settings.authorize;
+      // A body is not worth reading for a client that there is no room for.
+      const query =
+        request.method === "POST" && releaseSlot ? await formOf(request, urlQuery, settings.maxBodyBytes) : urlQuery;
+      checkParameters(query, CONNECT_PARAMETERS, settings.allowQuery, false);
+      const requestedId = overrides.clientId ?? singleParameter(query, "id", "bad-id");
+      const requested: RequestedAccess = {
+        action: "connect",
+        channels: names.channels(overrides.channels ?? query.getAll("channel")),
+        clientId: requestedId === undefined ? undefined : names.clientId(requestedId),
+      };
+      const start = startOptions(request, query, overrides);
+      const authorize = overrides.authorize ?? settings.authorize;
       // A page of another site could otherwise replace its visitor's own connections, although it cannot read the answer.
-      if (authorize && isForgedRequest(request, broker.settings.cors, false))
-        throw new BrokerError("cross-origin", FORGED);
+      if (authorize && isForgedRequest(request, settings.cors, false)) throw new BrokerError("cross-origin", FORGED);
       const grant = authorize
         ? await this.#authorize(authorize, request, overrides, requested)
         : { ...requested, ...UNLIMITED };
@@ -140,6 +165,7 @@ export class HttpHandler {
     if (preflight) return preflight;
     const broker = this.#broker;
     const { names, settings } = broker;
+    checkParameters(query, PUBLISH_PARAMETERS, settings.allowQuery, true);
     const isOverridden = overrides.clientId !== undefined || overrides.channels !== undefined;
     // An empty `?id=` counts as given, and is refused below: without an id the event would go to every client.
     const requestedId = query.has("id") ? (singleParameter(query, "id", "bad-id") ?? "") : undefined;
@@ -161,12 +187,13 @@ export class HttpHandler {
     if (isResponse(grant)) return grant;
     broker.checkOpen();
 
-    const data = await readText(request, settings.maxBodyBytes);
-    if (data === "") throw new BrokerError("no-event-data", "no event data provided");
+    const data = overrides.data === undefined ? await readText(request, settings.maxBodyBytes) : overrides.data;
+    if (data === "" || (data as Partial<Uint8Array> | null)?.byteLength === 0)
+      throw new BrokerError("no-event-data", "no event data provided");
     // A body may be slow, and the grant may have expired when it is complete.
     if (grant.expiresAt <= Date.now()) throw unauthorized("Event refused: its grant has expired.");
     const keys = clientId === undefined ? keysOf(requested.channels) : [inboxKey(clientId)];
-    const event: EventInput = type ? { data, event: type } : data;
+    const event: EventInput = type ? { data, event: type } : { data };
     // Each publisher has its own keys. A publisher with another one's key could otherwise have that one's event taken for a repeat.
     const { subject = null, byToken = false } = grant;
     const idempotencyKey = key === undefined ? undefined : idempotencyKeyOf(JSON.stringify([byToken, subject]), key);
@@ -212,7 +239,8 @@ export class HttpHandler {
     const broker = this.#broker;
     const { cors, retry } = broker.settings;
     const fail = (thrown: unknown): Promise<Response> => {
-      if (!(thrown instanceof BrokerError)) void broker.reportError("request", thrown);
+      const isExpected = thrown instanceof BrokerError && thrown.code !== "body-already-read";
+      if (!isExpected) void broker.reportError("request", thrown);
       return this.#respondWithError(request, overrides, withRetryAfter(asBrokerError(thrown), retry));
     };
     let response: Response;
@@ -232,12 +260,7 @@ export class HttpHandler {
 
   async #respondWithError(request: Request, overrides: Overrides, error: BrokerError): Promise<Response> {
     const broker = this.#broker;
-    const { code, status } = error;
-    broker.failures[code] = (broker.failures[code] ?? 0) + 1;
-    // An EventSource does not reconnect after a 503. So it gets a stream that ends at once, without an id that it could take for a position.
-    if (status === 503 && request.method === "GET" && request.headers.get("accept")?.includes("text/event-stream")) {
-      return new Response(broker.endEvent(code === "closed" ? "closing" : code, true), { headers: STREAM_HEADERS });
-    }
+    this.#countFailure(error.code);
     const handler = broker.settings.errorHandler ?? overrides.errorHandler;
     try {
       const response: unknown = (await handler?.(error, request)) ?? problem(error);
@@ -247,6 +270,11 @@ export class HttpHandler {
       void broker.reportError("error-handler", failure);
       return problem(error);
     }
+  }
+
+  #countFailure(code: ErrorCode): void {
+    const { failures } = this.#broker;
+    failures[code] = (failures[code] ?? 0) + 1;
   }
 }
 
@@ -268,21 +296,26 @@ function urlOf({ url }: Request): URL {
   }
 }
 
-/** Returns a parameter that may be given once. An empty one counts as absent. */
-function singleParameter(query: URLSearchParams, name: string, code: ErrorCode): string | undefined {
-  const [value, ...others] = query.getAll(name);
-  if (others.length > 0) throw new BrokerError(code, `Request refused: ${name} is given more than once.`);
-  return value || undefined;
+/** Returns the parameters of a URL and of a form in the body. @throws {@link BrokerError} as {@link readText} */
+async function formOf(request: Request, query: URLSearchParams, limit: number): Promise<URLSearchParams> {
+  if (!/^application\/x-www-form-urlencoded\s*(?:;|$)/i.test(request.headers.get("content-type") ?? ""))
+    throw new BrokerError(
+      "unsupported-media-type",
+      "Request refused: the body of a POST must be a form; send application/x-www-form-urlencoded.",
+      { headers: { "accept-post": "application/x-www-form-urlencoded" } },
+    );
+  const form = new URLSearchParams(await readText(request, limit));
+  return new URLSearchParams([...query, ...form]);
 }
 
 /** Returns where the stream starts. Overrides win over the header, and the header wins over the query. */
 function startOptions(request: Request, query: URLSearchParams, overrides: ClientOverrides): StartOptions {
-  const from = overrides.from ?? singleParameter(query, "from", "bad-request");
+  const from = overrides.from ?? singleParameter(query, "from");
   if (from !== undefined && from !== "earliest")
     throw new BrokerError("bad-request", `Request refused: from=${quote(from)} is not "earliest".`);
+  const given = singleParameter(query, "lastEventId");
   return {
-    lastEventId:
-      overrides.lastEventId ?? (request.headers.get("last-event-id") || query.get("lastEventId") || undefined),
+    lastEventId: overrides.lastEventId ?? (request.headers.get("last-event-id") || given),
     from,
   };
 }

@@ -34,6 +34,11 @@ export interface EventOverrides extends Overrides {
   readonly clientId?: string;
   /** A channel, or several, in place of every `?channel=`. */
   readonly channels?: string | readonly string[];
+  /**
+   * The data, in place of the request's body, which is not read: for a body that a middleware has parsed. A value that is neither a string nor
+   * bytes is passed to the broker's `serialize`. `undefined` counts as not given.
+   */
+  readonly data?: unknown;
   /** The event type, in place of `?type=`. */
   readonly type?: string;
   /** Identifies the event, so that a repeat is not published again. In place of the header `Idempotency-Key`. */
@@ -44,7 +49,7 @@ export interface EventOverrides extends Overrides {
 
 const OVERRIDES = ["context", "authorize", "errorHandler", "clientId", "channels"];
 const CLIENT_OVERRIDES = new Set([...OVERRIDES, "lastEventId", "from"]);
-const EVENT_OVERRIDES = new Set([...OVERRIDES, "type", "idempotencyKey", "requireToken"]);
+const EVENT_OVERRIDES = new Set([...OVERRIDES, "data", "type", "idempotencyKey", "requireToken"]);
 
 /** @throws `TypeError` for overrides that are not a plain object, or that have an unknown name. */
 export const checkClientOverrides = (overrides: ClientOverrides): void =>

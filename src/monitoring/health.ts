@@ -30,7 +30,7 @@ export function checkHealth(broker: HealthSource): void {
 
 /** Answers a health check: 200 if `check` does not throw. */
 export const respondWithHealth = (request: Request, check: () => unknown): Promise<Response> =>
-  respondToMonitor(request, "application/json", async () => {
+  respondToMonitor("health", request, "application/json", async () => {
     await check();
     return '{"status":"up"}';
   });

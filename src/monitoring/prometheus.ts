@@ -9,7 +9,9 @@ export const respondWithMetrics = (
   metrics: readonly MetricDefinition[],
   readStats: () => BrokerStats | Promise<BrokerStats>,
 ): Promise<Response> =>
-  respondToMonitor(request, "text/plain; version=0.0.4; charset=utf-8", async () => format(metrics, await readStats()));
+  respondToMonitor("metrics", request, "text/plain; version=0.0.4; charset=utf-8", async () =>
+    format(metrics, await readStats()),
+  );
 
 /** Formats metrics in version 0.0.4 of the text format. Nothing is escaped: no label value has a character that needs it. */
 function format(metrics: readonly MetricDefinition[], stats: BrokerStats): string {

@@ -1,6 +1,7 @@
 // `hub` and `worker`: the broker of a namespace of Durable Objects, as a Worker uses it.
 import { checkKnownKeys } from "../base/validate.ts";
 import { type Broker, blockForOf, publishMethods } from "../broker/broker.ts";
+import { ErrorReporter } from "../broker/error-reporter.ts";
 import { type BrokerOptions, resolveOptions } from "../broker/options.ts";
 import { NameRules } from "../event/name-rules.ts";
 import { AuthorizeQueue } from "../http/authorize-queue.ts";
@@ -13,6 +14,7 @@ import { type HubContext, isObjectName, ObjectBackend, type ObjectNamespace } fr
 
 /** The options of a broker that concern requests. */
 export const REQUEST_OPTIONS = [
+  "allowQuery",
   "authorize",
   "authorizeTimeout",
   "cors",
@@ -89,6 +91,7 @@ export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
     names: new NameRules(settings),
     authorizeQueue: new AuthorizeQueue(settings.maxPending, settings.authorizeTimeout),
     failures: {},
+    errors: new ErrorReporter(settings.onError),
     namespace,
     mode,
     secrets: new Map(),

@@ -1,6 +1,7 @@
 // The broker behind a Worker's HTTP handler: an object elsewhere, reached by RPC, `fetch` and a WebSocket. Also the types of that RPC.
 import { BrokerError, type ErrorCode, type ErrorStage } from "../base/errors.ts";
 import { jitter } from "../base/random.ts";
+import type { ErrorReporter } from "../broker/error-reporter.ts";
 import type { Settings } from "../broker/options.ts";
 import type { DeliveryReport, Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
 import type { EventInput } from "../event/event.ts";
@@ -60,6 +61,7 @@ export interface HubContext {
   readonly names: NameRules;
   readonly authorizeQueue: AuthorizeQueue;
   readonly failures: Partial<Record<ErrorCode, number>>;
+  readonly errors: ErrorReporter;
   readonly namespace: ObjectNamespace;
   readonly mode: "bridge" | "direct";
   /** Secrets by the name of the object. With its secret the Worker proves to an object that a request comes from here. */
@@ -184,13 +186,8 @@ export class ObjectBackend implements BrokerBackend {
     return encode(formatEnd(reason, reconnect, jitter(this.settings.retry)));
   }
 
-  async reportError(stage: ErrorStage, error: unknown): Promise<void> {
-    await undefined;
-    try {
-      await this.settings.onError?.({ error, stage });
-    } catch {
-      // An error of onError has no other place to go.
-    }
+  reportError(stage: ErrorStage, error: unknown): Promise<void> {
+    return this.#context.errors.report(stage, error);
   }
 
   #stub(name: string): ObjectStub {

@@ -58,7 +58,8 @@ export class TestSetup {
   }
 
   broker({ log, ...options }: TestBrokerOptions = {}): Broker {
-    const broker = createBroker({ engine: this.engine(log), ...options });
+    // Errors that no test expects would only fill the output. The tests of the default are in broker/error-output.test.ts.
+    const broker = createBroker({ engine: this.engine(log), onError: () => undefined, ...options });
     this.#brokers.push(broker);
     return broker;
   }

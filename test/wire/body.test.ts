@@ -19,6 +19,17 @@ const LIMIT = 65_536;
 const PUBLISHER = { authorization: "Bearer secret" };
 const CHUNKED = { ...PUBLISHER, "transfer-encoding": "chunked" };
 
+/** A body of 64 KiB pieces, without a length. */
+function streamed(text: string): ReadableStream<Uint8Array> {
+  let at = 0;
+  return new ReadableStream({
+    pull(controller) {
+      if (at >= text.length) controller.close();
+      else controller.enqueue(new TextEncoder().encode(text.slice(at, (at += LIMIT))));
+    },
+  });
+}
+
 describe.each(platformsWithWrangler)("the body of an event on %s", (platform) => {
   let server: Server;
   beforeAll(async () => {
@@ -54,11 +65,15 @@ describe.each(platformsWithWrangler)("the body of an event on %s", (platform) =>
         const answer = await client.response();
         if (status === 200) expect(answer.status).toBe(200);
         else expectProblem(answer, 413, "body-too-large");
-        await expectUsable(broker, client);
+        // workerd closes a connection whose request was refused before its body was read.
+        if (client === sized && status === 413 && usesWorkerd(platform)) await client.close();
+        else await expectUsable(broker, client);
       }
     }
-    await reader.until(({ data }) => data.length === 9);
-    expect(reader.data.filter((data) => data !== "next").map(({ length }) => length)).toEqual([LIMIT, LIMIT, LIMIT]);
+    await broker.publish("last");
+    await reader.until(({ data }) => data.includes("last"));
+    const large = reader.data.filter((data) => data !== "next" && data !== "last");
+    expect(large.map(({ length }) => length)).toEqual([LIMIT, LIMIT, LIMIT]);
     reader.leave();
   });
 
@@ -95,18 +110,26 @@ describe.each(platformsWithWrangler)("the body of an event on %s", (platform) =>
     expect((await broker.publish("x")).status).toBe(200);
   });
 
-  test("maxBodyBytes: a larger content-length alone is accepted, and the first byte over the limit is not", async () => {
+  const noHead = skipIf(usesWrangler(platform), "wrangler's proxy waits for the body that the client holds back");
+  test("maxBodyBytes: a content-length over the limit is refused before any of the body has come", noHead, async () => {
     const broker = await server.createBroker();
-    const client = begin(broker, { ...PUBLISHER, "content-length": String(2 * LIMIT) });
-    client.write("x".repeat(LIMIT));
-    await broker.untilState(({ requests }) => requests === 1);
-    // A round trip, in which a response to the head alone would have arrived too.
-    expect((await broker.publish("in between")).status).toBe(200);
-    expect([client.unread, client.closed]).toEqual([0, false]);
-    client.write("x");
+    const client = begin(broker, { ...PUBLISHER, "content-length": String(20 * LIMIT) });
     expectProblem(await client.response(), 413, "body-too-large");
     await client.close("RST");
+    expect((await broker.publish("x")).status).toBe(200);
     expect((await broker.state()).stats.published).toBe(1);
+  });
+
+  const noRest = skipIf(usesWorkerd(platform), "workerd closes the connection of a publisher that is still sending");
+  test("maxBodyBytes: a publisher that sends all of a far too large body first reads its 413", noRest, async () => {
+    const broker = await server.createBroker();
+    const body = "x".repeat(64 * LIMIT);
+    const sized = { method: "POST", headers: { ...PUBLISHER, "content-length": String(body.length) }, body };
+    for (const init of [sized, { method: "POST", headers: PUBLISHER, body: streamed(body), duplex: "half" }]) {
+      const answer = await fetch(server.url + broker.path("broadcast"), init as RequestInit);
+      expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([413, "body-too-large"]);
+    }
+    expect((await broker.publish("x")).status).toBe(200);
   });
 
   test("content-length: with a length that is too small, only that many bytes are the event", async () => {
@@ -143,18 +166,28 @@ describe.each(platformsWithWrangler)("the body of an event on %s", (platform) =>
     expect((await broker.state()).stats.published).toBe(1);
   });
 
-  test("broadcast: text arrives unchanged, with split characters, line ends and invalid UTF-8", async () => {
+  test("broadcast: text arrives unchanged, with split characters and line ends, and nothing that is not UTF-8 is published", async () => {
     const broker = await server.createBroker();
     const reader = await new SocketClient(server.url + broker.path("connect")).untilReady();
     const client = begin(broker, CHUNKED);
     client.socket.write(Buffer.from("3\r\na\xe2\x82\r\n", "latin1"));
     await broker.publish("in between");
-    client.socket.write(Buffer.from("3\r\n\xacb\xff\r\n0\r\n\r\n", "latin1"));
+    client.socket.write(Buffer.from("2\r\n\xacb\r\n0\r\n\r\n", "latin1"));
     expect((await client.response()).status).toBe(200);
-    await broker.publish("a\r\nb\rc\nd\n");
-    await reader.until(({ data }) => data.length === 3);
-    expect(reader.data).toEqual(["in between", "a€b\ufffd", "a\nb\nc\nd\n"]);
     await client.close();
+    for (const bytes of ["a\xff", "\x1f\x8b\b\0", "a\xe2\x82"]) {
+      const sized = begin(broker, { ...PUBLISHER, "content-length": String(bytes.length) });
+      sized.socket.write(Buffer.from(bytes, "latin1"));
+      const chunked = begin(broker, CHUNKED);
+      chunked.socket.write(Buffer.from(`${bytes.length}\r\n${bytes}\r\n0\r\n\r\n`, "latin1"));
+      for (const invalid of [sized, chunked]) {
+        expectProblem(await invalid.response(), 400, "bad-request");
+        await expectUsable(broker, invalid);
+      }
+    }
+    await broker.publish("a\r\nb\rc\nd\n");
+    await reader.until(({ data }) => data.length === 9);
+    expect(reader.data.filter((data) => data !== "next")).toEqual(["in between", "a€b", "a\nb\nc\nd\n"]);
     reader.leave();
   });
 

@@ -120,7 +120,7 @@ describe.each(platforms)("CORS on %s", (platform) => {
     const broker = await server.createBroker({ cors: { origins: [APP], credentials: true, maxAge: 60 } });
     for (const [path, methods] of [
       ["broadcast", "POST, OPTIONS"],
-      ["connect", "GET, HEAD, OPTIONS"],
+      ["connect", "GET, HEAD, POST, OPTIONS"],
     ] as const) {
       const answer = await broker.request(path, preflight(APP));
       expect([answer.status, answer.headers.allow, answer.body]).toEqual([204, methods, ""]);

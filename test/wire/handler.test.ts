@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { HttpRequestOptions, HttpResponse } from "../support/clients/http-client.ts";
 import { exchange, RawHttpClient } from "../support/clients/http-client.ts";
-import type { SocketClient } from "../support/clients/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
 import { expectProblem, expectReconnectLater } from "../support/http/problem.ts";
 import {
   platformsWithWrangler,
@@ -20,6 +20,8 @@ const post = (body: string, headers: Record<string, string> = {}): HttpRequestOp
   body,
   headers: { ...PUBLISHER, ...headers },
 });
+
+const LATIN = "text/plain; charset=iso-8859-1";
 
 /** Requests that are refused, with status and code. Before them the client `one` is connected, and the idempotency key `used` is taken. */
 const REFUSED: readonly (readonly [
@@ -54,13 +56,25 @@ const REFUSED: readonly (readonly [
   ["two ids", "connect?id=a&id=b", { headers: EVENT_SOURCE }, 400, "bad-id"],
   ["a channel to read with CR", "connect?channel=%0D", { headers: EVENT_SOURCE }, 400, "bad-channel"],
   ["an invalid start", "connect?from=latest", { headers: EVENT_SOURCE }, 400, "bad-request"],
-  ["an id in use", "connect?id=one", { headers: EVENT_SOURCE }, 409, "duplicate-id"],
+  ["an id in use", "connect?id=one", {}, 409, "duplicate-id"],
+  ["a misspelled channel", "broadcast?chanel=private", post("x"), 400, "bad-request"],
+  ["a misspelled channel to read", "connect?channels=a", { headers: EVENT_SOURCE }, 400, "bad-request"],
+  ["two ids to resume after", "connect?lastEventId=a-1&lastEventId=a-1", { headers: EVENT_SOURCE }, 400, "bad-request"],
+  ["a compressed body", "broadcast", post("x", { "content-encoding": "gzip" }), 415, "unsupported-media-type"],
+  ["another charset", "broadcast", post("x", { "content-type": LATIN }), 415, "unsupported-media-type"],
+  [
+    "a form of another type",
+    "connect",
+    post("channel=a", { "content-type": "text/plain" }),
+    415,
+    "unsupported-media-type",
+  ],
 ];
 /** Header fields that belong to a code, or to one of the requests. */
 const FIELDS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   unauthorized: { "www-authenticate": "Bearer" },
   "an event by GET": { allow: "POST, OPTIONS" },
-  "another method": { allow: "GET, HEAD, OPTIONS" },
+  "another method": { allow: "GET, HEAD, POST, OPTIONS" },
 };
 
 describe.each(platformsWithWrangler)("the HTTP handler on %s", (platform) => {
@@ -146,7 +160,7 @@ describe.each(platformsWithWrangler)("the HTTP handler on %s", (platform) => {
     const broker = await server.createBroker();
     const client = new RawHttpClient(server.url);
     for (const [path, allow] of [
-      ["connect", "GET, HEAD, OPTIONS"],
+      ["connect", "GET, HEAD, POST, OPTIONS"],
       ["broadcast", "POST, OPTIONS"],
     ] as const) {
       const answer = await client.send(broker.path(path), { method: "OPTIONS" }).response();
@@ -205,11 +219,15 @@ describe.each(platformsWithWrangler)("the HTTP handler on %s", (platform) => {
     client.leave();
   });
 
-  test('duplicateIds "reject": 409 while the first connection is open, and not after it has closed', async () => {
+  test('duplicateIds "reject": an EventSource comes back, others are answered 409, until the first connection has closed', async () => {
     const broker = await server.createBroker({ duplicateIds: "reject", heartbeat: 100 });
     const first = await broker.join("?id=same");
-    const refused = await exchange(server.url, broker.path("connect?id=same"), { headers: EVENT_SOURCE });
-    expectProblem(refused, 409, "duplicate-id");
+    expectProblem(await exchange(server.url, broker.path("connect?id=same")), 409, "duplicate-id");
+    const reloaded = new SocketClient(server.url + broker.path("connect?id=same"));
+    await reloaded.untilEnded();
+    expect(reloaded.events.map(({ event, data }) => [event, data])).toEqual([
+      ["fanwire-end", '{"reason":"duplicate-id","reconnect":true}'],
+    ]);
     first.reset();
     await broker.untilState(({ stats }) => stats.clients === 0);
     const second = await broker.join("?id=same");

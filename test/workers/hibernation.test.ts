@@ -165,7 +165,8 @@ test(
   withObject({ maxClients: 2, duplicateIds: "reject" }, async (object) => {
     await object.join({ id: "ada" });
     await object.evict();
-    expect((await object.requestStream({ id: "ada" })).status).toBe(409);
+    const taken = await object.connect({ id: "ada" });
+    expect(JSON.parse((await taken.untilControl("end")).data)).toMatchObject({ reason: "duplicate-id" });
     await object.join({ id: "bob" });
     await object.evict();
     const full = await object.connect({ id: "eve" });

@@ -178,10 +178,14 @@ export const brokerCases: readonly EngineCase[] = [
       const options = { duplicateIds: "reject" } as const;
       const [one, two] = [await context.startBroker(options), await context.startBroker(options)];
       const first = await context.connect(one, { id: "single" });
-      equal("the answer to the second", (await context.request(two, { id: "single" })).status, 409);
+      const refused = await context.request(two, { id: "single" });
+      const { data } = await refused.waitForControl("end");
+      equal("the end of the second", data, '{"reason":"duplicate-id","reconnect":true}');
       await first.leave();
-      await until(context.timeout, "the answer after the first has left", "to be 200", async () => {
-        return (await context.request(two, { id: "single" })).status === 200;
+      await until(context.timeout, "a client after the first has left", "to receive its stream", async () => {
+        const client = await context.request(two, { id: "single" });
+        await until(context.timeout, "a client", "to receive an event", () => client.events.length > 0);
+        return client.events[0]?.event === "fanwire-ready";
       });
     },
   ),

@@ -111,7 +111,9 @@ test(
     expect(named.clientId).toBe("näme");
     expect(generated.clientId).toMatch(/^[0-9a-v]{26}$/);
     expect(broker.clients().map(({ clientId }) => clientId)).toEqual(["näme", generated.clientId]);
-    const post = await broker.clientHandler(new Request("https://fanwire.test/connect", { method: "POST", body: "x" }));
+    const post = await broker.clientHandler(
+      new Request("https://fanwire.test/connect", { method: "DELETE", body: "x" }),
+    );
     expect(post.status).toBe(405);
   }),
 );

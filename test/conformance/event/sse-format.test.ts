@@ -76,14 +76,27 @@ test(
 );
 
 test(
-  "bytes: invalid UTF-8 becomes U+FFFD, and a byte order mark stays",
+  "bytes: a byte order mark stays, and bytes that are not UTF-8 are a TypeError in every form",
   withBroker(async (setup) => {
     const broker = setup.broker();
     const client = await setup.join(broker);
-    await broker.broadcast(new Uint8Array([0x61, 0xff, 0x62, 0xc3]));
-    await broker.broadcast(new Uint8Array([0xef, 0xbb, 0xbf, 0x61, 0xed, 0xa0, 0x80]));
-    expect((await client.nextData()).data).toBe("a\uFFFDb\uFFFD");
-    expect((await client.nextData()).data).toBe("\uFEFFa\uFFFD\uFFFD\uFFFD");
+    for (const bytes of [
+      [0x61, 0xff, 0x62],
+      [0x61, 0xc3],
+      [0xed, 0xa0, 0x80],
+      [0xc0, 0x80],
+      [0x1f, 0x8b, 8],
+    ]) {
+      const invalid = new Uint8Array(bytes);
+      for (const event of [invalid, invalid.buffer, { data: invalid }, { data: new DataView(invalid.buffer) }])
+        expect(await codeOf(broker.broadcast(event as Uint8Array))).toBe("TypeError");
+      expect(await codeOf(broker.broadcastTo(client.clientId ?? "", invalid))).toBe("TypeError");
+    }
+    // Only the part that the view shows counts.
+    const view = new Uint8Array([0xff, 0xef, 0xbb, 0xbf, 0x61, 0xff]).subarray(1, 5);
+    await broker.broadcast(view);
+    expect((await client.nextData()).data).toBe("\uFEFFa");
+    expect(broker.stats().published).toBe(1);
   }),
 );
 

@@ -69,7 +69,7 @@ test(
     const broker = setup.broker();
     const app = new Hono().route("/events", sse(broker));
     for (const [path, allow, others] of [
-      ["/events/connect", "GET, HEAD, OPTIONS", ["POST", "PUT", "DELETE", "PATCH"]],
+      ["/events/connect", "GET, HEAD, POST, OPTIONS", ["PUT", "DELETE", "PATCH"]],
       ["/events/broadcast", "POST, OPTIONS", ["GET", "PUT", "DELETE"]],
     ] as const) {
       const options = await app.request(path, { method: "OPTIONS" });

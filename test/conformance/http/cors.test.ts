@@ -218,8 +218,8 @@ test(
       "sec-fetch-site": "cross-site",
     });
     const answers = [
-      [await broker.fetch(options("/connect", preflight("GET"))), "GET, HEAD, OPTIONS"],
-      [await broker.clientHandler(options("/anywhere", preflight("GET"))), "GET, HEAD, OPTIONS"],
+      [await broker.fetch(options("/connect", preflight("GET"))), "GET, HEAD, POST, OPTIONS"],
+      [await broker.clientHandler(options("/anywhere", preflight("GET"))), "GET, HEAD, POST, OPTIONS"],
       [await broker.fetch(options("/broadcast", preflight("POST"))), "POST, OPTIONS"],
       [await broker.eventHandler(options("/anywhere", preflight("POST"))), "POST, OPTIONS"],
     ] as const;

@@ -53,6 +53,8 @@ const CODES: Record<ErrorCode, 0> = {
   "not-found": 0,
   "method-not-allowed": 0,
   "duplicate-id": 0,
+  "unsupported-media-type": 0,
+  "body-already-read": 0,
   "body-too-large": 0,
   "event-too-large": 0,
   "key-reused": 0,

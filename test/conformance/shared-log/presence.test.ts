@@ -9,7 +9,7 @@ const authorize: Authorize = ({ request, clientId }) => ({
   subject: request.headers.get("x-user") ?? undefined,
   clientId,
 });
-const tab = (user: string) => ({ id: "tab", headers: { "x-user": user } });
+const tab = (user: string, accept = "text/event-stream") => ({ id: "tab", headers: { accept, "x-user": user } });
 const options = (duplicateIds: "reject" | "replace"): BrokerOptions => ({ duplicateIds, authorize });
 
 test(
@@ -31,7 +31,7 @@ test(
   sharedLogTest(async (processes) => {
     const [here, there] = [processes.broker(options("reject")), processes.broker(options("reject"))];
     const first = await processes.join(here, tab("ann"));
-    const refused = await processes.clock.advanceUntil(there.clientHandler(clientRequest(tab("ann"))));
+    const refused = await processes.clock.advanceUntil(there.clientHandler(clientRequest(tab("ann", "*/*"))));
     expect([refused.status, await problemOf(refused)]).toEqual([409, "duplicate-id"]);
     await first.leave();
     // Each process has renewed its registrations.

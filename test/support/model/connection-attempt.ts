@@ -76,7 +76,9 @@ export class ConnectionAttempt {
     const { status, body } = await broker.clientHandler(this.request, overrides);
     this.status = status;
     this.answeredAt = this.#clock.time;
-    // A client that was not registered only learns when to come back.
+    // A client that was not registered only learns why, and when to come back.
+    if (status === 200 && !this.registered && (await new Response(body).text()).includes('"duplicate-id"'))
+      this.status = 409;
     if (status !== 200 || !body || !this.registered) return;
     this.socket = new VirtualSocket(body, capacity, () => this.#clock.time);
     // The server's runtime finds that the client has left before it could answer.
