@@ -26,7 +26,5 @@ export const createConnectionTimeouts = (timeout: number, tolerance: number): Co
   starting: new TimeoutQueue(Math.max(MIN_START_MS, timeout * Math.max(1, tolerance)), (connection) =>
     connection.onNeverRead(),
   ),
-  closing: new TimeoutQueue(closingTimeout(timeout), (connection) =>
-    connection.abort("closing", new Error("Stream ended: the client did not read fanwire-end within timeout.")),
-  ),
+  closing: new TimeoutQueue(closingTimeout(timeout), (connection) => connection.abort("closing")),
 });

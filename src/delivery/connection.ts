@@ -77,6 +77,6 @@ export interface Connection extends Subscriber {
    * is aborted. Resolves when the connection is closed.
    */
   close(reason: DisconnectReason, options: CloseOptions): Promise<void>;
-  /** Ends at once, without an end event. With an `error` the runtime also drops the chunks it has queued. */
-  abort(reason: DisconnectReason, error?: Error): void;
+  /** Ends at once, without an end event. */
+  abort(reason: DisconnectReason): void;
 }

@@ -189,13 +189,12 @@ export class StreamConnection implements Connection, HeartbeatTarget {
   onTimeout(tolerance: number): void {
     if (this.#state !== "open") return;
     if (++this.#timeouts < tolerance) this.#host.timeouts.blocked.add(this);
-    else this.abort("timeout", new Error(`Client disconnected: it took no data for ${this.#timeouts} × timeout.`));
+    else this.abort("timeout");
   }
 
   /** Nobody read the first chunk: a middleware that failed after the handler, say, dropped the response and did not even cancel it. */
   onNeverRead(): void {
-    if ((this.#controller?.desiredSize ?? 0) < 0)
-      this.abort("timeout", new Error("Client disconnected: the response was never read."));
+    if ((this.#controller?.desiredSize ?? 0) < 0) this.abort("timeout");
   }
 
   close(reason: DisconnectReason, options: CloseOptions): Promise<void> {
@@ -218,17 +217,19 @@ export class StreamConnection implements Connection, HeartbeatTarget {
     });
   }
 
-  abort(reason: DisconnectReason, error?: Error): void {
+  /**
+   * Closes the stream, and never errors it. An error ends a Node process that pipes `Readable.fromWeb(body)` to its response, because nobody
+   * listens for it, and Bun, Deno, workerd and @hono/node-server print it. Nothing has to be dropped: each chunk but the first answers a pull,
+   * so the stream holds no other. A reader that was pending ends here too.
+   */
+  abort(reason: DisconnectReason): void {
     if (this.#isClosed) return;
     const wasRegistered = this.#state === "open";
     const controller = this.#finish();
-    if (error) {
-      try {
-        // An error drops the chunks that the runtime holds in JavaScript; a close would keep them until they are read.
-        controller?.error(error);
-      } catch {
-        // The runtime ended the stream first, and nothing is left to drop.
-      }
+    try {
+      controller?.close();
+    } catch {
+      // The runtime has cancelled the stream.
     }
     if (wasRegistered) this.#host.remove(this, reason);
     this.#host.onClosed(this);
@@ -239,7 +240,7 @@ export class StreamConnection implements Connection, HeartbeatTarget {
   #expire(isPulling: boolean): void {
     if (this.#state === "open" && (isPulling || this.#host.fanout.isLoadingHistory?.(this)))
       void this.close("expired", { endEvent: this.#host.endEvent("expired", true), drain: false });
-    else this.abort("expired", new Error("Stream ended: the grant of its client has expired."));
+    else this.abort("expired");
   }
 
   #sendEndEvent(): void {

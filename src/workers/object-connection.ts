@@ -176,7 +176,7 @@ export class ObjectConnection implements Connection {
   onTimeout(tolerance: number): void {
     if (this.#isClosed) return;
     if (++this.#timeouts < tolerance) this.#host.timeouts.blocked.add(this);
-    else this.abort("timeout", new Error(`Client disconnected: it took no data for ${this.#timeouts} × timeout.`));
+    else this.abort("timeout");
   }
 
   close(reason: DisconnectReason, { endEvent, drain }: CloseOptions): Promise<void> {
@@ -193,7 +193,7 @@ export class ObjectConnection implements Connection {
     });
   }
 
-  abort(reason: DisconnectReason, _error?: Error): void {
+  abort(reason: DisconnectReason): void {
     if (this.#isClosed) return;
     this.#send(writeJsonFrame(kinds.end, { reason, drain: false }));
     this.#finish(reason);

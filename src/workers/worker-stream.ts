@@ -267,7 +267,7 @@ export class WorkerStream implements ConnectionHost {
   }
 
   #receiveEnd({ reason, chunk, drain }: EndNotice): void {
-    if (chunk === undefined) this.#connection.abort(reason, new Error(`Stream ended by the broker: ${reason}.`));
+    if (chunk === undefined) this.#connection.abort(reason);
     else void this.#connection.close(reason, { endEvent: encode(chunk), drain });
   }
 

@@ -126,8 +126,8 @@ export const deliveryMutants: readonly Mutant[] = [
     name: "removed-connection-stays-open",
     file: "delivery/stream-connection.ts",
     tests: "delivery/timeout",
-    find: "controller?.error(error);",
-    replace: "",
+    find: "try {\n      controller?.close();",
+    replace: "try {",
     harm: "A client that was removed keeps an open, silent stream, and never comes back.",
   },
   {

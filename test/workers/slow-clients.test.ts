@@ -114,7 +114,7 @@ test(
     await waitUntil("it is removed", async () => (await object.stub.stats()).clients === 2, 3_000);
     expect(Date.now() - start).toBeGreaterThan(380);
     expect(await object.stub.stats()).toMatchObject({ blocked: 0, disconnects: { timeout: 1 } });
-    expect(await slow.ended()).toBe("errored");
+    expect(await slow.ended()).toBe("closed");
     await publish(object, ["end"]);
     expect(await transcriptUntil(idle, "end")).toEqual(["end"]);
     expect(await transcriptUntil(quick, "end")).toEqual([...data.slice(0, 50), "end"]);
@@ -128,7 +128,7 @@ test(
     await publish(object, data.slice(0, 5));
     await pause(50);
     await object.crash();
-    expect(await pause(600).then(() => slow.ended())).toBe("errored");
+    expect(await pause(600).then(() => slow.ended())).toBe("closed");
     await object.untilNoClients();
   }),
 );
@@ -187,6 +187,6 @@ test(
     const { sent, failed } = await report;
     expect([sent, failed.map(({ clientId }) => clientId)]).toEqual([1, ["slow"]]);
     expect(["late", "timeout"]).toContain(failed[0]?.reason);
-    expect(await slow.ended()).toBe("errored");
+    expect(await slow.ended()).toBe("closed");
   }),
 );

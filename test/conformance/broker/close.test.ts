@@ -78,7 +78,8 @@ test(
     await broker.broadcast("x");
     await broker.close();
     await end;
-    expect(await unread.ended()).toBe("errored");
+    expect(await unread.ended()).toBe("closed");
+    expect([unread.data, unread.control("end")]).toEqual([[], []]);
     nothingLeft(broker);
   }),
 );
@@ -92,7 +93,8 @@ test(
     expect(broker.stats()).toMatchObject({ clients: 0, closing: 1 });
     await broker.close();
     nothingLeft(broker);
-    expect(await unread.ended()).toBe("errored");
+    expect(await unread.ended()).toBe("closed");
+    expect([unread.data, unread.control("end")]).toEqual([[], []]);
   }),
 );
 

@@ -11,7 +11,7 @@ test(
     const stuck = await setup.connect(broker);
     await broker.broadcast("one");
     expect((await disconnects.next()).reason).toBe("timeout");
-    expect(await stuck.ended()).toBe("errored");
+    expect(await stuck.ended()).toBe("closed");
     expect(broker.stats()).toMatchObject({ clients: 0, ids: 0, disconnects: { timeout: 1 } });
   }),
 );
@@ -58,7 +58,7 @@ test(
     const stuck = await setup.connect(broker, { id: "stuck" });
     await broker.broadcastTo("stuck", "one");
     expect((await disconnects.next()).reason).toBe("timeout");
-    expect(await stuck.ended()).toBe("errored");
+    expect(await stuck.ended()).toBe("closed");
     expect(broker.stats().clients).toBe(0);
   }),
 );

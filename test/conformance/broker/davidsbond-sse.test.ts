@@ -38,7 +38,7 @@ test(
     await next;
     const { client, reason } = await disconnects.next();
     expect([client.clientId, reason]).toEqual(["stuck", "timeout"]);
-    expect(await stuck.ended()).toBe("errored");
+    expect(await stuck.ended()).toBe("closed");
     expect(broker.clients().map(({ clientId }) => clientId)).toEqual(["reading"]);
   }),
 );

@@ -233,7 +233,8 @@ test(
     const replacement = await setup.join(broker, tab());
     expect(broker.stats()).toMatchObject({ clients: 1, closing: 1 });
     while (broker.stats().closing > 0) await turn();
-    expect(await old.ended()).toBe("errored");
+    expect(await old.ended()).toBe("closed");
+    expect(old.control("end")).toEqual([]);
     await expectReceives(broker, replacement);
     expect(broker.stats()).toMatchObject({ clients: 1, closing: 0, channels: 2 });
   }),

@@ -64,7 +64,7 @@ for (const [form, soon] of [
 }
 
 testReading(
-  "expiresAt: errors a stream that the client does not read, and sends nothing more",
+  "expiresAt: ends a stream that the client does not read, and sends nothing more",
   async ({ setup, connect }) => {
     const left = new Recorder<{ reason: DisconnectReason }>();
     const broker = setup.broker({ authorize: () => ({ expiresAt: Date.now() + 100 }), onDisconnect: left.record });
@@ -73,8 +73,8 @@ testReading(
     expect((await left.next()).reason).toBe("expired");
     // The broker does not wait until the client reads.
     expect(broker.stats()).toMatchObject({ clients: 0, channels: 0, closing: 0, blocked: 0 });
-    expect(await client.ended()).toBe("errored");
-    expect(client.data).toEqual([]);
+    expect(await client.ended()).toBe("closed");
+    expect([client.data, client.control("end")]).toEqual([[], []]);
     expect(broker.stats().sent).toBe(0);
   },
 );

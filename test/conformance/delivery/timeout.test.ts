@@ -11,7 +11,7 @@ interface Left {
 // `timeout`, `tolerance` and `heartbeat`: which clients count as gone, and what happens to their connections.
 
 test(
-  "timeout: the stream is errored, the state is freed, and onDisconnect says why",
+  "timeout: the stream ends without fanwire-end, the state is freed, and onDisconnect says why",
   withBroker(async (setup) => {
     const left = new Recorder<Left>();
     const broker = setup.broker({ timeout: 20, tolerance: 2, onDisconnect: left.record });
@@ -21,8 +21,8 @@ test(
       client: { clientId: "blocked", channels: ["a", "b"] },
       reason: "timeout",
     });
-    expect(await blocked.ended()).toBe("errored");
-    expect(blocked.data).toEqual([]);
+    expect(await blocked.ended()).toBe("closed");
+    expect([blocked.data, blocked.control("end")]).toEqual([[], []]);
     expect(broker.stats()).toMatchObject({
       clients: 0,
       ids: 0,

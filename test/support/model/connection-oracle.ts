@@ -262,13 +262,13 @@ const expiryTime = ({ attempt, registered }: CompleteConnection): number =>
 /** Returns how many milliseconds a client may take to read its end event. */
 const closingTimeout = ({ timeout }: HistorySettings): number => (timeout === Infinity ? MAX_CLOSING_MS : timeout);
 
-/** The stream ends with an end event for a client that reads it in time, otherwise by force. */
+/** The stream ends with an end event for a client that reads it in time, otherwise without one. */
 function checkEnd(connection: CompleteConnection, facts: OracleFacts): string[] {
   const { attempt, closed, socket, ended } = connection;
   const { reason, at } = closed;
   const last = socket.chunks.at(-1)?.items.at(-1);
   const hasEndEvent = last?.type === "end";
-  if (ended.how === "closed" ? !hasEndEvent || last.reason !== reason : hasEndEvent && ended.how === "errored")
+  if (ended.how === "errored" || (ended.how === "closed" && hasEndEvent && last.reason !== reason))
     return [`its stream is ${ended.how} as ${reason}, and its last item is ${JSON.stringify(last)}`];
   if (ended.how === "left") return ended.at === attempt.leftAt ? [] : ["its stream was cancelled, and no client left"];
   if (reason === "client-left") return ["its stream was ended, and its client had left"];
@@ -283,12 +283,15 @@ function checkEnd(connection: CompleteConnection, facts: OracleFacts): string[] 
   const isLive = facts.isImmediate && isReading;
   // The grant may expire first.
   const latest = Math.min(at + closingTimeout(facts.settings), expiryTime(connection));
-  const isForced = (when: number): boolean => ended.how === "errored" && ended.at <= when && ended.at >= when - 1;
-  const isClosed = ended.how === "closed" && ((mayRead && ended.at === at) || (!isReading && ended.at === next));
+  // The first chunk stays in a stream that is closed before it is read, and the stream ends once it is.
+  const firstReadAt = socket.chunks[0]?.at ?? Infinity;
+  const isForced = (when: number, earliest = when - 1): boolean =>
+    !hasEndEvent && ended.at <= Math.max(when, firstReadAt) && ended.at >= Math.max(earliest, firstReadAt);
+  const isClosed = hasEndEvent && ((mayRead && ended.at === at) || (!isReading && ended.at === next));
   const isRight: Record<typeof reason, () => boolean> = {
-    timeout: () => ended.how === "errored" && ended.at === at,
-    expired: () => ended.at === at && (ended.how === "closed" ? mayRead : !isLive),
-    closing: () => isForced(latest) || (isLive ? ended.at === at : ended.at <= latest),
+    timeout: () => isForced(at, at),
+    expired: () => (hasEndEvent ? ended.at === at && mayRead : isForced(at, at) && !isLive),
+    closing: () => (hasEndEvent ? (isLive ? ended.at === at : ended.at <= latest) : isForced(latest)),
     disconnected: () => isClosed || (!isReading && next >= latest - 1 && isForced(latest)),
     replaced: () => isRight.disconnected(),
     "max-age": () => isRight.disconnected(),
@@ -296,9 +299,10 @@ function checkEnd(connection: CompleteConnection, facts: OracleFacts): string[] 
   };
   if (!isRight[reason]()) {
     const state = isReading ? "it reads" : mayRead ? "it may read" : "it does not read";
-    return [`its stream is ${ended.how} at ${ended.at} as ${reason} at ${at}; ${state} then, and reads at ${next}`];
+    const how = `${ended.how} ${hasEndEvent ? "with" : "without"} an end event`;
+    return [`its stream is ${how} at ${ended.at} as ${reason} at ${at}; ${state} then, and reads at ${next}`];
   }
-  return reason === "closing" && ended.how === "closed" ? checkDrained(connection, facts) : [];
+  return reason === "closing" && hasEndEvent ? checkDrained(connection, facts) : [];
 }
 
 /** A client that reads its end event has received every event from before the broker began to close. */

@@ -38,7 +38,7 @@ const OUTCOMES = [
   ...[...REASONS, "closing"].map((reason) => `a connection closes: ${reason}`),
   ...["sent", "late", "lost", ...REASONS].map((fate) => `a report says ${fate}`),
   ...["a report of a repeated event says sent", "a client connects before a publish with a report is answered"],
-  ...["closed", "errored", "left"].map((how) => `a stream ends: ${how}`),
+  ...["with an end event", "without one", "left"].map((how) => `a stream ends: ${how}`),
   ...["a closing broker drains a connection", "a closing broker aborts a connection"],
 ];
 
@@ -109,7 +109,9 @@ function addAttempt(attempt: ConnectionAttempt, { instances, published, rankOf }
   if (!registered || !closed || !socket) return;
   add(true, isResumed ? "a client reconnects" : `a client starts: ${plan.start}`);
   add(true, `a connection closes: ${closed.reason}`);
-  add(true, `a stream ends: ${socket.ended?.how}`);
+  const hasEndEvent = socket.chunks.at(-1)?.items.at(-1)?.type === "end";
+  const isClosed = socket.ended?.how === "closed";
+  add(true, `a stream ends: ${isClosed ? (hasEndEvent ? "with an end event" : "without one") : socket.ended?.how}`);
   add(socket.partialReads, "a part of a chunk is read");
   const isOpenToo = (other: ConnectionAttempt): boolean =>
     other !== attempt &&
@@ -146,5 +148,5 @@ function addAttempt(attempt: ConnectionAttempt, { instances, published, rankOf }
     add(index > 0 && event && (requested ?? 0) > since + LATE_MS, "a client is blocked and reads on");
     add(closed.reason === "closing" && at > closed.at && event, "a closing broker drains a connection");
   }
-  add(closed.reason === "closing" && socket.ended?.how === "errored", "a closing broker aborts a connection");
+  add(closed.reason === "closing" && isClosed && !hasEndEvent, "a closing broker aborts a connection");
 }

@@ -7,7 +7,7 @@ export interface ReceivedChunk {
   readonly items: readonly Item[];
 }
 
-/** How a stream ended: `closed` by its server, `errored` by its server, or `left` by its client. */
+/** How a stream ended: `closed` by its server, `left` by its client, or `errored`, which never happens. */
 export interface StreamEnd {
   readonly at: number;
   readonly how: "closed" | "errored" | "left";

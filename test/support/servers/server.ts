@@ -25,7 +25,9 @@ export const platforms = [
 ] as const;
 /** All platforms, and the hub as its users run it in development: `wrangler dev` has a proxy in front that buffers and hides errors. */
 export const platformsWithWrangler = [...platforms, "hub-bridge-wrangler", "hub-direct-wrangler"] as const;
-export type Platform = (typeof platformsWithWrangler)[number];
+/** All platforms, and a handler on `node:http` that pipes the body and does not say that a client left, as in Express. */
+export const platformsWithPipe = [...platforms, "node-pipe"] as const;
+export type Platform = (typeof platformsWithWrangler | typeof platformsWithPipe)[number];
 
 /** Whether the broker is a Durable Object behind a Worker. */
 export const isHub = (platform: Platform): boolean => platform.startsWith("hub-");
@@ -40,6 +42,7 @@ const AGENTS: Record<Platform, string> = {
   "deno-serve": "Deno/",
   "node-hono": "Node.js/",
   "node-srvx": "Node.js/",
+  "node-pipe": "Node.js/",
   workerd: "Cloudflare-Workers",
   "hub-bridge": "Cloudflare-Workers",
   "hub-direct": "Cloudflare-Workers",
@@ -71,6 +74,7 @@ async function command(platform: Platform, port: number, inspectorPort?: number)
       ];
     case "node-hono":
     case "node-srvx":
+    case "node-pipe":
       return [bin("node"), "--expose-gc", entry(platform)];
     case "workerd":
       return [bin("workerd"), "serve", ...inspector, await workerdConfig(entry("workerd"), port)];
@@ -178,6 +182,12 @@ export class Server {
     return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) * 1024;
   }
 
+  /** Whether the socket of the server's side to a client's port is open, as the kernel sees it. */
+  isConnected(clientPort = 0): boolean {
+    const hex = (port: number): string => `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+    return readFileSync("/proc/net/tcp", "utf8").includes(` ${hex(this.port)} ${hex(clientPort)} 01 `);
+  }
+
   stop(): void {
     // workerd does not end on SIGTERM while a stream is open.
     this.process.kill("SIGKILL");
@@ -282,12 +292,20 @@ process.on("exit", () => {
 /** Starts a server and waits until it answers. With `fixedPort` it takes the place of a server that has ended. */
 export async function startServer(
   platform: Platform,
-  { fixedPort, inspectorPort }: { readonly fixedPort?: number; readonly inspectorPort?: number } = {},
+  {
+    fixedPort,
+    inspectorPort,
+    env = {},
+  }: {
+    readonly fixedPort?: number;
+    readonly inspectorPort?: number;
+    readonly env?: Readonly<Record<string, string>>;
+  } = {},
 ): Promise<Server> {
   const port = fixedPort ?? (await freePort());
   const [program = "", ...args] = await command(platform, port, inspectorPort);
   const child = spawn(program, args, {
-    env: { ...process.env, PORT: String(port), NO_COLOR: "1" },
+    env: { ...process.env, ...env, PORT: String(port), NO_COLOR: "1" },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const server = new Server(platform, port, child);
