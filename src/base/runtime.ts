@@ -41,6 +41,12 @@ export function every(ms: number, task: () => void): () => void {
   return () => clearInterval(timer as number);
 }
 
+/** Keeps the process alive until a promise resolves, because somebody awaits it. Returns the promise. */
+export function keepAlive<T>(promise: Promise<T>): Promise<T> {
+  void promise.then(after(Infinity, () => undefined));
+  return promise;
+}
+
 /** Lets the process end while the timer runs, on runtimes where a timer would keep it alive. */
 const unref = (timer: unknown): void => (timer as { unref?: () => void }).unref?.();
 

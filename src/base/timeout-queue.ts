@@ -42,13 +42,13 @@ export class TimeoutQueue<T> {
   #startTimer(): void {
     const [expiry = Infinity] = this.#expiries.values();
     if (expiry === Infinity) return;
-    this.#cancelTimer = after(Math.max(0, expiry - now()), () => this.#onTimer(), true);
+    this.#cancelTimer = after(Math.max(0, expiry - now()), () => this.expire(), true);
   }
 
-  #onTimer(): void {
+  /** Expires the items whose time is over at `time`. By default that is now: a timer may fire up to a millisecond early by this clock. */
+  expire(time: number = now() + 1): void {
+    this.#cancelTimer?.();
     this.#cancelTimer = undefined;
-    // A timer may fire up to a millisecond early by this clock.
-    const time = now() + 1;
     const expired: T[] = [];
     for (const [item, expiry] of this.#expiries) {
       if (expiry > time) break;

@@ -19,7 +19,7 @@ import { ConnectionLimits } from "./connection-limits.ts";
 import { ErrorReporter } from "./error-reporter.ts";
 import type { Settings } from "./options.ts";
 import { type BrokerContext, RunningBroker } from "./running-broker.ts";
-import { shutDown } from "./shutdown.ts";
+import { type Force, shutDown } from "./shutdown.ts";
 
 /** The longest time that `close({ spreadOver })` takes, in milliseconds: an hour. */
 const MAX_SPREAD_MS = 3_600_000;
@@ -37,6 +37,7 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
   readonly #controlEvents: ControlEvents;
   #running: RunningBroker | undefined;
   #closing: Promise<void> | undefined;
+  readonly #force: Force = {};
 
   constructor(settings: Settings, timing?: FlushTiming) {
     this.settings = settings;
@@ -147,15 +148,19 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
     return this.errors.report(stage, error);
   }
 
-  close(spreadOver: number): Promise<void> {
+  close(force: boolean, spreadOver = 0): Promise<void> {
     checkNumbers("close()", { spreadOver }, 0);
+    if (force) {
+      this.#force.isOn = true;
+      this.#force.endWait?.();
+    }
     return (this.#closing ??= this.#close(Math.min(spreadOver, MAX_SPREAD_MS)));
   }
 
   async #close(spreadOver: number): Promise<void> {
     // A turn at least, so that `isClosed` holds before anything ends.
     await undefined;
-    if (this.#running) await shutDown(this.#running, spreadOver);
+    if (this.#running) await shutDown(this.#running, spreadOver, this.#force);
     this.authorizeQueue.close();
   }
 }

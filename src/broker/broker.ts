@@ -53,13 +53,19 @@ export interface DisconnectOptions {
 export interface CloseOptions {
   /** Milliseconds over which the ends of the streams are spread: 0 or more, an hour at most. @default 0 */
   readonly spreadOver?: number;
+  /**
+   * Whether to end every stream at once. A client that can take `fanwire-end` now receives it, and any other stream is aborted. Also cuts
+   * short a `close()` that is under way. Not together with `spreadOver`.
+   * @default false
+   */
+  readonly force?: boolean;
 }
 
 const SEND_OPTIONS = new Set(["report", "idempotencyKey"]);
 const BROADCAST_OPTIONS = new Set([...SEND_OPTIONS, "channels"]);
 const LISTEN_OPTIONS = new Set(["channels", "signal", "lastEventId", "from"]);
 const DISCONNECT_OPTIONS = new Set(["blockFor"]);
-const CLOSE_OPTIONS = new Set(["spreadOver"]);
+const CLOSE_OPTIONS = new Set(["spreadOver", "force"]);
 
 /** A broker. All methods may be called detached. */
 export interface Broker {
@@ -128,7 +134,10 @@ export interface Broker {
   /**
    * Closes the broker: refuses new work, sends what is pending, and ends each stream with `fanwire-end`, spread over `spreadOver` milliseconds.
    * A client that does not read its end within `timeout` is cut off. Resolves when all streams have ended, within `spreadOver` + `timeout`;
-   * further calls return the same promise. Stop the server after this.
+   * until then the process stays alive. Further calls return the same promise. With `force` it waits for no client. Stop the server after this.
+   *
+   * @example await broker.close({ force: true }); // in a test, or when the supervisor's patience is over
+   * @throws `RangeError`, `TypeError` for an invalid option; the call then changes nothing.
    */
   close(options?: CloseOptions): Promise<void>;
 }
@@ -169,8 +178,12 @@ export function brokerOf(core: BrokerCore): Broker {
     close: (options = {}) => {
       try {
         checkKnownKeys("close()", "option", CLOSE_OPTIONS, options);
-        const { spreadOver = 0 } = options;
-        return core.close(spreadOver);
+        const { spreadOver, force = false } = options;
+        if (typeof force !== "boolean" || (force && spreadOver !== undefined))
+          throw new TypeError(
+            "close() refused: force must be true or false; write { force: true } without spreadOver.",
+          );
+        return core.close(force, spreadOver);
       } catch (error) {
         return Promise.reject(error);
       }

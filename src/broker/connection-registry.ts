@@ -223,10 +223,10 @@ export class ConnectionRegistry implements ConnectionHost {
     }
   }
 
-  /** Ends a connection because the broker closes. The client first receives everything it has not read. */
-  closeWithBroker(connection: Connection): void {
+  /** Ends a connection because the broker closes. Without `force` the client first receives everything it has not read. */
+  closeWithBroker(connection: Connection, force = false): void {
     const endEvent = this.controlEvents.end("closing", true);
-    void track(this.#closing, connection.close("closing", { endEvent, drain: true }));
+    void track(this.#closing, connection.close("closing", { endEvent, drain: !force, force }));
   }
 
   /** Resolves when every connection that was told to end has closed. */
@@ -236,10 +236,7 @@ export class ConnectionRegistry implements ConnectionHost {
 
   /** Stops all timers and forgets all client ids. */
   clear(): void {
-    const { blocked, starting, closing } = this.timeouts;
-    blocked.clear();
-    starting.clear();
-    closing.clear();
+    for (const queue of Object.values(this.timeouts)) queue.clear();
     this.knownClients.clear();
   }
 

@@ -58,6 +58,8 @@ export interface CloseOptions {
   readonly endEvent: Uint8Array<ArrayBuffer>;
   /** Whether the connection first receives every event it has not read. */
   readonly drain: boolean;
+  /** Whether the caller aborts the connection if it cannot take the end event now. */
+  readonly force?: boolean;
 }
 
 /** A registered connection. Its states are `open`, `closing` (the end event waits to be read) and `closed`. */

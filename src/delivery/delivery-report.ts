@@ -73,7 +73,8 @@ export class ReportTracker implements DeliveryWatcher {
       else (connection.reports ??= new Set()).add(this);
     }
     this.clients = connections.size;
-    this.#cancel = after(timeout, () => this.settle("late"), true);
+    // Keeps the process alive, because the publisher may await the report.
+    this.#cancel = after(timeout, () => this.settle("late"));
     this.#settleIfDone();
   }
 

@@ -133,7 +133,7 @@ export class ChannelSubscriptions {
   whenSynchronized(keys: readonly string[], timeoutMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const onTimeout = (): void => waiter.reject(new Error(`Channels not synchronized within ${timeoutMs} ms.`));
-      const cancelTimer = after(timeoutMs, onTimeout, true);
+      const cancelTimer = after(timeoutMs, onTimeout);
       const finish = (): void => {
         cancelTimer();
         for (const key of keys) this.#subscriptions.get(key)?.waiters?.delete(waiter);

@@ -179,12 +179,12 @@ export class ObjectConnection implements Connection {
     else this.abort("timeout");
   }
 
-  close(reason: DisconnectReason, { endEvent, drain }: CloseOptions): Promise<void> {
+  close(reason: DisconnectReason, { endEvent, drain, force }: CloseOptions): Promise<void> {
     if (this.#isClosed || this.#closing) return Promise.resolve();
     this.#closing = { reason, endEvent };
     this.#host.remove(this, reason);
     if (!drain || this.live) {
-      this.#sendEndNotice(drain);
+      this.#sendEndNotice(drain, force);
       return Promise.resolve();
     }
     this.#host.timeouts.closing.add(this);
@@ -209,9 +209,9 @@ export class ObjectConnection implements Connection {
     if (this.#closing && this.live) this.#sendEndNotice(true);
   }
 
-  #sendEndNotice(drain: boolean): void {
+  #sendEndNotice(drain: boolean, force = false): void {
     const { reason, endEvent } = this.#closing as Closing;
-    this.#send(writeJsonFrame(kinds.end, { reason, chunk: decoder.decode(endEvent), drain }));
+    this.#send(writeJsonFrame(kinds.end, { reason, chunk: decoder.decode(endEvent), drain, force }));
     this.#finish(reason);
   }
 

@@ -158,6 +158,8 @@ export interface EndNotice {
   readonly chunk?: string;
   /** Whether the client first receives every event it has not taken. */
   readonly drain: boolean;
+  /** Whether the stream is aborted if it cannot take its last chunk now. */
+  readonly force?: boolean;
 }
 
 /** A ping and its answer. The runtime answers without waking the object. A missing answer shows that the socket is dead. */

@@ -1,7 +1,7 @@
 // The Worker's end of a connection: it holds the client's stream and cursor, and a socket to the object that it dials again when it is lost.
 import { BrokerError } from "../base/errors.ts";
 import { jitter } from "../base/random.ts";
-import { after, every } from "../base/runtime.ts";
+import { after, every, nextTurn } from "../base/runtime.ts";
 import { type DisconnectReason, REPLACED_RETRY_MS } from "../delivery/connection.ts";
 import { type ConnectionTimeouts, createConnectionTimeouts } from "../delivery/connection-timeouts.ts";
 import { type HeartbeatChunk, PLAIN_HEARTBEAT } from "../delivery/control-events.ts";
@@ -266,9 +266,15 @@ export class WorkerStream implements ConnectionHost {
     return chunks;
   }
 
-  #receiveEnd({ reason, chunk, drain }: EndNotice): void {
-    if (chunk === undefined) this.#connection.abort(reason);
-    else void this.#connection.close(reason, { endEvent: encode(chunk), drain });
+  #receiveEnd({ reason, chunk, drain, force }: EndNotice): void {
+    const abort = (): void => this.#connection.abort(reason);
+    if (chunk === undefined) {
+      abort();
+    } else {
+      void this.#connection.close(reason, { endEvent: encode(chunk), drain });
+      // A turn later, so that a client that reads takes the chunks before it.
+      if (force) nextTurn(abort);
+    }
   }
 
   #redial(): void {

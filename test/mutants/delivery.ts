@@ -27,6 +27,22 @@ export const deliveryMutants: readonly Mutant[] = [
     harm: "close() resolves while blocked connections are still open, and nothing ends them any more.",
   },
   {
+    name: "force-drops-pending-events",
+    file: "broker/shutdown.ts",
+    tests: "broker/close-force",
+    find: "if (force.isOn) for (const connection of live) connection.live = true;",
+    replace: "",
+    harm: "close({ force: true }) aborts clients that read, because they have just received an event.",
+  },
+  {
+    name: "force-leaves-unread-streams-open",
+    file: "broker/shutdown.ts",
+    tests: "broker/close-force",
+    find: "registry.timeouts.closing.expire(Infinity);",
+    replace: "",
+    harm: "close({ force: true }) resolves while streams that nobody reads are open.",
+  },
+  {
     name: "idempotency-key-ignored",
     file: "broker/publisher.ts",
     tests: "engine/idempotency",

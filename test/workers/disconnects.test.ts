@@ -222,6 +222,32 @@ test(
 );
 
 test(
+  "close({ force }): ends the streams of clients that read, and aborts the others, in the object and in the Worker",
+  withObject({ timeout: 3_600_000 }, async (object) => {
+    const unread = [await object.connect(), await object.join()];
+    const data = numbers(1, 40).map((number) => number.padEnd(10_000));
+    await publish(object, data);
+    await waitUntil("they are blocked", async () => (await object.stub.stats()).blocked === 2);
+    const short = await object.join({ channel: "short" });
+    await object.inside((instance) => void instance.broadcast("unread", { channels: "short" }));
+    await pause(50);
+    const reading = await object.join({ channel: "none" });
+    const end = readEnd(reading);
+
+    await object.inside(async (instance) => {
+      const closing = instance.close();
+      await Promise.all([closing, instance.close({ force: true })]);
+    });
+
+    expect(await end).toEqual(["closed", { reason: "closing", reconnect: true }]);
+    await pause(50);
+    for (const client of [...unread, short]) expect(await client.ended()).toBe("errored");
+    const { clients, closing } = await object.stub.stats();
+    expect([clients, closing]).toEqual([0, 0]);
+  }),
+);
+
+test(
   "duplicateIds replace: a redialed stream does not replace a newer one",
   withObject({ duplicateIds: "replace" }, async (object) => {
     const older = await object.join({ id: "ada" });
