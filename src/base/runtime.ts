@@ -53,6 +53,11 @@ const unref = (timer: unknown): void => (timer as { unref?: () => void }).unref?
 /** Returns monotonic milliseconds. On deployed Workers the clock stands still between I/O, so nothing there may depend on it. */
 export const now = (): number => performance.now();
 
+/**
+ * Seconds to ask Bun for beyond the time that is needed. Bun looks at its sockets every 4 s, so it may close one up to 4 s early: 4 s or less
+ * closes a stream at the next look, also one that is written to, and 8 s one that is silent for 5 (Bun 1.4.5). The rest is a margin.
+ */
+const IDLE_MARGIN_SECONDS = 8;
 /** The longest idle timeout that Bun's `server.timeout` accepts, in seconds. */
 const MAX_IDLE_SECONDS = 255;
 
@@ -62,5 +67,6 @@ const MAX_IDLE_SECONDS = 255;
  */
 export function extendIdleTimeout(context: unknown, request: Request, ms: number): void {
   const server = context as { timeout?: (request: Request, seconds: number) => void } | null | undefined;
-  if (typeof server?.timeout === "function") server.timeout(request, Math.min(MAX_IDLE_SECONDS, Math.ceil(ms / 1000)));
+  if (typeof server?.timeout === "function")
+    server.timeout(request, Math.min(MAX_IDLE_SECONDS, Math.ceil(ms / 1000) + IDLE_MARGIN_SECONDS));
 }

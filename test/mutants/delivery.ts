@@ -43,6 +43,14 @@ export const deliveryMutants: readonly Mutant[] = [
     harm: "close({ force: true }) resolves while streams that nobody reads are open.",
   },
   {
+    name: "idle-timeout-without-margin",
+    file: "base/runtime.ts",
+    tests: "base/idle-timeout",
+    find: " + IDLE_MARGIN_SECONDS",
+    replace: "",
+    harm: "Bun closes the streams of healthy clients every 4 seconds where heartbeat and timeout are short.",
+  },
+  {
     name: "idempotency-key-ignored",
     file: "broker/publisher.ts",
     tests: "engine/idempotency",

@@ -365,7 +365,7 @@ for (const [how, wrap] of [
       await app.request("/events/broadcast", post("x"), wrap(server));
       if (runtime === "workerd" && "server" in wrap(server)) expect(server.calls).toEqual([]);
       else {
-        expect(server.calls).toEqual([[expect.anything(), 60]]);
+        expect(server.calls).toEqual([[expect.anything(), 68]]);
         expect(server.calls[0]?.[0]).toBe(request);
       }
     }),

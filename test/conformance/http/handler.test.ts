@@ -193,12 +193,12 @@ test(
 );
 
 test(
-  "context.timeout: is called with the original request and max(3 heartbeats, timeout × tolerance + heartbeat), at most 255 s",
+  "context.timeout: is called with the original request and 8 s more than max(3 heartbeats, timeout × tolerance + heartbeat), at most 255 s",
   withBroker(async (setup) => {
     const cases = [
-      [{}, 98],
-      [{ timeout: 1_000, tolerance: 2, heartbeat: 8_000 }, 24],
-      [{ timeout: 10_000, tolerance: 0, heartbeat: 2_000 }, 12],
+      [{}, 106],
+      [{ timeout: 1_000, tolerance: 2, heartbeat: 8_000 }, 32],
+      [{ timeout: 10_000, tolerance: 0, heartbeat: 2_000 }, 20],
       [{ timeout: 60_000, tolerance: 10 }, 255],
       [{ timeout: Number.POSITIVE_INFINITY }, 255],
       [{ heartbeat: Number.POSITIVE_INFINITY }, 255],
