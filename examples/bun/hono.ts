@@ -3,7 +3,7 @@
  * With Hono, on Bun. PORT, HOST, PUBLISH_TOKEN and TICKET_LIFE (milliseconds) come from the environment, or have defaults.
  */
 import { randomBytes } from "node:crypto";
-import { createBroker } from "fanwire";
+import { type Broker, createBroker } from "fanwire";
 import { sse } from "fanwire/hono";
 import { Hono } from "hono";
 import { bearerAuth } from "hono/bearer-auth";
@@ -14,7 +14,7 @@ import { HTTPException } from "hono/http-exception";
 import { validator } from "hono/validator";
 
 const { PORT = "3000", HOST = "127.0.0.1", PUBLISH_TOKEN, TICKET_LIFE = "30000" } = process.env;
-const token = PUBLISH_TOKEN || crypto.randomUUID();
+const token = (process.env.PUBLISH_TOKEN ||= crypto.randomUUID());
 
 interface Session {
   readonly user: string;
@@ -62,12 +62,16 @@ const SESSION_LIFE = 8 * 3_600_000;
 const sessions = new Secrets(SESSION_LIFE);
 const tickets = new Secrets(Number(TICKET_LIFE));
 
-const broker = createBroker({
+// `bun --hot` loads this file again when it changes. The broker and its streams stay, with the options and the token that they began with.
+declare global {
+  var fanwire: Broker | undefined;
+}
+const broker = (globalThis.fanwire ??= createBroker({
   publishToken: token,
   // close() waits that long for a client that does not read, so it is short; one that is only slow may stay for 20 of them.
   timeout: 3_000,
   tolerance: 20,
-});
+}));
 
 const signedIn = createMiddleware<AppEnv>(async (c, next) => {
   if (!c.var.session) throw new HTTPException(401, { message: "Sign in first." });

@@ -122,7 +122,7 @@ export interface Broker {
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
   /**
    * Iterates over published events, from the time of the call or from a position. Where processes share the log, it starts when the store has
-   * answered. Ends with `return()`, its signal, or the broker.
+   * answered. Ends with `return()`, its signal, or the broker. Does not keep the process alive.
    */
   listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined>;
   /** Ends the connections of a client id. Resolves with their number. @throws `RangeError`, `TypeError` */
