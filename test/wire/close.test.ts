@@ -46,6 +46,30 @@ describe.each(platforms)("close() on %s", (platform) => {
     await broker.control("close");
   });
 
+  test("close({ force }): cuts short a close() that waits, with fanwire-end for clients that read, and nothing is left", async () => {
+    const broker = await server.createBroker({ timeout: 3_600_000 });
+    const stuck = await broker.join("?id=stuck");
+    stuck.pause();
+    const clients = await Promise.all(Array.from({ length: 5 }, () => broker.join()));
+    await broker.control("flood", { count: 1_200, bytes: 10_000 });
+    await broker.untilState(({ stats }) => stats.blocked === 1);
+    for (const client of clients) await client.until(() => client.data.length === 1_200);
+    await broker.control("close", { spreadOver: 3_600_000, background: true });
+
+    await broker.control("close", { force: true });
+
+    const { stats, ended } = await broker.state();
+    expect(stats).toMatchObject({ clients: 0, ids: 0, blocked: 0, closing: 0, channels: 0 });
+    expect(ended.map(({ reason }) => reason)).toEqual(Array.from({ length: 6 }, () => "closing"));
+    for (const client of clients) {
+      await client.untilEnded();
+      expect(client.ended).toBe("complete");
+      expect(JSON.parse(client.control("end")[0]?.data ?? "")).toEqual({ reason: "closing", reconnect: true });
+    }
+    stuck.reset();
+    await broker.untilState(({ alive }) => alive === 0, true);
+  });
+
   test("close(): afterwards an EventSource receives fanwire-end with a retry time, and other requests are 503", async () => {
     const broker = await server.createBroker({ retry: 1_500 });
     await broker.control("close");

@@ -75,8 +75,11 @@ export async function control(
     return await broker.disconnect(String(args.id), args.blockFor === undefined ? {} : { blockFor: args.blockFor });
   if (action === "close") {
     const first = args.first ? broker.broadcast(String(args.first)) : undefined;
-    const { spreadOver } = args as { spreadOver?: number };
-    const closed = broker.close(spreadOver === undefined ? {} : { spreadOver });
+    const { spreadOver, force } = args as { spreadOver?: number; force?: boolean };
+    const closed = broker.close({
+      ...(spreadOver === undefined ? {} : { spreadOver }),
+      ...(force === undefined ? {} : { force }),
+    });
     if (args.background) return {};
     await closed;
     await first;
