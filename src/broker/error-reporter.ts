@@ -47,11 +47,8 @@ function printer(): OnError {
       return;
     }
     stages.set(stage, { printedAt: time, unprinted: 0 });
-    const count = last?.unprinted ? `, and ${last.unprinted} more of this stage since the last message` : "";
+    const count = last?.unprinted ? ` and ${last.unprinted} before it` : "";
     // biome-ignore lint/suspicious/noConsole: an error that nobody reads would stay unknown
-    console.error(
-      `fanwire: error in stage "${stage}"${count}; set the option onError to handle errors yourself.`,
-      error,
-    );
+    console.error(`fanwire: error in stage "${stage}"${count}; set onError to handle errors yourself.`, error);
   };
 }

@@ -1,6 +1,6 @@
 // Checks an event as a publisher passes it, and formats it without an id.
 import { BrokerError, quote } from "../base/errors.ts";
-import { encode, formatEvent, strictDecoder } from "./sse-format.ts";
+import { decodeStrictly, encode, formatEvent } from "./sse-format.ts";
 
 const BREAKS_A_FIELD = /[\r\n\0]/;
 
@@ -45,16 +45,7 @@ type Text = string | ArrayBuffer | ArrayBufferView;
 const isText = (value: unknown): value is Text =>
   typeof value === "string" || value instanceof ArrayBuffer || ArrayBuffer.isView(value);
 
-function toText(value: Text): string {
-  if (typeof value === "string") return value;
-  try {
-    return strictDecoder().decode(value);
-  } catch (cause) {
-    throw new TypeError("Event refused: its bytes are not valid UTF-8; encode other data as text, such as base64.", {
-      cause,
-    });
-  }
-}
+const toText = (value: Text): string => (typeof value === "string" ? value : decodeStrictly(value));
 
 function serializeWith(serialize: EventRules["serialize"], data: unknown): string {
   const text: unknown = serialize(data);

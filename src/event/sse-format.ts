@@ -12,13 +12,22 @@ const encoder = new TextEncoder();
 /** Creates a decoder that keeps a byte order mark and replaces invalid UTF-8 by U+FFFD. */
 export const textDecoder = (): TextDecoder => new TextDecoder("utf-8", { ignoreBOM: true });
 const decoder = textDecoder();
-/** Creates a decoder that keeps a byte order mark and throws a `TypeError` at invalid UTF-8. */
-export const strictDecoder = (): TextDecoder => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Encodes a text as UTF-8. Lone surrogates become U+FFFD. */
 export const encode = (text: string): Uint8Array<ArrayBuffer> => encoder.encode(text);
 /** Decodes UTF-8. Invalid bytes become U+FFFD. */
 export const decode = (bytes: Uint8Array | ArrayBuffer): string => decoder.decode(bytes);
+
+/** Decodes UTF-8. @throws `TypeError` for invalid bytes */
+export function decodeStrictly(bytes: ArrayBuffer | ArrayBufferView): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes as Uint8Array<ArrayBuffer>);
+  } catch (cause) {
+    throw new TypeError("Event refused: its bytes are not valid UTF-8; encode other data as text, such as base64.", {
+      cause,
+    });
+  }
+}
 
 /** Joins chunks. A single chunk is not copied. */
 export function concat(parts: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {

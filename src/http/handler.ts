@@ -299,13 +299,8 @@ function urlOf({ url }: Request): URL {
 /** Returns the parameters of a URL and of a form in the body. @throws {@link BrokerError} as {@link readText} */
 async function formOf(request: Request, query: URLSearchParams, limit: number): Promise<URLSearchParams> {
   if (!/^application\/x-www-form-urlencoded\s*(?:;|$)/i.test(request.headers.get("content-type") ?? ""))
-    throw new BrokerError(
-      "unsupported-media-type",
-      "Request refused: the body of a POST must be a form; send application/x-www-form-urlencoded.",
-      { headers: { "accept-post": "application/x-www-form-urlencoded" } },
-    );
-  const form = new URLSearchParams(await readText(request, limit));
-  return new URLSearchParams([...query, ...form]);
+    throw new BrokerError("unsupported-media-type", "Request refused: send application/x-www-form-urlencoded.");
+  return new URLSearchParams(`${query}&${await readText(request, limit)}`);
 }
 
 /** Returns where the stream starts. Overrides win over the header, and the header wins over the query. */

@@ -6,12 +6,6 @@ export const CONNECT_PARAMETERS: readonly string[] = ["channel", "id", "lastEven
 /** Parameters of a request to publish. */
 export const PUBLISH_PARAMETERS: readonly string[] = ["channel", "id", "type"];
 
-/** Other words for a parameter that publishers of other systems use. */
-const SYNONYMS: ReadonlyMap<string, string> = new Map([
-  ["event", "type"],
-  ["to", "id"],
-]);
-
 /**
  * Checks the names of a query's parameters. `allowed` are the application's own ones. With `strict` every other unknown name is refused, and
  * without it only one that looks like a known one.
@@ -26,40 +20,32 @@ export function checkParameters(
 ): void {
   for (const name of query.keys()) {
     if (known.includes(name) || allowed.includes(name)) continue;
-    const meant = known.find((candidate) => isSimilar(name, candidate)) ?? (strict ? SYNONYMS.get(name) : undefined);
+    const meant = known.find((candidate) => isSimilar(name, candidate)) ?? (strict ? synonymOf(name) : undefined);
     if (meant === undefined && !strict) continue;
-    const cure = meant === undefined ? `known are ${known.join(", ")};` : `did you mean ${meant}?`;
+    const cure = meant === undefined ? `known are ${known.join(", ")}` : `did you mean ${meant}`;
     throw new BrokerError(
       "bad-request",
-      `Request refused: unknown query parameter ${quote(name)}; ${cure} allowQuery lets parameters of your own through.`,
+      `Request refused: unknown parameter ${quote(name)}; ${cure}? List your own in allowQuery.`,
     );
   }
 }
 
+/** Returns the parameter that publishers of other systems know by another name. */
+const synonymOf = (name: string): string | undefined => (name === "event" ? "type" : name === "to" ? "id" : undefined);
+
 /** Whether `name` is probably meant to be `known`: it differs in case, punctuation, a plural, or a letter or two of a longer name. */
 function isSimilar(name: string, known: string): boolean {
-  const target = known.toLowerCase();
   // The name of a client's id in the broker's own methods is clientId.
-  const letters = name
-    .toLowerCase()
-    .replace(/[^a-z]|s$/g, "")
-    .replace(/^client(?=id$)/, "");
-  const most = target.length > 6 ? 2 : target.length > 3 ? 1 : 0;
-  return Math.abs(letters.length - target.length) <= most && distance(letters, target) <= most;
+  const letters = name.toLowerCase().replace(/[^a-z]|s$|^client(?=_?id$)/g, "");
+  return isWithin(letters, known.toLowerCase(), known.length > 6 ? 2 : known.length > 3 ? 1 : 0);
 }
 
-/** Returns how many letters have to be added, removed or replaced to turn one word into the other (Levenshtein). */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let line = 1; line <= a.length; line++) {
-    const next = [line];
-    for (let column = 1; column <= b.length; column++) {
-      const replaced = (row[column - 1] as number) + (a[line - 1] === b[column - 1] ? 0 : 1);
-      next[column] = Math.min(replaced, (row[column] as number) + 1, (next[column - 1] as number) + 1);
-    }
-    row = next;
-  }
-  return row[b.length] as number;
+/** Whether one word becomes the other if at most `most` letters are added, removed or replaced (Levenshtein). */
+function isWithin(a: string, b: string, most: number): boolean {
+  if (a === b || most === 0) return a === b;
+  const [restA, restB] = [a.slice(1), b.slice(1)];
+  if (a[0] === b[0]) return isWithin(restA, restB, most);
+  return [restA, a].some((other) => isWithin(other, restB, most - 1)) || isWithin(restA, b, most - 1);
 }
 
 /** Returns a parameter that may be given once. An empty one counts as absent. @throws {@link BrokerError} `code` */
