@@ -36,7 +36,7 @@ const synonymOf = (name: string): string | undefined => (name === "event" ? "typ
 /** Whether `name` is probably meant to be `known`: it differs in case, punctuation, a plural, or a letter or two of a longer name. */
 function isSimilar(name: string, known: string): boolean {
   // The name of a client's id in the broker's own methods is clientId.
-  const letters = name.toLowerCase().replace(/[^a-z]|s$|^client(?=_?id$)/g, "");
+  const letters = name.toLowerCase().replace(/[^a-z]|s$|^client(?=.?id$)/g, "");
   return isWithin(letters, known.toLowerCase(), known.length > 6 ? 2 : known.length > 3 ? 1 : 0);
 }
 

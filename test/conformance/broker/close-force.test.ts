@@ -33,7 +33,10 @@ test(
     expect(broker.stats()).toMatchObject({ ...nothing, disconnects: { closing: 4 } });
     for (const end of ends) expect(await end).toEqual({ reason: "closing", reconnect: true });
     for (const client of reading) expect(client.data).toEqual(["pending"]);
-    expect([await unread.ended(), await blocked.ended()]).toEqual(["errored", "errored"]);
+    for (const client of [unread, blocked]) {
+      expect(await client.ended()).toBe("closed");
+      expect(client.control("end")).toEqual([]);
+    }
   }),
 );
 
@@ -47,7 +50,8 @@ test(
     expect(broker.stats().closing).toBe(1);
     expect(broker.close({ force: true })).toBe(closed);
     await closed;
-    expect(await unread.ended()).toBe("errored");
+    expect(await unread.ended()).toBe("closed");
+    expect(unread.control("end")).toEqual([]);
     expect(broker.stats()).toMatchObject(nothing);
   }),
 );
@@ -78,7 +82,8 @@ test(
     await broker.disconnect("unread");
     expect(broker.stats().closing).toBe(1);
     await broker.close({ force: true });
-    expect(await unread.ended()).toBe("errored");
+    expect(await unread.ended()).toBe("closed");
+    expect(unread.control("end")).toEqual([]);
     expect(broker.stats()).toMatchObject(nothing);
   }),
 );

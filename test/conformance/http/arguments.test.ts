@@ -31,9 +31,9 @@ const values: readonly (readonly [what: string, value: unknown, cure: string])[]
   ["Hono", { req: { raw: request, url: request.url, method: "GET" }, env: {} }, "(c.req.raw)"],
   ["h3 2", { req: request, url: new URL(request.url) }, "(event.req)"],
   ["SvelteKit, Astro, Elysia, React Router", { request, url: new URL(request.url), params: {} }, "(context.request)"],
-  ["a URL", "https://fanwire.test/connect", "pass the Request"],
-  ["nothing", undefined, "pass the Request"],
-  ["null", null, "pass the Request"],
+  ["a URL", "https://fanwire.test/connect", "pass a Request"],
+  ["nothing", undefined, "pass a Request"],
+  ["null", null, "pass a Request"],
 ];
 for (const [what, value, cure] of values) {
   test(
