@@ -54,7 +54,9 @@ export class ConnectionAttempt {
     this.expiresAt = clock.time + plan.lifetime;
     const { id, channels, start } = plan;
     const query = start === "earliest" ? { from: "earliest" } : {};
-    const options = { id, channel: channels, query, ...(lastEventId === undefined ? {} : { lastEventId }) };
+    // Not as an EventSource, which is told in a stream, and not by a status, when to come back.
+    const headers = { accept: "*/*" };
+    const options = { id, channel: channels, query, headers, ...(lastEventId === undefined ? {} : { lastEventId }) };
     this.request = clientRequest(options, this.#abort.signal);
   }
 
@@ -76,9 +78,6 @@ export class ConnectionAttempt {
     const { status, body } = await broker.clientHandler(this.request, overrides);
     this.status = status;
     this.answeredAt = this.#clock.time;
-    // A client that was not registered only learns why, and when to come back.
-    if (status === 200 && !this.registered && (await new Response(body).text()).includes('"duplicate-id"'))
-      this.status = 409;
     if (status !== 200 || !body || !this.registered) return;
     this.socket = new VirtualSocket(body, capacity, () => this.#clock.time);
     // The server's runtime finds that the client has left before it could answer.

@@ -109,10 +109,10 @@ function checkStatus(attempt: ConnectionAttempt, { settings, disconnects, isImme
   if (status === 409 && !(settings.duplicateIds === "reject" && isTaken)) return ["it is refused as a duplicate"];
   if (registered && settings.duplicateIds !== "allow" && others.some((other) => isOpenAt(other, registered.at)))
     return ["another connection has its id"];
-  const isSentBack = status === 200 && !registered;
+  const isSentBack = status === 503;
   if (isImmediate && isSentBack && leftAt === undefined && !instance.closing)
     return ["it is asked to reconnect later, for no reason"];
-  return [200, 204, 409].includes(status) || leftAt !== undefined ? [] : [`it is answered ${status}`];
+  return [200, 204, 409, 503].includes(status) || leftAt !== undefined ? [] : [`it is answered ${status}`];
 }
 
 const mayBeOpenAt = ({ registered, closed }: ConnectionAttempt, at: number): boolean =>

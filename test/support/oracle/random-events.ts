@@ -1,4 +1,5 @@
 // Random events as they are sent over HTTP, and readers that check what they receive (HTML standard, section 9.2).
+import { isUtf8 } from "node:buffer";
 import fc from "fast-check";
 import { expect } from "vitest";
 import { seqOf } from "../clients/connection.ts";
@@ -51,21 +52,36 @@ const NASTY = [
   "é",
   "😀",
 ];
-const piece = fc.oneof(
+const validPiece = fc.oneof(
   fc.constantFrom(...NASTY).map((text) => Buffer.from(text)),
+  fc.string({ unit: "binary", maxLength: 40 }).map((text) => Buffer.from(text)),
+);
+const piece = fc.oneof(
+  validPiece,
   fc
     .constantFrom("\xff", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90", "\xe2\x82", "\x80")
     .map((bytes) => Buffer.from(bytes, "latin1")),
   fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes)),
 );
-const bytes = (maxLength: number): fc.Arbitrary<Buffer> =>
-  fc.array(piece, { maxLength, size: "max" }).map((pieces) => Buffer.concat(pieces));
+const joined = (part: fc.Arbitrary<Buffer>, maxLength: number): fc.Arbitrary<Buffer> =>
+  fc.array(part, { maxLength, size: "max" }).map((pieces) => Buffer.concat(pieces));
 
 const MAX_BODY_BYTES = 65_536;
-/** Most bodies are short, some have the maximum length. */
+/** Most bodies are short, and some have the maximum length. Most are valid. */
 const body = fc
-  .tuple(bytes(12), fc.oneof({ weight: 3, arbitrary: fc.constant(1) }, fc.integer({ min: 1, max: 400 })))
-  .map(([pattern, times]) => Buffer.concat(Array.from({ length: times }, () => pattern)).subarray(0, MAX_BODY_BYTES));
+  .tuple(
+    fc.oneof({ weight: 5, arbitrary: joined(validPiece, 12) }, { weight: 1, arbitrary: joined(piece, 12) }),
+    fc.oneof({ weight: 3, arbitrary: fc.constant(1) }, fc.integer({ min: 1, max: 400 })),
+  )
+  .map(([pattern, times]) => cut(Buffer.concat(Array.from({ length: times }, () => pattern))));
+
+/** Cuts bytes to the maximum length. A character that is cut off is left out, unless the bytes are not UTF-8 anyway. */
+function cut(whole: Buffer): Buffer {
+  if (whole.length <= MAX_BODY_BYTES) return whole;
+  const part = whole.subarray(0, MAX_BODY_BYTES);
+  const valid = Buffer.from(new TextDecoder("utf-8", { ignoreBOM: true }).decode(part, { stream: true }));
+  return valid.equals(part.subarray(0, valid.length)) ? valid : part;
+}
 
 const decode = (text: Buffer): string => new TextDecoder("utf-8", { ignoreBOM: true }).decode(text);
 const percent = (text: Buffer): string => Array.from(text, (byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
@@ -75,7 +91,7 @@ const randomEvent: fc.Arbitrary<RandomEvent> = fc
   .record({
     type: fc.oneof(
       { weight: 2, arbitrary: fc.constant(Buffer.of()) },
-      bytes(3),
+      joined(piece, 3),
       fc.constant(Buffer.from("fanwire-gap")),
     ),
     target: fc.oneof(fc.subarray(CHANNELS), fc.constant("one")),
@@ -97,7 +113,7 @@ const randomEvent: fc.Arbitrary<RandomEvent> = fc
       id,
       type: name === "" ? undefined : name,
       data: data.replace(/\r\n|\r/g, "\n"),
-      refusal: isBadType ? "bad-event-type" : data === "" ? "no-event-data" : undefined,
+      refusal: isBadType ? "bad-event-type" : !isUtf8(body) ? "bad-request" : data === "" ? "no-event-data" : undefined,
     };
   });
 
