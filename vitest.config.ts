@@ -34,6 +34,8 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   patience: { dir: "test/patience", maxWorkers: 2, testTimeout: 300_000, hookTimeout: 60_000 },
   // All platforms at once: much of it is waiting. Its tests have limits of their own, by how long they are to last.
   soak: { dir: "test/soak", maxConcurrency: 16 },
+  // One attack at a time, because it is measured.
+  abuse: { dir: "test/abuse", maxWorkers: 1 },
   package: { dir: "test/package", testTimeout: 120_000, hookTimeout: 120_000 },
 };
 

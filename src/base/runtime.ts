@@ -58,6 +58,22 @@ export const now = (): number => performance.now();
  * closes a stream at the next look, also one that is written to, and 8 s one that is silent for 5 (Bun 1.4.5). The rest is a margin.
  */
 const IDLE_MARGIN_SECONDS = 8;
+/** The parts of Node's `ServerResponse` that matter here. */
+interface NodeResponse {
+  readonly socket: unknown;
+}
+
+/**
+ * Whether Node holds the response back, because another one on the same socket has not ended (pipelining: RFC 9112, section 9.3.2). A stream
+ * would wait behind a stream, and take a place. The response is known where the adapter passes it on: @hono/node-server in `context`, srvx with
+ * the request.
+ */
+export function isHeldBack(context: unknown, request: Request): boolean {
+  const { outgoing } = Object(context) as { outgoing?: NodeResponse };
+  const { runtime } = request as { runtime?: { node?: { res?: NodeResponse } } };
+  return (outgoing ?? runtime?.node?.res)?.socket === null;
+}
+
 /** The longest idle timeout that Bun's `server.timeout` accepts, in seconds. */
 const MAX_IDLE_SECONDS = 255;
 

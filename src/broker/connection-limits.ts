@@ -1,15 +1,21 @@
-// Enforces `maxClients`, `maxClientsPerSubject`, `maxClientsPerId` and `duplicateIds`.
+// Enforces `maxClients`, `maxSubscriptions`, `maxClientsPerSubject`, `maxClientsPerId` and `duplicateIds`.
 import { BrokerError } from "../base/errors.ts";
-import type { Connection } from "../delivery/connection.ts";
+import type { ClientInfo, Connection } from "../delivery/connection.ts";
 import { duplicateId } from "./known-clients.ts";
 import type { Settings } from "./options.ts";
 
-type Bounds = Pick<Settings, "duplicateIds" | "maxClients" | "maxClientsPerId" | "maxClientsPerSubject">;
+type Bounds = Pick<
+  Settings,
+  "duplicateIds" | "maxClients" | "maxClientsPerId" | "maxClientsPerSubject" | "maxSubscriptions"
+>;
+type Counted = Pick<ClientInfo, "channels" | "subject">;
 
 export class ConnectionLimits {
   readonly #bounds: Bounds;
   /** Connections that are not closed yet. */
   #connections = 0;
+  /** Channels of all of these connections. */
+  #subscriptions = 0;
   /** Slots of connections that are not registered yet. */
   #reserved = 0;
   /** Connections per subject. */
@@ -41,15 +47,20 @@ export class ConnectionLimits {
    */
   makeRoom(
     clientId: string,
-    subject: string | undefined,
+    { channels, subject }: { channels: readonly string[]; subject?: string | undefined },
     sharing: ReadonlySet<Connection>,
     since: number = Infinity,
   ): readonly Connection[] {
-    const { duplicateIds, maxClientsPerId, maxClientsPerSubject } = this.#bounds;
+    const { duplicateIds, maxClientsPerId, maxClientsPerSubject, maxSubscriptions } = this.#bounds;
     const same = [...sharing].filter(({ info }) => info.subject === subject);
     // A stream that continues does not replace a connection that took its place in the meantime.
     const isTaken = duplicateIds === "replace" && same.some(({ info }) => info.connectedAt > since);
     if (isTaken || (duplicateIds === "reject" && same.length > 0)) throw duplicateId(clientId);
+    if (channels.length > 0 && this.#subscriptions + channels.length > maxSubscriptions)
+      throw new BrokerError(
+        "at-capacity",
+        `Connection refused: all connections together read ${maxSubscriptions} channels (maxSubscriptions); try again later.`,
+      );
     const replaced = duplicateIds === "replace" ? same : [];
     if (sharing.size - replaced.length >= maxClientsPerId)
       throw new BrokerError(
@@ -66,14 +77,16 @@ export class ConnectionLimits {
   }
 
   /** Counts a registered connection. */
-  add(subject: string | undefined): void {
+  add({ channels, subject }: Counted): void {
     this.#connections++;
+    this.#subscriptions += channels.length;
     if (subject !== undefined) this.#subjects.set(subject, (this.#subjects.get(subject) ?? 0) + 1);
   }
 
   /** Counts a connection that has closed. */
-  remove(subject: string | undefined): void {
+  remove({ channels, subject }: Counted): void {
     this.#connections--;
+    this.#subscriptions -= channels.length;
     if (subject === undefined) return;
     const count = (this.#subjects.get(subject) ?? 0) - 1;
     if (count > 0) this.#subjects.set(subject, count);

@@ -138,7 +138,7 @@ export class ConnectionRegistry implements ConnectionHost {
         return undefined;
       }
       const sharing = fanout.connectionsOf([inboxKey(clientId)]);
-      for (const replaced of this.#context.limits.makeRoom(clientId, subject, sharing, since))
+      for (const replaced of this.#context.limits.makeRoom(clientId, arrival, sharing, since))
         this.#close(replaced, "replaced", false, REPLACED_RETRY_MS);
     } catch (error) {
       undo();
@@ -166,7 +166,7 @@ export class ConnectionRegistry implements ConnectionHost {
   /** Counts a connection that is registered. */
   add(connection: Connection): void {
     this.connections.add(connection);
-    this.#context.limits.add(connection.info.subject);
+    this.#context.limits.add(connection.info);
   }
 
   heartbeatFor(connection: StreamConnection): HeartbeatChunk {
@@ -199,7 +199,7 @@ export class ConnectionRegistry implements ConnectionHost {
   }
 
   onClosed(connection: Connection): void {
-    this.#context.limits.remove(connection.info.subject);
+    this.#context.limits.remove(connection.info);
   }
 
   /** Ends the connections of a client id in all processes, and bars the id for `barFor` milliseconds. Returns how many connections ended. */

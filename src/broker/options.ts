@@ -76,6 +76,11 @@ export interface BrokerOptions {
    * read their end event. @default 50_000
    */
   readonly maxClients?: number;
+  /**
+   * Channels of all connections together, 0 or more: one that n connections read counts n times. A connection that would exceed it has to come
+   * back later. Bounds memory: a channel that only one connection reads costs about 1.5 kB. @default 500_000
+   */
+  readonly maxSubscriptions?: number;
   /** Connections of one `subject`; connections without one are not counted. 1 or more. @default 100 */
   readonly maxClientsPerSubject?: number;
   /** Connections of one client id. 1 or more. @default 100 */
@@ -142,6 +147,7 @@ const DEFAULTS = {
   duplicateIds: "allow",
   maxConnectionAge: Infinity,
   maxClients: 50_000,
+  maxSubscriptions: 500_000,
   maxClientsPerSubject: 100,
   maxClientsPerId: 100,
   maxPending: 1_000,
@@ -171,8 +177,9 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   const paths = withDefaults<Settings["paths"]>(where, "path", PATHS, given.paths);
   const { tolerance, inboxLinger, timeout, heartbeat, retry, maxConnectionAge, maxEventBytes, maxBodyBytes } = given;
   const { maxClients, maxClientsPerSubject, maxClientsPerId, maxPending, maxNameLength } = given;
-  const { maxChannelsPerClient, maxChannelsPerEvent, authorizeTimeout } = given;
-  checkNumbers(where, { tolerance, inboxLinger, maxClients, maxChannelsPerClient, ...maxReplay }, 0);
+  const { maxChannelsPerClient, maxChannelsPerEvent, authorizeTimeout, maxSubscriptions } = given;
+  const fromZero = { tolerance, inboxLinger, maxClients, maxSubscriptions, maxChannelsPerClient, ...maxReplay };
+  checkNumbers(where, fromZero, 0);
   checkNumbers(where, { timeout, heartbeat, maxEventBytes, maxBodyBytes, authorizeTimeout, maxConnectionAge }, 1);
   checkNumbers(where, { maxClientsPerSubject, maxClientsPerId, maxPending, maxChannelsPerEvent }, 1);
   checkNumbers(where, { maxNameLength }, 1, MAX_NAME_LENGTH);

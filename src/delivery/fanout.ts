@@ -16,6 +16,7 @@ import type { Connection } from "./connection.ts";
 import { FanoutGroup } from "./fanout-group.ts";
 import { FlushScheduler } from "./flush-scheduler.ts";
 import { PublisherBackpressure } from "./publisher-backpressure.ts";
+import { ReplayQueue } from "./replay-queue.ts";
 import type { ChannelSubscribers, Subscriber } from "./subscriber.ts";
 
 /** Receives what the engine reports besides new events. */
@@ -38,6 +39,8 @@ export interface FlushTiming {
 
 /** Bytes that a publisher may be ahead of the subscribers; an eighth of the log where that is less. */
 const MAX_BYTES_AHEAD = 1024 * 1024;
+/** How many positions a subscriber may be behind to be served at once. */
+const NEAR_HEAD = 1_024;
 /** Batches kept for subscribers that are about to catch up over the same events. */
 const RECENT_BATCHES = 16;
 
@@ -68,6 +71,7 @@ export class Fanout implements EngineListener, HistoryHost {
   readonly #recent: Batch[] = [];
   readonly #scheduler: FlushScheduler;
   readonly #backpressure: PublisherBackpressure<Subscriber>;
+  readonly #replays: ReplayQueue<Subscriber>;
   /** Loads events that this process does not hold. Absent where the log holds everything that is retained. */
   readonly #history: HistoryLoader | undefined;
   /** Subscribers read up to here: `position`, or its value after the flush that is running. */
@@ -84,6 +88,10 @@ export class Fanout implements EngineListener, HistoryHost {
       this.#backpressure.afterFlush();
     }, timing?.window);
     this.#backpressure = new PublisherBackpressure<Subscriber>(() => this.#scheduler.request(), timing?.hold);
+    this.#replays = new ReplayQueue<Subscriber>((subscriber) => {
+      this.#readNext(subscriber);
+      if (subscriber.live) subscriber.onCaughtUp?.();
+    });
     // The engine asks for the position while it opens, and retains everything after it.
     this.position = this.#through = 0;
     this.session = engine.open(this);
@@ -108,18 +116,19 @@ export class Fanout implements EngineListener, HistoryHost {
   unsubscribe(subscriber: Subscriber): boolean {
     const wasListed = this.#channels.remove(subscriber, this.log);
     this.#backpressure.caughtUp(subscriber);
-    this.#history?.cancel(subscriber);
+    this.cancelHistory(subscriber);
     return wasListed;
   }
 
-  /** Whether a subscriber wants more, and waits for history from the store. */
+  /** Whether a subscriber wants more, and waits for history: from the store, or for its turn to read the log. */
   isLoadingHistory(subscriber: Subscriber): boolean {
-    return this.#history?.has(subscriber) ?? false;
+    return this.#replays.has(subscriber) || (this.#history?.has(subscriber) ?? false);
   }
 
-  /** Cancels a load of history, because the subscriber receives something else first. Returns whether it was waiting. */
+  /** Cancels the wait for history, because the subscriber receives something else first. Returns whether it was waiting. */
   cancelHistory(subscriber: Subscriber): boolean {
     const wasWaiting = this.isLoadingHistory(subscriber);
+    this.#replays.delete(subscriber);
     this.#history?.cancel(subscriber);
     return wasWaiting;
   }
@@ -222,8 +231,15 @@ export class Fanout implements EngineListener, HistoryHost {
     for (const subscriber of subscribers) subscriber.onFanoutClosed?.();
   }
 
-  /** A subscriber wants more: sends it what it has not read, or makes it live. */
+  /** A subscriber wants more: sends it what it has not read, now or in its turn, or makes it live. */
   requestNext(subscriber: Subscriber): void {
+    // Live delivery comes first: a subscriber that has almost caught up does not wait for those that read history.
+    const isNear = this.#through - subscriber.cursor <= NEAR_HEAD;
+    if (!isNear && !this.#replays.admit(subscriber)) return;
+    this.#readNext(subscriber);
+  }
+
+  #readNext(subscriber: Subscriber): void {
     const { cursor, pendingGaps, channels } = subscriber;
     if (pendingGaps) {
       subscriber.pendingGaps = undefined;
@@ -237,6 +253,7 @@ export class Fanout implements EngineListener, HistoryHost {
     }
     if (cursor < this.#through || this.#hasMissing) {
       const batch = this.#share(readBatch(this.log, subscriber, this.#through));
+      this.#replays.spend(channels.length);
       if (batch) {
         this.#sendReplay(subscriber, batch);
         return;
@@ -273,7 +290,7 @@ export class Fanout implements EngineListener, HistoryHost {
       return;
     }
     subscriber.live = false;
-    this.#history?.cancel(subscriber);
+    this.cancelHistory(subscriber);
     this.#requestNextAgain(subscriber);
   }
 
@@ -341,6 +358,9 @@ export class Fanout implements EngineListener, HistoryHost {
 
   #sendReplay(subscriber: Subscriber, batch: Batch): void {
     this.#backpressure.progressed(subscriber);
+    // A listener reads the events themselves, and no chunk is built for it.
+    const bytes = subscriber.kind === "connection" ? chunkOf(batch).length : 0;
+    this.#replays.spend(batch.items.length + bytes / 64);
     if (this.#send(subscriber, batch) && subscriber.kind === "connection") this.replayedEvents += batch.events;
   }
 

@@ -155,7 +155,7 @@ class PageLoader implements HistoryLoader {
 function loadedOf(log: Log, keys: readonly string[], { records, droppedThrough, through }: ReplayPage): LoadedPage {
   const channels = new Map(keys.map((key, index) => [key, new ChannelLog(key, droppedThrough[index] ?? 0)]));
   for (const { seq, keys: all, text } of records) {
-    const entry: Entry = { seq, keys: all, at: 0, bytes: encode(withId(text, log.id(seq))), retainCount: 0 };
+    const entry: Entry = { seq, keys: all, at: 0, bytes: encode(withId(text, log.id(seq))), total: 0, retainCount: 0 };
     for (const key of all) channels.get(key)?.retain(entry);
   }
   return { channels, through };

@@ -1,7 +1,7 @@
 // Reads a log that holds everything that is retained, in the form in which a store answers the processes that share it.
 import { decode, splitId } from "../event/sse-format.ts";
-import type { ChannelLog, Entry } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
+import { Merge } from "../log/merge.ts";
 import { type HistoryBounds, localHistoryBounds, type MaxReplay } from "../log/resume.ts";
 import type { ReplayPage, StoredEvent } from "./engine.ts";
 
@@ -12,29 +12,23 @@ import type { ReplayPage, StoredEvent } from "./engine.ts";
 export function readPage(log: Log, keys: readonly string[], after: number, maxBytes: number = 65_536): ReplayPage {
   const time = Date.now();
   const channels = keys.map((key) => log.find(key));
-  const sources: { readonly channel: ChannelLog; index: number }[] = [];
+  const merge = new Merge();
   for (const channel of channels) {
     if (!channel) continue;
     log.trim(channel, time);
-    sources.push({ channel, index: channel.indexAfter(after) });
+    merge.add(channel, channel.indexAfter(after));
   }
   const records: StoredEvent[] = [];
   let through = log.head;
   let remaining = maxBytes;
-  for (;;) {
-    let first: Entry | undefined;
-    for (const { channel, index } of sources) {
-      const entry = channel.at(index);
-      if (entry && !(first && first.seq <= entry.seq)) first = entry;
-    }
-    if (!first) break;
+  for (let first = merge.next; first; first = merge.next) {
     remaining -= first.bytes.length;
     const last = records.at(-1);
     if (last && remaining < 0) {
       through = last.seq;
       break;
     }
-    for (const source of sources) if (source.channel.at(source.index) === first) source.index++;
+    merge.advance();
     records.push({ seq: first.seq, keys: first.keys, text: splitId(decode(first.bytes)).text });
   }
   const droppedThrough = channels.map((channel) => channel?.droppedThrough ?? log.forgottenThrough);

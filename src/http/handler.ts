@@ -1,6 +1,7 @@
 // The broker's HTTP endpoints: routes requests, reads their parameters, asks `authorize`, and turns errors into responses.
 import { BrokerError, type ErrorCode, type ErrorStage, quote, unauthorized } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
+import { isHeldBack } from "../base/runtime.ts";
 import { isResponse } from "../base/validate.ts";
 import type { Published, PublishOptions } from "../delivery/delivery-report.ts";
 import { idempotencyKeyOf, inboxKey, keysOf } from "../event/channel-key.ts";
@@ -152,6 +153,8 @@ export class HttpHandler {
       if (isHead) return new Response(null, { headers });
       if (!releaseSlot)
         throw new BrokerError("at-capacity", "Connection refused: maxClients is reached; try again later.");
+      if (isHeldBack(overrides.context, request))
+        throw new BrokerError("at-capacity", "Connection refused: its socket has another stream; open a new one.");
       broker.keepOpen(request, overrides.context);
       const stream = await broker.connect(request, grant, clientId, start, releaseSlot);
       return stream ? new Response(stream, { headers }) : barredResponse();

@@ -3,6 +3,7 @@ import { concat } from "../event/sse-format.ts";
 import type { ChannelLog, Entry } from "./channel-log.ts";
 import { type Gap, type MissingRange, makeGap } from "./gap.ts";
 import type { Log } from "./log.ts";
+import { Merge } from "./merge.ts";
 
 export type Item = Entry | Gap;
 export const isGap = (item: Item): item is Gap => "through" in item;
@@ -75,7 +76,7 @@ export function readBatch(log: Log, reader: LogReader, through: number, history?
   const { cursor } = reader;
   const { channels } = history ?? reader;
   const items: Item[] = [];
-  const sources: { channel: ChannelLog; index: number }[] = [];
+  const merge = new Merge();
   const incomplete: ChannelLog[] = [];
   let end = through;
   let evicted = 0;
@@ -86,8 +87,7 @@ export function readBatch(log: Log, reader: LogReader, through: number, history?
       end = Math.max(end, channel.droppedThrough);
       evicted = Math.max(evicted, channel.evictedThrough);
     }
-    const index = channel.indexAfter(cursor);
-    if (channel.at(index)) sources.push({ channel, index });
+    merge.add(channel, channel.indexAfter(cursor));
   }
   if (history) end = history.limit;
   if (evicted > Math.max(cursor, reader.overrun)) {
@@ -100,12 +100,8 @@ export function readBatch(log: Log, reader: LogReader, through: number, history?
   }
 
   const next = (): Entry | undefined => {
-    let first: Entry | undefined;
-    for (const { channel, index } of sources) {
-      const entry = channel.at(index);
-      if (entry && entry.seq <= end && !(first && first.seq <= entry.seq)) first = entry;
-    }
-    return first;
+    const entry = merge.next;
+    return entry && entry.seq <= end ? entry : undefined;
   };
 
   let entry = next();
@@ -130,8 +126,7 @@ export function readBatch(log: Log, reader: LogReader, through: number, history?
     if (bytes > MAX_CHUNK_BYTES && last) return { items, events, through: last.seq, more: true };
     items.push(entry);
     events++;
-    // Compared by position: with `history`, one channel may hold the loaded copy of an event and another the local one.
-    for (const source of sources) if (source.channel.at(source.index)?.seq === entry.seq) source.index++;
+    merge.advance();
   }
   closeMissingRanges(log, reader, incomplete, end, items, 0, end);
   return items.length > 0 ? { items, events, through: end, more: end < through } : undefined;

@@ -9,6 +9,8 @@ export interface Entry {
   readonly keys: readonly string[];
   /** When it was appended, in epoch milliseconds. */
   readonly at: number;
+  /** Bytes of its channel's events up to and including this one. Used if it has no other channel. */
+  total: number;
   /** How many of its channels retain it. The log holds it as long as one does. */
   retainCount: number;
 }
@@ -53,11 +55,13 @@ class EntryQueue {
     return low - this.#first;
   }
 
-  delete(entry: Entry): void {
+  /** Returns whether the entry was there. */
+  delete(entry: Entry): boolean {
     const index = this.indexAfter(entry.seq) - 1;
-    if (index < 0 || this.at(index) !== entry) return;
+    if (index < 0 || this.at(index) !== entry) return false;
     if (index === 0) this.shift();
     else this.#entries.splice(this.#first + index, 1);
+    return true;
   }
 }
 
@@ -77,8 +81,12 @@ export class ChannelLog {
   evictedThrough = 0;
   /** Bytes of the events that this channel retains. */
   bytes = 0;
+  /** How many of the events that can be read are also events of other channels. */
+  shared = 0;
   /** How many users need this record. A pinned record is not forgotten. */
   pins = 0;
+  /** Bytes of all events that this record has ever retained. */
+  #total = 0;
   readonly #retained = new EntryQueue();
   /** Events that this channel no longer retains and another one does. All are older than the retained ones. */
   readonly #retainedElsewhere = new EntryQueue();
@@ -115,7 +123,18 @@ export class ChannelLog {
     this.#retained.push(entry);
     this.last = entry.seq;
     this.bytes += entry.bytes.length;
+    entry.total = this.#total += entry.bytes.length;
+    if (entry.keys.length > 1) this.shared++;
     entry.retainCount++;
+  }
+
+  /** Whether at most this many events and bytes come after `seq`. The channel must share no event with others. */
+  fitsAfter(seq: number, most: { events: number; bytes: number }): boolean {
+    const index = this.indexAfter(seq);
+    most.events -= this.size - index;
+    const next = this.at(index);
+    if (next) most.bytes -= this.#total - next.total + next.bytes.length;
+    return most.events >= 0 && most.bytes >= 0;
   }
 
   /** Stops retaining the oldest event, and returns it. */
@@ -124,6 +143,7 @@ export class ChannelLog {
     if (!entry) return undefined;
     this.bytes -= entry.bytes.length;
     if (--entry.retainCount > 0) this.#retainedElsewhere.push(entry);
+    else if (entry.keys.length > 1) this.shared--;
     return entry;
   }
 
@@ -135,7 +155,7 @@ export class ChannelLog {
 
   /** An event of this channel left the log, evicted or not. */
   entryRemoved(entry: Entry, isEvicted: boolean): void {
-    this.#retainedElsewhere.delete(entry);
+    if (this.#retainedElsewhere.delete(entry)) this.shared--;
     if (entry.seq > this.droppedThrough) this.droppedThrough = entry.seq;
     if (isEvicted && entry.seq > this.evictedThrough) this.evictedThrough = entry.seq;
   }

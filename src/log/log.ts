@@ -166,7 +166,7 @@ export class Log {
   }
 
   #store(seq: number, keys: readonly string[], channels: readonly ChannelLog[], text: string, at: number): Entry {
-    const entry: Entry = { seq, keys, at, bytes: encode(withId(text, this.id(seq))), retainCount: 0 };
+    const entry: Entry = { seq, keys, at, bytes: encode(withId(text, this.id(seq))), total: 0, retainCount: 0 };
     this.head = seq;
     this.bytes += entryCost(entry);
     this.size++;

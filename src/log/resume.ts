@@ -1,8 +1,9 @@
 // Decides where a stream begins: at the head, at the earliest retained event, or after the id that the client received last.
 import { parsePosition } from "../event/position.ts";
-import type { ChannelLog, Entry } from "./channel-log.ts";
+import type { ChannelLog } from "./channel-log.ts";
 import { type Gap, type MissingRange, makeGap } from "./gap.ts";
 import type { Log } from "./log.ts";
+import { Merge } from "./merge.ts";
 
 /** Where a reader asks to start: after an id it received, or at the earliest retained event. Without either it starts at the head. */
 export interface StartOptions {
@@ -184,17 +185,25 @@ function replayFloor(
   { events = Infinity, bytes = Infinity }: MaxReplay,
 ): number {
   if (events === Infinity && bytes === Infinity) return 0;
-  const sources = channels.map((channel) => ({ channel, index: channel.indexAfter(log.head) - 1 }));
-  let remaining = bytes;
-  for (let count = 0; ; count++) {
-    let newest: Entry | undefined;
-    for (const { channel, index } of sources) {
-      const entry = channel.at(index);
-      if (entry && !(newest && newest.seq >= entry.seq)) newest = entry;
+  if (channels.every(({ shared }) => shared === 0)) {
+    // The smallest position that fits. What an event adds is known without looking at it, because it counts in one channel only.
+    let low = 0;
+    for (let high = log.head; low < high; ) {
+      const middle = Math.floor((low + high) / 2);
+      const most = { events, bytes };
+      if (channels.every((channel) => channel.fitsAfter(middle, most))) high = middle;
+      else low = middle + 1;
     }
-    if (!newest) return 0;
-    remaining -= newest.bytes.length;
-    if (count >= events || remaining < 0) return newest.seq;
-    for (const source of sources) if (source.channel.at(source.index) === newest) source.index--;
+    return low;
   }
+  const merge = new Merge(-1);
+  for (const channel of channels) merge.add(channel, channel.indexAfter(log.head) - 1);
+  let remaining = bytes;
+  let count = 0;
+  for (let newest = merge.next; newest; newest = merge.next) {
+    remaining -= newest.bytes.length;
+    if (count++ >= events || remaining < 0) return newest.seq;
+    merge.advance();
+  }
+  return 0;
 }

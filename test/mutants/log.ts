@@ -11,6 +11,14 @@ export const logMutants: readonly Mutant[] = [
     harm: "The log retains one event less than configured.",
   },
   {
+    name: "shared-events-count-twice",
+    file: "log/resume.ts",
+    tests: "log/merge",
+    find: "channels.every(({ shared }) => shared === 0)",
+    replace: "channels.length > 0",
+    harm: "With maxReplay a client receives fewer events than allowed if events have several channels.",
+  },
+  {
     name: "retention-age-ignored",
     file: "log/log.ts",
     tests: "broker/bounds",

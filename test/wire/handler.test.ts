@@ -12,6 +12,7 @@ import {
   usesWorkerd,
   usesWrangler,
 } from "../support/servers/server.ts";
+import { skipIf } from "../support/skip.ts";
 
 const PUBLISHER = { authorization: "Bearer secret" };
 const EVENT_SOURCE = { accept: "text/event-stream" };
@@ -315,4 +316,30 @@ describe.each(platformsWithWrangler)("the HTTP handler on %s", (platform) => {
       await client.close();
     }
   });
+
+  const noPipelining = skipIf(
+    !platform.startsWith("node-"),
+    "only Node starts to answer a request while a response on its socket is open",
+  );
+  test(
+    "pipelining: requests behind a stream on its socket get no stream, and take no place",
+    noPipelining,
+    async () => {
+      const broker = await server.createBroker();
+      const client = new RawHttpClient(server.url);
+      for (let count = 0; count < 50; count++)
+        client.send(broker.path(`connect?id=p${count}`), { headers: EVENT_SOURCE });
+      const { stats } = await broker.untilState(({ stats }) => stats.failures["at-capacity"] === 49);
+      expect(stats.clients).toBe(1);
+      expect((await client.response()).status).toBe(200);
+      await client.close("RST");
+      await broker.untilState(({ stats }) => stats.clients === 0);
+      // A stream after a response that has ended is an ordinary one.
+      const next = new RawHttpClient(server.url);
+      expect((await next.send(broker.path("broadcast"), post("x")).response()).status).toBe(200);
+      expect((await next.send(broker.path("connect"), { headers: EVENT_SOURCE }).response()).status).toBe(200);
+      expect((await broker.state()).stats.clients).toBe(1);
+      await next.close("RST");
+    },
+  );
 });

@@ -378,3 +378,24 @@ test(
     expect(broker.stats()).toMatchObject({ pending: 0, published: 500 });
   }),
 );
+
+test(
+  "maxSubscriptions: bounds the channels of all connections together, and a connection that closes gives its channels back",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ maxSubscriptions: 5 });
+    const three = await setup.join(broker, { channel: ["a", "b", "c"] });
+    const two = await setup.join(broker, { channel: ["a", "b"] });
+    await expectFull(broker, { channel: "a" });
+    // A connection without channels takes none.
+    await (await setup.join(broker)).leave();
+    await two.leave();
+    await expectFull(broker, { channel: ["x", "y", "z"] });
+    const again = await setup.join(broker, { channel: ["x", "y"] });
+    await expectFull(broker, { channel: "z" });
+    for (const client of [three, again]) await client.leave();
+    await setup.join(broker, { channel: ["1", "2", "3", "4", "5"] });
+    await expectFull(broker, { channel: "6" });
+    for (const maxSubscriptions of [-1, Number.NaN, "5"])
+      expect(() => setup.broker({ maxSubscriptions: maxSubscriptions as number })).toThrow(RangeError);
+  }),
+);

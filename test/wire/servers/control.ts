@@ -50,6 +50,15 @@ async function flood(broker: BrokerUnderTest, { count = 1, bytes = 0, channel = 
   }
 }
 
+/** Publishes events to some channels in turn. */
+async function fillHistory(broker: BrokerUnderTest, { count = 1, bytes = 8, channels = 1 }): Promise<void> {
+  const data = "x".repeat(bytes);
+  for (let n = 0; n < count; n++) {
+    const published = broker.broadcast(data, { channels: `c${n % channels}` });
+    if (n % 1_000 === 999 || n === count - 1) await published;
+  }
+}
+
 /** Carries out an action of a test on a broker. */
 export async function control(
   host: Host,
@@ -62,6 +71,10 @@ export async function control(
     const work = flood(broker, args);
     test.flood = work;
     if (!args.background) await work;
+    return {};
+  }
+  if (action === "history") {
+    await fillHistory(broker, args);
     return {};
   }
   if (action === "flooded") return void (await test.flood);
