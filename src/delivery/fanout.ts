@@ -329,11 +329,15 @@ export class Fanout implements EngineListener, HistoryHost {
   #groupPending(): readonly Subscriber[] {
     const root = new FanoutGroup([]);
     const concerned: Subscriber[] = [];
-    for (const entry of this.#pending.splice(0)) {
+    const pending = this.#pending.splice(0);
+    // A single event is the same batch for everybody, whichever of its channels they read.
+    const isSingle = this.#through - this.position === 1 && !this.#hasMissing;
+    const shared = isSingle ? new FanoutGroup(pending.map(({ channel }) => channel)) : undefined;
+    for (const entry of pending) {
       entry.pending = false;
       for (const subscriber of entry.subscribers) {
         if (!subscriber.group) concerned.push(subscriber);
-        subscriber.group = (subscriber.group ?? root).with(entry);
+        subscriber.group = shared ?? (subscriber.group ?? root).with(entry);
       }
     }
     return concerned;

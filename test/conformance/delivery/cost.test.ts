@@ -1,4 +1,5 @@
 import { expect, test, vi } from "vitest";
+import { FanoutGroup } from "../../../src/delivery/fanout-group.ts";
 import { StreamConnection } from "../../../src/delivery/stream-connection.ts";
 import { Connection } from "../../support/clients/connection.ts";
 import { connectMany, startReading, untilBlocked } from "../../support/clients/many-clients.ts";
@@ -339,5 +340,27 @@ test(
     expect(broker.stats()).toMatchObject({ replayed: 0 });
     for (const { data } of fresh) expect(data).toEqual(["2", "3"]);
     await turn();
+  }),
+);
+
+test(
+  "cost: one event to 50 channels beside 200 different subscriptions is 1 chunk and 200 enqueues, and no subscription is told from another",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const names = Array.from({ length: 50 }, (_, index) => `c${index}`);
+    const channelsOf = (index: number): string[] =>
+      names.filter((_, place) => (index + place) % (2 + (index % 9)) === 0);
+    const { done } = await startReading(
+      await connectMany(setup, broker, 200, (index) => ({ id: `client ${index}`, channel: channelsOf(index) })),
+      "news",
+    );
+    const grouping = vi.spyOn(FanoutGroup.prototype, "with");
+    const cost = await measureCost(async () => {
+      void broker.broadcast("news", { channels: names });
+      await done;
+    });
+    expect(countsOf(cost)).toEqual({ encodes: 1, joins: 0, chunks: 1, enqueues: 200 });
+    expect(grouping).not.toHaveBeenCalled();
+    grouping.mockRestore();
   }),
 );
