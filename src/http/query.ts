@@ -22,10 +22,10 @@ export function checkParameters(
     if (known.includes(name) || allowed.includes(name)) continue;
     const meant = known.find((candidate) => isSimilar(name, candidate)) ?? (strict ? synonymOf(name) : undefined);
     if (meant === undefined && !strict) continue;
-    const cure = meant === undefined ? `known are ${known.join(", ")}` : `did you mean ${meant}`;
+    const cure = meant === undefined ? `known are ${known.join(", ")}.` : `did you mean ${meant}?`;
     throw new BrokerError(
       "bad-request",
-      `Request refused: unknown parameter ${quote(name)}; ${cure}? List your own in allowQuery.`,
+      `Request refused: unknown parameter ${quote(name)}; ${cure} List your own in allowQuery.`,
     );
   }
 }

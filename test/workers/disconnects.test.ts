@@ -241,7 +241,10 @@ test(
 
     expect(await end).toEqual(["closed", { reason: "closing", reconnect: true }]);
     await pause(50);
-    for (const client of [...unread, short]) expect(await client.ended()).toBe("errored");
+    for (const client of [...unread, short]) {
+      expect(await client.ended()).toBe("closed");
+      expect(client.control("end")).toEqual([]);
+    }
     const { clients, closing } = await object.stub.stats();
     expect([clients, closing]).toEqual([0, 0]);
   }),

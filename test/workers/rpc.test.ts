@@ -203,6 +203,7 @@ for (const [fault, make] of WRONG_ARGUMENTS)
 test("hub name(): objects with different names share no clients and no events", async () => {
   const sharded = hub(namespace, {
     name: (request) => `shard ${new URL(request.url).searchParams.get("tenant")}`,
+    allowQuery: ["tenant"],
     retry: 50,
   });
   const connect = async (tenant: string): Promise<Connection> => {
