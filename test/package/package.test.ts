@@ -1,6 +1,6 @@
 // The packed package: its files, its metadata, and its exports when it is installed, on Node, Bun and Deno.
 import { execFile } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -60,6 +60,17 @@ test("npm pack: the tarball has the build with types and maps, the sources with 
   ]) {
     expect(packed).toContain(path);
   }
+});
+
+test("package-lock.json: every package has an integrity, also of other platforms, and no address of a registry", async () => {
+  const lock = JSON.parse(await readFile(join(root, "package-lock.json"), "utf8")) as {
+    packages: Record<string, { integrity?: string; resolved?: string }>;
+  };
+  const { "": _, ...packages } = lock.packages;
+  const names = Object.keys(packages);
+  expect(names.length).toBeGreaterThan(100);
+  expect(names.filter((name) => !packages[name]?.integrity)).toEqual([]);
+  expect(names.filter((name) => packages[name]?.resolved)).toEqual([]);
 });
 
 test("publint: finds nothing", async () => {
