@@ -1,17 +1,10 @@
 // `fanwire/jwt`: an `authorize` that verifies JSON Web Tokens with jose.
-import {
-  createLocalJWKSet,
-  createRemoteJWKSet,
-  errors,
-  type JSONWebKeySet,
-  type JWTPayload,
-  type JWTVerifyGetKey,
-  jwtVerify,
-} from "jose";
+import { createLocalJWKSet, errors, type JSONWebKeySet, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from "jose";
 import { BrokerError, unauthorized } from "./base/errors.ts";
 import { checkNumbers, isPlain, withDefaults } from "./base/validate.ts";
 import type { AccessRequest, Authorize, AuthorizeResult, Grant } from "./http/authorize.ts";
 import { bearerTokenOf } from "./http/bearer.ts";
+import { RemoteKeys } from "./http/remote-keys.ts";
 
 /** The keys: a secret that both sides share, or the issuer's public keys. */
 type Keys =
@@ -21,7 +14,10 @@ type Keys =
       readonly jwks?: undefined;
     }
   | {
-      /** The issuer's public keys, or their URL. They are fetched for the first token, and again for a token with an unknown key. */
+      /**
+       * The issuer's public keys, or their URL. They are fetched for the first token, again every 10 minutes, and for a token with an unknown
+       * key, at most once in 5 seconds. While the issuer cannot be reached, keys are used until they are an hour old.
+       */
       readonly jwks: string | URL | JSONWebKeySet;
       readonly secret?: undefined;
     };
@@ -97,7 +93,8 @@ export function jwt(options: JwtOptions): Authorize {
     const token = bearerTokenOf(access.request) ?? (cookie && cookieOf(access.request, cookie));
     if (!token) throw unauthorized("Request refused: present a token.");
     // The compiler finds no signature of jwtVerify for a key that may be a function or a secret.
-    const verifying = typeof key === "function" ? jwtVerify(token, key, rules) : jwtVerify(token, key, rules);
+    const verifying =
+      typeof key === "function" ? jwtVerify(token, key(access.signal), rules) : jwtVerify(token, key, rules);
     const { payload } = await verifying.catch(refuse);
     const result: AuthorizeResult = await grant(payload, access);
     // The broker checks results that are not grants.
@@ -126,20 +123,27 @@ const OPTIONS = {
 
 /** Answers 401 for an invalid token. If the keys are not available, that is not the client's fault, and it can come back later. */
 function refuse(cause: unknown): never {
-  const isAboutToken =
-    cause instanceof errors.JOSEError && !(cause instanceof errors.JWKSTimeout || cause instanceof errors.JWKSInvalid);
-  // jose has no class for keys that could not be fetched; that error has the generic code.
-  if (isAboutToken && cause.code !== "ERR_JOSE_GENERIC")
+  if (cause instanceof BrokerError) throw cause;
+  if (cause instanceof errors.JOSEError && !(cause instanceof errors.JWKSInvalid))
     throw unauthorized("Request refused: its token is invalid or has expired.", cause, true);
   throw new BrokerError("authorize-unavailable", "Request refused: tokens cannot be checked now; try again later.", {
     cause,
   });
 }
 
-function keySet(jwks: string | URL | JSONWebKeySet | undefined): JWTVerifyGetKey {
+/** Returns a function that finds the keys of tokens, for a request with this signal. */
+function keySet(jwks: string | URL | JSONWebKeySet | undefined): (signal: AbortSignal) => JWTVerifyGetKey {
   if (jwks === undefined) throw new TypeError("jwt() refused: there is no key; pass secret or jwks.");
-  if (typeof jwks === "string" || jwks instanceof URL) return createRemoteJWKSet(new URL(jwks));
-  return createLocalJWKSet(jwks);
+  if (typeof jwks === "string" || jwks instanceof URL) {
+    const remote = new RemoteKeys(
+      new URL(jwks).href,
+      (json) => createLocalJWKSet(json as JSONWebKeySet),
+      (error) => error instanceof errors.JWKSNoMatchingKey,
+    );
+    return (signal) => (header, token) => remote.find((keys) => keys(header, token), signal);
+  }
+  const local = createLocalJWKSet(jwks);
+  return () => local;
 }
 
 /**

@@ -1,6 +1,6 @@
 // `jwt()` through `fetch`: which tokens are accepted, where they may be, and what they allow for how long.
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from "jose";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { AccessRequest, AuthorizeResult } from "../../../src/index.ts";
 import { type JwtOptions, jwt } from "../../../src/jwt.ts";
 import { clientRequest, eventRequest, problemOf, type TestSetup, withBroker } from "../../support/test-broker.ts";
@@ -203,6 +203,115 @@ test(
     expect([stream.status, await stream.text()]).toEqual([200, expect.stringContaining("authorize-unavailable")]);
     expect(errors).toEqual(["authorize", "authorize"]);
   }),
+);
+
+/** Replaces `fetch` and lets time pass, for a broker with `jwks` whose tokens have the key id `kid`. */
+async function withIssuer(
+  setup: TestSetup,
+  work: (issuer: {
+    /** Answers a request for the keys. */
+    answer: (signal: AbortSignal) => Response | Promise<Response>;
+    asked: number;
+    skippedMs: number;
+    readonly keys: string;
+    readonly connect: (kid: string) => Promise<Response>;
+  }) => Promise<void>,
+): Promise<void> {
+  const { publicKey, privateKey } = await generateKeyPair("ES256");
+  const keys = JSON.stringify({ keys: [{ ...(await exportJWK(publicKey)), kid: "1" }] });
+  const jwks = "https://login.test/keys";
+  const broker = setup.broker({ authorize: jwt({ jwks, algorithms: ["ES256"], grant: () => true }) });
+  const connect = async (kid: string): Promise<Response> => {
+    const token = await new SignJWT({ exp: 9e9 }).setProtectedHeader({ alg: "ES256", kid }).sign(privateKey);
+    return broker.fetch(clientRequest({ headers: { accept: "*/*", ...bearer(token) } }));
+  };
+  const issuer = { answer: (): Response => new Response(keys), asked: 0, skippedMs: 0, keys, connect };
+  const realNow = performance.now;
+  vi.stubGlobal("fetch", (url: string, { signal }: { signal: AbortSignal }) => {
+    expect(url).toBe(jwks);
+    issuer.asked++;
+    return (issuer.answer as (signal: AbortSignal) => Response)(signal);
+  });
+  performance.now = () => realNow.call(performance) + issuer.skippedMs;
+  try {
+    await work(issuer);
+  } finally {
+    performance.now = realNow;
+    vi.unstubAllGlobals();
+  }
+}
+
+/** Returns the status of a response, and ends its stream. */
+async function statusOf(response: Promise<Response>): Promise<number> {
+  const { status, body } = await response;
+  await body?.cancel();
+  return status;
+}
+
+test(
+  "jwt(): keys that could not be fetched are not fetched again within five seconds, nor for an unknown key",
+  withBroker((setup) =>
+    withIssuer(setup, async (issuer) => {
+      issuer.answer = () => new Response(null, { status: 500 });
+      for (let count = 0; count < 5; count++) expect(await statusOf(issuer.connect("1"))).toBe(503);
+      expect(issuer.asked).toBe(1);
+      issuer.answer = () => new Response(issuer.keys);
+      expect(await statusOf(issuer.connect("1"))).toBe(503);
+      issuer.skippedMs += 5_000;
+      expect(await statusOf(issuer.connect("1"))).toBe(200);
+      for (let count = 0; count < 5; count++) expect(await statusOf(issuer.connect("unknown"))).toBe(401);
+      expect(issuer.asked).toBe(2);
+      issuer.skippedMs += 5_000;
+      for (let count = 0; count < 5; count++) expect(await statusOf(issuer.connect("unknown"))).toBe(401);
+      expect(issuer.asked).toBe(3);
+    }),
+  ),
+);
+
+test(
+  "jwt(): of the requests that need a new key 50 wait, the others come back later, and a known key never waits",
+  withBroker((setup) =>
+    withIssuer(setup, async (issuer) => {
+      expect(await statusOf(issuer.connect("1"))).toBe(200);
+      issuer.skippedMs += 5_000;
+      let answerAll = (): void => undefined;
+      const answered = new Promise<void>((resolve) => {
+        answerAll = resolve;
+      });
+      issuer.answer = () => answered.then(() => new Response(issuer.keys));
+      const statuses: number[] = [];
+      const forged = Array.from({ length: 60 }, async () => statuses.push(await statusOf(issuer.connect("unknown"))));
+      await vi.waitFor(() => expect(statuses).toEqual(Array(10).fill(503)));
+      expect(await statusOf(issuer.connect("1"))).toBe(200);
+      answerAll();
+      await Promise.all(forged);
+      expect(statuses.slice(10)).toEqual(Array(50).fill(401));
+      // Nobody waits any more.
+      issuer.skippedMs += 5_000;
+      expect(await statusOf(issuer.connect("unknown"))).toBe(401);
+    }),
+  ),
+);
+
+test(
+  "jwt(): while the issuer is down, keys are used until they are an hour old, and it is asked once in five seconds",
+  withBroker((setup) =>
+    withIssuer(setup, async (issuer) => {
+      expect(await statusOf(issuer.connect("1"))).toBe(200);
+      issuer.answer = () => Promise.reject(new TypeError("connection refused"));
+      issuer.skippedMs = 600_000;
+      for (let count = 0; count < 5; count++) expect(await statusOf(issuer.connect("1"))).toBe(200);
+      expect(issuer.asked).toBe(2);
+      expect(await statusOf(issuer.connect("unknown"))).toBe(503);
+      issuer.skippedMs = 3_500_000;
+      expect(await statusOf(issuer.connect("1"))).toBe(200);
+      issuer.skippedMs = 3_600_000;
+      expect(await statusOf(issuer.connect("1"))).toBe(503);
+      issuer.answer = () => new Response(issuer.keys);
+      issuer.skippedMs += 5_000;
+      expect(await statusOf(issuer.connect("1"))).toBe(200);
+    }),
+  ),
 );
 
 test(
