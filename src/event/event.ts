@@ -7,7 +7,10 @@ const BREAKS_A_FIELD = /[\r\n\0]/;
 /** An event with its type. `data` other than a string or bytes is passed to the broker's `serialize`. */
 export interface EventEnvelope {
   readonly data: unknown;
-  /** The event type, as in `addEventListener(type)`. No CR, LF or NUL; types that begin with `fanwire-` are reserved. */
+  /**
+   * The event type, as in `addEventListener(type)`. No CR, LF or NUL; types that begin with `fanwire-` are reserved, and so are `error` and
+   * `open`, which are EventSource's own.
+   */
   readonly event?: string;
   /** Milliseconds that the client waits before it reconnects; a whole number, 0 or more. */
   readonly retry?: number;
@@ -85,4 +88,10 @@ export function checkEventType(event: unknown): void {
       `Event refused: the type ${quote(event)} is reserved; choose another prefix.`,
     );
   }
+  // EventSource dispatches an event under its type, so a page would take it for a lost or a new connection.
+  if (event === "error" || event === "open")
+    throw new BrokerError(
+      "bad-event-type",
+      `Event refused: the type "${event}" calls the on${event} of an EventSource; choose another type.`,
+    );
 }

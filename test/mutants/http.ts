@@ -179,6 +179,14 @@ export const httpMutants: readonly Mutant[] = [
     harm: "Data with a carriage return breaks the framing, and can set fields of its own.",
   },
   {
+    name: "event-calls-onerror",
+    file: "event/event.ts",
+    tests: "http/publish",
+    find: 'if (event === "error" || event === "open")',
+    replace: 'if (event === "open")',
+    harm: "A publisher makes every page believe that its connection is lost.",
+  },
+  {
     name: "forged-tokens-fetch-keys",
     file: "http/remote-keys.ts",
     tests: "http/jwt",

@@ -36,6 +36,7 @@ const REFUSED: readonly (readonly [
   ["no body", "broadcast", { method: "POST", headers: { ...PUBLISHER, "content-length": "0" } }, 400, "no-event-data"],
   ["a type with a newline", "broadcast?type=a%0Ab", post("x"), 400, "bad-event-type"],
   ["a reserved type", "broadcast?type=fanwire-gap", post("x"), 400, "bad-event-type"],
+  ["a type of EventSource's own", "broadcast?type=error", post("x"), 400, "bad-event-type"],
   ["an empty channel", "broadcast?channel=", post("x"), 400, "bad-channel"],
   ["a channel with NUL", "broadcast?channel=a%00", post("x"), 400, "bad-channel"],
   ["a reserved channel", "broadcast?channel=fanwire-common", post("x"), 400, "bad-channel"],

@@ -8,6 +8,8 @@ const refused: readonly (readonly [what: string, event: unknown, code: string])[
   ["NUL in the type", { data: "x", event: "a\0b" }, "bad-event-type"],
   ["a reserved type", { data: "x", event: "fanwire-gap" }, "bad-event-type"],
   ["the bare reserved prefix", { data: "x", event: "fanwire-" }, "bad-event-type"],
+  ["a type that calls the page's onerror", { data: "x", event: "error" }, "bad-event-type"],
+  ["a type that calls the page's onopen", { data: "x", event: "open" }, "bad-event-type"],
   ["a type that is not a string", { data: "x", event: 7 }, "TypeError"],
   ["a negative retry", { data: "x", retry: -1 }, "TypeError"],
   ["a fraction as retry", { data: "x", retry: 1.5 }, "TypeError"],

@@ -53,6 +53,9 @@ const TYPES = [
   "\u200bfanwire-end",
   "\ufefffanwire-end",
   "Fanwire-end",
+  "Error",
+  " open",
+  "errors",
   "FANWIRE-END",
   "fanwire\u2010end",
   "fanwire_end",
@@ -74,7 +77,16 @@ testPublishing("type: one that only looks like the broker's own arrives unchange
     expect(await client.next()).toEqual({ id, event: type, data: "x" });
     expect(type.startsWith("fanwire-")).toBe(false);
   }
-  for (const type of ["fanwire-end", "fanwire-", "a\r\nid: 7", "a\nevent: fanwire-end", "a\rdata: y", "a\0"])
+  for (const type of [
+    "fanwire-end",
+    "fanwire-",
+    "error",
+    "open",
+    "a\r\nid: 7",
+    "a\nevent: fanwire-end",
+    "a\rdata: y",
+    "a\0",
+  ])
     expect([
       type,
       await statusAndCode(await entryPoint(broker, eventRequest("x", `?type=${encodeURIComponent(type)}`))),

@@ -186,6 +186,8 @@ const bad: readonly (readonly [what: string, query: string, status: number, code
   ["a carriage return in the type", "?type=a%0Db", 400, "bad-event-type"],
   ["NUL in the type", "?type=a%00b", 400, "bad-event-type"],
   ["a reserved type", "?type=fanwire-end", 400, "bad-event-type"],
+  ["a type of EventSource's own", "?type=error", 400, "bad-event-type"],
+  ["another type of EventSource's own", "?type=open", 400, "bad-event-type"],
   ["two types", "?type=a&type=b", 400, "bad-event-type"],
   ["a bad channel", "?channel=a%0Ab", 400, "bad-channel"],
   ["an empty channel", "?channel=", 400, "bad-channel"],

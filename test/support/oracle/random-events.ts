@@ -92,7 +92,7 @@ const randomEvent: fc.Arbitrary<RandomEvent> = fc
     type: fc.oneof(
       { weight: 2, arbitrary: fc.constant(Buffer.of()) },
       joined(piece, 3),
-      fc.constant(Buffer.from("fanwire-gap")),
+      fc.constantFrom(...["fanwire-gap", "error", "open"].map((name) => Buffer.from(name))),
     ),
     target: fc.oneof(fc.subarray(CHANNELS), fc.constant("one")),
     body,
@@ -105,7 +105,7 @@ const randomEvent: fc.Arbitrary<RandomEvent> = fc
     if (type.length > 0) parameters.push(`type=${percent(type)}`);
     const name = decode(type);
     const data = decode(body).replace(/^\ufeff+/, "");
-    const isBadType = /[\r\n\0]/.test(name) || name.startsWith("fanwire-");
+    const isBadType = /[\r\n\0]/.test(name) || name.startsWith("fanwire-") || name === "error" || name === "open";
     return {
       query: parameters.join("&"),
       body,
