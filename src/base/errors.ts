@@ -26,6 +26,7 @@ export const STATUS = {
   "at-capacity": 503,
   "authorize-timeout": 503,
   "authorize-unavailable": 503,
+  "bad-grant": 503,
   closed: 503,
   "engine-down": 503,
   "engine-refused": 503,

@@ -127,6 +127,12 @@ export interface Broker {
   listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined>;
   /** Ends the connections of a client id. Resolves with their number. @throws `RangeError`, `TypeError` */
   disconnect(clientId: string, options?: DisconnectOptions): Promise<{ readonly clients: number }>;
+  /**
+   * Returns the name of a channel, if a channel can have it. Call this where users name channels: a grant with another name is `bad-grant`.
+   *
+   * @throws `BrokerError` `bad-channel`; `TypeError` if it is no string
+   */
+  checkChannel(name: string): string;
   /** Returns the connections of this process. */
   clients(): ClientInfo[];
   /** Returns the counters and gauges of this process. */
@@ -173,6 +179,7 @@ export function brokerOf(core: BrokerCore): Broker {
     disconnect: async (clientId, options) => ({
       clients: await core.disconnect(names.clientId(clientId), blockForOf(options)),
     }),
+    checkChannel: (name) => names.channel(name),
     clients: () => Array.from(core.connections, ({ info }) => info),
     stats: () => core.stats(),
     close: (options = {}) => {

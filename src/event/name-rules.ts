@@ -34,20 +34,23 @@ export class NameRules {
     return this.#check("Idempotency key", "bad-key", key);
   }
 
+  /** @throws {@link BrokerError} `bad-channel` */
+  channel(name: unknown): string {
+    const channel = this.#check("Channel name", "bad-channel", name);
+    if (channel.startsWith("fanwire-"))
+      throw new BrokerError(
+        "bad-channel",
+        `Channel name ${quote(channel)} refused: the prefix fanwire- is reserved; choose another name.`,
+      );
+    return channel;
+  }
+
   /** Returns the channels of one client, each once; at most `most`. @throws {@link BrokerError} `bad-channel` */
   channels(channels: string | readonly string[], most: number = this.#bounds.maxChannelsPerClient): readonly string[] {
     const names = new Set(typeof channels === "string" ? [channels] : channels);
     if (names.size > most)
       throw new BrokerError("bad-channel", `Channels refused: there are ${names.size}, and ${most} are allowed.`);
-    for (const name of names) {
-      this.#check("Channel name", "bad-channel", name);
-      if (name.startsWith("fanwire-"))
-        throw new BrokerError(
-          "bad-channel",
-          `Channel name ${quote(name)} refused: the prefix fanwire- is reserved; choose another name.`,
-        );
-    }
-    return [...names];
+    return Array.from(names, (name) => this.channel(name));
   }
 
   /**

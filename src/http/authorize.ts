@@ -65,8 +65,8 @@ export interface ResolvedGrant {
 /**
  * Applies the result of `authorize` to the requested access.
  *
- * @throws {@link BrokerError} `forbidden` for access that is not granted, `unauthorized` for a grant that has expired; `TypeError` for an
- * invalid result.
+ * @throws {@link BrokerError} `forbidden` for access that is not granted, `unauthorized` for a grant that has expired, `bad-grant` for channels
+ * that cannot exist; `TypeError` for an invalid result.
  */
 export function resolveGrant(
   result: Exclude<AuthorizeResult, Response>,
@@ -99,14 +99,29 @@ function checkGrant(value: unknown, readsAll: boolean, names: NameRules): Resolv
     return {
       subject: subject === undefined ? undefined : names.subject(subject),
       clientId: clientId === undefined ? undefined : names.clientId(clientId),
-      channels: names.channels(channels ?? [], readsAll ? undefined : Infinity),
+      channels: grantedChannels(channels ?? [], readsAll, names),
       expiresAt: end,
     };
   } catch (cause) {
+    if (cause instanceof BrokerError && cause.code === "bad-grant") throw cause;
     // An error of the server, also for an invalid name: the client did not choose it.
     throw new TypeError(`authorize() returned an invalid result: ${(cause as Error).message}`, {
       cause,
     });
+  }
+}
+
+/** Checks the channels of a grant. Users may have made them, so one bad name must not end another user's stream for good. */
+function grantedChannels(channels: readonly string[], readsAll: boolean, names: NameRules): readonly string[] {
+  try {
+    return names.channels(channels, readsAll ? undefined : Infinity);
+  } catch (error) {
+    // The name is for `onError` only: the client may not know this channel.
+    const cause = new Error(
+      `authorize() granted bad channels: ${(error as Error).message} Call broker.checkChannel(name) where a channel is made.`,
+      { cause: error },
+    );
+    throw new BrokerError("bad-grant", "Request refused: its grant is invalid; try again later.", { cause });
   }
 }
 

@@ -232,9 +232,11 @@ export class HttpHandler {
       const result = await broker.authorizeQueue.run(authorize, { request, context, ...requested });
       return isResponse(result) ? result : resolveGrant(result, requested, broker.names);
     } catch (error) {
-      if (error instanceof BrokerError && error.code !== "authorize-unavailable") throw error;
-      void broker.reportError("authorize", error);
-      throw asBrokerError(error);
+      const failure = asBrokerError(error);
+      const isBadGrant = failure.code === "bad-grant";
+      if (!isBadGrant && failure === error && failure.code !== "authorize-unavailable") throw error;
+      void broker.reportError("authorize", (isBadGrant && failure.cause) || error);
+      throw failure;
     }
   }
 

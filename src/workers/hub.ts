@@ -49,7 +49,10 @@ export interface HubOptions extends Pick<BrokerOptions, (typeof REQUEST_OPTIONS)
 
 /** The broker of a namespace of objects, as a Worker uses it. All methods may be called detached. */
 export interface Hub
-  extends Pick<Broker, "fetch" | "clientHandler" | "eventHandler" | "broadcast" | "broadcastTo" | "disconnect"> {
+  extends Pick<
+    Broker,
+    "fetch" | "clientHandler" | "eventHandler" | "broadcast" | "broadcastTo" | "checkChannel" | "disconnect"
+  > {
   /** Answers as `health` of a broker. Each call is a request to the object that `name` chooses, and wakes it. */
   health(request: Request): Promise<Response>;
   /**
@@ -118,6 +121,7 @@ export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
       names: context.names,
       publish: async (keys, event, publishOptions) => backend().publish(keys, event, publishOptions),
     }),
+    checkChannel: (channel) => context.names.channel(channel),
     disconnect: async (clientId, disconnectOptions) =>
       backend().call({
         type: "disconnect",

@@ -187,6 +187,22 @@ export const httpMutants: readonly Mutant[] = [
     harm: "A publisher makes every page believe that its connection is lost.",
   },
   {
+    name: "bad-channel-ends-the-stream",
+    file: "http/authorize.ts",
+    tests: "http/authorize",
+    find: "const cause = new Error(",
+    replace: "throw new TypeError(",
+    harm: "A user who names a room badly and invites others ends their streams for good.",
+  },
+  {
+    name: "bad-grant-tells-the-channel",
+    file: "http/authorize.ts",
+    tests: "http/authorize",
+    find: '"Request refused: its grant is invalid; try again later."',
+    replace: "cause.message",
+    harm: "A client learns the name of a channel.",
+  },
+  {
     name: "forged-tokens-fetch-keys",
     file: "http/remote-keys.ts",
     tests: "http/jwt",

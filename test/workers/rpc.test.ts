@@ -94,6 +94,16 @@ test(
 );
 
 test(
+  "hub: checkChannel() returns a name that can be a channel, by the hub's options",
+  withObject({ maxNameLength: 300 }, async (object) => {
+    const { checkChannel } = object.hub;
+    expect(checkChannel("room 7")).toBe("room 7");
+    for (const name of ["", "fanwire-x", "x".repeat(257)])
+      expect(await codeOf((async () => checkChannel(name))())).toBe("bad-channel");
+  }),
+);
+
+test(
   "hub: a wrong argument is a TypeError or a RangeError",
   withObject({}, async (object) => {
     const { hub } = object;

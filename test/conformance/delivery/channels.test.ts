@@ -191,6 +191,19 @@ test(
 );
 
 test(
+  "checkChannel(): returns a name that can be a channel, and throws bad-channel for any other; may be called detached",
+  withBroker(async (setup) => {
+    const { checkChannel } = setup.broker({ maxChannelsPerClient: 0 });
+    for (const name of ["a", "room 7", "fanwire", "x".repeat(256), "@ann", "日本"])
+      expect(checkChannel(name)).toBe(name);
+    const check = async (name: unknown): Promise<string> => checkChannel(name as string);
+    for (const name of ["", "x".repeat(257), "a\nb", "a\0", "\x7f", "\uD800", "fanwire-common", "fanwire-"])
+      expect(await codeOf(check(name))).toBe("bad-channel");
+    for (const name of [undefined, 7, ["a"], null]) expect(await codeOf(check(name))).toBe("TypeError");
+  }),
+);
+
+test(
   "bad-channel, bad-id: empty, too long, control characters, lone surrogates, and the reserved prefix",
   withBroker(async (setup) => {
     const broker = setup.broker();

@@ -252,7 +252,6 @@ const wrongResults: readonly (readonly [what: string, result: unknown])[] = [
   ["channels that are a string", { channels: "a" }],
   ["channels that are null", { channels: null }],
   ["channels that are a Set", { channels: new Set(["a"]) }],
-  ["a channel that is not a string", { channels: ["a", 7] }],
   ["a client id that is not a string", { channels: ["a"], clientId: 7 }],
   ["a null client id", { channels: ["a"], clientId: null }],
   // These have no keys of their own, like an empty grant.
@@ -260,10 +259,7 @@ const wrongResults: readonly (readonly [what: string, result: unknown])[] = [
   ["an Error that is returned and not thrown", new Error("denied")],
   ["a Map", new Map([["channels", ["a"]]])],
   ["an object that only inherits a grant", Object.create({ channels: ["a"] })],
-  // The client requested none of these names, so none of them is its fault.
-  ["an empty channel name", { channels: ["a", ""] }],
-  ["a reserved channel name", { channels: ["a", "fanwire-common"] }],
-  ["a channel name with a newline", { channels: ["a", "b\nc"] }],
+  // The client did not choose these names, so none of them is its fault.
   ["an empty client id", { channels: ["a"], clientId: "" }],
   ["a client id with a newline", { channels: ["a"], clientId: "b\nc" }],
 ];
@@ -295,6 +291,59 @@ for (const [what, result] of wrongResults) {
     }),
   );
 }
+
+// Where users name rooms and invite each other, one of them chooses a name that is in the grant of another.
+
+const badChannels: readonly (readonly [what: string, channels: readonly unknown[], named: string])[] = [
+  ["an empty name", ["a", ""], '""'],
+  ["a reserved name", ["a", "fanwire-secret"], '"fanwire-secret"'],
+  ["a name with a newline", ["a", "secret\nroom"], '"secret\\nroom"'],
+  ["a name that is too long", ["a", `secret${"x".repeat(256)}`], `"secret${"x".repeat(34)}…"`],
+  ["something that is not a string", ["a", 7], "number"],
+  ["more than maxChannelsPerClient names", Array.from({ length: 101 }, (_, index) => `secret-${index}`), "101"],
+];
+for (const [what, channels, named] of badChannels) {
+  testReading(
+    `authorize: a grant with ${what} is 503 bad-grant, an EventSource comes back, and only onError receives the name`,
+    async ({ setup, entryPoint }) => {
+      const errors = new Recorder<ReportedError>();
+      const authorize = async (): Promise<AuthorizeResult> => ({ channels }) as AuthorizeResult;
+      const broker = setup.broker({ authorize, onError: errors.record });
+      const answer = await entryPoint(broker, clientRequest({ headers: ACCEPT_ANY }));
+      expect([answer.status, answer.headers.get("retry-after")]).toEqual([503, "2"]);
+      const text = await answer.text();
+      expect(JSON.parse(text)).toMatchObject({ code: "bad-grant" });
+      expect(text).not.toMatch(/secret|101/);
+      const stream = await entryPoint(broker, clientRequest());
+      expect(stream.status).toBe(200);
+      const events = await stream.text();
+      expect(events).toContain('"reason":"bad-grant"');
+      expect(events).not.toMatch(/secret|101/);
+      for (let count = 0; count < 2; count++) {
+        const { stage, error } = await errors.next();
+        expect(stage).toBe("authorize");
+        expect((error as Error).message).toContain(named);
+        expect((error as Error).message).toContain("broker.checkChannel");
+      }
+      expectUnused(broker);
+    },
+  );
+}
+
+testPublishing(
+  "authorize: a grant with a bad channel is 503 bad-grant for a publisher as well",
+  async (setup, entryPoint) => {
+    const errors = new Recorder<ReportedError>();
+    const broker = setup.broker({ authorize: () => ({ channels: ["a", "fanwire-secret"] }), onError: errors.record });
+    const answer = await entryPoint(broker, eventRequest("x", "?channel=a"));
+    expect([answer.status, answer.headers.get("retry-after")]).toEqual([503, "2"]);
+    const text = await answer.text();
+    expect(JSON.parse(text)).toMatchObject({ code: "bad-grant" });
+    expect(text).not.toContain("secret");
+    expect(((await errors.next()).error as Error).message).toContain('"fanwire-secret"');
+    expectUnused(broker);
+  },
+);
 
 const thrown: readonly unknown[] = [
   new Error(SECRET),

@@ -63,6 +63,7 @@ const CODES: Record<ErrorCode, 0> = {
   "at-capacity": 0,
   "authorize-timeout": 0,
   "authorize-unavailable": 0,
+  "bad-grant": 0,
   closed: 0,
   "engine-down": 0,
   "engine-refused": 0,
