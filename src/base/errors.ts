@@ -15,6 +15,7 @@ export const STATUS = {
   "unknown-client": 404,
   "not-found": 404,
   "method-not-allowed": 405,
+  "body-timeout": 408,
   "duplicate-id": 409,
   "body-too-large": 413,
   "event-too-large": 413,

@@ -39,6 +39,8 @@ export interface BrokerOptions {
   readonly maxEventBytes?: number;
   /** The largest request body, in bytes that were read. A larger one is answered 413. 1 or more. @default 65_536 (64 KiB) */
   readonly maxBodyBytes?: number;
+  /** Milliseconds in which the body of a request must be complete. A slower one is answered 408. 1 or more; `Infinity` waits. @default 10_000 */
+  readonly bodyTimeout?: number;
   /** The paths that `fetch` serves. @default { connect: "/connect", broadcast: "/broadcast" } */
   readonly paths?: { readonly connect?: string; readonly broadcast?: string };
   /**
@@ -138,6 +140,7 @@ const DEFAULTS = {
   serialize: JSON.stringify,
   maxEventBytes: 1024 * 1024,
   maxBodyBytes: 64 * 1024,
+  bodyTimeout: 10_000,
   announce: true,
   authorize: undefined,
   authorizeTimeout: 5_000,
@@ -177,11 +180,11 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   const paths = withDefaults<Settings["paths"]>(where, "path", PATHS, given.paths);
   const { tolerance, inboxLinger, timeout, heartbeat, retry, maxConnectionAge, maxEventBytes, maxBodyBytes } = given;
   const { maxClients, maxClientsPerSubject, maxClientsPerId, maxPending, maxNameLength } = given;
-  const { maxChannelsPerClient, maxChannelsPerEvent, authorizeTimeout, maxSubscriptions } = given;
+  const { maxChannelsPerClient, maxChannelsPerEvent, authorizeTimeout, bodyTimeout, maxSubscriptions } = given;
   const fromZero = { tolerance, inboxLinger, maxClients, maxSubscriptions, maxChannelsPerClient, ...maxReplay };
   checkNumbers(where, fromZero, 0);
   checkNumbers(where, { timeout, heartbeat, maxEventBytes, maxBodyBytes, authorizeTimeout, maxConnectionAge }, 1);
-  checkNumbers(where, { maxClientsPerSubject, maxClientsPerId, maxPending, maxChannelsPerEvent }, 1);
+  checkNumbers(where, { maxClientsPerSubject, maxClientsPerId, maxPending, maxChannelsPerEvent, bodyTimeout }, 1);
   checkNumbers(where, { maxNameLength }, 1, MAX_NAME_LENGTH);
   if (!Number.isSafeInteger(retry) || retry < 0) {
     throw new RangeError(`${where} refused: retry must be a whole number of milliseconds, not ${String(retry)}.`);

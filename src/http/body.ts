@@ -1,20 +1,25 @@
-// Reads the text of a request's body, up to a limit.
+// Reads the text of a request's body, up to a limit and a deadline.
 import { BrokerError, quote } from "../base/errors.ts";
-import { hasOwnBodies } from "../base/runtime.ts";
+import { after, hasOwnBodies } from "../base/runtime.ts";
 import { concat, decodeStrictly } from "../event/sse-format.ts";
 
 /** A charset that is not UTF-8. ASCII has the same bytes. */
 const OTHER_CHARSET = /;\s*charset\s*=\s*(?!"?(?:utf-?8|us-ascii)"?\s*(?:[;,]|$))/i;
 
+/** Options of the broker that bound bodies. */
+export interface BodyBounds {
+  readonly maxBodyBytes: number;
+  readonly bodyTimeout: number;
+}
+
 /**
  * Returns the text of a request's body, without byte order marks at its beginning. Most runtimes remove one of them, and srvx removes none.
- * `limit` is in bytes.
  *
  * @throws {@link BrokerError} `unsupported-media-type` if the head declares something else than UTF-8 (RFC 9110, section 15.5.16);
- * `body-too-large`; `bad-request` for bytes that are not UTF-8; `client-left` if the body broke off; `body-already-read` if a middleware has
+ * `body-too-large`; `body-timeout`; `bad-request` for bytes that are not UTF-8; `client-left` if the body broke off; `body-already-read` if a middleware has
  * read it.
  */
-export async function readText(request: Request, limit: number): Promise<string> {
+export async function readText(request: Request, { maxBodyBytes: limit, bodyTimeout }: BodyBounds): Promise<string> {
   const { headers } = request;
   const coding = headers.get("content-encoding") ?? "identity";
   const type = headers.get("content-type") ?? "";
@@ -27,15 +32,26 @@ export async function readText(request: Request, limit: number): Promise<string>
   // Transfer-Encoding overrides Content-Length (RFC 9112, section 6.3).
   const length = headers.has("transfer-encoding") ? NaN : Number(headers.get("content-length") ?? NaN);
   let bytes: Uint8Array | ArrayBuffer;
+  let cancelTimer = (): void => undefined;
   try {
     // A body that was read before has no length that means anything.
-    if (length > limit && !request.bodyUsed) throw tooLarge(limit, request.body?.getReader());
-    bytes = await (length <= limit && isOfAdapter(request) ? request.arrayBuffer() : readParts(request, limit));
+    if (length > limit && !request.bodyUsed) {
+      void dropRest(request.body?.getReader());
+      throw tooLarge(limit);
+    }
+    const late = new Promise<never>((_, reject) => {
+      cancelTimer = after(bodyTimeout, () => reject(tooLate(bodyTimeout)));
+    });
+    bytes = await (length <= limit && isOfAdapter(request)
+      ? Promise.race([request.arrayBuffer(), late])
+      : readParts(request, limit, late));
   } catch (cause) {
     if (cause instanceof BrokerError) throw cause;
     // Runtimes throw a TypeError for a body that was read before, and another error for one that broke off.
     if (cause instanceof TypeError && !request.signal.aborted) throw alreadyRead(cause);
     throw new BrokerError("client-left", "Request refused: its body broke off.", { cause });
+  } finally {
+    cancelTimer();
   }
   // Adapters for Node pass on an empty body if a middleware has read it.
   if (bytes.byteLength === 0 && length > 0) throw alreadyRead();
@@ -58,25 +74,38 @@ function isOfAdapter(request: Request): boolean {
 
 type BodyReader = ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
 
-/** Reads the body as a stream and counts its bytes, because it may never end. */
-async function readParts(request: Request, limit: number): Promise<Uint8Array> {
+/** Reads the body as a stream and counts its bytes, because it may never end. Rejects with `late` if that rejects first. */
+async function readParts(request: Request, limit: number, late: Promise<never>): Promise<Uint8Array> {
   // An empty body is null in Bun and workerd, and an empty stream in the other runtimes.
   const reader = request.body?.getReader();
   const parts: Uint8Array<ArrayBuffer>[] = [];
   let length = 0;
-  for (;;) {
-    const chunk = await reader?.read();
-    if (!chunk || chunk.done) return concat(parts);
-    length += chunk.value.length;
-    if (length > limit) throw tooLarge(limit, reader);
-    parts.push(chunk.value);
+  try {
+    for (;;) {
+      const chunk = await (reader && Promise.race([reader.read(), late]));
+      if (!chunk || chunk.done) return concat(parts);
+      length += chunk.value.length;
+      if (length > limit) throw tooLarge(limit);
+      parts.push(chunk.value);
+    }
+  } catch (error) {
+    if (error instanceof BrokerError) void dropRest(reader);
+    throw error;
   }
 }
 
-function tooLarge(limit: number, reader: BodyReader): BrokerError {
-  void dropRest(reader);
-  return new BrokerError("body-too-large", `Request refused: its body is larger than maxBodyBytes (${limit}).`);
-}
+const tooLarge = (limit: number): BrokerError =>
+  new BrokerError("body-too-large", `Request refused: its body is larger than maxBodyBytes (${limit}).`);
+
+/** The connection is of no use while the rest of the body may still come (RFC 9110, section 15.5.9). */
+const tooLate = (ms: number): BrokerError =>
+  new BrokerError(
+    "body-timeout",
+    `Request refused: its body was not complete after ${ms} ms (bodyTimeout); send it again.`,
+    {
+      headers: { connection: "close" },
+    },
+  );
 
 /** Drops the rest of a body. Where it cannot be cancelled, it is read: a publisher that is still sending reads its answer after that. */
 async function dropRest(reader: BodyReader): Promise<void> {

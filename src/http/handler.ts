@@ -11,7 +11,7 @@ import type { StartOptions } from "../log/resume.ts";
 import { type Authorize, type RequestedAccess, type ResolvedGrant, resolveGrant } from "./authorize.ts";
 import type { AuthorizeQueue } from "./authorize-queue.ts";
 import { presentsToken } from "./bearer.ts";
-import { readText } from "./body.ts";
+import { type BodyBounds, readText } from "./body.ts";
 import { checkRequest } from "./check-request.ts";
 import type { Cors } from "./cors.ts";
 import { isForgedRequest } from "./cross-origin.ts";
@@ -31,12 +31,11 @@ export type { ClientOverrides, EventOverrides } from "./overrides.ts";
 const CLIENT_ID_LENGTH = 26;
 
 /** Options of the broker that concern requests. */
-interface HttpSettings {
+interface HttpSettings extends BodyBounds {
   readonly allowQuery: readonly string[];
   readonly authorize?: Authorize | undefined;
   readonly cors?: Cors | undefined;
   readonly errorHandler?: Overrides["errorHandler"];
-  readonly maxBodyBytes: number;
   readonly paths: { readonly connect: string; readonly broadcast: string };
   readonly publishToken?: string | undefined;
   readonly retry: number;
@@ -128,8 +127,7 @@ export class HttpHandler {
     const releaseSlot = isHead ? () => undefined : broker.reserve();
     try {
       // A body is not worth reading for a client that there is no room for.
-      const query =
-        request.method === "POST" && releaseSlot ? await formOf(request, urlQuery, settings.maxBodyBytes) : urlQuery;
+      const query = request.method === "POST" && releaseSlot ? await formOf(request, urlQuery, settings) : urlQuery;
       checkParameters(query, CONNECT_PARAMETERS, settings.allowQuery, false);
       const requestedId = overrides.clientId ?? singleParameter(query, "id", "bad-id");
       const requested: RequestedAccess = {
@@ -190,7 +188,7 @@ export class HttpHandler {
     if (isResponse(grant)) return grant;
     broker.checkOpen();
 
-    const data = overrides.data === undefined ? await readText(request, settings.maxBodyBytes) : overrides.data;
+    const data = overrides.data === undefined ? await readText(request, settings) : overrides.data;
     if (data === "" || (data as Partial<Uint8Array> | null)?.byteLength === 0)
       throw new BrokerError("no-event-data", "no event data provided");
     // A body may be slow, and the grant may have expired when it is complete.
@@ -302,10 +300,10 @@ function urlOf({ url }: Request): URL {
 }
 
 /** Returns the parameters of a URL and of a form in the body. @throws {@link BrokerError} as {@link readText} */
-async function formOf(request: Request, query: URLSearchParams, limit: number): Promise<URLSearchParams> {
+async function formOf(request: Request, query: URLSearchParams, bounds: BodyBounds): Promise<URLSearchParams> {
   if (!/^application\/x-www-form-urlencoded\s*(?:;|$)/i.test(request.headers.get("content-type") ?? ""))
     throw new BrokerError("unsupported-media-type", "Request refused: send application/x-www-form-urlencoded.");
-  return new URLSearchParams(`${query}&${await readText(request, limit)}`);
+  return new URLSearchParams(`${query}&${await readText(request, bounds)}`);
 }
 
 /** Returns where the stream starts. Overrides win over the header, and the header wins over the query. */

@@ -17,6 +17,7 @@ export const REQUEST_OPTIONS = [
   "allowQuery",
   "authorize",
   "authorizeTimeout",
+  "bodyTimeout",
   "cors",
   "errorHandler",
   "maxBodyBytes",

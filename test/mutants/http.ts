@@ -203,6 +203,22 @@ export const httpMutants: readonly Mutant[] = [
     harm: "A client learns the name of a channel.",
   },
   {
+    name: "body-never-ends",
+    file: "http/body.ts",
+    tests: "http/body",
+    find: "reader && Promise.race([reader.read(), late])",
+    replace: "reader?.read()",
+    harm: "Thousands of requests whose bodies never end fill the memory.",
+  },
+  {
+    name: "body-timer-not-cleared",
+    file: "http/body.ts",
+    tests: "http/body",
+    find: "    cancelTimer();\n",
+    replace: "",
+    harm: "Each event leaves a timer behind for ten seconds.",
+  },
+  {
     name: "forged-tokens-fetch-keys",
     file: "http/remote-keys.ts",
     tests: "http/jwt",

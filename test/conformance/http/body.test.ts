@@ -1,8 +1,9 @@
 // The body of a request: what it may be encoded as, and who may have read it before.
 import { expect, test } from "vitest";
 import type { EventOverrides } from "../../../src/index.ts";
-import { testPublishing } from "../../support/http/entry-points.ts";
-import { eventRequest, problemOf, Recorder, withBroker } from "../../support/test-broker.ts";
+import { createSlowBody, testPublishing } from "../../support/http/entry-points.ts";
+import { runtime } from "../../support/runtime.ts";
+import { eventRequest, problemOf, Recorder, turn, withBroker } from "../../support/test-broker.ts";
 
 const post = (body: BodyInit | null, headers: Record<string, string> = {}): Request =>
   eventRequest(body, "", { headers: { authorization: "Bearer secret", ...headers } });
@@ -143,5 +144,66 @@ test(
     expect(await send({ data: undefined })).toBe(500);
     expect((await broker.eventHandler(post("body"), { data: undefined })).status).toBe(200);
     expect((await client.nextData()).data).toBe("body");
+  }),
+);
+
+testPublishing(
+  "bodyTimeout: a body that is not complete by then is 408 body-timeout, its rest is dropped, and nothing is published",
+  async (setup, entryPoint) => {
+    const broker = setup.broker({ authorize: () => true, bodyTimeout: 20 });
+    const body = createSlowBody("the beginning");
+    const answer = await entryPoint(broker, eventRequest(null, "", body.init));
+    expect([answer.status, await problemOf(answer)]).toEqual([408, "body-timeout"]);
+    expect(answer.headers.get("connection")).toBe("close");
+    // What may not be cancelled is read to its end.
+    if (runtime === "deno" || runtime === "workerd") expect(body.cancelled()).toBe(true);
+    else {
+      body.send("the rest");
+      body.end();
+    }
+    await turn();
+    expect(broker.stats()).toMatchObject({ published: 0, failures: { "body-timeout": 1 } });
+    expect((await entryPoint(broker, eventRequest("next"))).status).toBe(200);
+  },
+);
+
+testPublishing("bodyTimeout: Infinity waits, and a body within the time is published", async (setup, entryPoint) => {
+  for (const bodyTimeout of [Infinity, 10_000]) {
+    const broker = setup.broker({ authorize: () => true, bodyTimeout });
+    const client = await setup.join(broker);
+    const body = createSlowBody("first, ");
+    const answering = entryPoint(broker, eventRequest(null, "", body.init));
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    body.send("second");
+    body.end();
+    expect((await answering).status).toBe(200);
+    expect((await client.nextData()).data).toBe("first, second");
+  }
+});
+
+test(
+  "bodyTimeout: a body that was read leaves no timer behind",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ authorize: () => true, bodyTimeout: 12_345 });
+    const { setTimeout: realTimeout, clearTimeout: realClear } = globalThis;
+    const timers = new Set<unknown>();
+    Object.assign(globalThis, {
+      setTimeout: (task: () => void, ms?: number) => {
+        const timer: unknown = realTimeout(task, ms);
+        if (ms === 12_345) timers.add(timer);
+        return timer;
+      },
+      clearTimeout: (timer: unknown) => {
+        timers.delete(timer);
+        realClear(timer as number);
+      },
+    });
+    try {
+      expect((await broker.fetch(eventRequest("x"))).status).toBe(200);
+      expect((await broker.fetch(eventRequest("x".repeat(70_000)))).status).toBe(413);
+      expect(timers.size).toBe(0);
+    } finally {
+      Object.assign(globalThis, { setTimeout: realTimeout, clearTimeout: realClear });
+    }
   }),
 );

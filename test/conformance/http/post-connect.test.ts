@@ -1,7 +1,7 @@
 // `POST /connect`: the parameters in a form, for lists of channels that are too long for a URL.
 import { expect } from "vitest";
 import { Connection } from "../../support/clients/connection.ts";
-import { testReading } from "../../support/http/entry-points.ts";
+import { createSlowBody, testReading } from "../../support/http/entry-points.ts";
 import { clientRequest, problemOf } from "../../support/test-broker.ts";
 
 const FORM = "application/x-www-form-urlencoded";
@@ -125,3 +125,21 @@ testReading("POST: authorize decides about the channels of the form", async ({ s
   expect((await entryPoint(broker, forged)).status).toBe(403);
   expect(await entryPoint(broker, clientRequest({ channel: "closed" })).then(({ status }) => status)).toBe(403);
 });
+
+testReading(
+  "POST: a form that is not complete within bodyTimeout is 408 body-timeout, and its place is free again",
+  async ({ setup, entryPoint }) => {
+    const broker = setup.broker({ bodyTimeout: 20, maxClients: 1 });
+    const { init } = createSlowBody("channel=");
+    const headers = { accept: "text/event-stream", "content-type": FORM };
+    const answer = await entryPoint(
+      broker,
+      new Request("https://fanwire.test/connect", { ...init, method: "POST", headers }),
+    );
+    expect([answer.status, await problemOf(answer)]).toEqual([408, "body-timeout"]);
+    const response = await entryPoint(broker, formRequest([["channel", "a"]]));
+    const client = new Connection(response, new AbortController());
+    await client.untilControl("ready");
+    await client.leave();
+  },
+);

@@ -55,6 +55,7 @@ const CODES: Record<ErrorCode, 0> = {
   "duplicate-id": 0,
   "unsupported-media-type": 0,
   "body-already-read": 0,
+  "body-timeout": 0,
   "body-too-large": 0,
   "event-too-large": 0,
   "key-reused": 0,

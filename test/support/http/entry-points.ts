@@ -115,6 +115,35 @@ export function createCountedBody(): { readonly init: RequestInit; pulls(): numb
   return { init: { body, duplex: "half" } as RequestInit, pulls: () => pulls };
 }
 
+/** Returns a body that has sent `text`. The test sends the rest, or ends it. */
+export function createSlowBody(text: string): {
+  readonly init: RequestInit;
+  /** Sends more. Returns whether somebody still reads the body. */
+  send(more: string): boolean;
+  end(): void;
+  /** Whether the body was cancelled. */
+  cancelled(): boolean;
+} {
+  let isCancelled = false;
+  let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  const send = (more: string): boolean => {
+    if (isCancelled) return false;
+    controller?.enqueue(new TextEncoder().encode(more));
+    return true;
+  };
+  const body = new ReadableStream<Uint8Array>({
+    start(created) {
+      controller = created;
+      send(text);
+    },
+    cancel() {
+      isCancelled = true;
+    },
+  });
+  const init = { body, duplex: "half" } as RequestInit;
+  return { init, send, end: () => controller?.close(), cancelled: () => isCancelled };
+}
+
 export const HOUR_MS = 3_600_000;
 /** Runs `body` while `Date.now` is ahead by a number of milliseconds. Timers are not affected. */
 export async function withClockAhead<T>(ms: number, body: () => Promise<T>): Promise<T> {
