@@ -28,17 +28,27 @@ interface AppEnv {
 class Secrets {
   readonly #sessions = new Map<string, { session: Session; until: number }>();
   readonly #life: number;
+  readonly #mostOfUser: number;
 
-  constructor(life: number) {
+  constructor(life: number, mostOfUser: number) {
     this.#life = life;
+    this.#mostOfUser = mostOfUser;
   }
 
   make(session: Session): string {
-    // The oldest come first. There is a bound, so that nobody can fill the memory.
+    // The oldest come first.
     for (const [secret, { until }] of this.#sessions) {
-      if (until > Date.now() && this.#sessions.size < 10_000) break;
+      if (until > Date.now()) break;
       this.#sessions.delete(secret);
     }
+    // Nobody can fill the memory, and nobody can end the session of another: a user who has too many loses the oldest of their own.
+    let [own, oldest] = [0, ""];
+    for (const [secret, known] of this.#sessions) {
+      if (known.session.user === session.user && own++ === 0) oldest = secret;
+    }
+    if (own >= this.#mostOfUser) this.#sessions.delete(oldest);
+    else if (this.#sessions.size >= 10_000)
+      throw new HTTPException(503, { message: "Too many are signed in; come back later." });
     const secret = randomBytes(16).toString("base64url");
     this.#sessions.set(secret, { session, until: Date.now() + this.#life });
     return secret;
@@ -59,8 +69,8 @@ class Secrets {
 
 const COOKIE = "fanwire-session";
 const SESSION_LIFE = 8 * 3_600_000;
-const sessions = new Secrets(SESSION_LIFE);
-const tickets = new Secrets(Number(TICKET_LIFE));
+const sessions = new Secrets(SESSION_LIFE, 10);
+const tickets = new Secrets(Number(TICKET_LIFE), 1_000);
 
 // `bun --hot` loads this file again when it changes. The broker and its streams stay, with the options and the token that they began with.
 declare global {

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { afterEach, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { type Example, examples, honoExamples, type RunningExample, startExample } from "../support/servers/example.ts";
+import { skipIf } from "../support/skip.ts";
 
 /** Reasons of the end events at shutdown. A Worker does not notice that its process ends; its clients come back by themselves. */
 const endReasons = (name: Example): string[] => (name.startsWith("workers") ? [] : ["closing"]);
@@ -137,6 +138,28 @@ describe.each(honoExamples)("examples: %s", (name) => {
     expect((await post("events/broadcast", { cookie }, "x")).status).toBe(403);
   });
 
+  const atHome = skipIf(name.startsWith("workers"), "the sessions of the Worker are in its storage, and not in memory");
+  test(
+    "login: many sessions of others end nobody's, and many of one user end only that user's oldest",
+    atHome,
+    async () => {
+      await start();
+      const [anna, first] = [await signIn("anna"), await signIn("ben")];
+      for (let count = 0; count < 10; count++) await signIn("ben");
+      expect([await statusOf("", { cookie: first }), await statusOf("", { cookie: anna })]).toEqual([401, 200]);
+
+      const statuses = new Set<number>();
+      for (let round = 0; round < 402; round++) {
+        const logins = Array.from({ length: 25 }, (_, index) =>
+          post("login", { "content-type": "application/json" }, JSON.stringify({ user: `user-${round}-${index}` })),
+        );
+        for (const { status } of await Promise.all(logins)) statuses.add(status);
+      }
+      expect([...statuses]).toEqual([200, 503]);
+      expect(await statusOf("", { cookie: anna })).toBe(200);
+    },
+  );
+
   test("login: refuses a body that is not sent as JSON, because any page could send it", async () => {
     await start();
     for (const type of ["text/plain", "application/x-www-form-urlencoded"]) {
@@ -144,7 +167,7 @@ describe.each(honoExamples)("examples: %s", (name) => {
       expect([answer.status, answer.headers.getSetCookie()]).toEqual([400, []]);
     }
     expect((await post("login", { "content-type": "application/json" }, '{"user":"a b"}')).status).toBe(400);
-  });
+  }, 60_000);
 
   test("ticket: given for a session or the token, and valid once, also if it is used many times at once", async () => {
     await start();
