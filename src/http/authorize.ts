@@ -26,7 +26,10 @@ export type RequestedAccess = Pick<AccessRequest, "action" | "channels" | "clien
 
 /** The access that is allowed. A requested channel or client id that it does not list is answered 403. */
 export interface Grant {
-  /** The person or program. `maxClientsPerSubject` counts by it, `duplicateIds` acts within it, and `Idempotency-Key` is separate for each. */
+  /**
+   * The person or program. `maxClientsPerSubject` counts by it, `duplicateIds` acts within it, and `Idempotency-Key` is separate for each. All
+   * publishers without one share their keys: one that uses the key of another is refused, or its equal event is taken for a repeat.
+   */
   readonly subject?: string | undefined;
   /** The client id. Without one, a connection gets a random id, and a publish cannot be for one client. */
   readonly clientId?: string | undefined;
@@ -41,7 +44,7 @@ export interface Grant {
   readonly expiresAt?: Date | number | undefined;
 }
 
-/** `true` allows exactly what was requested. `false` is answered 403. A `Response` is the answer itself. */
+/** `true` allows exactly what was requested, without a subject. `false` is answered 403. A `Response` is the answer itself. */
 export type AuthorizeResult = boolean | Grant | Response;
 
 /**

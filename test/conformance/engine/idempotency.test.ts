@@ -241,6 +241,20 @@ test(
 );
 
 test(
+  "Idempotency-Key: publishers without a subject count as one, so another event with the key of another one is refused",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ authorize: () => true });
+    const asPublisher = (name: string) => ({ authorization: `Bearer ${name}` });
+    const first = await post(broker, "x", "k", "?channel=c", asPublisher("ann"));
+    expect(await post(broker, "x", "k", "?channel=c", asPublisher("ben"))).toBe(first);
+    const headers = { ...asPublisher("ben"), "idempotency-key": "k" };
+    const other = await broker.fetch(eventRequest("y", "?channel=c", { headers }));
+    expect([other.status, await problemOf(other)]).toEqual([422, "key-reused"]);
+    expect(broker.stats().published).toBe(1);
+  }),
+);
+
+test(
   "overrides: a key from trusted code takes precedence over Idempotency-Key",
   withBroker(async (setup) => {
     const broker = setup.broker();
