@@ -276,10 +276,10 @@ export const deliveryMutants: readonly Mutant[] = [
   },
   {
     name: "channels-not-merged-in-order",
-    file: "log/batch.ts",
+    file: "log/merge.ts",
     tests: "log/gaps",
-    find: "!(first && first.seq <= entry.seq)",
-    replace: "!first",
+    find: "(a.entry.seq - b.entry.seq) * this.#step < 0",
+    replace: "(a.entry.seq - b.entry.seq) * this.#step > 0",
     harm: "Events of several channels arrive out of order.",
   },
   {

@@ -92,10 +92,10 @@ export const logMutants: readonly Mutant[] = [
   },
   {
     name: "max-replay-off-by-one",
-    file: "log/resume.ts",
+    file: "log/channel-log.ts",
     tests: "log/replay",
-    find: "count >= events",
-    replace: "count > events",
+    find: "most.events >= 0",
+    replace: "most.events >= -1",
     harm: "The broker replays more events than maxReplay allows.",
   },
   {

@@ -215,7 +215,6 @@ test("hub name(): objects with different names share no clients and no events", 
     name: (request) => `shard ${new URL(request.url).searchParams.get("tenant")}`,
     allowQuery: ["tenant"],
     retry: 50,
-    allowQuery: ["tenant"],
   });
   const connect = async (tenant: string): Promise<Connection> => {
     const abort = new AbortController();
