@@ -21,6 +21,7 @@ export const STATUS = {
   "event-too-large": 413,
   "unsupported-media-type": 415,
   "key-reused": 422,
+  "rate-limited": 429,
   "client-left": 499,
   internal: 500,
   "body-already-read": 500,

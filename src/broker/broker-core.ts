@@ -140,8 +140,8 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
     };
   }
 
-  endEvent(reason: ErrorCode | "closing", reconnect: boolean): Uint8Array<ArrayBuffer> {
-    return this.#controlEvents.end(reason, reconnect);
+  endEvent(reason: ErrorCode | "closing", reconnect: boolean, retry: number): Uint8Array<ArrayBuffer> {
+    return this.#controlEvents.end(reason, reconnect, retry);
   }
 
   reportError(stage: ErrorStage, error: unknown): Promise<void> {

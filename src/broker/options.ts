@@ -7,6 +7,7 @@ import { memoryEngine } from "../engine/memory-engine.ts";
 import type { Authorize } from "../http/authorize.ts";
 import { isToken } from "../http/bearer.ts";
 import { Cors, type CorsOptions } from "../http/cors.ts";
+import { createRateLimiter, type RateLimiter, type RateOptions } from "../http/rate-limits.ts";
 import type { MaxReplay } from "../log/resume.ts";
 
 /** Options of {@link createBroker}. */
@@ -89,6 +90,11 @@ export interface BrokerOptions {
   readonly maxClientsPerId?: number;
   /** Requests that may wait for `authorize` at a time; one more has to come back later. 1 or more. @default 1_000 */
   readonly maxPending?: number;
+  /**
+   * How many connects, publishes and published bytes a subject may have in a second, or a key that `by` returns. One more is answered 429
+   * `rate-limited`, and an EventSource has to come back later. Each process counts for itself. @default no limit
+   */
+  readonly rate?: RateOptions;
   /** Channels of one client. 0 or more. @default 100 */
   readonly maxChannelsPerClient?: number;
   /** Channels of one event. 1 or more. @default 100 */
@@ -122,10 +128,11 @@ export interface BrokerOptions {
 type Unset = "authorize" | "errorHandler" | "onConnect" | "onDisconnect" | "onError" | "publishToken";
 /** Options with all defaults filled in. */
 export interface Settings
-  extends Readonly<Required<Omit<BrokerOptions, Unset | "cors" | "paths">>>,
+  extends Readonly<Required<Omit<BrokerOptions, Unset | "cors" | "paths" | "rate">>>,
     Readonly<{ [Name in Unset]: BrokerOptions[Name] | undefined }> {
   readonly paths: { readonly connect: string; readonly broadcast: string };
   readonly cors: Cors | undefined;
+  readonly rate: RateLimiter;
 }
 
 /** The longest name that `maxNameLength` allows, in UTF-16 code units. */
@@ -154,6 +161,7 @@ const DEFAULTS = {
   maxClientsPerSubject: 100,
   maxClientsPerId: 100,
   maxPending: 1_000,
+  rate: {},
   maxChannelsPerClient: 100,
   maxChannelsPerEvent: 100,
   maxNameLength: 256,
@@ -175,7 +183,9 @@ const PATHS = { connect: "/connect", broadcast: "/broadcast" };
  * @throws `RangeError` for a number out of its range, `TypeError` for any other wrong value or name.
  */
 export function resolveOptions(options: BrokerOptions, where = "createBroker()"): Settings {
-  const given = withDefaults<Omit<Settings, "cors"> & BrokerOptions>(where, "option", DEFAULTS, options);
+  const given = withDefaults<
+    Omit<Settings, "cors" | "rate"> & Omit<BrokerOptions, "rate"> & { readonly rate: RateOptions }
+  >(where, "option", DEFAULTS, options);
   const maxReplay = withDefaults<Required<MaxReplay>>(where, "maxReplay option", MAX_REPLAY, given.maxReplay);
   const paths = withDefaults<Settings["paths"]>(where, "path", PATHS, given.paths);
   const { tolerance, inboxLinger, timeout, heartbeat, retry, maxConnectionAge, maxEventBytes, maxBodyBytes } = given;
@@ -215,6 +225,7 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
     maxReplay,
     paths,
     cors: cors === undefined ? undefined : new Cors(cors),
+    rate: createRateLimiter(where, given),
     engine: engine ?? memoryEngine(),
   });
 }

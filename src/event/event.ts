@@ -45,7 +45,8 @@ export function prepareEvent(input: EventInput, rules: EventRules): string {
 }
 
 type Text = string | ArrayBuffer | ArrayBufferView;
-const isText = (value: unknown): value is Text =>
+/** Whether data is text already, or its bytes. */
+export const isText = (value: unknown): value is Text =>
   typeof value === "string" || value instanceof ArrayBuffer || ArrayBuffer.isView(value);
 
 const toText = (value: Text): string => (typeof value === "string" ? value : decodeStrictly(value));

@@ -1,6 +1,6 @@
 // The broker's HTTP endpoints: routes requests, reads their parameters, asks `authorize`, and turns errors into responses.
 import { BrokerError, type ErrorCode, type ErrorStage, quote, unauthorized } from "../base/errors.ts";
-import { randomName } from "../base/random.ts";
+import { jitter, randomName } from "../base/random.ts";
 import { isHeldBack } from "../base/runtime.ts";
 import { isResponse } from "../base/validate.ts";
 import type { Published, PublishOptions } from "../delivery/delivery-report.ts";
@@ -24,6 +24,7 @@ import {
 } from "./overrides.ts";
 import { asBrokerError, checkMethod, problem, withRetryAfter } from "./problem.ts";
 import { CONNECT_PARAMETERS, checkParameters, PUBLISH_PARAMETERS, singleParameter } from "./query.ts";
+import type { RateLimiter } from "./rate-limits.ts";
 
 export type { ClientOverrides, EventOverrides } from "./overrides.ts";
 
@@ -38,6 +39,7 @@ interface HttpSettings extends BodyBounds {
   readonly errorHandler?: Overrides["errorHandler"];
   readonly paths: { readonly connect: string; readonly broadcast: string };
   readonly publishToken?: string | undefined;
+  readonly rate: RateLimiter;
   readonly retry: number;
 }
 
@@ -65,8 +67,8 @@ export interface BrokerBackend {
     releaseSlot: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published>;
-  /** Returns the last chunk of a stream (`fanwire-end`). */
-  endEvent(reason: ErrorCode | "closing", reconnect: boolean): Uint8Array<ArrayBuffer>;
+  /** Returns the last chunk of a stream (`fanwire-end`). `retry` is the time until the client comes back, in milliseconds. */
+  endEvent(reason: ErrorCode | "closing", reconnect: boolean, retry: number): Uint8Array<ArrayBuffer>;
   /** Reports an error that no caller waits for. Never rejects. */
   reportError(stage: ErrorStage, error: unknown): Promise<void>;
 }
@@ -106,13 +108,14 @@ export class HttpHandler {
     try {
       return await this.#openStream(request, query, overrides);
     } catch (error) {
-      const { code, status } = asBrokerError(error);
-      const comesBack = status === 503 || code === "duplicate-id";
+      const { code, status, headers } = asBrokerError(error);
+      const comesBack = status === 503 || status === 429 || code === "duplicate-id";
       if (!comesBack || request.method === "HEAD" || !request.headers.get("accept")?.includes("text/event-stream"))
         throw error;
       this.#countFailure(code);
       // Without an id, which the client could take for a position.
-      const end = this.#broker.endEvent(code === "closed" ? "closing" : code, true);
+      const retry = jitter(this.#broker.settings.retry) + (Number(headers["retry-after"]) || 0) * 1000;
+      const end = this.#broker.endEvent(code === "closed" ? "closing" : code, true, retry);
       return new Response(end, { headers: STREAM_HEADERS });
     }
   }
@@ -139,10 +142,12 @@ export class HttpHandler {
       const authorize = overrides.authorize ?? settings.authorize;
       // A page of another site could otherwise replace its visitor's own connections, although it cannot read the answer.
       if (authorize && isForgedRequest(request, settings.cors, false)) throw new BrokerError("cross-origin", FORGED);
+      settings.rate("connects", request);
       const grant = authorize
         ? await this.#authorize(authorize, request, overrides, requested)
         : { ...requested, ...UNLIMITED };
       if (isResponse(grant)) return grant;
+      settings.rate("connects", request, grant);
       const clientId = grant.clientId ?? randomName(CLIENT_ID_LENGTH);
       const headers = streamHeaders(clientId);
       broker.checkOpen();
@@ -186,6 +191,7 @@ export class HttpHandler {
     if (key !== undefined) names.idempotencyKey(key);
     const grant = await this.#authorizePublish(request, overrides, requested);
     if (isResponse(grant)) return grant;
+    settings.rate("publishes", request, grant);
     broker.checkOpen();
 
     const data = overrides.data === undefined ? await readText(request, settings) : overrides.data;
@@ -193,6 +199,7 @@ export class HttpHandler {
       throw new BrokerError("no-event-data", "no event data provided");
     // A body may be slow, and the grant may have expired when it is complete.
     if (grant.expiresAt <= Date.now()) throw unauthorized("Event refused: its grant has expired.");
+    settings.rate("bytes", request, grant, data);
     const keys = clientId === undefined ? keysOf(requested.channels) : [inboxKey(clientId)];
     const event: EventInput = type ? { data, event: type } : { data };
     // Each publisher has its own keys. A publisher with another one's key could otherwise have that one's event taken for a repeat.
@@ -211,6 +218,7 @@ export class HttpHandler {
     const { settings } = this.#broker;
     const authorize = overrides.authorize ?? settings.authorize;
     if (isForgedRequest(request, settings.cors, true)) throw new BrokerError("cross-origin", FORGED);
+    settings.rate("publishes", request);
     const token = overrides.requireToken ? settings.publishToken : undefined;
     if (token !== undefined && presentsToken(request, [token])) return { ...requested, ...UNLIMITED, byToken: true };
     if (authorize) return this.#authorize(authorize, request, overrides, requested);

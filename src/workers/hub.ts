@@ -28,6 +28,7 @@ export const REQUEST_OPTIONS = [
   "onError",
   "paths",
   "publishToken",
+  "rate",
   "retry",
 ] as const;
 

@@ -1,6 +1,5 @@
 // The broker behind a Worker's HTTP handler: an object elsewhere, reached by RPC, `fetch` and a WebSocket. Also the types of that RPC.
 import { BrokerError, type ErrorCode, type ErrorStage } from "../base/errors.ts";
-import { jitter } from "../base/random.ts";
 import type { ErrorReporter } from "../broker/error-reporter.ts";
 import type { Settings } from "../broker/options.ts";
 import type { DeliveryReport, Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
@@ -182,8 +181,8 @@ export class ObjectBackend implements BrokerBackend {
     return result.value as T;
   }
 
-  endEvent(reason: string, reconnect: boolean): Uint8Array<ArrayBuffer> {
-    return encode(formatEnd(reason, reconnect, jitter(this.settings.retry)));
+  endEvent(reason: string, reconnect: boolean, retry: number): Uint8Array<ArrayBuffer> {
+    return encode(formatEnd(reason, reconnect, retry));
   }
 
   reportError(stage: ErrorStage, error: unknown): Promise<void> {

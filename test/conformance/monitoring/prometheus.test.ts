@@ -59,6 +59,7 @@ const CODES: Record<ErrorCode, 0> = {
   "body-too-large": 0,
   "event-too-large": 0,
   "key-reused": 0,
+  "rate-limited": 0,
   "client-left": 0,
   internal: 0,
   "at-capacity": 0,
