@@ -11,35 +11,40 @@ import { freePort, type Server, startServer, untilListening } from "../support/s
 import { skipIf } from "../support/skip.ts";
 import { findInGuides } from "./guides.ts";
 
-/** Returns the documented configuration of a proxy, with the addresses of this test. */
-function block(language: string, ...replacements: readonly (readonly [string, string])[]): string {
-  let text = findInGuides(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\``, "m"));
+/** Returns the documented configuration of a proxy that begins with `start`, with the addresses of this test. */
+function block(language: string, start: string, ...replacements: readonly (readonly [string, string])[]): string {
+  let text = findInGuides(new RegExp(`^\`\`\`${language}\\n(${start}[\\s\\S]*?)^\`\`\``, "m"));
   for (const [from, to] of replacements) {
     if (!text.includes(from)) throw new Error(`guides: the ${language} block has no ${from}`);
-    text = text.replace(from, to);
+    text = text.replaceAll(from, to);
   }
   return text;
+}
+
+/** Writes a configuration of nginx with these servers. Returns the command that starts it. */
+function nginxWith(folder: string, servers: string): string[] {
+  writeFileSync(
+    join(folder, "nginx.conf"),
+    `daemon off; pid ${folder}/pid; error_log stderr; worker_processes 1;
+events { worker_connections 512; }
+http {
+  access_log off;
+  client_body_temp_path ${folder}/body; proxy_temp_path ${folder}/proxy;
+  fastcgi_temp_path ${folder}/f; uwsgi_temp_path ${folder}/u; scgi_temp_path ${folder}/s;
+  ${servers}
+}`,
+  );
+  return ["nginx", "-c", join(folder, "nginx.conf")];
 }
 
 const proxies = {
   nginx: {
     version: ["-v"],
     start(folder: string, upstream: string, port: number, port2: number): string[] {
-      const location = block("nginx", ["127.0.0.1:3000", upstream]);
+      const location = block("nginx", "location", ["127.0.0.1:3000", upstream]);
       // Without TLS a port of nginx speaks one version of HTTP only.
-      writeFileSync(
-        join(folder, "nginx.conf"),
-        `daemon off; pid ${folder}/pid; error_log stderr; worker_processes 1;
-events { worker_connections 512; }
-http {
-  access_log off;
-  client_body_temp_path ${folder}/body; proxy_temp_path ${folder}/proxy;
-  fastcgi_temp_path ${folder}/f; uwsgi_temp_path ${folder}/u; scgi_temp_path ${folder}/s;
-  server { listen 127.0.0.1:${port}; ${location} }
-  server { listen 127.0.0.1:${port2} http2; ${location} }
-}`,
-      );
-      return ["nginx", "-c", join(folder, "nginx.conf")];
+      const servers = [`127.0.0.1:${port}`, `127.0.0.1:${port2} http2`];
+      return nginxWith(folder, servers.map((listen) => `server { listen ${listen}; ${location} }`).join("\n"));
     },
   },
   caddy: {
@@ -47,6 +52,7 @@ http {
     start(folder: string, upstream: string, port: number, port2: number): string[] {
       const site = block(
         "caddy",
+        "events",
         ["127.0.0.1:3000", upstream],
         ["events.example", `http://:${port}, http://:${port2}`],
       );
@@ -170,3 +176,53 @@ describe.each(["nginx", "caddy"] as const)("behind %s", (name) => {
     await broker.untilState(({ stats }) => stats.clients === 0);
   });
 });
+
+test(
+  "the documented limits of nginx: streams and requests of one address; an EventSource is told to come back",
+  skipIf(process.env.CI !== "true" && !isThere("nginx"), "there is no nginx on the PATH"),
+  async () => {
+    const server = await startServer("bun");
+    const folder = mkdtempSync(join(tmpdir(), "fanwire-limits-"));
+    const broker = await server.createBroker();
+    const port = await freePort();
+    const [connect, broadcast] = [broker.path("connect"), broker.path("broadcast")];
+    const servers = block(
+      "nginx",
+      "limit_",
+      ["127.0.0.1:3000", `127.0.0.1:${server.port}`],
+      ["listen 80", `listen 127.0.0.1:${port}`],
+      ["= /connect", `= ${connect}`],
+      ["= /broadcast", `= ${broadcast}`],
+    );
+    const [program = "", ...args] = nginxWith(folder, servers);
+    const nginx = spawn(program, args, { stdio: "ignore" });
+    try {
+      await untilListening(port);
+      const base = `http://127.0.0.1:${port}`;
+      const clients = await Promise.all(
+        Array.from({ length: 30 }, () => new SocketClient(base + connect).untilReady()),
+      );
+      const tooMany = await fetch(base + connect, { headers: { accept: "text/event-stream" } });
+      expect([tooMany.status, tooMany.headers.get("content-type"), await tooMany.text()]).toEqual([
+        200,
+        "text/event-stream",
+        "retry: 10000\n",
+      ]);
+      const publish = async (): Promise<number> => {
+        const headers = { authorization: "Bearer secret" };
+        return (await fetch(base + broadcast, { method: "POST", body: "hello", headers })).status;
+      };
+      // 50 at once, of which the clients have taken 31, and ten more in each second.
+      const statuses: number[] = [];
+      while (!statuses.includes(429) && statuses.length < 1_000) statuses.push(await publish());
+      expect([statuses[0], statuses.at(-1)]).toEqual([200, 429]);
+      const published = statuses.length - 1;
+      for (const client of clients) await client.until(({ data }) => data.length === published);
+      for (const client of clients) client.leave();
+    } finally {
+      nginx.kill("SIGTERM");
+      server.stop();
+      rmSync(folder, { recursive: true });
+    }
+  },
+);
