@@ -147,7 +147,7 @@ async function live(file: string, ...args: readonly string[]): Promise<Record<st
 
 /** The ids and the data of the events in a stream that have no event type. */
 const eventsOf = (stream: unknown): unknown[] =>
-  [...String(stream).matchAll(/^data: (.+)\nid: (.+)$/gm)].map(([, data, id]) => [id, data]);
+  [...String(stream).matchAll(/\n\ndata: (.+)\nid: (.+)/g)].map(([, data, id]) => [id, data]);
 
 test("sqliteEngine(): ids, history, gaps, idempotency keys and barred ids survive a crash, and a restart", async () => {
   const { ids } = (await live("restart.db", "first")) as { ids: string[] };
