@@ -21,7 +21,7 @@ export type { AccessRequest, Authorize, AuthorizeResult, Grant } from "./http/au
 export { bearer } from "./http/bearer.ts";
 export type { CorsOptions } from "./http/cors.ts";
 export type { ClientOverrides, EventOverrides } from "./http/handler.ts";
-export type { Rate, RateOptions } from "./http/rate-limits.ts";
+export { type Rate, type RateLimits, type RateOptions, rateLimits } from "./http/rate-limits.ts";
 export type { LogOptions, Retention } from "./log/log.ts";
 export type { MaxReplay } from "./log/resume.ts";
 export type { BrokerStats } from "./monitoring/stats.ts";

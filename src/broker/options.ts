@@ -7,7 +7,7 @@ import { memoryEngine } from "../engine/memory-engine.ts";
 import type { Authorize } from "../http/authorize.ts";
 import { isToken } from "../http/bearer.ts";
 import { Cors, type CorsOptions } from "../http/cors.ts";
-import { createRateLimiter, type RateLimiter, type RateOptions } from "../http/rate-limits.ts";
+import type { RateLimiter, RateLimits } from "../http/rate-limits.ts";
 import type { MaxReplay } from "../log/resume.ts";
 
 /** Options of {@link createBroker}. */
@@ -91,10 +91,10 @@ export interface BrokerOptions {
   /** Requests that may wait for `authorize` at a time; one more has to come back later. 1 or more. @default 1_000 */
   readonly maxPending?: number;
   /**
-   * How many connects, publishes and published bytes a subject may have in a second, or a key that `by` returns. One more is answered 429
+   * Limits what a subject, or a key of yours, may do in a second: `rateLimits({ connects, publishes, bytes, by })`. More is answered 429
    * `rate-limited`, and an EventSource has to come back later. Each process counts for itself. @default no limit
    */
-  readonly rate?: RateOptions;
+  readonly rate?: RateLimits | undefined;
   /** Channels of one client. 0 or more. @default 100 */
   readonly maxChannelsPerClient?: number;
   /** Channels of one event. 1 or more. @default 100 */
@@ -132,7 +132,7 @@ export interface Settings
     Readonly<{ [Name in Unset]: BrokerOptions[Name] | undefined }> {
   readonly paths: { readonly connect: string; readonly broadcast: string };
   readonly cors: Cors | undefined;
-  readonly rate: RateLimiter;
+  readonly rate: RateLimiter | undefined;
 }
 
 /** The longest name that `maxNameLength` allows, in UTF-16 code units. */
@@ -161,7 +161,7 @@ const DEFAULTS = {
   maxClientsPerSubject: 100,
   maxClientsPerId: 100,
   maxPending: 1_000,
-  rate: {},
+  rate: undefined,
   maxChannelsPerClient: 100,
   maxChannelsPerEvent: 100,
   maxNameLength: 256,
@@ -183,9 +183,7 @@ const PATHS = { connect: "/connect", broadcast: "/broadcast" };
  * @throws `RangeError` for a number out of its range, `TypeError` for any other wrong value or name.
  */
 export function resolveOptions(options: BrokerOptions, where = "createBroker()"): Settings {
-  const given = withDefaults<
-    Omit<Settings, "cors" | "rate"> & Omit<BrokerOptions, "rate"> & { readonly rate: RateOptions }
-  >(where, "option", DEFAULTS, options);
+  const given = withDefaults<Omit<Settings, "cors" | "rate"> & BrokerOptions>(where, "option", DEFAULTS, options);
   const maxReplay = withDefaults<Required<MaxReplay>>(where, "maxReplay option", MAX_REPLAY, given.maxReplay);
   const paths = withDefaults<Settings["paths"]>(where, "path", PATHS, given.paths);
   const { tolerance, inboxLinger, timeout, heartbeat, retry, maxConnectionAge, maxEventBytes, maxBodyBytes } = given;
@@ -202,12 +200,13 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   const check = (isValid: boolean, rule: string): void => {
     if (!isValid) throw new TypeError(`${where} refused: ${rule}.`);
   };
-  const { publishToken, duplicateIds, announce, engine, cors, allowQuery } = given;
+  const { publishToken, duplicateIds, announce, engine, cors, allowQuery, rate } = given;
   check(
     publishToken === undefined || isToken(publishToken),
     "publishToken must be a string that is not empty, or everybody could publish",
   );
   check(["allow", "reject", "replace"].includes(duplicateIds), 'duplicateIds must be "allow", "reject" or "replace"');
+  check(rate === undefined || typeof rate === "function", "rate must be rateLimits({ … })");
   check(typeof announce === "boolean", "announce must be true or false");
   check(engine === undefined || typeof engine?.open === "function", "engine must be an engine, such as memoryEngine()");
   check(
@@ -225,7 +224,7 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
     maxReplay,
     paths,
     cors: cors === undefined ? undefined : new Cors(cors),
-    rate: createRateLimiter(where, given),
+    rate: rate?.(given),
     engine: engine ?? memoryEngine(),
   });
 }

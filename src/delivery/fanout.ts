@@ -362,9 +362,8 @@ export class Fanout implements EngineListener, HistoryHost {
 
   #sendReplay(subscriber: Subscriber, batch: Batch): void {
     this.#backpressure.progressed(subscriber);
-    // A listener reads the events themselves, and no chunk is built for it.
-    const bytes = subscriber.kind === "connection" ? chunkOf(batch).length : 0;
-    this.#replays.spend(batch.items.length + bytes / 64);
+    // No chunk is built for a listener.
+    this.#replays.spend(batch.items.length + (subscriber.kind === "connection" ? chunkOf(batch).length / 64 : 0));
     if (this.#send(subscriber, batch) && subscriber.kind === "connection") this.replayedEvents += batch.events;
   }
 

@@ -39,7 +39,7 @@ interface HttpSettings extends BodyBounds {
   readonly errorHandler?: Overrides["errorHandler"];
   readonly paths: { readonly connect: string; readonly broadcast: string };
   readonly publishToken?: string | undefined;
-  readonly rate: RateLimiter;
+  readonly rate?: RateLimiter | undefined;
   readonly retry: number;
 }
 
@@ -142,12 +142,12 @@ export class HttpHandler {
       const authorize = overrides.authorize ?? settings.authorize;
       // A page of another site could otherwise replace its visitor's own connections, although it cannot read the answer.
       if (authorize && isForgedRequest(request, settings.cors, false)) throw new BrokerError("cross-origin", FORGED);
-      settings.rate("connects", request);
+      settings.rate?.("connects", request);
       const grant = authorize
         ? await this.#authorize(authorize, request, overrides, requested)
         : { ...requested, ...UNLIMITED };
       if (isResponse(grant)) return grant;
-      settings.rate("connects", request, grant);
+      settings.rate?.("connects", request, grant);
       const clientId = grant.clientId ?? randomName(CLIENT_ID_LENGTH);
       const headers = streamHeaders(clientId);
       broker.checkOpen();
@@ -191,7 +191,7 @@ export class HttpHandler {
     if (key !== undefined) names.idempotencyKey(key);
     const grant = await this.#authorizePublish(request, overrides, requested);
     if (isResponse(grant)) return grant;
-    settings.rate("publishes", request, grant);
+    settings.rate?.("publishes", request, grant);
     broker.checkOpen();
 
     const data = overrides.data === undefined ? await readText(request, settings) : overrides.data;
@@ -199,7 +199,7 @@ export class HttpHandler {
       throw new BrokerError("no-event-data", "no event data provided");
     // A body may be slow, and the grant may have expired when it is complete.
     if (grant.expiresAt <= Date.now()) throw unauthorized("Event refused: its grant has expired.");
-    settings.rate("bytes", request, grant, data);
+    settings.rate?.("bytes", request, grant, data);
     const keys = clientId === undefined ? keysOf(requested.channels) : [inboxKey(clientId)];
     const event: EventInput = type ? { data, event: type } : { data };
     // Each publisher has its own keys. A publisher with another one's key could otherwise have that one's event taken for a repeat.
@@ -218,7 +218,7 @@ export class HttpHandler {
     const { settings } = this.#broker;
     const authorize = overrides.authorize ?? settings.authorize;
     if (isForgedRequest(request, settings.cors, true)) throw new BrokerError("cross-origin", FORGED);
-    settings.rate("publishes", request);
+    settings.rate?.("publishes", request);
     const token = overrides.requireToken ? settings.publishToken : undefined;
     if (token !== undefined && presentsToken(request, [token])) return { ...requested, ...UNLIMITED, byToken: true };
     if (authorize) return this.#authorize(authorize, request, overrides, requested);

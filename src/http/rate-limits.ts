@@ -10,7 +10,7 @@ import type { ResolvedGrant } from "./authorize.ts";
 /** A number per second, above 0. `burst` is what may come at once, 1 or more; by default what comes in one second, and 1 at least. */
 export type Rate = number | { readonly perSecond: number; readonly burst?: number };
 
-/** The option `rate`. */
+/** Options of {@link rateLimits}. */
 export interface RateOptions {
   /** Requests to connect, HEAD included. @default no limit */
   readonly connects?: Rate;
@@ -27,7 +27,6 @@ export interface RateOptions {
 
 /** Options of the broker that rates depend on. */
 interface RateSettings extends NameBounds {
-  readonly rate: RateOptions;
   readonly serialize: (data: unknown) => string;
 }
 
@@ -38,6 +37,9 @@ interface RateSettings extends NameBounds {
  * @throws {@link BrokerError} `rate-limited`, `bad-id` for a wrong key; and what `by` throws
  */
 export type RateLimiter = (name: keyof typeof RATES, request: Request, grant?: ResolvedGrant, data?: unknown) => void;
+
+/** The limits that {@link rateLimits} has checked. The broker creates its buckets from them. */
+export type RateLimits = (settings: RateSettings) => RateLimiter;
 
 const RATES = { connects: undefined, publishes: undefined, bytes: undefined, by: undefined };
 const RATE = { perSecond: undefined, burst: undefined };
@@ -51,27 +53,38 @@ const SWEEP_MS = 1_000;
 const ROUNDING_MS = 1e-3;
 
 /**
- * Checks the option `rate`, and creates the limiter of one broker.
+ * Limits what one subject, or one key of `by`, may do in a second. For the option `rate` of a broker; each broker has its own buckets.
+ *
+ * @example createBroker({ authorize, rate: rateLimits({ connects: { perSecond: 0.5, burst: 10 }, publishes: 20 }) });
+ * @throws `RangeError` for a number out of its range, `TypeError` for any other wrong value or name.
+ */
+export function rateLimits(options: RateOptions): RateLimits {
+  const where = "rateLimits()";
+  const { by, ...given } = withDefaults<RateOptions>(where, "option", RATES, options);
+  if (by !== undefined && typeof by !== "function") throw new TypeError(`${where} refused: by must be a function.`);
+  const rates: Rates = {};
+  for (const [name, value] of Object.entries(given)) {
+    if (value === undefined) continue;
+    const { perSecond, burst = perSecond > 1 ? perSecond : 1 }: Exclude<Rate, number> =
+      typeof value === "object" ? withDefaults(where, `${name} option`, RATE, value) : { perSecond: value };
+    checkNumbers(where, { [name]: perSecond }, MIN_RATE);
+    checkNumbers(where, { [`${name}.burst`]: burst }, 1);
+    rates[name] = { msEach: 1000 / perSecond, burst };
+  }
+  return (settings) => createRateLimiter(rates, by, settings);
+}
+
+/** The checked rates, by kind: milliseconds for each, and the burst. */
+type Rates = Partial<Record<string, { readonly msEach: number; readonly burst: number }>>;
+
+/**
+ * Creates the limiter of one broker.
  *
  * A full bucket is the same as none, so it is removed. While all buckets are in use, a key without one is not limited: without its bucket, one
  * of the other keys would have a full one, and if newcomers were refused, somebody who makes up keys could lock out everybody.
- *
- * @throws as {@link checkNumbers} and {@link withDefaults}
  */
-export function createRateLimiter(where: string, { rate, serialize, ...bounds }: RateSettings): RateLimiter {
+function createRateLimiter(rates: Rates, by: RateOptions["by"], { serialize, ...bounds }: RateSettings): RateLimiter {
   const names = new NameRules(bounds);
-  const { by, ...given } = withDefaults<RateOptions>(where, "rate option", RATES, rate);
-  if (by !== undefined && typeof by !== "function") throw new TypeError(`${where} refused: by must be a function.`);
-  const rates: Partial<Record<string, { readonly msEach: number; readonly burst: number }>> = {};
-  for (const [name, value] of Object.entries(given)) {
-    if (value === undefined) continue;
-    const option = `rate.${name}`;
-    const { perSecond, burst = perSecond > 1 ? perSecond : 1 }: Exclude<Rate, number> =
-      typeof value === "object" ? withDefaults(where, `${option} option`, RATE, value) : { perSecond: value };
-    checkNumbers(where, { [option]: perSecond }, MIN_RATE);
-    checkNumbers(where, { [`${option}.burst`]: burst }, 1);
-    rates[name] = { msEach: 1000 / perSecond, burst };
-  }
   /** When each bucket is full again, by kind and key. */
   const buckets = new Map<string, number>();
   let sweepAt = 0;

@@ -18,17 +18,18 @@ const root = new URL("../../", import.meta.url).pathname;
  * say the cure (about 170). 22,200, 38,350 and 30,650 were the budgets before mistakes were refused where they would reach everybody: parameters
  * (250), what is not a `Request` (170), media types, invalid UTF-8 and bodies that were read (400), errors that are printed (120), `POST /connect`
  * (100) and `close({ force })` (160). 23,550, 39,700 and 31,950 were the budgets before one client could no longer harm others by what it sends: types
- * of EventSource's own (50), bad channels in a grant and `checkChannel` (140), bodies that never end (150), `rate` (570), and replays that take
+ * of EventSource's own (50), bad channels in a grant and `checkChannel` (140), bodies that never end (150), what
+ * calls `rate` (120), and replays that take
  * turns, `maxSubscriptions` and pipelined requests (750).
  */
 const budgets = [
-  ["createBroker with the memory engine", 'export { createBroker } from "./dist/index.js";', 25_250],
+  ["createBroker with the memory engine", 'export { createBroker } from "./dist/index.js";', 24_810],
   [
     "createBroker with the Redis engine",
     'export { createBroker } from "./dist/index.js"; export { redisEngine } from "./dist/redis/index.js";',
-    41_400,
+    40_950,
   ],
-  ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 33_700],
+  ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 33_260],
 ] as const;
 
 test.each(budgets)("%s: is within its budget", async (name, contents, budget) => {

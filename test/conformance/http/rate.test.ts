@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { Hono } from "hono";
 import { afterEach, expect, test, vi } from "vitest";
 import { sse } from "../../../src/hono.ts";
-import { createRateLimiter, type Rate, type RateLimiter, type RateOptions } from "../../../src/http/rate-limits.ts";
+import { type Rate, type RateLimiter, type RateOptions, rateLimits } from "../../../src/http/rate-limits.ts";
 import { type Authorize, type BrokerOptions, createBroker } from "../../../src/index.ts";
 import { hub } from "../../../src/workers/hub.ts";
 import { post, withHonoBroker } from "../../support/hono-test-broker.ts";
@@ -44,7 +44,7 @@ const post1 = (headers: Record<string, string> = {}, body: BodyInit = "x"): Requ
 testReading("rate.connects: n per second of one subject, and the next is 429", async ({ setup, entryPoint }) => {
   for (const connects of [1, 2, 5]) {
     const pass = stopClock();
-    const broker = setup.broker({ authorize: bySubject, rate: { connects } });
+    const broker = setup.broker({ authorize: bySubject, rate: rateLimits({ connects }) });
     const connect = async (headers = as("ann")) => statusAndCode(await entryPoint(broker, program(headers)));
     for (let n = 0; n < connects; n++) expect(await connect()).toEqual(ACCEPTED);
     expect(await connect()).toEqual(LIMITED);
@@ -74,7 +74,7 @@ testReading("rate.connects: n per second of one subject, and the next is 429", a
 
 testPublishing("rate.publishes: n per second of one subject, and the next is not published", async (setup, publish) => {
   const pass = stopClock();
-  const broker = setup.broker({ authorize: bySubject, rate: { publishes: 2 } });
+  const broker = setup.broker({ authorize: bySubject, rate: rateLimits({ publishes: 2 }) });
   const send = async () => statusAndCode(await publish(broker, post1(as("ann"))));
   expect([await send(), await send(), await send()]).toEqual([ACCEPTED, ACCEPTED, LIMITED]);
   pass(499);
@@ -92,7 +92,7 @@ test(
       const answer = await broker.eventHandler(post1(as("ann")));
       return answer.status === 200 ? "published" : answer.headers.get("retry-after");
     };
-    const slow = setup.broker({ authorize: bySubject, rate: { publishes: { perSecond: 0.5, burst: 3 } } });
+    const slow = setup.broker({ authorize: bySubject, rate: rateLimits({ publishes: { perSecond: 0.5, burst: 3 } }) });
     for (let n = 0; n < 3; n++) expect(await send(slow)).toBe("published");
     expect(await send(slow)).toBe("2");
     pass(999);
@@ -103,18 +103,18 @@ test(
     expect([await send(slow), await send(slow)]).toEqual(["published", "2"]);
 
     // The default is what comes in a second, and one at least.
-    const slower = setup.broker({ authorize: bySubject, rate: { publishes: { perSecond: 0.2 } } });
+    const slower = setup.broker({ authorize: bySubject, rate: rateLimits({ publishes: { perSecond: 0.2 } }) });
     expect([await send(slower), await send(slower)]).toEqual(["published", "5"]);
 
-    const even = setup.broker({ authorize: bySubject, rate: { publishes: { perSecond: 10, burst: 1 } } });
+    const even = setup.broker({ authorize: bySubject, rate: rateLimits({ publishes: { perSecond: 10, burst: 1 } }) });
     for (let n = 0; n < 50; n++) {
       expect([await send(even), await send(even)]).toEqual(["published", "1"]);
       pass(100);
     }
 
-    const slowest = setup.broker({ authorize: bySubject, rate: { publishes: 1e-6 } });
+    const slowest = setup.broker({ authorize: bySubject, rate: rateLimits({ publishes: 1e-6 }) });
     expect([await send(slowest), await send(slowest)]).toEqual(["published", "1000000"]);
-    const always = setup.broker({ authorize: bySubject, rate: { publishes: Infinity } });
+    const always = setup.broker({ authorize: bySubject, rate: rateLimits({ publishes: Infinity }) });
     for (let n = 0; n < 50; n++) expect(await send(always)).toBe("published");
   }),
 );
@@ -126,7 +126,7 @@ test(
     const broker = setup.broker({
       authorize: bySubject,
       publishToken: "secret",
-      rate: { connects: 1, publishes: 1, bytes: 100 },
+      rate: rateLimits({ connects: 1, publishes: 1, bytes: 100 }),
     });
     const outcomes = async (headers: Record<string, string>) => [
       await statusAndCode(await broker.fetch(program(headers))),
@@ -142,7 +142,7 @@ test(
       expect(await statusAndCode(await broker.fetch(byToken))).toEqual(ACCEPTED);
       expect(await codeOf(broker.broadcast("x".repeat(1_000)))).toBe("none");
     }
-    const open = setup.broker({ rate: { connects: 1, publishes: 1 } });
+    const open = setup.broker({ rate: rateLimits({ connects: 1, publishes: 1 }) });
     for (let n = 0; n < 5; n++) expect(await statusAndCode(await open.clientHandler(program()))).toEqual(ACCEPTED);
   }),
 );
@@ -159,7 +159,7 @@ test(
     const broker = setup.broker({
       authorize,
       publishToken: "secret",
-      rate: { connects: 1, publishes: 1, by: byAddress },
+      rate: rateLimits({ connects: 1, publishes: 1, by: byAddress }),
     });
     const outcomes = async (headers: Record<string, string>) => [
       await statusAndCode(await broker.fetch(program(headers))),
@@ -181,7 +181,7 @@ test(
     const refused = await broker.fetch(eventRequest(null, "", { ...body.init, headers: from("::3") }));
     expect([await statusAndCode(refused), body.pulls()]).toEqual([LIMITED, 0]);
     // A broker without `authorize` is limited too.
-    const open = setup.broker({ rate: { connects: 1, by: () => "all" } });
+    const open = setup.broker({ rate: rateLimits({ connects: 1, by: () => "all" }) });
     expect(await statusAndCode(await open.clientHandler(program()))).toEqual(ACCEPTED);
     expect(await statusAndCode(await open.clientHandler(program()))).toEqual(LIMITED);
   }),
@@ -197,7 +197,7 @@ test(
       asked++;
       return isAllowed && bySubject(access);
     };
-    const broker = setup.broker({ authorize, rate: { publishes: 1 } });
+    const broker = setup.broker({ authorize, rate: rateLimits({ publishes: 1 }) });
     const publish = async () => {
       const body = createCountedBody();
       const answer = await broker.fetch(eventRequest(null, "", { ...body.init, headers: as("ann") }));
@@ -215,7 +215,10 @@ test(
   "rate: a request that is refused for its rate costs nothing, so a client that tries too often gets its turn",
   withBroker(async (setup) => {
     const pass = stopClock();
-    const broker = setup.broker({ authorize: bySubject, rate: { publishes: 1, bytes: { perSecond: 10, burst: 10 } } });
+    const broker = setup.broker({
+      authorize: bySubject,
+      rate: rateLimits({ publishes: 1, bytes: { perSecond: 10, burst: 10 } }),
+    });
     const send = async (body: string) => (await broker.eventHandler(post1(as("ann"), body))).status;
     expect(await send("0123456789")).toBe(200);
     for (let n = 0; n < 99; n++) {
@@ -229,7 +232,7 @@ test(
 
 testPublishing("rate.bytes: bodies over the limit are not published", async (setup, publish) => {
   const pass = stopClock();
-  const broker = setup.broker({ authorize: bySubject, rate: { bytes: 100 } });
+  const broker = setup.broker({ authorize: bySubject, rate: rateLimits({ bytes: 100 }) });
   const send = async (body: BodyInit, headers = as("ann")) => {
     const answer = await publish(broker, post1(headers, body));
     return answer.status === 200 ? "published" : answer.headers.get("retry-after");
@@ -265,7 +268,7 @@ test(
   withBroker(async (setup) => {
     const pass = stopClock();
     const broker = setup.broker({
-      rate: { bytes: 100, by: byAddress },
+      rate: rateLimits({ bytes: 100, by: byAddress }),
       serialize: (data) => (data as { text: string }).text,
     });
     const send = async (data: unknown, address = "::1") => {
@@ -289,7 +292,7 @@ test(
     stopClock();
     const broker = setup.broker({
       authorize: bySubject,
-      rate: { connects: { perSecond: 0.1 } },
+      rate: rateLimits({ connects: { perSecond: 0.1 } }),
       retry: 2_000,
       errorHandler: ({ status }) => new Response("mine", { status }),
     });
@@ -330,7 +333,7 @@ test(
     };
     const broker = setup.broker({
       maxNameLength: 10,
-      rate: { connects: 1, by },
+      rate: rateLimits({ connects: 1, by }),
       onError: ({ stage }) => failed.push(stage),
     });
     const outcome = async (key: string) => statusAndCode(await broker.fetch(program({ "x-key": key })));
@@ -342,7 +345,7 @@ test(
 );
 
 test(
-  "rate: wrong options are refused by createBroker() and hub()",
+  "rate: wrong options are refused by rateLimits(), and anything else than its result by createBroker() and hub()",
   withBroker(async (setup) => {
     const engine = setup.engine();
     const namespace = { getByName: () => undefined };
@@ -354,33 +357,36 @@ test(
       }
       return "none";
     };
-    const errorsOf = (rate: unknown): readonly string[] => [
+    const errorsOf = (rate: unknown): string => errorOf(() => rateLimits(rate as RateOptions));
+    const brokerErrors = (rate: unknown): readonly string[] => [
       errorOf(() => createBroker({ engine, rate } as BrokerOptions)),
       errorOf(() => hub(namespace, { rate } as BrokerOptions)),
     ];
-    const fine = [undefined, {}, { connects: undefined }, { by: () => "x" }];
-    for (const rate of fine) expect([rate, errorsOf(rate)]).toEqual([rate, ["none", "none"]]);
+    for (const rate of [undefined, rateLimits({})]) expect(brokerErrors(rate)).toEqual(["none", "none"]);
+    for (const rate of [null, 5, {}, { connects: 5 }, []])
+      expect([rate, brokerErrors(rate)]).toEqual([rate, ["TypeError", "TypeError"]]);
+    const fine = [{}, { connects: undefined }, { by: () => "x" }];
+    for (const rate of fine) expect([rate, errorsOf(rate)]).toEqual([rate, "none"]);
     for (const rate of [null, 5, true, "5", [], { connect: 5 }, { by: "x" }, { by: null }, { perSecond: 5 }])
-      expect([rate, errorsOf(rate)]).toEqual([rate, ["TypeError", "TypeError"]]);
+      expect([rate, errorsOf(rate)]).toEqual([rate, "TypeError"]);
     for (const name of ["connects", "publishes", "bytes"]) {
-      const each = (value: unknown): readonly string[] => errorsOf({ [name]: value });
+      const each = (value: unknown): string => errorsOf({ [name]: value });
       const fineRates = [1e-6, 1, Infinity, { perSecond: 1 }, { perSecond: 0.1, burst: 1 }];
-      for (const value of fineRates) expect([value, each(value)]).toEqual([value, ["none", "none"]]);
+      for (const value of fineRates) expect([value, each(value)]).toEqual([value, "none"]);
       const numbers = [0, 1e-7, -1, Number.NaN, -Infinity, "5", true, 5n];
       for (const value of [...numbers, ...numbers.map((perSecond) => ({ perSecond })), {}, { burst: 5 }])
-        expect([value, each(value)]).toEqual([value, ["RangeError", "RangeError"]]);
+        expect([value, each(value)]).toEqual([value, "RangeError"]);
       for (const burst of [0, 0.999, -1, Number.NaN, "5", null])
-        expect([burst, each({ perSecond: 1, burst })]).toEqual([burst, ["RangeError", "RangeError"]]);
+        expect([burst, each({ perSecond: 1, burst })]).toEqual([burst, "RangeError"]);
       for (const value of [null, [], { perSecond: 1, bursts: 5 }])
-        expect([value, each(value)]).toEqual([value, ["TypeError", "TypeError"]]);
+        expect([value, each(value)]).toEqual([value, "TypeError"]);
     }
   }),
 );
 
 /** Creates the limiter of a broker. */
 const limiterOf = (rate: RateOptions): RateLimiter =>
-  createRateLimiter("test", {
-    rate,
+  rateLimits(rate)({
     serialize: JSON.stringify,
     maxNameLength: 256,
     maxChannelsPerClient: 100,
@@ -471,8 +477,8 @@ test(
   "fanwire/hono: rates hold, by the subject of the app's authorize or by a key",
   withHonoBroker(async (setup) => {
     stopClock();
-    const bySubjectOnly = setup.broker({ rate: { publishes: 1 } });
-    const withKey = setup.broker({ rate: { publishes: 1, by: byAddress }, publishToken: "secret" });
+    const bySubjectOnly = setup.broker({ rate: rateLimits({ publishes: 1 }) });
+    const withKey = setup.broker({ rate: rateLimits({ publishes: 1, by: byAddress }), publishToken: "secret" });
     const app = new Hono()
       .route("/users", sse(bySubjectOnly, { authorize: (_, access) => bySubject(access) }))
       .route("/all", sse(withKey));
@@ -489,7 +495,7 @@ test(
       expect(await publish(path, { ...token, ...ann })).toEqual([429, "1"]);
       expect(await publish(path, { ...token, ...bob })).toEqual([200, null]);
     }
-    const limited = setup.broker({ rate: { connects: 1, by: () => "all" } });
+    const limited = setup.broker({ rate: rateLimits({ connects: 1, by: () => "all" }) });
     const streams = new Hono().route("/", sse(limited));
     await setup.join(streams, "/connect");
     const later = await streams.request("/connect", { headers: { accept: "text/event-stream" } });
