@@ -39,6 +39,28 @@ test(
 );
 
 test(
+  "mistakes: an unknown parameter, another charset and bytes that are not UTF-8 are refused as without Hono",
+  withHonoBroker(async (setup) => {
+    const { app, errors } = createRecordingApp();
+    const broker = setup.broker({ publishToken: "secret", allowQuery: ["ticket"] });
+    app.route("/events", sse<AppEnv>(broker)).post("/publish", broadcast<AppEnv>(broker));
+    const typed = (type: string): RequestInit => ({ ...post("x"), headers: { "content-type": type } });
+    await app.request("/publish?chanel=private", post("x"));
+    await app.request("/events/connect?channels=private");
+    await app.request("/publish", typed("text/plain; charset=iso-8859-1"));
+    await app.request("/publish", { method: "POST", body: new Uint8Array([0xff]) });
+    expect(statusesAndCodes(errors)).toEqual([
+      [400, "bad-request"],
+      [400, "bad-request"],
+      [415, "unsupported-media-type"],
+      [400, "bad-request"],
+    ]);
+    expect((await app.request("/publish?ticket=1&channel=private", post("allowed"))).status).toBe(200);
+    expect(broker.stats().published).toBe(1);
+  }),
+);
+
+test(
   "app.onError: its response is sent",
   withHonoBroker(async (setup) => {
     const app = new Hono()
