@@ -52,7 +52,7 @@ for index = first, #ARGV do
   local total = newest and tonumber(newest[2][10]) or 0
   redis.call('XADD', stream, seq .. '-0', 'k', keys, 't', text, 'p', prev, 'a', num(time), 'c', num(total + size))
   redis.call('ZADD', lastOf(epoch), seq, 'c' .. key)
-  trim(epoch, key, time, events, bytes, age, 64, total + size)
+  trim(epoch, key, time, events, bytes, age, total + size)
   if age >= 0 then redis.call('PEXPIRE', stream, num(age + 60000)) end
   message[#message + 1] = prev
   message[#message + 1] = key
@@ -121,47 +121,32 @@ local after, room, time, from = tonumber(ARGV[2]), tonumber(ARGV[3]), millis(), 
 local last, dropped, sources = lastPositions(epoch, forgotten, from), {}, {}
 for index = from, #ARGV do
   local key = ARGV[index]
-  trim(epoch, key, time, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), 1000)
+  trim(epoch, key, time, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]))
   local stream = streamOf(epoch, key)
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   dropped[#dropped + 1] = first and first[2][6] or num(last[index - from + 1])
   if first and last[index - from + 1] > after then sources[#sources + 1] = {stream = stream, at = after, next = 1, batch = {}} end
 end
 
--- Returns the position of a source's next event. Some events are fetched at a time.
-local function peek(source)
-  if source.next > #source.batch then
-    if source.over then return nil end
-    source.batch = redis.call('XRANGE', source.stream, '(' .. num(source.at) .. '-0', '+', 'COUNT', 16)
-    source.over = #source.batch < 16
-    source.next = 1
-    if #source.batch == 0 then return nil end
-    source.at = seqOf(source.batch[#source.batch])
-  end
-  return seqOf(source.batch[source.next])
-end
-
+local peek, advance = merge(sources, function(a, b) return a < b end, function(source)
+  local batch = redis.call('XRANGE', source.stream, '(' .. num(source.at) .. '-0', '+', 'COUNT', 16)
+  if #batch > 0 then source.at = seqOf(batch[#batch]) end
+  return batch
+end)
 local answer, through = {epoch, '', table.concat(dropped, ' ')}, head
-while true do
-  local best, least
-  for _, source in ipairs(sources) do
-    local seq = peek(source)
-    if seq and (not least or seq < least) then best, least = source, seq end
-  end
-  if not best then break end
-  local entry = best.batch[best.next]
+local entry = peek()
+while entry do
   local size = sizeOf(epoch, entry)
   if #answer > 3 and size > room then break end
   room = room - size
-  answer[#answer + 1] = num(least)
+  through = seqOf(entry)
+  answer[#answer + 1] = num(through)
   answer[#answer + 1] = entry[2][2]
   answer[#answer + 1] = entry[2][4]
-  through = least
-  for _, source in ipairs(sources) do if peek(source) == least then source.next = source.next + 1 end end
+  advance()
+  entry = peek()
 end
-local isCut = false
-for _, source in ipairs(sources) do if peek(source) then isCut = true end end
-answer[2] = num(isCut and through or head)
+answer[2] = num(entry and through or head)
 return answer
 `);
 
@@ -180,7 +165,7 @@ local most, room, time, from = tonumber(ARGV[3]), tonumber(ARGV[4]), millis(), 8
 local last, sources, answer = lastPositions(epoch, forgotten, from), {}, {epoch, num(head), ''}
 for index = from, #ARGV do
   local key = ARGV[index]
-  trim(epoch, key, time, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), 1000)
+  trim(epoch, key, time, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))
   local stream = streamOf(epoch, key)
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   local line = {first and first[2][6] or num(last[index - from + 1]), '-', '-'}
@@ -193,35 +178,23 @@ for index = from, #ARGV do
   answer[#answer + 1] = table.concat(line, ' ')
 end
 
--- Returns the position of a source's next event, from the newest to the oldest.
-local function peek(source)
-  if source.next > #source.batch then
-    if source.over then return nil end
-    source.batch = redis.call('XREVRANGE', source.stream, source.at, '-', 'COUNT', 16)
-    source.over = #source.batch < 16
-    source.next = 1
-    if #source.batch == 0 then return nil end
-    source.at = '(' .. source.batch[#source.batch][1]
-  end
-  return seqOf(source.batch[source.next])
-end
-
+local peek, advance = merge(sources, function(a, b) return a > b end, function(source)
+  local batch = redis.call('XREVRANGE', source.stream, source.at, '-', 'COUNT', 16)
+  if #batch > 0 then source.at = '(' .. batch[#batch][1] end
+  return batch
+end)
 local floor, count = 0, 0
 while most >= 0 or room >= 0 do
-  local best, newest
-  for _, source in ipairs(sources) do
-    local seq = peek(source)
-    if seq and (not newest or seq > newest) then best, newest = source, seq end
-  end
-  if not best then break end
-  local left = room - sizeOf(epoch, best.batch[best.next])
+  local entry = peek()
+  if not entry then break end
+  local left = room - sizeOf(epoch, entry)
   if (most >= 0 and count >= most) or (room >= 0 and left < 0) then
-    floor = newest
+    floor = seqOf(entry)
     break
   end
   if room >= 0 then room = left end
   count = count + 1
-  for _, source in ipairs(sources) do if peek(source) == newest then source.next = source.next + 1 end end
+  advance()
 end
 answer[3] = num(floor)
 return answer

@@ -87,26 +87,41 @@ local function sizeOf(epoch, entry)
   return #entry[2][4] + #epoch + #entry[1] + 4
 end
 
--- Drops events that retention does not keep from a channel, at most as many as most says. A bound below 0 is no bound. total is the bytes of
--- the channel up to its newest event, if known.
-local function trim(epoch, key, time, events, bytes, age, most, total)
+local function seqOf(entry) return tonumber(string.match(entry[1], '^%d+')) end
+
+-- Drops events that retention does not keep from a channel. A bound below 0 is no bound. total is the bytes of the channel up to its newest
+-- event, if known. Each append finds an event or two. What has become old meanwhile is found by a search, and dropped by one command.
+local function trim(epoch, key, time, events, bytes, age, total)
   local stream = streamOf(epoch, key)
   local length = redis.call('XLEN', stream)
   if length == 0 then return end
-  if bytes >= 0 and not total then total = tonumber(redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1][2][10]) end
-  for _ = 1, most do
-    local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-    if not first then return end
-    local fields = first[2]
-    if not (events >= 0 and length > events)
-      and not (bytes >= 0 and total - tonumber(fields[10]) + sizeOf(epoch, first) > bytes)
-      and not (age >= 0 and time - tonumber(fields[8]) > age) then return end
-    redis.call('XDEL', stream, first[1])
-    length = length - 1
+  if events >= 0 and length > events then redis.call('XTRIM', stream, 'MAXLEN', num(events)) end
+  local newest
+  if bytes >= 0 and not total then
+    newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+    total = tonumber(newest[2][10])
   end
+  local function isKept(entry)
+    local fields = entry[2]
+    return not (bytes >= 0 and total - tonumber(fields[10]) + sizeOf(epoch, entry) > bytes)
+      and not (age >= 0 and time - tonumber(fields[8]) > age)
+  end
+  local first
+  for _ = 1, 3 do
+    first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    if not first or isKept(first) then return end
+    redis.call('XDEL', stream, first[1])
+  end
+  newest = newest or redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  if not newest then return end
+  local low, high = seqOf(first) + 1, seqOf(newest) + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local entry = redis.call('XRANGE', stream, num(middle), '+', 'COUNT', 1)[1]
+    if not entry or isKept(entry) then high = middle else low = seqOf(entry) + 1 end
+  end
+  redis.call('XTRIM', stream, 'MINID', num(low))
 end
-
-local function seqOf(entry) return tonumber(string.match(entry[1], '^%d+')) end
 
 -- Returns the last position of each channel from ARGV[from] on. A channel without a record may have had events up to the forgotten position.
 local function lastPositions(epoch, forgotten, from)
@@ -119,6 +134,44 @@ local function lastPositions(epoch, forgotten, from)
     end
   end
   return result
+end
+
+-- Merges the events of several sources. isFirst compares positions, and fetch returns the next events of a source, 16 if it has that many.
+-- The sources are kept in order, so an event costs a search among them and no look at each.
+local function merge(sources, isFirst, fetch)
+  local order = {}
+  local function put(source)
+    if source.next > #source.batch then
+      if source.over then return end
+      source.batch = fetch(source)
+      source.over = #source.batch < 16
+      source.next = 1
+      if #source.batch == 0 then return end
+    end
+    source.seq = seqOf(source.batch[source.next])
+    local low, high = 1, #order + 1
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if isFirst(order[middle].seq, source.seq) then low = middle + 1 else high = middle end
+    end
+    table.insert(order, low, source)
+  end
+  for _, source in ipairs(sources) do put(source) end
+  -- Returns the next event, or nil.
+  local function peek()
+    local source = order[1]
+    return source and source.batch[source.next]
+  end
+  -- Goes on to the event after the next one, which several sources may have.
+  local function advance()
+    local seq = order[1].seq
+    while order[1] and order[1].seq == seq do
+      local source = table.remove(order, 1)
+      source.next = source.next + 1
+      put(source)
+    end
+  end
+  return peek, advance
 end
 `;
 
