@@ -1,6 +1,6 @@
 // Reads the text of a request's body, up to a limit and a deadline.
 import { BrokerError, quote } from "../base/errors.ts";
-import { after, hasOwnBodies } from "../base/runtime.ts";
+import { after, hasOwnBodies, onWorkers } from "../base/runtime.ts";
 import { concat, decodeStrictly } from "../event/sse-format.ts";
 
 /** A charset that is not UTF-8. ASCII has the same bytes. */
@@ -34,8 +34,9 @@ export async function readText(request: Request, { maxBodyBytes: limit, bodyTime
   let bytes: Uint8Array | ArrayBuffer;
   let cancelTimer = (): void => undefined;
   try {
-    // A body that was read before has no length that means anything.
-    if (length > limit && !request.bodyUsed) {
+    // A body that was read before has no length that means anything. workerd resets the connection of a request whose body was not read, so
+    // that its publisher may not receive the answer: there the body is read up to the limit.
+    if (length > limit && !request.bodyUsed && !onWorkers()) {
       void dropRest(request.body?.getReader());
       throw tooLarge(limit);
     }
