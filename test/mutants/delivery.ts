@@ -11,22 +11,6 @@ export const deliveryMutants: readonly Mutant[] = [
     harm: "A client that leaves during authorization stays registered as a ghost.",
   },
   {
-    name: "replay-takes-the-whole-turn",
-    file: "delivery/replay-queue.ts",
-    tests: "delivery/replay-turns",
-    find: "if (this.#waiting.size === 0 && this.#remaining > 0) return true;",
-    replace: "return true;",
-    harm: "One client that replays the whole log stops the server for everybody.",
-  },
-  {
-    name: "replay-leaves-the-queue",
-    file: "delivery/fanout.ts",
-    tests: "delivery/replay-turns",
-    find: "if (!isNear && !this.#replays.admit(subscriber)) return;",
-    replace: "if (!isNear) return;",
-    harm: "A client that is far behind receives nothing.",
-  },
-  {
     name: "subscriptions-are-not-given-back",
     file: "broker/connection-limits.ts",
     tests: "broker/connection-limits",

@@ -3,6 +3,22 @@ import type { Mutant } from "./mutants.ts";
 
 export const logMutants: readonly Mutant[] = [
   {
+    name: "replay-takes-the-whole-turn",
+    file: "delivery/replay-queue.ts",
+    tests: "delivery/replay-turns",
+    find: "if (this.#waiting.size === 0 && this.#remaining > 0) return true;",
+    replace: "return true;",
+    harm: "One client that replays the whole log stops the server for everybody.",
+  },
+  {
+    name: "replay-leaves-the-queue",
+    file: "delivery/fanout.ts",
+    tests: "delivery/replay-turns",
+    find: "if (!isNear && !this.#replays.admit(subscriber)) return;",
+    replace: "if (!isNear) return;",
+    harm: "A client that is far behind receives nothing.",
+  },
+  {
     name: "retention-off-by-one",
     file: "log/log.ts",
     tests: "broker/bounds",

@@ -386,7 +386,6 @@ test(
     const three = await setup.join(broker, { channel: ["a", "b", "c"] });
     const two = await setup.join(broker, { channel: ["a", "b"] });
     await expectFull(broker, { channel: "a" });
-    // A connection without channels takes none.
     await (await setup.join(broker)).leave();
     await two.leave();
     await expectFull(broker, { channel: ["x", "y", "z"] });

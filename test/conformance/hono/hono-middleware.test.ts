@@ -392,9 +392,8 @@ if (runtime === "workerd") {
     withHonoBroker(async (setup) => {
       const called: unknown[] = [];
       const binding = new Proxy({}, { get: (_target, name) => () => called.push(name) });
-      const env = { server: binding };
       const app = new Hono().route("/events", sse(setup.broker()));
-      await setup.join(app, "/events/connect", {}, env);
+      await setup.join(app, "/events/connect", {}, { server: binding });
       expect(called).toEqual([]);
     }),
   );
