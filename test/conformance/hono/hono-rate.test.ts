@@ -3,28 +3,17 @@ import { Hono } from "hono";
 import { afterEach, expect, test, vi } from "vitest";
 import { sse } from "../../../src/hono.ts";
 import { rateLimits } from "../../../src/http/rate-limits.ts";
-import type { Authorize } from "../../../src/index.ts";
 import { post, withHonoBroker } from "../../support/hono-test-broker.ts";
+import { as, byAddress, bySubject, from, stopClock } from "../../support/http/rates.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
 });
 
-/** Grants everything, with the subject of the header `x-subject`. */
-const bySubject: Authorize = ({ request, clientId, channels }) => ({
-  subject: request.headers.get("x-subject") ?? undefined,
-  clientId,
-  channels,
-  everybody: true,
-});
-const byAddress = (request: Request): string | null => request.headers.get("x-real-ip");
-const as = (subject: string): Record<string, string> => ({ "x-subject": subject });
-const from = (address: string): Record<string, string> => ({ "x-real-ip": address });
-
 test(
   "fanwire/hono: rates hold, by the subject of the app's authorize or by a key",
   withHonoBroker(async (setup) => {
-    vi.spyOn(performance, "now").mockReturnValue(1_234.567);
+    stopClock();
     const bySubjectOnly = setup.broker({ rate: rateLimits({ publishes: 1 }) });
     const withKey = setup.broker({ rate: rateLimits({ publishes: 1, by: byAddress }), publishToken: "secret" });
     const app = new Hono()

@@ -2,21 +2,11 @@
 import fc from "fast-check";
 import { afterEach, expect, test, vi } from "vitest";
 import { type Rate, type RateLimiter, type RateOptions, rateLimits } from "../../../src/http/rate-limits.ts";
+import { byAddress, stopClock } from "../../support/http/rates.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
 });
-
-/** Stops the broker's clock. Returns a function that lets milliseconds pass. */
-function stopClock(start = 1_234.567): (ms: number) => void {
-  let time = start;
-  vi.spyOn(performance, "now").mockImplementation(() => time);
-  return (ms) => {
-    time += ms;
-  };
-}
-
-const byAddress = (request: Request): string | null => request.headers.get("x-real-ip");
 
 /** Creates the limiter of a broker. */
 const limiterOf = (rate: RateOptions): RateLimiter =>

@@ -3,36 +3,17 @@ import { type RateOptions, rateLimits } from "../../../src/http/rate-limits.ts";
 import { type Authorize, type BrokerOptions, createBroker } from "../../../src/index.ts";
 import { hub } from "../../../src/workers/hub.ts";
 import { createCountedBody, statusAndCode, testPublishing, testReading } from "../../support/http/entry-points.ts";
+import { as, byAddress, bySubject, from, stopClock } from "../../support/http/rates.ts";
 import { clientRequest, codeOf, eventRequest, withBroker } from "../../support/test-broker.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
 });
 
-/** Stops the broker's clock. Returns a function that lets milliseconds pass. */
-function stopClock(start = 1_234.567): (ms: number) => void {
-  let time = start;
-  vi.spyOn(performance, "now").mockImplementation(() => time);
-  return (ms) => {
-    time += ms;
-  };
-}
-
-/** Grants everything, with the subject of the header `x-subject`. */
-const bySubject: Authorize = ({ request, clientId, channels }) => ({
-  subject: request.headers.get("x-subject") ?? undefined,
-  clientId,
-  channels,
-  everybody: true,
-});
-const byAddress = (request: Request): string | null => request.headers.get("x-real-ip");
-
 const ACCEPTED = [200, "no problem"];
 const LIMITED = [429, "rate-limited"];
 const program = (headers: Record<string, string> = {}): Request =>
   clientRequest({ headers: { accept: "*/*", ...headers } });
-const as = (subject: string): Record<string, string> => ({ "x-subject": subject });
-const from = (address: string): Record<string, string> => ({ "x-real-ip": address });
 const post1 = (headers: Record<string, string> = {}, body: BodyInit = "x"): Request =>
   eventRequest(body, "", { headers });
 
