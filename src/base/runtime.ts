@@ -18,6 +18,9 @@ export const onWorkers = (): boolean => globals.navigator?.userAgent === "Cloudf
  */
 export const hasOwnBodies = (): boolean => /^(?:Deno|Cloudflare)/.test(globals.navigator?.userAgent ?? "");
 
+/** Whether this is Node itself, and not a runtime that imitates its modules. Node 20 has no `navigator`. */
+export const onNode = (): boolean => /^(?:undefined|Node)/.test(String(globals.navigator?.userAgent));
+
 /** Runs `task` in the next turn of the event loop. workerd has no `setImmediate`. */
 export function nextTurn(task: () => void): void {
   if (globals.setImmediate) globals.setImmediate(task);

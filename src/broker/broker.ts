@@ -69,6 +69,8 @@ const CLOSE_OPTIONS = new Set(["spreadOver", "force"]);
 
 /** A broker. All methods may be called detached. */
 export interface Broker {
+  /** The paths that `fetch` serves. */
+  readonly paths: { readonly connect: string; readonly broadcast: string };
   /**
    * Serves `GET /connect` and `POST /broadcast`. `context` is the second argument that the runtime passes to its fetch handler.
    *
@@ -163,6 +165,7 @@ export function brokerOf(core: BrokerCore): Broker {
   const http = new HttpHandler(core);
   const { names } = core;
   return {
+    paths: core.settings.paths,
     fetch: (request, context) => http.fetch(request, context),
     clientHandler: (request, overrides = {}) => http.clientHandler(request, overrides),
     eventHandler: (request, overrides = {}) => http.eventHandler(request, overrides),

@@ -19,20 +19,22 @@ export interface LifetimeListener {
   onExpired(): void;
 }
 
-/** Watches a lifetime. Returns a function that stops the watch. */
-export function watchLifetime(lifetime: Lifetime, listener: LifetimeListener): () => void {
-  const { signal } = lifetime;
+/** Watches a lifetime. Returns a function that stops the watch, or only that of the signal, which it then no longer holds. */
+export function watchLifetime(lifetime: Lifetime, listener: LifetimeListener): (signalOnly?: boolean) => void {
+  let signal: AbortSignal | undefined = lifetime.signal;
   const onAbort = (): void => listener.onClientLeft();
   signal.addEventListener("abort", onAbort, { once: true });
-  const cancelTimer = scheduleEnd(lifetime, listener);
-  return () => {
-    signal.removeEventListener("abort", onAbort);
-    cancelTimer?.();
+  const { expiresAt, maxConnectionAge, onMaxAge } = lifetime;
+  const cancelTimer = scheduleEnd({ expiresAt, maxConnectionAge, onMaxAge }, listener);
+  return (signalOnly) => {
+    signal?.removeEventListener("abort", onAbort);
+    signal = undefined;
+    if (!signalOnly) cancelTimer?.();
   };
 }
 
 /** Calls `onExpired` at `expiresAt`, and `onMaxAge` at an age between half of `maxConnectionAge` and all of it. Returns a function that cancels both. */
-function scheduleEnd(lifetime: Lifetime, listener: LifetimeListener): (() => void) | undefined {
+function scheduleEnd(lifetime: Omit<Lifetime, "signal">, listener: LifetimeListener): (() => void) | undefined {
   const { expiresAt, maxConnectionAge } = lifetime;
   if (expiresAt === Infinity && maxConnectionAge === Infinity) return undefined;
   const oldAt = Date.now() + maxConnectionAge * (0.5 + Math.random() / 2);

@@ -17,6 +17,25 @@ import type { Fanout } from "./fanout.ts";
 import type { FanoutGroup } from "./fanout-group.ts";
 import type { HeartbeatTarget } from "./heartbeat.ts";
 
+/** Takes the chunks of a connection: the controller of a web stream, or a response that an adapter writes itself. */
+export interface ChunkSink {
+  /** Chunks that the sink could take, minus those that wait in it. */
+  readonly desiredSize: number | null;
+  /** Takes a chunk. A `pull` of the connection follows when the sink can take another. */
+  enqueue(chunk: Uint8Array<ArrayBuffer>): void;
+  close(): void;
+}
+
+/** Leads from the body of a response to its connection. */
+const CONNECTION: unique symbol = Symbol.for("fanwire.connection");
+type ConnectionStream = ReadableStream<Uint8Array> & { readonly [CONNECTION]?: StreamConnection };
+
+/** Returns the connection behind a body of which nothing was read, so that an adapter can write its chunks without the web stream. */
+export function connectionOf(body: ReadableStream<Uint8Array> | null): StreamConnection | undefined {
+  const connection = (body as ConnectionStream | null)?.[CONNECTION];
+  return body?.locked || connection?.isClosed ? undefined : connection;
+}
+
 /** The place where a connection is registered. */
 export interface ConnectionHost {
   readonly fanout: Pick<Fanout, "subscribe" | "requestNext" | "position"> &
@@ -38,6 +57,8 @@ export interface ConnectionHost {
   remove(connection: Connection, reason: DisconnectReason): void;
   /** The stream has ended. Called once, after `remove`. */
   onClosed(connection: Connection): void;
+  /** Ends a connection as if the broker closed. Absent where no adapter takes a connection over. */
+  closeWithBroker?(connection: Connection): void;
 }
 
 /**
@@ -63,11 +84,11 @@ export class StreamConnection implements Connection, HeartbeatTarget {
 
   readonly #host: ConnectionHost;
   readonly #expiresAt: number;
-  readonly #stopWatch: () => void;
+  readonly #stopWatch: (signalOnly?: boolean) => void;
   #state: "open" | "closing" | "closed" = "open";
-  #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
-  /** The first chunk, until the stream starts. */
-  #opening: Uint8Array | undefined;
+  #controller: ChunkSink | undefined;
+  /** The first chunk, until it was read. */
+  #opening: Uint8Array<ArrayBuffer> | undefined;
   /** How the connection closes, once that is decided. */
   #closeOptions: CloseOptions | undefined;
   #resolveClosed: (() => void) | undefined;
@@ -83,14 +104,15 @@ export class StreamConnection implements Connection, HeartbeatTarget {
     this.#stopWatch = watchLifetime(lifetime, this);
   }
 
-  startAt({ cursor, missingRanges }: ResumePoint, opening: Uint8Array): void {
+  startAt({ cursor, missingRanges }: ResumePoint, opening: Uint8Array<ArrayBuffer>): void {
     this.cursor = cursor;
     this.missingRanges = missingRanges;
     this.#opening = opening;
     if (hasNews(this.channels, cursor)) this.onBlocked();
   }
 
-  get #isClosed(): boolean {
+  /** Whether the stream has ended. Its last chunks may still wait in it. */
+  get isClosed(): boolean {
     return this.#state === "closed";
   }
 
@@ -104,29 +126,37 @@ export class StreamConnection implements Connection, HeartbeatTarget {
 
   /** Returns the body of the response. The first chunk is enqueued at once: Bun and srvx hold the head until there is a chunk. */
   stream(): ReadableStream<Uint8Array> {
-    return new ReadableStream(this, { highWaterMark: 0 });
+    const stream = new ReadableStream<Uint8Array>(this, { highWaterMark: 0 });
+    return Object.assign(stream, { [CONNECTION]: this });
   }
 
-  start(controller: ReadableStreamDefaultController<Uint8Array>): void {
+  /** Writes to `sink` from now on, from the first chunk, in place of the stream, of which nothing was read. */
+  redirect(sink: ChunkSink): void {
+    // The sink tells who leaves. The signal would keep the request for as long as the connection is open.
+    this.#stopWatch(true);
+    this.start(sink);
+  }
+
+  start(controller: ChunkSink): void {
     // A hook may have ended the connection already.
-    if (this.#isClosed) {
+    if (this.isClosed) {
       controller.close();
       return;
     }
     this.#controller = controller;
     if (this.#opening) this.#enqueue(this.#opening);
-    this.#opening = undefined;
     this.#host.timeouts.starting.add(this);
     if (this.cursor >= this.#host.fanout.position) this.lastPositionTick = this.lastSentTick;
   }
 
   pull(): void {
-    if (this.#isClosed) return;
+    if (this.isClosed) return;
     if (this.#hasExpired) {
       this.#expire(true);
-      if (this.#isClosed) return;
+      if (this.isClosed) return;
     }
     this.#timeouts = 0;
+    this.#opening = undefined;
     this.#host.timeouts.starting.delete(this);
     this.#host.timeouts.blocked.delete(this);
     if (this.#state === "open" || this.#closeOptions?.drain) this.#host.fanout.requestNext(this);
@@ -139,6 +169,10 @@ export class StreamConnection implements Connection, HeartbeatTarget {
 
   onClientLeft(): void {
     this.abort("client-left");
+  }
+
+  closeWithServer(): void {
+    this.#host.closeWithBroker?.(this);
   }
 
   /** A connection that closes with `drain` sends its end event once it has everything. */
@@ -223,7 +257,7 @@ export class StreamConnection implements Connection, HeartbeatTarget {
    * so the stream holds no other. A reader that was pending ends here too.
    */
   abort(reason: DisconnectReason): void {
-    if (this.#isClosed) return;
+    if (this.isClosed) return;
     const wasRegistered = this.#state === "open";
     const controller = this.#finish();
     try {
@@ -256,7 +290,7 @@ export class StreamConnection implements Connection, HeartbeatTarget {
     this.#failReports("closing");
   }
 
-  #finish(): ReadableStreamDefaultController<Uint8Array> | undefined {
+  #finish(): ChunkSink | undefined {
     const controller = this.#controller;
     this.#state = "closed";
     this.live = false;
@@ -273,7 +307,7 @@ export class StreamConnection implements Connection, HeartbeatTarget {
     if (this.reports) for (const report of this.reports) report.failedFor(this, reason);
   }
 
-  #enqueue(chunk: Uint8Array): void {
+  #enqueue(chunk: Uint8Array<ArrayBuffer>): void {
     this.lastSentTick = this.#host.heartbeat.tick;
     try {
       this.#controller?.enqueue(chunk);

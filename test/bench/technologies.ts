@@ -61,6 +61,13 @@ const all: readonly Technology[] = [
     configuration: `${versioned("deno")}: Deno.serve, ${FANWIRE}`,
   },
   {
+    name: "fanwire, Node",
+    kind: "fanwire",
+    command: NODE,
+    file: "fanwire-node.ts",
+    configuration: `${versioned("node")}, nodeHandler of fanwire/node, ${FANWIRE}`,
+  },
+  {
     name: "fanwire, Node, hono",
     kind: "fanwire",
     command: NODE,

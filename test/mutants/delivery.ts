@@ -126,8 +126,8 @@ export const deliveryMutants: readonly Mutant[] = [
     name: "expiry-not-checked-at-pull",
     file: "delivery/stream-connection.ts",
     tests: "delivery/expiry",
-    find: "this.#expire(true);\n      if (this.#isClosed) return;",
-    replace: "if (this.#isClosed) return;",
+    find: "this.#expire(true);\n      if (this.isClosed) return;",
+    replace: "if (this.isClosed) return;",
     harm: "When the timer is late, a client reads on after its grant has expired.",
   },
   {

@@ -12,6 +12,9 @@ const ALL = Array.from({ length: FLOOD.count }, (_, n) => n);
 const numbersOf = (client: SocketClient): number[] => client.data.map((data) => Number.parseInt(data, 10));
 
 describe.each(platformsWithPipe)("connections that the broker gives up, on %s", (platform) => {
+  /** fanwire's own handler closes the socket of a client that cannot read its end. No other server lets a broker do that without noise. */
+  const closesSockets = platform === "node";
+  const end = closesSockets ? "closed" : "complete";
   let server: Server;
   let started: number;
   beforeAll(async () => {
@@ -51,12 +54,14 @@ describe.each(platformsWithPipe)("connections that the broker gives up, on %s", 
       const query = path.slice("connect".length);
       const [reads, stays, ...leave] = await giveUp(broker, query);
       if (!reads || !stays) throw new Error("Connecting clients: two are needed.");
+      const port = stays.socket.localPort;
+      if (closesSockets) await broker.untilState(() => !server.isConnected(port));
       expect((await broker.state()).stats.disconnects).toEqual({ [reason]: 4 });
       leave[0]?.leave();
       leave[1]?.reset();
       reads.resume();
       await reads.untilEnded();
-      expect([reads.ended, reads.control("end")]).toEqual(["complete", []]);
+      expect([reads.ended, reads.control("end")]).toEqual([end, []]);
 
       const seen = numbersOf(reads);
       expect(seen).toEqual(ALL.slice(0, seen.length));
@@ -83,7 +88,7 @@ describe.each(platformsWithPipe)("connections that the broker gives up, on %s", 
     await broker.untilState(({ stats }) => stats.closing === 0 && stats.clients === 0);
     client.resume();
     await client.untilEnded();
-    expect(client.ended).toBe("complete");
+    expect(client.ended).toBe(end);
     await expectUndisturbed();
   });
 

@@ -6,6 +6,7 @@ const bin = (name: string): string => `${root}node_modules/.bin/${name}`;
 const COMMANDS = {
   bun: [bin("bun"), "examples/bun/server.ts"],
   deno: [bin("deno"), "run", "--allow-net", "--allow-env", "examples/deno/server.ts"],
+  node: [bin("node"), "examples/node/server.ts"],
   hono: [bin("bun"), "examples/bun/hono.ts"],
   workers: [bin("node"), "examples/workers/start.ts"],
   "workers-hono": [bin("node"), "examples/workers/start.ts", "hono.ts", "wrangler.hono.jsonc", "events/broadcast"],
@@ -13,7 +14,7 @@ const COMMANDS = {
 
 export type Example = keyof typeof COMMANDS;
 /** Examples with the live page. */
-export const examples = ["bun", "deno", "workers"] as const satisfies Example[];
+export const examples = ["bun", "deno", "node", "workers"] as const satisfies Example[];
 /** Examples with a login. */
 export const honoExamples = ["hono", "workers-hono"] as const satisfies Example[];
 

@@ -17,6 +17,7 @@ export const platforms = [
   "bun",
   "deno",
   "deno-serve",
+  "node",
   "node-hono",
   "node-srvx",
   "workerd",
@@ -40,6 +41,7 @@ const AGENTS: Record<Platform, string> = {
   bun: "Bun/",
   deno: "Deno/",
   "deno-serve": "Deno/",
+  node: "Node.js/",
   "node-hono": "Node.js/",
   "node-srvx": "Node.js/",
   "node-pipe": "Node.js/",
@@ -72,6 +74,7 @@ async function command(platform: Platform, port: number, inspectorPort?: number)
         entry("deno"),
         "serve",
       ];
+    case "node":
     case "node-hono":
     case "node-srvx":
     case "node-pipe":

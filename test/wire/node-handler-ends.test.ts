@@ -1,0 +1,167 @@
+// How streams of `nodeHandler` end, and what differs between HTTP/1.0, HTTP/1.1 and HTTP/2.
+import { once } from "node:events";
+import { connect as connectHttp2, createServer as createHttp2Server } from "node:http2";
+import { type AddressInfo, connect, type Socket } from "node:net";
+import { text } from "node:stream/consumers";
+import { describe, expect, test } from "vitest";
+import { nodeHandler } from "../../src/node/index.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { listen, newBroker, until } from "../support/servers/node-server.ts";
+
+describe("ends", () => {
+  test("server.close() ends every stream with fanwire-end, and does not hang", async () => {
+    const broker = newBroker();
+    const { server, url } = await listen(nodeHandler(broker));
+    const clients = [1, 2, 3].map((id) => new SocketClient(`${url}/connect?id=${id}`));
+    await Promise.all(clients.map((client) => client.until(({ events }) => events.length > 0)));
+    const closed = once(server, "close");
+    server.close();
+    await closed;
+    for (const client of clients) {
+      await client.untilEnded();
+      expect(client.ended).toBe("complete");
+      expect(JSON.parse(client.control("end")[0]?.data ?? "")).toMatchObject({ reason: "closing", reconnect: true });
+    }
+    expect(broker.stats()).toMatchObject({ clients: 0, closing: 0, disconnects: { closing: 3 } });
+    // The broker itself goes on: it may be mounted on another server.
+    expect((await broker.broadcast("on")).clients).toBe(0);
+  });
+
+  test("broker.close() ends every stream, and server.close() has nothing to wait for", async () => {
+    const broker = newBroker();
+    const { server, url } = await listen(nodeHandler(broker));
+    const client = await new SocketClient(`${url}/connect`).until(({ events }) => events.length > 0);
+    await broker.close();
+    await client.untilEnded();
+    expect([client.ended, client.control("end").length]).toEqual(["complete", 1]);
+    const closed = once(server, "close");
+    server.close();
+    await closed;
+    expect(await fetch(url).catch(() => "refused")).toBe("refused");
+  });
+
+  test("a client that does not read is evicted, and its socket is closed", async () => {
+    const broker = newBroker({ timeout: 200, tolerance: 1 });
+    const { server, url } = await listen(nodeHandler(broker));
+    const client = await new SocketClient(`${url}/connect?id=slow`).until(({ events }) => events.length > 0);
+    client.pause();
+    for (let n = 0; n < 600; n++) await broker.broadcast(`${n} ${"x".repeat(20_000)}`);
+    await until(() => broker.stats().clients === 0);
+    expect(broker.stats().disconnects).toEqual({ timeout: 1 });
+    const open = (): Promise<number> => new Promise((resolve) => server.getConnections((_, count) => resolve(count)));
+    await until(async () => (await open()) === 0);
+    client.resume();
+    await client.untilEnded();
+    // The client sees a cut, and not an end that it could take for a complete response.
+    expect(client.ended).not.toBe("complete");
+    expect(client.data.map((data) => Number.parseInt(data, 10))).toEqual(client.data.map((_, n) => n));
+    const back = new SocketClient(`${url}/connect?id=slow`, { "last-event-id": client.lastEventId ?? "" });
+    const missing = 600 - client.data.length;
+    await back.until(({ data }) => data.length === missing);
+    expect(Number.parseInt(back.data[0] ?? "", 10)).toBe(client.data.length);
+    back.leave();
+  });
+
+  test.each(["leave", "reset"] as const)(
+    "a client that goes while `authorize` still decides (%s) takes no place",
+    async (how) => {
+      let decide = (): void => undefined;
+      const broker = newBroker({ authorize: () => new Promise<boolean>((resolve) => (decide = () => resolve(true))) });
+      const { url } = await listen(nodeHandler(broker));
+      const client = new SocketClient(`${url}/connect`);
+      await until(() => broker.stats().pending === 1);
+      client[how]();
+      await until(() => broker.stats().pending === 0);
+      decide();
+      expect(broker.stats()).toMatchObject({ clients: 0, failures: { "client-left": 1 } });
+    },
+  );
+});
+
+describe("other versions of HTTP", () => {
+  /** Sends a request, and returns the socket and everything that it reads. */
+  function send(url: string, head: string): { socket: Socket; read: () => string } {
+    let all = "";
+    const socket = connect(Number(new URL(url).port), "127.0.0.1").on("data", (data) => (all += data));
+    socket.on("error", () => undefined).write(head);
+    return { socket, read: () => all };
+  }
+
+  test("HTTP/1.0: no chunks, and the end of the socket is the end of the stream", async () => {
+    const broker = newBroker();
+    const { url } = await listen(nodeHandler(broker));
+    const { socket, read } = send(url, "GET /connect HTTP/1.0\r\n\r\n");
+    await until(() => read().includes("fanwire-ready"));
+    await broker.broadcast("hello");
+    await until(() => read().includes("hello"));
+    expect(read()).not.toMatch(/transfer-encoding/i);
+    expect(read().split("\r\n\r\n")[1]).toMatch(
+      /^retry: [^\r]*\nevent: fanwire-ready\n[^\r]*\ndata: hello\nid: [^\r]*\n\n$/,
+    );
+    const ended = once(socket, "end");
+    await broker.close();
+    await ended;
+    expect(read()).toContain("event: fanwire-end");
+  });
+
+  test("a request without a Host, and one with a Host that makes no URL", async () => {
+    const broker = newBroker();
+    const { url } = await listen(nodeHandler(broker));
+    const { read } = send(url, "GET /connect HTTP/1.0\r\nHost: a b\r\n\r\n");
+    await until(() => /^HTTP\/1\.1 \d+/.test(read()));
+    expect(read()).toMatch(/^HTTP\/1\.1 400 /);
+    expect(broker.stats().clients).toBe(0);
+  });
+
+  test("HTTP/2: 40 streams on one connection receive every event, and one that is reset leaves", async () => {
+    const broker = newBroker();
+    const handle = nodeHandler(broker);
+    const server = createHttp2Server((request, response) => handle(request, response)).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const session = connectHttp2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    try {
+      const streams = Array.from({ length: 40 }, (_, n) => {
+        const request = session.request({ ":path": `/connect?id=${n}` }).setEncoding("utf8");
+        const stream = { request, read: "" };
+        request.on("data", (data) => (stream.read += data)).on("error", () => undefined);
+        return stream;
+      });
+      await until(() => streams.every(({ read }) => read.includes("fanwire-ready")));
+      const post = session.request({ ":method": "POST", ":path": "/broadcast", authorization: "Bearer secret" });
+      post.setEncoding("utf8").end("hello");
+      expect(JSON.parse(await text(post))).toMatchObject({ clients: 40 });
+      await until(() => streams.every(({ read }) => read.includes("data: hello")));
+      streams[0]?.request.close(8);
+      await until(() => broker.stats().clients === 39);
+      await broker.close();
+      await until(() => streams.slice(1).every(({ read }) => read.includes("fanwire-end")));
+    } finally {
+      session.destroy();
+      server.close();
+    }
+  });
+
+  test("HTTP/2: a stream that does not read is evicted, and the others on its connection go on", async () => {
+    const broker = newBroker({ timeout: 200, tolerance: 1 });
+    const handle = nodeHandler(broker);
+    const server = createHttp2Server((request, response) => handle(request, response)).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const session = connectHttp2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    try {
+      const slow = session.request({ ":path": "/connect?id=slow" }).on("error", () => undefined);
+      const fine = session.request({ ":path": "/connect?id=fine" }).setEncoding("utf8");
+      let read = "";
+      fine.on("data", (data) => (read += data));
+      await until(() => broker.stats().clients === 2);
+      for (let n = 0; n < 60; n++) await broker.broadcast(`${n} ${"x".repeat(5_000)}`);
+      await until(() => broker.stats().clients === 1);
+      expect(broker.stats().disconnects).toEqual({ timeout: 1 });
+      await broker.broadcast("after");
+      await until(() => read.includes("data: after"));
+      slow.destroy();
+    } finally {
+      session.destroy();
+      server.close();
+    }
+  });
+});
