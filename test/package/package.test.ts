@@ -1,12 +1,12 @@
 // The packed package: its files, its metadata, and its exports when it is installed, on Node, Bun and Deno.
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { installPackage } from "../support/installed-package.ts";
 
 const run = promisify(execFile);
 const root = join(import.meta.dirname, "../..");
@@ -14,20 +14,10 @@ const bin = (name: string) => join(root, "node_modules/.bin", name);
 
 let folder: string;
 let tarball: string;
-let packed: string[];
+let packed: readonly string[];
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "fanwire-package-"));
-  // Scripts off: `npm run test:package` has just built, and prepack would build again.
-  const { stdout } = await run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], {
-    cwd: root,
-  });
-  const [report] = Object.values(JSON.parse(stdout)) as { filename: string; files: { path: string }[] }[];
-  if (!report) throw new Error(`packing: npm said ${stdout}`);
-  tarball = join(folder, report.filename);
-  packed = report.files.map((file) => file.path);
-  await writeFile(join(folder, "package.json"), JSON.stringify({ name: "user", private: true, type: "module" }));
-  await run("npm", ["install", "--no-audit", "--no-fund", "--offline", tarball], { cwd: folder });
+  ({ folder, tarball, packed } = await installPackage());
   console.info(`package on node ${process.versions.node}`);
 });
 
