@@ -116,13 +116,26 @@ function writesToSocket(response: NodeOutgoing): boolean {
   return owner?.constructor.name === "OutgoingMessage";
 }
 
-/** The last chunks that were framed. A flush has one chunk for each group of connections. */
+interface NodeGlobals {
+  readonly Buffer: { from(buffer: ArrayBuffer): Uint8Array };
+}
+
+/** Framed chunks. A flush has one chunk for each group of connections. */
 const frames = new WeakMap<Uint8Array, Uint8Array>();
 const CRLF = encode("\r\n");
+/** The last chunk and its frame: most connections of a flush receive the same as the one before. */
+let lastChunk: Uint8Array | undefined;
+let lastFrame: Uint8Array | undefined;
 
 /** Returns a chunk in the chunked transfer coding (RFC 9112, section 7.1). Connections that share a chunk share its frame. */
 function frameOf(chunk: Uint8Array<ArrayBuffer>): Uint8Array {
+  if (chunk === lastChunk && lastFrame) return lastFrame;
   let frame = frames.get(chunk);
-  if (!frame) frames.set(chunk, (frame = concat([encode(`${chunk.length.toString(16)}\r\n`), chunk, CRLF])));
-  return frame;
+  if (!frame) {
+    const { buffer } = concat([encode(`${chunk.length.toString(16)}\r\n`), chunk, CRLF]);
+    // Node would make a Buffer of other bytes at each write.
+    frames.set(chunk, (frame = (globalThis as unknown as NodeGlobals).Buffer.from(buffer)));
+  }
+  lastChunk = chunk;
+  return (lastFrame = frame);
 }

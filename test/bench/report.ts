@@ -111,8 +111,10 @@ export function summary(results: Results, servers: readonly string[]): string {
     "8 in flight, deliveries/s",
     `to ${first}`,
     "p50 / p99 ms",
+    "CPU µs per delivery",
     "25 events/s, p50 / p99 ms",
     "CPU µs per delivery",
+    `to ${first}`,
   ];
   const rows = servers.map((server) => [
     server,
@@ -122,8 +124,10 @@ export function summary(results: Results, servers: readonly string[]): string {
     thousands(phase(server, eight, rate)),
     multiple(results.ratio("broadcast", server, first, inPhase(eight, rate))),
     pair(server, eight),
-    pair(server, paced),
     fixed(2)(phase(server, one, cpuPerDelivery)),
+    pair(server, paced),
+    fixed(2)(phase(server, paced, cpuPerDelivery)),
+    multiple(results.ratio("broadcast", server, first, inPhase(paced, cpuPerDelivery))),
   ]);
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   return [line(heads), line(heads.map((_, index) => (index === 0 ? "---" : "--:"))), ...rows.map(line)].join("\n");

@@ -28,7 +28,7 @@ const PACED: Pattern = { inFlight: 1, rate: 25 };
 const isBrokerOrPeer = ({ kind }: Technology): boolean => kind === "fanwire" || kind === "peer";
 /** Servers that have channels and keep published events. */
 const isBroker = ({ kind, name }: Technology): boolean => kind === "fanwire" || name === "nginx, nchan";
-const PLOTTED = ["fanwire, Bun", "fanwire, Deno", "fanwire, Node, hono", "fanwire, Node, srvx", "nginx, nchan"];
+const PLOTTED = ["fanwire, Bun", "fanwire, Deno", "fanwire, Node", "fanwire, Node, hono", "nginx, nchan"];
 const isPlotted = ({ name }: Technology): boolean => PLOTTED.includes(name);
 const isFanwire = ({ kind }: Technology): boolean => kind === "fanwire";
 /** Servers that hold 10,000 connections; workerd resets some before there are so many. */

@@ -1,7 +1,7 @@
 // Performance targets of fanwire.
 import type { EventsOutcome } from "./loads/events.ts";
 import type { IdleOutcome } from "./loads/idle.ts";
-import { cpuPerPublish, type Figure, inPhase, p50, p99, type Results, rate } from "./results.ts";
+import { cpuPerDelivery, cpuPerPublish, type Figure, inPhase, p50, p99, type Results, rate } from "./results.ts";
 import { STALLED_CLIENTS } from "./scenarios.ts";
 import { median } from "./statistics.ts";
 
@@ -16,10 +16,11 @@ export interface Target {
 
 const NCHAN = "nginx, nchan";
 
-/** Targets relative to nchan: deliveries with one publisher and with eight, and latencies of paced events. */
-const BUN = { one: 12, eight: 12, p50: 1, p99: 1.3 };
-const DENO = { one: 8, eight: 6, p50: 1.5, p99: 3 };
-const NODE = { one: 5, eight: 6, p50: 1.5, p99: 3 };
+/** Targets relative to nchan: deliveries with one publisher and with eight, and latencies and CPU of paced events. */
+const BUN = { one: 12, eight: 12, p50: 1.05, p99: 1.3, cpu: 1.5 };
+const DENO = { one: 8, eight: 6, p50: 1.15, p99: 3, cpu: 2 };
+const NODE = { one: 5, eight: 6, p50: 1, p99: 1.3, cpu: 1.05 };
+const NODE_ADAPTER = { one: 5, eight: 6, p50: 1.5, p99: 3, cpu: 2 };
 
 export function targets(results: Results): Target[] {
   return [
@@ -30,8 +31,9 @@ export function targets(results: Results): Target[] {
       value: results.median("idle", "fanwire, Bun", resident) / 1000,
     },
     ...targetsOf(results, "fanwire, Deno", "better-sse, Deno", "bare, Deno", DENO),
-    ...targetsOf(results, "fanwire, Node, hono", "better-sse, Node", "bare, Node, hono", NODE),
-    ...targetsOf(results, "fanwire, Node, srvx", "better-sse, Node", "bare, Node, srvx", NODE),
+    ...targetsOf(results, "fanwire, Node", "better-sse, Node", "res.write, Node", NODE),
+    ...targetsOf(results, "fanwire, Node, hono", "better-sse, Node", "bare, Node, hono", NODE_ADAPTER),
+    ...targetsOf(results, "fanwire, Node, srvx", "better-sse, Node", "bare, Node, srvx", NODE_ADAPTER),
   ];
 }
 
@@ -69,6 +71,11 @@ function targetsOf(results: Results, server: string, peer: string, bare: string,
     { text: "8 in flight, median latency, to nchan", max: 1, value: to(NCHAN, "broadcast", inPhase(eight, p50)) },
     { text: "paced, median latency, to nchan", max: nchan.p50, value: to(NCHAN, "broadcast", inPhase(paced, p50)) },
     { text: "paced, p99, to nchan", max: nchan.p99, value: to(NCHAN, "broadcast", inPhase(paced, p99)) },
+    {
+      text: "paced, CPU per delivery, to nchan",
+      max: nchan.cpu,
+      value: to(NCHAN, "broadcast", inPhase(paced, cpuPerDelivery)),
+    },
     {
       text: "ids and channels, one publisher, to anonymous",
       min: 0.8,
