@@ -5,6 +5,7 @@ export type {
   Broker,
   CloseOptions,
   DisconnectOptions,
+  HistoryOptions,
   ListenOptions,
   SendOptions,
 } from "./broker/broker.ts";
@@ -12,16 +13,17 @@ export { createBroker } from "./broker/broker.ts";
 export type { BrokerOptions } from "./broker/options.ts";
 export type { ClientInfo, DisconnectReason, FailureReason } from "./delivery/connection.ts";
 export type { DeliveryReport, Failure, Published, Reported } from "./delivery/delivery-report.ts";
-export type { Listened, ListenedEvent, ListenedGap } from "./delivery/listener.ts";
 export type { Engine } from "./engine/engine.ts";
+export type { History } from "./engine/history.ts";
 export type { MemoryEngineOptions } from "./engine/memory-engine.ts";
 export { memoryEngine } from "./engine/memory-engine.ts";
 export type { EventEnvelope, EventInput } from "./event/event.ts";
 export type { AccessRequest, Authorize, AuthorizeResult, Grant } from "./http/authorize.ts";
 export { bearer } from "./http/bearer.ts";
 export type { CorsOptions } from "./http/cors.ts";
-export type { ClientOverrides, EventOverrides } from "./http/handler.ts";
+export type { BrokerPaths, ClientOverrides, EventOverrides } from "./http/handler.ts";
 export { type Rate, type RateLimits, type RateOptions, rateLimits } from "./http/rate-limits.ts";
+export type { Listened, ListenedEvent, ListenedGap } from "./log/listened.ts";
 export type { LogOptions, Retention } from "./log/log.ts";
 export type { MaxReplay } from "./log/resume.ts";
 export type { BrokerStats } from "./monitoring/stats.ts";

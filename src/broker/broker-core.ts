@@ -8,6 +8,7 @@ import { ControlEvents } from "../delivery/control-events.ts";
 import type { Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
 import type { FlushTiming } from "../delivery/fanout.ts";
 import type { Listener } from "../delivery/listener.ts";
+import { type History, readHistory } from "../engine/history.ts";
 import type { EventInput } from "../event/event.ts";
 import { NameRules } from "../event/name-rules.ts";
 import type { ResolvedGrant } from "../http/authorize.ts";
@@ -98,6 +99,11 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
   ): Promise<Published | Reported> {
     this.checkOpen();
     return this.open().publisher.publish(keys, event, options);
+  }
+
+  async history(keys: readonly string[], start: StartOptions, limit: number, signal?: AbortSignal): Promise<History> {
+    this.checkOpen();
+    return readHistory(this.open().fanout.session, keys, start, limit, signal);
   }
 
   listen(keys: readonly string[], start: StartOptions, signal: AbortSignal | undefined): Listener {

@@ -2,10 +2,17 @@
 import { checkKnownKeys } from "../base/validate.ts";
 import type { ClientInfo } from "../delivery/connection.ts";
 import type { Published, Reported } from "../delivery/delivery-report.ts";
-import type { Listened } from "../delivery/listener.ts";
+import { DEFAULT_LIMIT, type History, MAX_LIMIT } from "../engine/history.ts";
 import { idempotencyKeyOf, inboxKey, keysOf } from "../event/channel-key.ts";
 import type { EventInput } from "../event/event.ts";
-import { type BrokerBackend, type ClientOverrides, type EventOverrides, HttpHandler } from "../http/handler.ts";
+import {
+  type BrokerBackend,
+  type BrokerPaths,
+  type ClientOverrides,
+  type EventOverrides,
+  HttpHandler,
+} from "../http/handler.ts";
+import type { Listened } from "../log/listened.ts";
 import type { StartOptions } from "../log/resume.ts";
 import { checkHealth, respondWithHealth } from "../monitoring/health.ts";
 import { BROKER_METRICS, HTTP_METRICS } from "../monitoring/metric-definitions.ts";
@@ -40,6 +47,20 @@ export interface ListenOptions extends StartOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Options of `history`. */
+export interface HistoryOptions {
+  /** A channel, or several. Without it the history is that of events for every client. */
+  readonly channels?: string | readonly string[];
+  /** The id after which to read: of an event, of a stream's `Last-Event-ID`, or the `position` of another part. */
+  readonly after?: string | undefined;
+  /** Where to begin without `after`. @default "earliest" */
+  readonly from?: "earliest";
+  /** The most events to return, from 0 to 1,000. 0 reads nothing: `position` is then the head. @default 100 */
+  readonly limit?: number;
+  /** Ends the call, which then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
 /** Options of `disconnect`. */
 export interface DisconnectOptions {
   /**
@@ -64,13 +85,14 @@ export interface CloseOptions {
 const SEND_OPTIONS = new Set(["report", "idempotencyKey"]);
 const BROADCAST_OPTIONS = new Set([...SEND_OPTIONS, "channels"]);
 const LISTEN_OPTIONS = new Set(["channels", "signal", "lastEventId", "from"]);
+const HISTORY_OPTIONS = new Set(["channels", "after", "from", "limit", "signal"]);
 const DISCONNECT_OPTIONS = new Set(["blockFor"]);
 const CLOSE_OPTIONS = new Set(["spreadOver", "force"]);
 
 /** A broker. All methods may be called detached. */
 export interface Broker {
   /** The paths that `fetch` serves. */
-  readonly paths: { readonly connect: string; readonly broadcast: string };
+  readonly paths: BrokerPaths;
   /**
    * Serves `GET /connect` and `POST /broadcast`. `context` is the second argument that the runtime passes to its fetch handler.
    *
@@ -127,6 +149,13 @@ export interface Broker {
    * answered. Ends with `return()`, its signal, or the broker. Does not keep the process alive.
    */
   listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined>;
+  /**
+   * Reads a part of the history of channels: up to `limit` events and about 1 MiB. A stream with its `position` as `Last-Event-ID` continues
+   * exactly there. What the store retains is read too, whether this process holds it or not.
+   *
+   * @throws `TypeError`, `RangeError`; `BrokerError` `bad-channel`, `closed`, `engine-down`
+   */
+  history(options?: HistoryOptions): Promise<History>;
   /** Ends the connections of a client id. Resolves with their number. @throws `RangeError`, `TypeError` */
   disconnect(clientId: string, options?: DisconnectOptions): Promise<{ readonly clients: number }>;
   /**
@@ -179,6 +208,7 @@ export function brokerOf(core: BrokerCore): Broker {
         throw new TypeError(`listen() refused: from must be "earliest" or left out, not ${String(start.from)}.`);
       return core.listen(keysOf(names.targets(channels)), start, signal);
     },
+    ...historyMethod({ names, history: (...args) => core.history(...args) }),
     disconnect: async (clientId, options) => ({
       clients: await core.disconnect(names.clientId(clientId), blockForOf(options)),
     }),
@@ -207,6 +237,23 @@ export function blockForOf(options: DisconnectOptions = {}): number {
   // A default only for `undefined`: null is not a number.
   const { blockFor = 0 } = options;
   return blockFor;
+}
+
+/** Returns `history` of a broker, which may live in another process. */
+export function historyMethod({ names, history }: Pick<BrokerBackend, "names" | "history">): Pick<Broker, "history"> {
+  return {
+    history: async (options = {}) => {
+      checkKnownKeys("history()", "option", HISTORY_OPTIONS, options);
+      const { channels, after, from = "earliest", limit = DEFAULT_LIMIT, signal } = options;
+      if (after !== undefined && typeof after !== "string")
+        throw new TypeError(`history() refused: after must be an id, not ${String(after)}.`);
+      if (from !== "earliest")
+        throw new TypeError(`history() refused: from must be "earliest" or left out, not ${String(from)}.`);
+      if (!Number.isInteger(limit) || limit < 0 || limit > MAX_LIMIT)
+        throw new RangeError(`history() refused: limit must be from 0 to ${MAX_LIMIT}, not ${String(limit)}.`);
+      return history(keysOf(names.targets(channels)), { lastEventId: after, from }, limit, signal);
+    },
+  };
 }
 
 /** Returns `broadcast` and `broadcastTo` of a broker, which may live in another process. */

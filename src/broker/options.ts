@@ -7,6 +7,7 @@ import { memoryEngine } from "../engine/memory-engine.ts";
 import type { Authorize } from "../http/authorize.ts";
 import { isToken } from "../http/bearer.ts";
 import { Cors, type CorsOptions } from "../http/cors.ts";
+import type { BrokerPaths } from "../http/handler.ts";
 import type { RateLimiter, RateLimits } from "../http/rate-limits.ts";
 import type { MaxReplay } from "../log/resume.ts";
 
@@ -42,8 +43,8 @@ export interface BrokerOptions {
   readonly maxBodyBytes?: number;
   /** Milliseconds in which the body of a request must be complete. A slower one is answered 408. 1 or more; `Infinity` waits. @default 10_000 */
   readonly bodyTimeout?: number;
-  /** The paths that `fetch` serves. @default { connect: "/connect", broadcast: "/broadcast" } */
-  readonly paths?: { readonly connect?: string; readonly broadcast?: string };
+  /** The paths that `fetch` serves. `history` is not served unless it is set. @default { connect: "/connect", broadcast: "/broadcast" } */
+  readonly paths?: Partial<BrokerPaths>;
   /**
    * Decides who may connect and who may publish, before the body is read. Without it, everybody who can reach the server may read every channel,
    * under any client id, and nobody may publish through `fetch`.
@@ -130,7 +131,7 @@ type Unset = "authorize" | "errorHandler" | "onConnect" | "onDisconnect" | "onEr
 export interface Settings
   extends Readonly<Required<Omit<BrokerOptions, Unset | "cors" | "paths" | "rate">>>,
     Readonly<{ [Name in Unset]: BrokerOptions[Name] | undefined }> {
-  readonly paths: { readonly connect: string; readonly broadcast: string };
+  readonly paths: BrokerPaths;
   readonly cors: Cors | undefined;
   readonly rate: RateLimiter | undefined;
 }
@@ -175,7 +176,7 @@ const DEFAULTS = {
 };
 const FUNCTIONS = ["authorize", "serialize", "errorHandler", "onConnect", "onDisconnect", "onError"] as const;
 const MAX_REPLAY = { events: Infinity, bytes: Infinity };
-const PATHS = { connect: "/connect", broadcast: "/broadcast" };
+const PATHS = { connect: "/connect", broadcast: "/broadcast", history: undefined };
 
 /**
  * Checks options and fills in the defaults. `where` names the function in error messages.
@@ -214,7 +215,7 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
     "allowQuery must be a list of names",
   );
   for (const path of Object.values(paths))
-    check(typeof path === "string" && path.startsWith("/"), "a path must begin with /");
+    check(path === undefined || (typeof path === "string" && path.startsWith("/")), "a path must begin with /");
   for (const name of FUNCTIONS) {
     // A wrong `authorize` must not leave everything open.
     check(given[name] === undefined || typeof given[name] === "function", `${name} must be a function`);

@@ -3,10 +3,9 @@
 import { jitter } from "../base/random.ts";
 import { after } from "../base/runtime.ts";
 import type { HistoryHost, HistoryLoader, ReplayPage } from "../engine/engine.ts";
-import { encode, withId } from "../event/sse-format.ts";
+import { channelsOfPage } from "../engine/read-log.ts";
 import type { LogReader } from "../log/batch.ts";
-import { ChannelLog, type Entry } from "../log/channel-log.ts";
-import type { Log } from "../log/log.ts";
+import type { ChannelLog } from "../log/channel-log.ts";
 
 /** Loaded pages kept for subscribers that are about to read the same. */
 const RECENT_PAGES = 64;
@@ -110,7 +109,7 @@ class PageLoader implements HistoryLoader {
         throw new Error(
           `Reading history: the engine returned a page that ends at ${page.epoch}-${page.through} for the cursor ${log.id(cursor)}.`,
         );
-      request.loaded = loadedOf(log, keys, page);
+      request.loaded = { channels: channelsOfPage(log, keys, page), through: page.through };
       for (const [oldest, { loaded }] of this.#pages) {
         if (this.#pages.size <= RECENT_PAGES) break;
         if (loaded) this.#pages.delete(oldest);
@@ -150,15 +149,6 @@ class PageLoader implements HistoryLoader {
       else this.request(subscriber);
     }
   }
-}
-
-function loadedOf(log: Log, keys: readonly string[], { records, droppedThrough, through }: ReplayPage): LoadedPage {
-  const channels = new Map(keys.map((key, index) => [key, new ChannelLog(key, droppedThrough[index] ?? 0)]));
-  for (const { seq, keys: all, text } of records) {
-    const entry: Entry = { seq, keys: all, at: 0, bytes: encode(withId(text, log.id(seq))), total: 0, retainCount: 0 };
-    for (const key of all) channels.get(key)?.retain(entry);
-  }
-  return { channels, through };
 }
 
 /**

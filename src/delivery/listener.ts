@@ -1,38 +1,15 @@
 // The async iterator behind `broker.listen()`: a subscriber inside the process.
 
 import { after } from "../base/runtime.ts";
-import { COMMON, publicName } from "../event/channel-key.ts";
 import type { Position } from "../event/position.ts";
-import { parseEvent } from "../event/sse-format.ts";
-import { type Batch, type Item, isGap, type LogReader } from "../log/batch.ts";
+import type { Batch, LogReader } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
+import { type Listened, toListened } from "../log/listened.ts";
 import type { Log } from "../log/log.ts";
 import type { HistoryBounds, ResumePoint } from "../log/resume.ts";
 import type { Fanout } from "./fanout.ts";
 import type { FanoutGroup } from "./fanout-group.ts";
 import type { Subscriber } from "./subscriber.ts";
-
-/** A published event with its position. */
-export interface ListenedEvent {
-  readonly type: "event";
-  readonly id: string;
-  readonly event?: string;
-  readonly data: string;
-  /** The channels it was published to; empty for an event to every client. */
-  readonly channels: readonly string[];
-}
-
-/** Events that the log no longer holds, or never held. */
-export interface ListenedGap {
-  readonly type: "gap";
-  readonly id: string;
-  readonly channels: readonly string[];
-  /** The position after which events are missing; `null` if this process does not know it. */
-  readonly after: string | null;
-  readonly through: string;
-}
-
-export type Listened = ListenedEvent | ListenedGap;
 
 /** The broker of a listener. */
 export interface ListenerHost {
@@ -118,7 +95,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   }
 
   receive(batch: Batch): boolean {
-    for (const item of batch.items) this.#items.push(this.#toListened(item));
+    for (const item of batch.items) this.#items.push(toListened(this.#host.fanout.log, item));
     this.#serve();
     return true;
   }
@@ -171,7 +148,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     this.#log = fanout.log;
     this.cursor = isLive && head !== undefined ? head : cursor;
     this.missingRanges = missingRanges;
-    this.#items.push(...gaps.map((gap) => this.#toListened(gap)));
+    this.#items.push(...gaps.map((gap) => toListened(this.#host.fanout.log, gap)));
   }
 
   #serve(): void {
@@ -233,23 +210,5 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     this.channels = [];
     if (this.#isSubscribed) session.unsubscribe?.(this.#keys);
     this.#isSubscribed = false;
-  }
-
-  #toListened(item: Item): Listened {
-    const { log } = this.#host.fanout;
-    if (!isGap(item))
-      return {
-        type: "event",
-        ...parseEvent(item.bytes),
-        channels: item.keys.filter((key) => key !== COMMON).map(publicName),
-      };
-    const { after: from, through, seq, channels } = item;
-    return {
-      type: "gap",
-      id: log.id(seq),
-      channels: channels.map(publicName),
-      after: from === undefined ? null : log.id(from),
-      through: log.id(through),
-    };
   }
 }

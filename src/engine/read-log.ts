@@ -1,5 +1,6 @@
 // Reads a log that holds everything that is retained, in the form in which a store answers the processes that share it.
-import { decode, splitId } from "../event/sse-format.ts";
+import { decode, encode, splitId, withId } from "../event/sse-format.ts";
+import { ChannelLog, type Entry } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import { Merge } from "../log/merge.ts";
 import { type HistoryBounds, localHistoryBounds, type MaxReplay } from "../log/resume.ts";
@@ -51,3 +52,17 @@ export function readHistoryBounds(
 /** Returns the last position of each channel, as `FeedEvent.previous` and `Checkpoint.last` require. */
 export const readLast = (log: Log, keys: readonly string[]): number[] =>
   keys.map((key) => log.find(key)?.last ?? log.forgottenThrough);
+
+/** Returns the channels of a page as records of a log, which a reader reads in place of its own. */
+export function channelsOfPage(
+  log: Log,
+  keys: readonly string[],
+  { records, droppedThrough }: ReplayPage,
+): ReadonlyMap<string, ChannelLog> {
+  const channels = new Map(keys.map((key, index) => [key, new ChannelLog(key, droppedThrough[index] ?? 0)]));
+  for (const { seq, keys: all, text } of records) {
+    const entry: Entry = { seq, keys: all, at: 0, bytes: encode(withId(text, log.id(seq))), total: 0, retainCount: 0 };
+    for (const key of all) channels.get(key)?.retain(entry);
+  }
+  return channels;
+}

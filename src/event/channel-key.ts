@@ -21,6 +21,10 @@ export const keysOfClient = (clientId: string, channels: readonly string[]): rea
   ...channels.map(channelKey),
 ];
 
+/** The keys whose history a client reads without naming a channel: as {@link keysOfClient}, without an inbox for no client id. */
+export const keysOfReader = (clientId: string | undefined, channels: readonly string[]): readonly string[] =>
+  clientId === undefined ? [COMMON, ...channels.map(channelKey)] : keysOfClient(clientId, channels);
+
 /** The keys that an event is appended to. Without channels, that is the common channel. */
 export const keysOf = (channels: readonly string[]): readonly string[] =>
   channels.length > 0 ? channels.map(channelKey) : EVERY_CLIENT;

@@ -4,7 +4,8 @@ import { jitter, randomName } from "../base/random.ts";
 import { isHeldBack } from "../base/runtime.ts";
 import { isResponse } from "../base/validate.ts";
 import type { Published, PublishOptions } from "../delivery/delivery-report.ts";
-import { idempotencyKeyOf, inboxKey, keysOf } from "../event/channel-key.ts";
+import type { History } from "../engine/history.ts";
+import { idempotencyKeyOf, inboxKey, keysOf, keysOfReader } from "../event/channel-key.ts";
 import { checkEventType, type EventInput } from "../event/event.ts";
 import type { NameRules } from "../event/name-rules.ts";
 import type { StartOptions } from "../log/resume.ts";
@@ -23,7 +24,15 @@ import {
   type Overrides,
 } from "./overrides.ts";
 import { asBrokerError, checkMethod, problem, withRetryAfter } from "./problem.ts";
-import { CONNECT_PARAMETERS, checkParameters, PUBLISH_PARAMETERS, singleParameter } from "./query.ts";
+import {
+  CONNECT_PARAMETERS,
+  checkParameters,
+  HISTORY_PARAMETERS,
+  limitOf,
+  PUBLISH_PARAMETERS,
+  singleParameter,
+  startOptions,
+} from "./query.ts";
 import type { RateLimiter } from "./rate-limits.ts";
 
 export type { ClientOverrides, EventOverrides } from "./overrides.ts";
@@ -31,13 +40,21 @@ export type { ClientOverrides, EventOverrides } from "./overrides.ts";
 /** Characters of a generated client id. Each has five random bits: 130 in all. */
 const CLIENT_ID_LENGTH = 26;
 
+/** The paths that `fetch` serves. */
+export interface BrokerPaths {
+  readonly connect: string;
+  readonly broadcast: string;
+  /** Serves the history of channels, if it is set. */
+  readonly history?: string | undefined;
+}
+
 /** Options of the broker that concern requests. */
 interface HttpSettings extends BodyBounds {
   readonly allowQuery: readonly string[];
   readonly authorize?: Authorize | undefined;
   readonly cors?: Cors | undefined;
   readonly errorHandler?: Overrides["errorHandler"];
-  readonly paths: { readonly connect: string; readonly broadcast: string };
+  readonly paths: BrokerPaths;
   readonly publishToken?: string | undefined;
   readonly rate?: RateLimiter | undefined;
   readonly retry: number;
@@ -67,6 +84,7 @@ export interface BrokerBackend {
     releaseSlot: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published>;
+  history(keys: readonly string[], start: StartOptions, limit: number, signal?: AbortSignal): Promise<History>;
   /** Returns the last chunk of a stream (`fanwire-end`). `retry` is the time until the client comes back, in milliseconds. */
   endEvent(reason: ErrorCode | "closing", reconnect: boolean, retry: number): Uint8Array<ArrayBuffer>;
   /** Reports an error that no caller waits for. Never rejects. */
@@ -83,10 +101,11 @@ export class HttpHandler {
 
   async fetch(request: Request, context: unknown): Promise<Response> {
     checkRequest("fetch", request);
-    const { connect, broadcast } = this.#broker.settings.paths;
+    const { connect, broadcast, history } = this.#broker.settings.paths;
     return this.#respond(request, {}, ({ pathname, searchParams }) => {
       if (pathname === connect) return this.#connect(request, searchParams, { context });
       if (pathname === broadcast) return this.#publish(request, searchParams, { context, requireToken: true });
+      if (pathname === history) return this.#history(request, searchParams, { context });
       throw new BrokerError("not-found", `Request refused: there is nothing at ${quote(pathname)}.`);
     });
   }
@@ -138,16 +157,10 @@ export class HttpHandler {
         channels: names.channels(overrides.channels ?? query.getAll("channel")),
         clientId: requestedId === undefined ? undefined : names.clientId(requestedId),
       };
-      const start = startOptions(request, query, overrides);
-      const authorize = overrides.authorize ?? settings.authorize;
-      // A page of another site could otherwise replace its visitor's own connections, although it cannot read the answer.
-      if (authorize && isForgedRequest(request, settings.cors, false)) throw new BrokerError("cross-origin", FORGED);
-      settings.rate?.("connects", request);
-      const grant = authorize
-        ? await this.#authorize(authorize, request, overrides, requested)
-        : { ...requested, ...UNLIMITED };
+      const header = request.headers.get("last-event-id") || singleParameter(query, "lastEventId");
+      const start = startOptions(query, { ...overrides, lastEventId: overrides.lastEventId ?? header });
+      const grant = await this.#authorizeConnect(request, overrides, requested);
       if (isResponse(grant)) return grant;
-      settings.rate?.("connects", request, grant);
       const clientId = grant.clientId ?? randomName(CLIENT_ID_LENGTH);
       const headers = streamHeaders(clientId);
       broker.checkOpen();
@@ -164,6 +177,50 @@ export class HttpHandler {
     } finally {
       releaseSlot?.();
     }
+  }
+
+  /** Answers with a part of the history that a stream with the same grant would receive. */
+  async #history(request: Request, query: URLSearchParams, overrides: Overrides): Promise<Response> {
+    const preflight = checkMethod(request, "GET, HEAD, OPTIONS");
+    if (preflight) return preflight;
+    const broker = this.#broker;
+    const { names, settings } = broker;
+    checkParameters(query, HISTORY_PARAMETERS, settings.allowQuery, false);
+    const requestedId = singleParameter(query, "id", "bad-id");
+    const requested: RequestedAccess = {
+      action: "connect",
+      channels: names.channels(query.getAll("channel")),
+      clientId: requestedId === undefined ? undefined : names.clientId(requestedId),
+    };
+    const after = singleParameter(query, "after");
+    const start: StartOptions = { ...startOptions(query, { lastEventId: after }), from: "earliest" };
+    const limit = limitOf(query);
+    const grant = await this.#authorizeConnect(request, overrides, requested);
+    if (isResponse(grant)) return grant;
+    const { clientId, channels } = grant;
+    broker.checkOpen();
+    if (clientId !== undefined && (await broker.isBarred(clientId))) return barredResponse();
+    const keys = requested.channels.length > 0 ? keysOf(channels) : keysOfReader(clientId, channels);
+    const history = await broker.history(keys, start, limit, request.signal);
+    return Response.json(history, { headers: { "cache-control": "no-store" } });
+  }
+
+  /** Lets a client in that `authorize` allows, within `rate`. */
+  async #authorizeConnect(
+    request: Request,
+    overrides: ClientOverrides,
+    requested: RequestedAccess,
+  ): Promise<ResolvedGrant | Response> {
+    const { settings } = this.#broker;
+    const authorize = overrides.authorize ?? settings.authorize;
+    // A page of another site could otherwise replace its visitor's own connections, although it cannot read the answer.
+    if (authorize && isForgedRequest(request, settings.cors, false)) throw new BrokerError("cross-origin", FORGED);
+    settings.rate?.("connects", request);
+    const grant = authorize
+      ? await this.#authorize(authorize, request, overrides, requested)
+      : { ...requested, ...UNLIMITED };
+    if (!isResponse(grant)) settings.rate?.("connects", request, grant);
+    return grant;
   }
 
   async #publish(request: Request, query: URLSearchParams, overrides: EventOverrides): Promise<Response> {
@@ -312,18 +369,6 @@ async function formOf(request: Request, query: URLSearchParams, bounds: BodyBoun
   if (!/^application\/x-www-form-urlencoded\s*(?:;|$)/i.test(request.headers.get("content-type") ?? ""))
     throw new BrokerError("unsupported-media-type", "Request refused: send application/x-www-form-urlencoded.");
   return new URLSearchParams(`${query}&${await readText(request, bounds)}`);
-}
-
-/** Returns where the stream starts. Overrides win over the header, and the header wins over the query. */
-function startOptions(request: Request, query: URLSearchParams, overrides: ClientOverrides): StartOptions {
-  const from = overrides.from ?? singleParameter(query, "from");
-  if (from !== undefined && from !== "earliest")
-    throw new BrokerError("bad-request", `Request refused: from=${quote(from)} is not "earliest".`);
-  const given = singleParameter(query, "lastEventId");
-  return {
-    lastEventId: overrides.lastEventId ?? (request.headers.get("last-event-id") || given),
-    from,
-  };
 }
 
 const STREAM_HEADERS = {

@@ -1,8 +1,12 @@
 // Reads the parameters of a request, and refuses names that are more likely a mistake than meant for somebody else.
 import { BrokerError, type ErrorCode, quote } from "../base/errors.ts";
+import { DEFAULT_LIMIT, MAX_LIMIT } from "../engine/history.ts";
+import type { StartOptions } from "../log/resume.ts";
 
 /** Parameters of a request to connect. */
 export const CONNECT_PARAMETERS: readonly string[] = ["channel", "id", "lastEventId", "from"];
+/** Parameters of a request for history. */
+export const HISTORY_PARAMETERS: readonly string[] = ["channel", "id", "after", "from", "limit"];
 /** Parameters of a request to publish. */
 export const PUBLISH_PARAMETERS: readonly string[] = ["channel", "id", "type"];
 
@@ -57,4 +61,23 @@ export function singleParameter(
   const [value, ...others] = query.getAll(name);
   if (others.length > 0) throw new BrokerError(code, `Request refused: ${name} is given more than once.`);
   return value || undefined;
+}
+
+/** Returns where a client starts to read. An override wins over the query. */
+export function startOptions(query: URLSearchParams, overrides: StartOptions): StartOptions {
+  const from = overrides.from ?? singleParameter(query, "from");
+  if (from !== undefined && from !== "earliest")
+    throw new BrokerError("bad-request", `Request refused: from=${quote(from)} is not "earliest".`);
+  return { lastEventId: overrides.lastEventId, from };
+}
+
+/** Returns how many events a request for history asks for. @throws {@link BrokerError} `bad-request` */
+export function limitOf(query: URLSearchParams): number {
+  const limit = singleParameter(query, "limit") ?? String(DEFAULT_LIMIT);
+  const value = /^\d{1,9}$/.test(limit) ? Number(limit) : Infinity;
+  if (value <= MAX_LIMIT) return value;
+  throw new BrokerError(
+    "bad-request",
+    `Request refused: limit=${quote(limit)} is not a number from 0 to ${MAX_LIMIT}.`,
+  );
 }

@@ -74,6 +74,9 @@ function requestedStart(log: Log, { lastEventId, from }: StartOptions, head: num
     : { kind: "unknown-id" };
 }
 
+/** Returns the position after which a start reads, or 0 if it does not name one of this log. */
+export const startSeq = (log: Log, start: StartOptions): number => seqOf(requestedStart(log, start, Infinity));
+
 const seqOf = (start: RequestedStart): number => (start.kind === "after" ? start.seq : 0);
 
 /** Returns the history bounds of a log that holds everything that is retained. */

@@ -1,5 +1,5 @@
 // A plugin for Fastify. Its routes take Node's objects, so no parser and no serializer of Fastify comes between.
-import { brokerServer, type ServedBroker } from "./node-handler.ts";
+import { brokerServer, pathsOf, type ServedBroker } from "./node-handler.ts";
 import { endStreams } from "./server-watch.ts";
 import type { NodeIncoming, NodeOutgoing, NodeServer } from "./types.ts";
 
@@ -40,7 +40,7 @@ export async function fastifyBroker(app: unknown, { broker }: FastifyBrokerOptio
   // The broker reads the bodies of these routes itself. A plugin's parsers concern its own routes.
   fastify.removeAllContentTypeParsers();
   fastify.addContentTypeParser("*", (_request, _body, done) => done(null));
-  for (const path of new Set(Object.values(broker.paths)))
+  for (const path of new Set(pathsOf(broker)))
     fastify.all(path, (request, reply) => {
       reply.hijack();
       const incoming = request.raw as NodeIncoming;

@@ -3,6 +3,7 @@ import { checkKnownKeys } from "../base/validate.ts";
 import { ErrorReporter } from "../broker/error-reporter.ts";
 import type { BrokerOptions } from "../broker/options.ts";
 import { connectionOf } from "../delivery/stream-connection.ts";
+import type { BrokerPaths } from "../http/handler.ts";
 import { NodeRequest } from "./node-request.ts";
 import { ResponseSink } from "./response-sink.ts";
 import type { NodeIncoming, NodeNext, NodeOutgoing } from "./types.ts";
@@ -18,7 +19,7 @@ export interface NodeContext {
 
 /** The parts of a broker that are served. */
 export interface ServedBroker {
-  readonly paths: { readonly connect: string; readonly broadcast: string };
+  readonly paths: BrokerPaths;
   fetch(request: Request, context?: unknown): Promise<Response>;
 }
 
@@ -54,13 +55,16 @@ export function nodeHandler(broker: ServedBroker | NodeFetch, options: NodeHandl
   checkKnownKeys("nodeHandler()", "option", OPTIONS, options);
   const isFunction = typeof broker === "function";
   const serve = isFunction ? server(broker, options) : brokerServer(broker, options);
-  const paths = isFunction ? undefined : Object.values(broker.paths);
+  const paths = isFunction ? undefined : pathsOf(broker);
   return (incoming, outgoing, next) => {
     const target = targetOf(incoming, paths);
     if (target === undefined && next) next();
     else serve(incoming, outgoing, target ?? incoming.url ?? "/", next);
   };
 }
+
+/** Returns the paths that a broker serves. */
+export const pathsOf = ({ paths }: ServedBroker): string[] => Object.values(paths).filter((path) => path !== undefined);
 
 /** Serves a request at a target, which a mount may have shortened. */
 type Serve = (incoming: NodeIncoming, outgoing: NodeOutgoing, target: string, next?: NodeNext) => void;

@@ -5,15 +5,17 @@ import type {
   BroadcastOptions,
   CloseOptions,
   DisconnectOptions,
+  HistoryOptions,
   ListenOptions,
   SendOptions,
 } from "../broker/broker.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
 import type { Published, Reported } from "../delivery/delivery-report.ts";
-import type { Listened } from "../delivery/listener.ts";
+import type { History } from "../engine/history.ts";
 import type { EventInput } from "../event/event.ts";
 import { presentsToken } from "../http/bearer.ts";
 import { problem } from "../http/problem.ts";
+import type { Listened } from "../log/listened.ts";
 import type { BrokerStats } from "../monitoring/stats.ts";
 import type { ObjectStorage, Socket } from "./cloudflare.ts";
 import type { RpcRequest, RpcResult } from "./object-backend.ts";
@@ -78,6 +80,11 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
   /** Returns the counters and gauges of this object. Counters start at 0 in each new instance. */
   async stats(): Promise<BrokerStats> {
     return this.#open().broker.stats();
+  }
+
+  /** Reads a part of the history, as `history` of a broker. */
+  async history(options?: HistoryOptions): Promise<History> {
+    return this.#open().broker.history(options);
   }
 
   /** Iterates over published events. For code inside the object: an object with a listener is not evicted. */

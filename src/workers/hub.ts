@@ -1,6 +1,6 @@
 // `hub` and `worker`: the broker of a namespace of Durable Objects, as a Worker uses it.
 import { checkKnownKeys } from "../base/validate.ts";
-import { type Broker, blockForOf, publishMethods } from "../broker/broker.ts";
+import { type Broker, blockForOf, historyMethod, publishMethods } from "../broker/broker.ts";
 import { ErrorReporter } from "../broker/error-reporter.ts";
 import { type BrokerOptions, resolveOptions } from "../broker/options.ts";
 import { NameRules } from "../event/name-rules.ts";
@@ -53,7 +53,7 @@ export interface HubOptions extends Pick<BrokerOptions, (typeof REQUEST_OPTIONS)
 export interface Hub
   extends Pick<
     Broker,
-    "fetch" | "clientHandler" | "eventHandler" | "broadcast" | "broadcastTo" | "checkChannel" | "disconnect"
+    "fetch" | "clientHandler" | "eventHandler" | "broadcast" | "broadcastTo" | "checkChannel" | "disconnect" | "history"
   > {
   /** Answers as `health` of a broker. Each call is a request to the object that `name` chooses, and wakes it. */
   health(request: Request): Promise<Response>;
@@ -122,6 +122,10 @@ export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
     ...publishMethods({
       names: context.names,
       publish: async (keys, event, publishOptions) => backend().publish(keys, event, publishOptions),
+    }),
+    ...historyMethod({
+      names: context.names,
+      history: async (keys, start, limit) => backend().history(keys, start, limit),
     }),
     checkChannel: (channel) => context.names.channel(channel),
     disconnect: async (clientId, disconnectOptions) =>

@@ -3,6 +3,7 @@ import { BrokerError, type ErrorCode, type ErrorStage } from "../base/errors.ts"
 import type { ErrorReporter } from "../broker/error-reporter.ts";
 import type { Settings } from "../broker/options.ts";
 import type { DeliveryReport, Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
+import type { History } from "../engine/history.ts";
 import type { EventInput } from "../event/event.ts";
 import type { NameRules } from "../event/name-rules.ts";
 import { encode, formatEnd } from "../event/sse-format.ts";
@@ -23,6 +24,12 @@ export type RpcRequest =
       readonly keys: readonly string[];
       readonly event: EventInput;
       readonly options: PublishOptions;
+    }
+  | {
+      readonly type: "history";
+      readonly keys: readonly string[];
+      readonly start: StartOptions;
+      readonly limit: number;
     }
   | { readonly type: "disconnect"; readonly clientId: string; readonly barFor: number }
   | { readonly type: "check" }
@@ -128,6 +135,10 @@ export class ObjectBackend implements BrokerBackend {
     // A report never rejects. If the object is lost, nobody knows which clients received the event.
     const reported: Reported = { ...published, report: report().catch(() => ({ sent: 0, failed: [] })) };
     return reported;
+  }
+
+  history(keys: readonly string[], start: StartOptions, limit: number): Promise<History> {
+    return this.call({ type: "history", keys, start, limit });
   }
 
   async connect(

@@ -172,6 +172,7 @@ export class ObjectBroker implements ObjectConnectionHost {
     if (request.type === "secret") return this.secret;
     if (request.type === "barred") return core.isBarred(request.clientId);
     if (request.type === "disconnect") return { clients: await core.disconnect(request.clientId, request.barFor) };
+    if (request.type === "history") return core.history(request.keys, request.start, request.limit);
     if (request.type === "check") return checkHealth(core);
     if (request.type === "stats") return this.broker.stats();
     const { report, ...published } = (await core.publish(request.keys, request.event, request.options)) as Reported;

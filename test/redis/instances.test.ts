@@ -1,5 +1,6 @@
 // Instances on Bun with its own Redis client, on Deno with node-redis and on Node with ioredis.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { History } from "../../src/index.ts";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
 import { Instance, type Runtime } from "./chaos/instance.ts";
@@ -92,6 +93,27 @@ describe("instances on one Redis behave as one broker", needsRedis, () => {
     const client = await join("node", "channel=history&from=earliest");
     await client.until(({ data }) => data.includes("while stopped"));
     expect(client.data).toEqual(["before", "while stopped"]);
+  });
+
+  test("GET /history: every instance reads what was published at the others, and a stream continues at its position anywhere", async () => {
+    const data = Array.from({ length: 30 }, (_, n) => `${n}`);
+    for (const [n, each] of data.entries()) await publish(RUNTIMES[n % 3] as Runtime, "channel=parts", each);
+    const all: string[] = [];
+    let position = "";
+    for (let turn = 0, more = true; more; turn++) {
+      const query = new URLSearchParams({ channel: "parts", limit: "7", after: position });
+      const response = await fetch(`${instances[RUNTIMES[turn % 3] as Runtime].url}/history?${query}`);
+      expect(response.status).toBe(200);
+      const part = (await response.json()) as History;
+      expect(part.gaps).toEqual([]);
+      all.push(...part.events.map((event) => event.data));
+      ({ position, more } = part);
+      if (all.length !== 14) continue;
+      const client = await join("deno", "channel=parts", position);
+      await client.until((client) => client.data.length === 16);
+      expect(client.data).toEqual(data.slice(14));
+    }
+    expect(all).toEqual(data);
   });
 
   test.for(RUNTIMES)(

@@ -30,6 +30,23 @@ test(
 );
 
 test(
+  "history: through hub(), on the stub, and after the object has started again",
+  withObject({}, async (object) => {
+    for (const data of ["1", "2", "3"]) await object.hub.broadcast(data, { channels: "a" });
+    const part = await object.hub.history({ channels: "a", limit: 2 });
+    expect(part).toMatchObject({ events: [{ data: "1" }, { data: "2" }], gaps: [], more: true });
+    await object.crash();
+    const rest = await object.hub.history({ channels: "a", after: part.position });
+    expect(rest).toMatchObject({ events: [{ data: "3", channels: ["a"] }], gaps: [], more: false });
+    expect(await object.stub.history({ channels: "a", limit: 0 })).toEqual({ ...rest, events: [] });
+    expect(await codeOf(object.hub.history({ limit: 5_000 }))).toBe("RangeError");
+    const served = object.otherHub({ paths: { history: "/history" } });
+    const response = await served.fetch(new Request("https://fanwire.test/history?channel=a&limit=1"));
+    expect(await response.json()).toMatchObject({ events: [{ data: "1" }], more: true });
+  }),
+);
+
+test(
   "hub: a report arrives, with and without receivers",
   withObject({}, async (object) => {
     await Promise.all([object.join({ id: "ada" }), object.join({ id: "ada" }), object.join({ id: "bob" })]);

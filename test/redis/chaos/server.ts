@@ -42,6 +42,7 @@ function logError(stage: string, error: unknown): void {
 }
 
 const broker = createBroker({
+  paths: { history: "/history" },
   engine: await createEngine(),
   publishToken: "chaos",
   heartbeat: 2_000,

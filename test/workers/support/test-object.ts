@@ -12,6 +12,7 @@ import { instancesOf, setOptions } from "./options.ts";
 /** The stub of an object, with the methods that tests call. */
 export interface Stub {
   fetch(url: string | Request, init?: RequestInit): Promise<Response & { readonly webSocket?: unknown }>;
+  history: Hub["history"];
   broadcast(event: EventInput, options?: object): Promise<Published>;
   broadcastTo(clientId: string, event: EventInput, options?: object): Promise<Published>;
   disconnect(clientId: string, options?: object): Promise<{ clients: number }>;
