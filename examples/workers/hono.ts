@@ -20,6 +20,9 @@ interface AppEnv {
   Variables: { cookie: string; session: Session | undefined };
 }
 
+/** Cookies and tickets that one user may have at a time. */
+const MAX_SECRETS_PER_USER = 100;
+
 /** The object that keeps the log. All clients share one. */
 export class Hub extends BrokerObject {
   // A slow client may stay for 20 timeouts.
@@ -37,7 +40,8 @@ export class Secrets extends DurableObject {
     super(...args);
     this.#sql.exec(
       `CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, user TEXT, expiresAt INTEGER, until INTEGER, cookie TEXT);
-      CREATE INDEX IF NOT EXISTS untils ON secrets (until)`,
+      CREATE INDEX IF NOT EXISTS untils ON secrets (until);
+      CREATE INDEX IF NOT EXISTS users ON secrets (user)`,
     );
   }
 
@@ -48,6 +52,12 @@ export class Secrets extends DurableObject {
     const name = crypto.randomUUID();
     const until = Math.min(now + life, expiresAt);
     this.#sql.exec("INSERT INTO secrets VALUES (?, ?, ?, ?, ?)", name, user, expiresAt, until, cookie);
+    // Who signs in, or asks for tickets, without end loses the oldest of their own.
+    this.#sql.exec(
+      `DELETE FROM secrets WHERE user = ?1 AND name NOT IN
+        (SELECT name FROM secrets WHERE user = ?1 ORDER BY rowid DESC LIMIT ${MAX_SECRETS_PER_USER})`,
+      user,
+    );
     return name;
   }
 

@@ -16,7 +16,8 @@ interface ExpiringEntry<T> {
 }
 
 /**
- * Remembers a value for each name until the name expires. No timer runs: expired names are removed when other names are set.
+ * Remembers a value for each name until the name expires. No timer runs, because it would keep a Durable Object awake: expired names are removed
+ * when other names are set.
  *
  * A full map removes expired names first, and then the oldest name of the owner that has the most. If it always removed the oldest name of
  * all, one owner could push out the names of everybody else.
@@ -58,6 +59,7 @@ export class ExpiringMap<T = true> {
       for (const [old, entry] of this.#entries) if (entry.end <= time) this.#remove(old);
       this.#sizeAfterSweep = this.#entries.size;
     }
+    this.#dropOldest(time);
     if (end <= time) return;
     if (this.#entries.size >= this.#maxNames) this.#makeRoom();
     this.#entries.set(name, { end, value, owner });
@@ -65,6 +67,15 @@ export class ExpiringMap<T = true> {
     if (names) names.add(name);
     else this.#namesByOwner.set(owner, new Set([name]));
     this.onSet?.(name, Date.now() + end - time, value, owner);
+  }
+
+  /** Removes the two oldest names, if they have expired: after a rush of names that all last as long, each new one frees two. */
+  #dropOldest(time: number): void {
+    let count = 0;
+    for (const [name, { end }] of this.#entries) {
+      if (end > time || count++ === 2) return;
+      this.#remove(name);
+    }
   }
 
   /** Removes one name: the oldest of all if it has expired, else the oldest of the owner that has the most. */
@@ -106,6 +117,11 @@ export class ExpiringMap<T = true> {
   /** Whether a name is in the map and has not expired. */
   has(name: string): boolean {
     return this.get(name) !== undefined;
+  }
+
+  /** How many names are held, expired ones included. */
+  get size(): number {
+    return this.#entries.size;
   }
 
   /** Removes all names. */

@@ -67,6 +67,16 @@ test("ExpiringMap: expired names are swept again and again", async () => {
   expect(names.has("oldest")).toBe(true);
 });
 
+test("ExpiringMap: after a rush of names, each new one frees two that have expired", async () => {
+  const names = new ExpiringMap();
+  for (let index = 0; index < 900; index++) names.set(`${index}`, 1_000, true);
+  await new Promise((resolve) => setTimeout(resolve, 1_050));
+  expect(names.size).toBe(900);
+  for (let index = 0; index < 50; index++) names.set(`later ${index}`, 60_000, true);
+  expect(names.size).toBe(850);
+  expect(names.has("later 0")).toBe(true);
+});
+
 test("appendOnce: keys of one publisher do not push out those of another, and a repeat is still recognized", () => {
   const known: SeenEvents = new ExpiringMap(100);
   let head = 0;
