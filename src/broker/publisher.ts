@@ -34,7 +34,7 @@ export class Publisher {
   async publish(
     keys: readonly string[],
     event: EventInput,
-    { report, idempotencyKey, recipient }: PublishOptions = {},
+    { report, idempotencyKey, recipient, subject }: PublishOptions = {},
   ): Promise<Published | Reported> {
     const fanout = this.#fanout;
     if (recipient !== undefined)
@@ -43,7 +43,7 @@ export class Publisher {
     const answered = report ? this.#reports.expect(keys) : undefined;
     let position: AppendResult;
     try {
-      const answer = fanout.session.append(keys, text, idempotencyKey, recipient);
+      const answer = fanout.session.append(keys, text, idempotencyKey, recipient, subject);
       position = "seq" in answer ? answer : await track(this.#appends, answer);
     } catch (error) {
       answered?.();

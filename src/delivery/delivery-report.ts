@@ -25,6 +25,8 @@ export interface PublishOptions {
   readonly idempotencyKey?: string | undefined;
   /** The client id that the event is for, if it is for one client. */
   readonly recipient?: string | undefined;
+  /** The publisher, as `authorize` says. */
+  readonly subject?: string | undefined;
 }
 
 /** The answer to `{ report: true }`. */

@@ -67,6 +67,9 @@ export interface EngineSession {
    * A `recipient` is the client id of the inbox in `keys`. MUST refuse the event if `presence` does not know the client. Without `presence`
    * the broker has already checked.
    *
+   * The `subject` is the publisher's, as `authorize` says; an event of the program itself, or published with the token, has none. An engine that
+   * bounds what one publisher may take from the others MAY count the event for it.
+   *
    * MUST reject with a {@link BrokerError}:
    * - `engine-down` if nothing was appended, because the store cannot be reached or does not accept the event;
    * - `publish-outcome-unknown` if the event may have been appended;
@@ -79,6 +82,7 @@ export interface EngineSession {
     text: string,
     idempotencyKey?: string,
     recipient?: string,
+    subject?: string,
   ): AppendResult | Promise<AppendResult>;
   /**
    * Subscribes to channels. MUST NOT resolve before every later event of these channels is certain to reach `onAppended`. Calls are counted:

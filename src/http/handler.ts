@@ -260,9 +260,9 @@ export class HttpHandler {
     const keys = clientId === undefined ? keysOf(requested.channels) : [inboxKey(clientId)];
     const event: EventInput = type ? { data, event: type } : { data };
     // Each publisher has its own keys. A publisher with another one's key could otherwise have that one's event taken for a repeat.
-    const { subject = null, byToken = false } = grant;
+    const { subject, byToken = false } = grant;
     const idempotencyKey = key === undefined ? undefined : idempotencyKeyOf(JSON.stringify([byToken, subject]), key);
-    const published = await broker.publish(keys, event, { idempotencyKey, recipient: clientId });
+    const published = await broker.publish(keys, event, { idempotencyKey, recipient: clientId, subject });
     return Response.json(published, { headers: { "cache-control": "no-store" } });
   }
 

@@ -111,9 +111,10 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     text: string,
     idempotencyKey?: string,
     recipient?: string,
+    subject?: string,
   ): Promise<AppendResult> {
     if (this.#startup.isPending) await this.#startup.ended;
-    const appended = await this.#store.append(keys, text, this.#seen.last, idempotencyKey, recipient);
+    const appended = await this.#store.append(keys, text, this.#seen.last, idempotencyKey, recipient, subject);
     // The epoch of a repeated event may have ended before this process started.
     if (appended.repeated && appended.epoch !== this.#log.epoch) return appended;
     this.#seen.note(appended);

@@ -82,7 +82,8 @@ export interface SharedLogSession {
    * Assigns the next position to an event, stores it, and sends it to the feed of each of its channels, all or nothing. MUST keep the order
    * of the calls. MUST NOT append the same call twice, nor an event with an `idempotencyKey` seen within the window: the answer is the first
    * position, or `key-reused` if the event is another one. MUST then refuse a `recipient` that has no presence and does not linger as
-   * `unknown-client`. `seen` is the last position that this process knows: a log that is behind it MUST begin a new epoch.
+   * `unknown-client`. `seen` is the last position that this process knows: a log that is behind it MUST begin a new epoch. The `subject` is the
+   * publisher's, if it has one: a store MAY bound the history by it.
    */
   append(
     keys: readonly string[],
@@ -90,6 +91,7 @@ export interface SharedLogSession {
     seen: Position | undefined,
     idempotencyKey: string | undefined,
     recipient: string | undefined,
+    subject?: string | undefined,
   ): Promise<AppendResult>;
   /** Resolves when every later event of these channels is certain to arrive. Inboxes (keys that begin with `@`) always arrive and are not listed. */
   subscribe(keys: readonly string[]): Promise<void>;

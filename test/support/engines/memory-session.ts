@@ -75,6 +75,8 @@ export class MemorySession implements SharedLogSession {
   commandsToRefuse = 0;
   /** Calls of `renewFeed`. */
   feedRenewals = 0;
+  /** The subject of each call of `append`. */
+  readonly subjects: (string | undefined)[] = [];
   /** Calls of `subscribe` and `unsubscribe`. */
   readonly subscriptionCalls: { readonly isSubscribe: boolean; readonly keys: readonly string[] }[] = [];
   readonly subscribed: Set<string> = new Set();
@@ -192,7 +194,9 @@ export class MemorySession implements SharedLogSession {
     seen: Position | undefined,
     idempotencyKey: string | undefined,
     recipient: string | undefined,
+    subject?: string,
   ): Promise<AppendResult> {
+    this.subjects.push(subject);
     const store = this.#store;
     return this.#execute(() => {
       const print = `${keys.join("\n")}\n${text}`;
