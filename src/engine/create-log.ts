@@ -32,8 +32,8 @@ export interface StoredLog {
   readonly forgottenThrough?: number | undefined;
   /** The `droppedThrough` of each channel that has dropped an event. A channel that is not listed has dropped none. */
   readonly channels?: Iterable<{ readonly key: string; readonly droppedThrough: number }> | undefined;
-  /** In order of position. `at` is the time of the append in epoch milliseconds. */
-  readonly events: Iterable<StoredEvent & { readonly at: number }>;
+  /** In order of position. `at` is the time of the append in epoch milliseconds, and `subject` the publisher's. */
+  readonly events: Iterable<StoredEvent & { readonly at: number; readonly subject?: string | undefined }>;
 }
 
 /**
@@ -57,7 +57,7 @@ export function restoreLog(
 ): Log {
   const log = createLog(epoch, options);
   log.storageListener = storageListener;
-  log.forgottenThrough = forgottenThrough;
+  log.restoreForgotten(forgottenThrough);
   // Pinned until the end, so that no channel is forgotten while its events are still to come.
   const pinned = new Map<string, ChannelLog>();
   for (const { key, droppedThrough } of channels) {
@@ -65,7 +65,7 @@ export function restoreLog(
     channel.droppedThrough = channel.last = droppedThrough;
     pinned.set(key, channel);
   }
-  for (const { seq, keys, text, at } of events) {
+  for (const { seq, keys, text, at, subject } of events) {
     if (seq <= log.head)
       throw new RangeError(`restoreLog() refused: event ${seq} comes after ${log.head}; sort the events by position.`);
     for (const key of keys) {
@@ -75,7 +75,7 @@ export function restoreLog(
       channel.droppedThrough = Math.min(channel.droppedThrough, seq - 1);
       pinned.set(key, channel);
     }
-    log.restore(seq, keys, text, at);
+    log.restore(seq, keys, text, at, subject);
   }
   log.head = Math.max(log.head, head);
   for (const channel of pinned.values()) {

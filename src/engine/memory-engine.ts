@@ -49,8 +49,8 @@ export function memoryEngine(options: MemoryEngineOptions = {}): Engine {
       opened.listeners.add(listener);
       return {
         log: opened,
-        append(keys, text, idempotencyKey) {
-          const append = (): number => opened.append(keys, text).seq;
+        append(keys, text, idempotencyKey, _recipient, subject) {
+          const append = (): number => opened.append(keys, text, undefined, subject).seq;
           return appendOnce(opened.epoch, seen, idempotencyWindow, keys, text, idempotencyKey, append);
         },
         close: () => void opened.listeners.delete(listener),

@@ -1,4 +1,5 @@
 // The part of the log that belongs to one channel: its events that can be read, and how far back they reach.
+import type { Owner } from "./owner.ts";
 
 /** An event in the log. All subscribers share its bytes. */
 export interface Entry {
@@ -13,6 +14,8 @@ export interface Entry {
   total: number;
   /** How many of its channels retain it. The log holds it as long as one does. */
   retainCount: number;
+  /** How many of its channels retain it, by their owner. Absent if it was appended to one channel. */
+  readonly owners?: Map<Owner<ChannelLog>, number> | undefined;
 }
 
 /** Entries in order of position. Most entries leave at the front. */
@@ -73,6 +76,8 @@ class EntryQueue {
  */
 export class ChannelLog {
   readonly key: string;
+  /** Who is charged for the channel. Set with its first event. */
+  owner: Owner<ChannelLog> | undefined;
   /** The position of the channel's newest event, whether the log holds it or not. */
   last: number;
   /** The position of the channel's newest event that the log no longer holds; 0 if it holds all of them. */

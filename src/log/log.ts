@@ -1,9 +1,10 @@
-// The bounded log of one namespace. It assigns positions, and drops events by channel: those that retention no longer keeps, and the oldest
-// ones of the largest channel when the log is full.
+// The bounded log of one namespace. It assigns positions, and drops events by channel: those that retention no longer keeps, and when the log is
+// full, the oldest ones of the largest channel of the owner that takes the most.
 import { checkNumbers, withDefaults } from "../base/validate.ts";
 import { formatPosition } from "../event/position.ts";
 import { encode, withId } from "../event/sse-format.ts";
 import { ChannelLog, type Entry } from "./channel-log.ts";
+import { type Owner, Owners, type Tenant } from "./owner.ts";
 
 /**
  * Bounds of the history of each channel, which clients that come back can read. `Infinity` sets no bound. An event of several channels is kept
@@ -22,15 +23,23 @@ export interface Retention {
 export interface LogOptions {
   readonly retention?: Retention | undefined;
   /**
-   * Bytes that the log may hold in total, including {@link ENTRY_COST} for each event; 1 or more. A full log drops the oldest events of its
-   * largest channel (to within a factor of two), even if clients have not received them yet. @default 33_554_432 (32 MiB)
+   * Bytes that the log may hold in total, including {@link ENTRY_COST} for each channel of each event; 1 or more. A full log drops events of the
+   * owner that has the most bytes: the oldest ones of its largest channel (to within a factor of two), even if clients have not received them
+   * yet. @default 33_554_432 (32 MiB)
    */
   readonly logBytes?: number | undefined;
   /**
-   * Channels without a client that the log remembers, including inboxes; 1 or more. Beyond that, the one that was not used for the longest
-   * time is forgotten. A client that comes back to it receives a gap. @default 100_000
+   * Channels without a client that the log remembers, including inboxes; 1 or more. Beyond that, the owner that has the most loses the one that
+   * was not used for the longest time. A client that comes back to it receives a gap. @default 100_000
    */
   readonly maxChannels?: number | undefined;
+  /**
+   * Returns the owner of a channel, such as the tenant that its name begins with. Owners share `logBytes` and `maxChannels`: one that keeps
+   * within an equal part of both loses nothing because of others. MUST return the same string for the same channel. If it throws or returns
+   * something else, the event is refused. Without it, a channel belongs to the subject that published into it first, as inboxes and the channel
+   * for every client always do; events without a subject have one owner. @default none
+   */
+  readonly tenant?: Tenant | undefined;
 }
 
 /** Bounds of a log, with the defaults filled in. */
@@ -38,28 +47,34 @@ export interface LogBounds {
   readonly retention: { readonly events: number; readonly bytes: number; readonly age: number };
   readonly logBytes: number;
   readonly maxChannels: number;
+  readonly tenant: Tenant | undefined;
 }
 
-/** Returns the bounds that options set, and the engine's `others` with their defaults. @throws `RangeError` for a number out of its range, `TypeError` for an unknown option. */
+/** Returns the bounds that options set, and the engine's `others` with their defaults. @throws `RangeError` for a number out of its range, `TypeError` for an unknown option or a `tenant` that is not a function. */
 export function resolveLogOptions<Others extends object = object>(
   where: string,
   options: LogOptions,
   others?: Others,
 ): LogBounds & Others {
-  const defaults = { retention: {}, logBytes: 32 * 1024 * 1024, maxChannels: 100_000, ...others };
+  const defaults = { retention: {}, logBytes: 32 * 1024 * 1024, maxChannels: 100_000, tenant: undefined, ...others };
   const bounds = withDefaults<LogBounds & Others>(where, "option", defaults, options);
   const unbounded = { events: Infinity, bytes: Infinity, age: 300_000 };
   const retention = withDefaults<LogBounds["retention"]>(where, "retention option", unbounded, bounds.retention);
-  const { logBytes, maxChannels } = bounds;
+  const { logBytes, maxChannels, tenant } = bounds;
+  if (tenant !== undefined && typeof tenant !== "function")
+    throw new TypeError(`${where} refused: tenant must be a function, not ${String(tenant)}.`);
   checkNumbers(where, { logBytes, maxChannels, ...retention }, 1);
   return { ...bounds, retention };
 }
 
-/** Bytes that the objects around an event cost, as measured on V8 and JavaScriptCore. */
+/** Bytes that the objects around an event cost in each of its channels, as measured on V8 and JavaScriptCore. */
 const ENTRY_COST = 256;
 
 /** Returns the bytes that an event counts against `logBytes`. */
-export const entryCost = (entry: Entry): number => entry.bytes.length + ENTRY_COST;
+export const entryCost = ({ bytes, keys }: Entry): number => bytes.length + ENTRY_COST * keys.length;
+
+/** For how many tenants the log knows up to where their channels are forgotten. Beyond that, it knows only one position for all. */
+const MAX_GROUPS = 1_000;
 
 /** Receives the events of a log. No method may throw. */
 export interface LogListener {
@@ -91,7 +106,7 @@ export class Log {
   storageListener: LogStorageListener | undefined;
   /** The last assigned position. */
   head = 0;
-  /** Bytes of all events, including {@link ENTRY_COST} for each. */
+  /** Bytes of all events, including {@link ENTRY_COST} for each channel that retains one. */
   bytes = 0;
   /** Events that the log holds, each counted once. */
   size = 0;
@@ -99,18 +114,21 @@ export class Log {
   readonly retention: LogBounds["retention"];
   readonly #maxChannels: number;
   readonly #channels = new Map<string, ChannelLog>();
-  /** Records without a pin, in the order in which they lost the last one. */
-  readonly #unpinned = new Set<ChannelLog>();
-  /** A channel without a record may have had events up to this position. */
-  forgottenThrough = 0;
-  /** Channels that retain events, by size class. */
-  readonly #bySize: Set<ChannelLog>[] = [];
+  readonly #owners: Owners<ChannelLog>;
+  /** How many records have no pin. */
+  #unpinned = 0;
+  /**
+   * The last position of channels that were forgotten, by tenant (`#` and its name) or by the first character of the key. A channel without a
+   * record may have had events up to there.
+   */
+  readonly forgotten: Map<string, number> = new Map();
 
-  constructor(epoch: string, { retention, logBytes, maxChannels }: LogBounds) {
+  constructor(epoch: string, { retention, logBytes, maxChannels, tenant }: LogBounds) {
     this.epoch = epoch;
     this.maxBytes = logBytes;
     this.retention = retention;
     this.#maxChannels = maxChannels;
+    this.#owners = new Owners(tenant);
   }
 
   /** How many channels have a record. */
@@ -118,15 +136,42 @@ export class Log {
     return this.#channels.size;
   }
 
+  /** A channel without a record may have had events up to this position. */
+  get forgottenThrough(): number {
+    return Math.max(0, ...this.forgotten.values());
+  }
+
+  /** Counts every channel without a record as one that may have had events up to this position. */
+  restoreForgotten(through: number): void {
+    this.forgotten.clear();
+    for (const kind of ["", "#", "@"]) this.forgotten.set(kind, through);
+  }
+
+  #forgottenOf(key: string): number {
+    const { forgotten } = this;
+    return forgotten.size === 0 ? 0 : (forgotten.get(this.#owners.groupOf(key)) ?? forgotten.get(key.charAt(0)) ?? 0);
+  }
+
   /** Returns the wire id of a position of this log. */
   id(seq: number): string {
     return formatPosition(this.epoch, seq);
   }
 
-  /** Appends an event at the next position. `text` is its wire form without an id, and `at` the time in epoch milliseconds. */
-  append(keys: readonly string[], text: string, at: number = Date.now()): Entry {
+  /**
+   * Appends an event at the next position. `text` is its wire form without an id, `at` the time in epoch milliseconds, and `subject` the
+   * publisher's. An engine that stores the event first asks for its `owners` before that.
+   *
+   * @throws as {@link ownersOf}, before anything is appended
+   */
+  append(
+    keys: readonly string[],
+    text: string,
+    at: number = Date.now(),
+    subject?: string,
+    owners: readonly string[] = this.ownersOf(keys, subject),
+  ): Entry {
     const channels = keys.map((key) => this.pin(key));
-    const entry = this.#store(this.head + 1, keys, channels, text, at);
+    const entry = this.#store(this.head + 1, keys, channels, text, at, owners);
     for (const listener of this.listeners) listener.onAppended(entry);
     for (const channel of channels) {
       this.trim(channel, at);
@@ -142,7 +187,8 @@ export class Log {
    */
   appendAt(seq: number, keys: readonly string[], channels: readonly ChannelLog[], text: string): void {
     const at = Date.now();
-    const entry = this.#store(seq, keys, channels, text, at);
+    const owners = channels.map(({ key }) => this.#owners.settledNameOf(key));
+    const entry = this.#store(seq, keys, channels, text, at, owners);
     for (const listener of this.listeners) listener.onAppended(entry);
     for (const channel of channels) this.trim(channel, at);
     this.#evict();
@@ -159,20 +205,37 @@ export class Log {
    * Puts back an event that was stored outside the process. Called in order of position, before anything is appended. `applyRetention` must
    * follow, because nothing is dropped here.
    */
-  restore(seq: number, keys: readonly string[], text: string, at: number): void {
+  restore(seq: number, keys: readonly string[], text: string, at: number, subject?: string): void {
     const channels = keys.map((key) => this.pin(key));
-    this.#store(seq, keys, channels, text, at);
+    const owners = channels.map(({ key, owner }) => owner?.name ?? this.#owners.settledNameOf(key, subject));
+    this.#store(seq, keys, channels, text, at, owners);
     for (const channel of channels) this.unpin(channel);
   }
 
-  #store(seq: number, keys: readonly string[], channels: readonly ChannelLog[], text: string, at: number): Entry {
-    const entry: Entry = { seq, keys, at, bytes: encode(withId(text, this.id(seq))), total: 0, retainCount: 0 };
+  /** Gives a record that was stored to the owner it had; in a channel of a tenant to that one. Without a name, the next event does. */
+  restoreOwner(channel: ChannelLog, name: string | null): void {
+    if (name !== null) this.#owners.assign(channel, this.#owners.settledNameOf(channel.key, name.slice(1)));
+  }
+
+  #store(
+    seq: number,
+    keys: readonly string[],
+    channels: readonly ChannelLog[],
+    text: string,
+    at: number,
+    names: readonly string[],
+  ): Entry {
+    const bytes = encode(withId(text, this.id(seq)));
+    const owners = channels.length > 1 ? new Map<Owner<ChannelLog>, number>() : undefined;
+    const entry: Entry = { seq, keys, at, bytes, total: 0, retainCount: 0, owners };
     this.head = seq;
-    this.bytes += entryCost(entry);
+    this.bytes += bytes.length;
     this.size++;
-    for (const channel of channels) {
+    for (const [index, channel] of channels.entries()) {
       const before = sizeClass(channel);
+      const owner = this.#owners.assign(channel, names[index] as string);
       channel.retain(entry);
+      this.#charge(owner, entry, 1);
       this.#reclassify(channel, before);
     }
     return entry;
@@ -193,18 +256,26 @@ export class Log {
   pin(key: string): ChannelLog {
     let channel = this.#channels.get(key);
     if (!channel) {
-      channel = new ChannelLog(key, this.forgottenThrough);
+      channel = new ChannelLog(key, this.#forgottenOf(key));
       this.#channels.set(key, channel);
     }
-    if (channel.pins++ === 0) this.#unpinned.delete(channel);
+    if (channel.pins++ === 0) this.#leaveUnpinned(channel);
     return channel;
   }
 
-  /** Removes a pin. With its last pin, a record is removed if a new one would say the same. */
+  /** Removes a pin. With its last pin, a record without an owner is removed if a new one would say the same. */
   unpin(channel: ChannelLog): void {
     if (--channel.pins > 0) return;
-    if (channel.last <= this.forgottenThrough && channel.size === 0) this.#channels.delete(channel.key);
-    else if (this.#unpinned.add(channel).size > this.#maxChannels) this.#forgetOldest();
+    const { key, owner } = channel;
+    const owners = this.#owners;
+    if (!owner && channel.last <= this.#forgottenOf(key)) {
+      this.#channels.delete(key);
+      return;
+    }
+    const { unpinned, unpinnedRecords } = owner ?? owners.assign(channel, owners.settledNameOf(key));
+    unpinned.add(channel);
+    owners.unpinnedRecords.change(unpinnedRecords, 1);
+    if (++this.#unpinned > this.#maxChannels) this.#forgetOldest();
   }
 
   /** Drops the events of a channel that retention does not keep, except those that were not offered to every subscriber yet. */
@@ -228,7 +299,7 @@ export class Log {
   #evict(): void {
     let evictedThrough = 0;
     while (this.bytes > this.maxBytes) {
-      const channel = this.#largest();
+      const channel = this.#owners.bytes.largest?.largest;
       if (!channel) break;
       evictedThrough = Math.max(evictedThrough, this.#dropOldest(channel, true));
     }
@@ -240,19 +311,25 @@ export class Log {
   #dropOldest(channel: ChannelLog, isEvicted = false): number {
     const before = sizeClass(channel);
     const entry = channel.releaseOldest();
+    if (!entry) return 0;
+    this.#charge(channel.owner as Owner<ChannelLog>, entry, -1);
     this.#reclassify(channel, before);
-    if (!entry || entry.retainCount > 0) return 0;
-    this.bytes -= entryCost(entry);
+    if (entry.retainCount > 0) return 0;
+    this.bytes -= entry.bytes.length;
     this.size--;
     for (const key of entry.keys) this.#channels.get(key)?.entryRemoved(entry, isEvicted);
     this.storageListener?.onEntryRemoved(entry);
     return entry.seq;
   }
 
-  /** Forgets the record that has had no pin for the longest time. */
+  /** Forgets a record of the owner that has the most without a pin: the one that has had none for the longest time. */
   #forgetOldest(): void {
-    for (const channel of this.#unpinned) {
-      this.forgottenThrough = Math.max(this.forgottenThrough, channel.last);
+    const owner = this.#owners.unpinnedRecords.largest as Owner<ChannelLog>;
+    for (const channel of owner.unpinned) {
+      const { forgotten } = this;
+      const group = this.#owners.groupOf(channel.key);
+      forgotten.set(group, Math.max(forgotten.get(group) ?? 0, channel.last));
+      if (forgotten.size > MAX_GROUPS) this.restoreForgotten(this.forgottenThrough);
       this.discard(channel);
       this.storageListener?.onChannelForgotten(channel.key, this.forgottenThrough);
       return;
@@ -262,24 +339,52 @@ export class Log {
   /** Removes the record of a channel and all its events, even if a subscriber has not read them. */
   discard(channel: ChannelLog): void {
     while (channel.size > 0) this.#dropOldest(channel);
-    this.#channels.delete(channel.key);
-    this.#unpinned.delete(channel);
+    this.#remove(channel);
   }
 
-  /** Returns a channel of the highest size class. */
-  #largest(): ChannelLog | undefined {
-    for (let index = this.#bySize.length - 1; index >= 0; index--) {
-      for (const channel of this.#bySize[index] ?? []) return channel;
-    }
-    return undefined;
+  /** Removes the record of a channel that retains no event. */
+  #remove(channel: ChannelLog): void {
+    this.#channels.delete(channel.key);
+    this.#leaveUnpinned(channel);
+    this.#owners.release(channel);
+  }
+
+  #leaveUnpinned(channel: ChannelLog): void {
+    const { owner } = channel;
+    if (!owner?.unpinned.delete(channel)) return;
+    this.#owners.unpinnedRecords.change(owner.unpinnedRecords, -1);
+    this.#unpinned--;
+  }
+
+  /**
+   * Returns the names of the owners of these channels, for an event of this publisher.
+   *
+   * @throws `TypeError` if `tenant` throws, or does not return a string
+   */
+  ownersOf(keys: readonly string[], subject?: string): string[] {
+    return keys.map((key) => {
+      const { owner, size = 0 } = this.#channels.get(key) ?? {};
+      return owner && size > 0 ? owner.name : this.#owners.nameOf(key, subject);
+    });
+  }
+
+  /** Charges an owner for an event that one of its channels retains, or no longer does (`by` -1). */
+  #charge(owner: Owner<ChannelLog>, { bytes, owners }: Entry, by: 1 | -1): void {
+    const before = owners?.get(owner) ?? 0;
+    owners?.set(owner, before + by);
+    // Each event counts once, and each reference to it as well.
+    const cost = owners && Math.max(before, before + by) > 1 ? ENTRY_COST : ENTRY_COST + bytes.length;
+    this.bytes += by * ENTRY_COST;
+    this.#owners.bytes.change(owner.bytes, by * cost);
   }
 
   /** Moves a channel whose size class was `before` to its present one. */
   #reclassify(channel: ChannelLog, before: number): void {
     const after = sizeClass(channel);
     if (before === after) return;
-    this.#bySize[before]?.delete(channel);
-    if (after >= 0) (this.#bySize[after] ??= new Set()).add(channel);
+    const { bySize } = channel.owner as Owner<ChannelLog>;
+    bySize[before]?.delete(channel);
+    if (after >= 0) (bySize[after] ??= new Set()).add(channel);
   }
 }
 

@@ -35,14 +35,22 @@ export interface ObjectEngine extends Engine {
   onError: ((error: unknown) => void) | undefined;
 }
 
-/** `dropped` and `evicted` are positions: {@link ChannelLog.droppedThrough} and {@link ChannelLog.evictedThrough}. */
+/**
+ * `dropped` and `evicted` are positions: {@link ChannelLog.droppedThrough} and {@link ChannelLog.evictedThrough}. `owner` is the name of the
+ * channel's owner, and `subject` the publisher of the event.
+ */
 const SCHEMA = `
 CREATE TABLE IF NOT EXISTS fanwire_meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS fanwire_events (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, keys TEXT NOT NULL, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS fanwire_channels (key TEXT PRIMARY KEY, dropped INTEGER NOT NULL, evicted INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fanwire_events (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, keys TEXT NOT NULL, body TEXT NOT NULL, subject TEXT);
+CREATE TABLE IF NOT EXISTS fanwire_channels (key TEXT PRIMARY KEY, dropped INTEGER NOT NULL, evicted INTEGER NOT NULL, owner TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fanwire_names (
   kind TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, until INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;`;
+/** Stored as `schema` in the table of facts. A storage without it has the first version. */
+const SCHEMA_VERSION = 2;
+/** From the first version to the second one. */
+const MIGRATION =
+  "ALTER TABLE fanwire_events ADD COLUMN subject TEXT; ALTER TABLE fanwire_channels ADD COLUMN owner TEXT;";
 
 /** The shortest time between two alarms that delete expired names, in milliseconds. */
 const MIN_NAME_CLEANUP_MS = 30_000;
@@ -85,10 +93,16 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
     let epoch = meta.get("epoch") as string | undefined;
     if (epoch === undefined) {
       epoch = randomName(12);
-      run("INSERT INTO fanwire_meta VALUES ('epoch', ?)", epoch);
+      run("INSERT INTO fanwire_meta VALUES ('epoch', ?), ('schema', ?)", epoch, SCHEMA_VERSION);
+    } else if (meta.get("schema") !== SCHEMA_VERSION) {
+      storage.sql.exec(MIGRATION);
+      run("INSERT INTO fanwire_meta VALUES ('schema', ?)", SCHEMA_VERSION);
     }
     const loaded = new Log(epoch, bounds);
-    loaded.forgottenThrough = Number(meta.get("forgotten") ?? 0);
+    const forgotten = meta.get("forgotten") ?? 0;
+    // The first version stored one position for all channels.
+    if (typeof forgotten === "number") loaded.restoreForgotten(forgotten);
+    else for (const [group, through] of JSON.parse(String(forgotten))) loaded.forgotten.set(group, through);
     loadChannels(loaded);
     loadEvents(loaded);
     loaded.head = Math.max(loaded.head, Number(meta.get("head") ?? 0));
@@ -105,8 +119,9 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
   }
 
   function loadChannels(loaded: Log): void {
-    for (const { key, dropped, evicted } of storage.sql.exec("SELECT * FROM fanwire_channels")) {
+    for (const { key, dropped, evicted, owner } of storage.sql.exec("SELECT * FROM fanwire_channels")) {
       const channel = loaded.pin(key as string);
+      loaded.restoreOwner(channel, owner as string | null);
       channel.droppedThrough = channel.last = dropped as number;
       channel.evictedThrough = evicted as number;
       loadedChannels.set(key as string, channel);
@@ -115,7 +130,7 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
 
   function loadEvents(loaded: Log): void {
     for (const row of storage.sql.exec("SELECT * FROM fanwire_events ORDER BY seq")) {
-      const { seq, at, body } = row as { seq: number; at: number; body: string };
+      const { seq, at, body, subject } = row as { seq: number; at: number; body: string; subject: string | null };
       const keys = JSON.parse(row.keys as string) as string[];
       for (const key of keys) {
         const channel = loadedChannels.get(key) ?? loaded.pin(key);
@@ -123,7 +138,7 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
         if (!loadedChannels.delete(key)) channel.droppedThrough = Math.min(channel.droppedThrough, seq - 1);
         loadedChannels.set(key, channel);
       }
-      loaded.restore(seq, keys, body, at);
+      loaded.restore(seq, keys, body, at, subject ?? undefined);
     }
     // An event that another channel keeps may be older than the last one that this channel dropped.
     for (const channel of loadedChannels.values()) channel.last = Math.max(channel.last, channel.droppedThrough);
@@ -163,13 +178,18 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
     loadedChannels.clear();
   }
 
-  function append(opened: Log, keys: readonly string[], text: string): number {
+  function append(opened: Log, keys: readonly string[], text: string, subject: string | undefined): number {
     const seq = opened.head + 1;
     const at = Date.now();
+    const owners = opened.ownersOf(keys, subject);
     // Written first: an event that cannot be stored must not reach a subscriber.
-    insertEvent(seq, at, keys, text);
+    insertEvent(seq, at, keys, text, subject);
     unpinLoadedChannels(opened);
-    opened.append(keys, text, at);
+    for (const [index, key] of keys.entries()) {
+      const owner = opened.find(key)?.owner;
+      if (owner && owner.name !== owners[index]) changedKeys.add(key);
+    }
+    opened.append(keys, text, at, subject, owners);
     const { age } = bounds.retention;
     if (age !== Infinity) engine.requestWake?.(at + age / 2);
     if (droppedSeqs.length >= Math.max(MIN_DELETE_BATCH, opened.size / 8)) tryWrite(() => deleteDropped(opened));
@@ -177,9 +197,15 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
   }
 
   /** @throws {@link BrokerError} `event-too-large`, `engine-down` */
-  function insertEvent(seq: number, at: number, keys: readonly string[], text: string): void {
+  function insertEvent(
+    seq: number,
+    at: number,
+    keys: readonly string[],
+    text: string,
+    subject: string | undefined,
+  ): void {
     try {
-      run("INSERT INTO fanwire_events VALUES (?, ?, ?, ?)", seq, at, JSON.stringify(keys), text);
+      run("INSERT INTO fanwire_events VALUES (?, ?, ?, ?, ?)", seq, at, JSON.stringify(keys), text, subject ?? null);
     } catch (cause) {
       if (/TOOBIG|too big/i.test(String(cause)))
         throw new BrokerError("event-too-large", "Event refused: it is larger than a row of SQLite may be (2 MB).", {
@@ -199,17 +225,18 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
       // Stored even if `droppedThrough` is less than `forgottenThrough`: a channel without a row counts as one that dropped nothing.
       if (channel)
         run(
-          "INSERT OR REPLACE INTO fanwire_channels VALUES (?, ?, ?)",
+          "INSERT OR REPLACE INTO fanwire_channels VALUES (?, ?, ?, ?)",
           key,
           channel.droppedThrough,
           channel.evictedThrough,
+          channel.owner?.name ?? null,
         );
       else run("DELETE FROM fanwire_channels WHERE key = ?", key);
     }
     run(
       "INSERT OR REPLACE INTO fanwire_meta VALUES ('head', ?), ('forgotten', ?)",
       opened.head,
-      opened.forgottenThrough,
+      JSON.stringify([...opened.forgotten]),
     );
     droppedSeqs = [];
     changedKeys.clear();
@@ -226,10 +253,10 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
       opened.listeners.add(listener);
       return {
         log: opened,
-        append(keys, text, idempotencyKey) {
+        append(keys, text, idempotencyKey, _recipient, subject) {
           const body = wellFormed(text);
           return appendOnce(opened.epoch, seenEvents, idempotencyWindow, keys, body, idempotencyKey, () =>
-            append(opened, keys, body),
+            append(opened, keys, body, subject),
           );
         },
         persistNames,

@@ -124,7 +124,12 @@ async function simulate({ events, logEvents, readers: plans, steps }: History): 
   const published: PublishedEvent[] = [];
   const publish = async (channels: readonly string[], data: string): Promise<void> => {
     const { id } = await object.hub.broadcast(data, { channels });
-    published.push({ channels, data, seq: seqOf(id), cost: COST + data.length });
+    published.push({
+      channels,
+      data,
+      seq: seqOf(id),
+      cost: COST + 256 * Math.max(0, channels.length - 1) + data.length,
+    });
   };
   const readers = plans.map((channels) => new Reader(object, channels));
   // A barred id is kept all the time: without it, an alarm right after a crash could find the object empty, and a new epoch would begin.

@@ -103,6 +103,8 @@ class SqliteStore {
       throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
     if (seen) return { epoch: log.epoch, seq: seen.seq, repeated: true };
     const seq = log.head + 1;
+    // Throws if `tenant` does, before anything is stored.
+    const owners = log.ownersOf(keys);
     try {
       this.#transaction(() => {
         this.#run("INSERT INTO events VALUES (?, ?, ?, ?)", seq, JSON.stringify(keys), body, at);
@@ -114,7 +116,7 @@ class SqliteStore {
       throw new BrokerError("engine-down", "Event refused: it could not be written to the SQLite file.", { cause });
     }
     // Stored first: no subscriber may see an event that is lost by a crash.
-    log.append(keys, body, at);
+    log.append(keys, body, at, undefined, owners);
     if (this.#dropped.length > 100) this.#deleteRows();
     return { epoch: log.epoch, seq, repeated: false };
   }

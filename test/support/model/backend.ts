@@ -60,7 +60,7 @@ export abstract class Backend {
       channels: keys.map(publicName),
       data: /^data: (.*)$/m.exec(text)?.[1] ?? "",
       bytes: `id: ${epoch}-${seq}\n${text}`.length,
-      cost: EVENT_COST_BYTES + text.length,
+      cost: EVENT_COST_BYTES + 256 * (keys.length - 1) + text.length,
       at,
     }));
   }
