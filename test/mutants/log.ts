@@ -83,6 +83,22 @@ export const logMutants: readonly Mutant[] = [
     harm: "A busy channel pushes the events of all quiet channels out of the log.",
   },
   {
+    name: "some-owner-loses",
+    file: "log/owner.ts",
+    tests: "model/owners",
+    find: "return this.#heap[0]?.owner;",
+    replace: "return this.#heap.at(-1)?.owner;",
+    harm: "A tenant that floods the log pushes out the events and channels of another one.",
+  },
+  {
+    name: "event-charged-for-each-channel",
+    file: "log/log.ts",
+    tests: "model/owners",
+    find: "Math.max(before, before + by) > 1 ?",
+    replace: "Math.max(before, before + by) > Infinity ?",
+    harm: "An owner whose events are in many channels loses them, although it is within its part of the log.",
+  },
+  {
     name: "publishers-are-one-owner",
     file: "log/owner.ts",
     tests: "log/owners",

@@ -53,8 +53,17 @@ export class TestSetup {
   }
 
   engine(log: LogOptions = {}): Engine {
-    if (inject("part") === "durable") return durableEngine(storageOf(this.durableObject, ++engineCount), log);
-    return memoryEngine(this.durableObject ? { ...log, durableObject: this.durableObject } : log);
+    return this.engines(log)();
+  }
+
+  /** Returns a function that starts an engine: in SQLite a new one for the same log each time, and in memory always the same one. */
+  engines(log: LogOptions): () => Engine {
+    if (inject("part") === "durable") {
+      const storage = storageOf(this.durableObject, ++engineCount);
+      return () => durableEngine(storage, log);
+    }
+    const engine = memoryEngine(this.durableObject ? { ...log, durableObject: this.durableObject } : log);
+    return () => engine;
   }
 
   broker({ log, ...options }: TestBrokerOptions = {}): Broker {
