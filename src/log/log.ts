@@ -231,7 +231,8 @@ export class Log {
     this.head = seq;
     this.bytes += bytes.length;
     this.size++;
-    for (const [index, channel] of channels.entries()) {
+    for (let index = 0; index < channels.length; index++) {
+      const channel = channels[index] as ChannelLog;
       const before = sizeClass(channel);
       const owner = this.#owners.assign(channel, names[index] as string);
       channel.retain(entry);
@@ -363,8 +364,8 @@ export class Log {
    */
   ownersOf(keys: readonly string[], subject?: string): string[] {
     return keys.map((key) => {
-      const { owner, size = 0 } = this.#channels.get(key) ?? {};
-      return owner && size > 0 ? owner.name : this.#owners.nameOf(key, subject);
+      const channel = this.#channels.get(key);
+      return channel?.owner && channel.size > 0 ? channel.owner.name : this.#owners.nameOf(key, subject);
     });
   }
 

@@ -27,15 +27,17 @@ class Shares<Channel> {
   change(share: Share<Channel>, by: number): void {
     const heap = this.#heap;
     share.amount += by;
-    for (;;) {
-      const parent = heap[(share.place - 1) >> 1];
-      if (!parent || parent.amount >= share.amount) break;
+    if (heap.length === 1) return;
+    while (share.place > 0) {
+      const parent = heap[(share.place - 1) >> 1] as Share<Channel>;
+      if (parent.amount >= share.amount) break;
       this.#swap(share, parent);
     }
-    for (;;) {
-      const [left, right] = [heap[2 * share.place + 1], heap[2 * share.place + 2]];
-      const child = right && left && right.amount > left.amount ? right : left;
-      if (!child || child.amount <= share.amount) break;
+    for (let left = 2 * share.place + 1; left < heap.length; left = 2 * share.place + 1) {
+      let child = heap[left] as Share<Channel>;
+      const right = left + 1 < heap.length ? (heap[left + 1] as Share<Channel>) : child;
+      if (right.amount > child.amount) child = right;
+      if (child.amount <= share.amount) break;
       this.#swap(share, child);
     }
   }
