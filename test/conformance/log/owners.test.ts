@@ -185,3 +185,12 @@ for (const [what, result] of WRONG) {
     }),
   );
 }
+
+test(
+  "tenant: anything but a function is refused by the engine",
+  withBroker(async (setup) => {
+    for (const wrong of [null, true, "ada", {}])
+      expect(() => setup.engine({ tenant: wrong as unknown as typeof tenant })).toThrow(TypeError);
+    expect(() => setup.engine({ tenant: undefined })).not.toThrow();
+  }),
+);
