@@ -47,6 +47,28 @@ function get(target: Target, query: string): void {
   target.requests++;
 }
 
+/** Publishes one byte to 100 channels that nobody has used before. */
+function publishToNewChannels(target: Target, index: number): void {
+  const channels = Array.from({ length: 100 }, (_, n) => `channel=new-${index}-${n}`).join("&");
+  const head = `POST ${target.broker.path("broadcast")}?${channels} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer secret\r\n`;
+  target.sent += send(target, `${head}connection: close\r\ncontent-length: 1\r\n\r\nx`);
+  target.requests++;
+}
+
+/** Sends a hundred requests for a stream on one socket, without waiting for an answer (RFC 9112, section 9.3.2). */
+function pipeline(target: Target): void {
+  const request = `GET ${target.broker.path("connect")} HTTP/1.1\r\nhost: a\r\naccept: text/event-stream\r\n\r\n`;
+  target.sent += send(target, request.repeat(100));
+  target.requests += 100;
+}
+
+/** Begins a body of 60 kB, and never ends it. */
+function beginBody(target: Target): void {
+  const head = `POST ${target.broker.path("connect")} HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-www-form-urlencoded\r\n`;
+  target.sent += send(target, `${head}content-length: 60000\r\n\r\n${"x".repeat(50_000)}`);
+  target.requests++;
+}
+
 export const attacks: Readonly<Record<string, Attack>> = {
   none: { what: "nothing, for comparison", history: SMALL, perSecond: 0, request: () => undefined },
   replay: {
@@ -67,5 +89,18 @@ export const attacks: Readonly<Record<string, Attack>> = {
     history: { count: 2_800, bytes: 10_000, channels: 1 },
     perSecond: 30,
     request: (target) => get(target, "channel=c0&from=earliest"),
+  },
+  channels: {
+    what: "one byte to 100 new channels in each publish",
+    history: SMALL,
+    perSecond: 200,
+    request: publishToNewChannels,
+  },
+  pipelining: { what: "a hundred requests for a stream on each socket", perSecond: 20, request: pipeline },
+  bodies: {
+    what: "bodies that begin and never end, with a bodyTimeout of 2 s",
+    options: { bodyTimeout: 2_000 },
+    perSecond: 100,
+    request: beginBody,
   },
 };
