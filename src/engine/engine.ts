@@ -145,7 +145,7 @@ export interface ReplayPage {
   readonly records: readonly StoredEvent[];
   /** The page has every retained event of these channels up to this position. It is the head, unless the page was cut. */
   readonly through: number;
-  /** For each channel, in the order of the request: the last position that is no longer retained, or 0. */
+  /** For each channel, in the order of the request: the last position that is no longer retained. MAY be 0 if that is not after the request's. */
   readonly droppedThrough: readonly number[];
 }
 

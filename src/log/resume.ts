@@ -48,7 +48,7 @@ export interface ChannelBounds {
 export interface HistoryBounds {
   readonly epoch: string;
   readonly head: number;
-  /** The position after which the newest events lie, as many as `maxReplay` allows; 0 if it allows all of them. */
+  /** The position after which the newest events lie, as many as `maxReplay` allows; 0 if it allows all of them after the requested position. */
   readonly floor: number;
   readonly channels: readonly ChannelBounds[];
 }

@@ -3,7 +3,8 @@ import { randomName } from "../base/random.ts";
 import { after, now } from "../base/runtime.ts";
 import type { ClientAdapter } from "./clients/connection.ts";
 import { engineDown, hadNoEffect, isReply, isScriptError, needsPreparation, outcomeUnknown } from "./errors.ts";
-import { APPEND, CHECKPOINT, HISTORY_BOUNDS, READ } from "./scripts/log-scripts.ts";
+import { COUNT_NEWEST, COUNT_THROUGH, HISTORY_BOUNDS, READ } from "./scripts/history-scripts.ts";
+import { APPEND, CHECKPOINT } from "./scripts/log-scripts.ts";
 import {
   COMMANDS_AFTER,
   DISCONNECT,
@@ -21,6 +22,8 @@ type ScriptName =
   | "checkpoint"
   | "read"
   | "historyBounds"
+  | "countNewest"
+  | "countThrough"
   | "start"
   | "enter"
   | "leave"
@@ -35,6 +38,8 @@ const SCRIPTS: Readonly<Record<ScriptName, string>> = {
   checkpoint: CHECKPOINT,
   read: READ,
   historyBounds: HISTORY_BOUNDS,
+  countNewest: COUNT_NEWEST,
+  countThrough: COUNT_THROUGH,
   start: START,
   enter: ENTER,
   leave: LEAVE,

@@ -1,5 +1,5 @@
-// Parses the messages that scripts send through the feed: events, commands of other processes, and checkpoints.
-import type { PeerCommand } from "../engine/engine.ts";
+// Parses what scripts send and store: events, commands of other processes, and checkpoints.
+import type { PeerCommand, StoredEvent } from "../engine/engine.ts";
 import type { Checkpoint, FeedEvent } from "../shared-log/shared-log.ts";
 
 /** A command, and the process that sent it. */
@@ -28,6 +28,33 @@ function parseEpoch(epoch: string | undefined): string {
   return epoch;
 }
 
+/** Returns the lines of a message one by one, each without its line feed, and then the rest. */
+function linesOf(message: string): { next(): string; rest(): string } {
+  let offset = 0;
+  return {
+    next() {
+      const end = message.indexOf("\n", offset);
+      if (end < 0) throw refused("it ends too early");
+      const start = offset;
+      offset = end + 1;
+      return message.slice(start, end);
+    },
+    rest: () => message.slice(offset),
+  };
+}
+
+/**
+ * Parses an event as its channel stores it: lines with the number of keys and each key, then the text.
+ *
+ * @throws `Error` for what is not an event.
+ */
+export function parseStoredEvent(stored: string): Omit<StoredEvent, "seq"> {
+  const lines = linesOf(stored);
+  const keys: string[] = [];
+  for (let count = parseSeq(lines.next()); count > 0; count--) keys.push(lines.next());
+  return { keys, text: lines.rest() };
+}
+
 /**
  * Parses an event: lines with the epoch, the position and the number of keys, for each key a line with the previous position and one with the
  * key, then the text.
@@ -35,23 +62,16 @@ function parseEpoch(epoch: string | undefined): string {
  * @throws `Error` for a message that is not an event.
  */
 export function parseEvent(message: string): FeedEvent {
-  let offset = 0;
-  const nextLine = (): string => {
-    const end = message.indexOf("\n", offset);
-    if (end < 0) throw refused("it ends too early");
-    const start = offset;
-    offset = end + 1;
-    return message.slice(start, end);
-  };
-  const epoch = parseEpoch(nextLine());
-  const seq = parseSeq(nextLine());
+  const lines = linesOf(message);
+  const epoch = parseEpoch(lines.next());
+  const seq = parseSeq(lines.next());
   const keys: string[] = [];
   const previous: number[] = [];
-  for (let count = parseSeq(nextLine()); count > 0; count--) {
-    previous.push(parseSeq(nextLine()));
-    keys.push(nextLine());
+  for (let count = parseSeq(lines.next()); count > 0; count--) {
+    previous.push(parseSeq(lines.next()));
+    keys.push(lines.next());
   }
-  return { epoch, seq, keys, previous, text: message.slice(offset) };
+  return { epoch, seq, keys, previous, text: lines.rest() };
 }
 
 /**

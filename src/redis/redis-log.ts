@@ -1,7 +1,7 @@
 // A shared log in Redis: translates the operations of a shared log into scripts and messages.
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
-import type { AppendResult, Presence, PresenceResult, ReplayPage, StoredEvent } from "../engine/engine.ts";
+import type { AppendResult, Presence, PresenceResult, ReplayPage } from "../engine/engine.ts";
 import { eventFingerprint } from "../engine/idempotency.ts";
 import type { Position } from "../event/position.ts";
 import type { MaxReplay } from "../log/resume.ts";
@@ -9,12 +9,13 @@ import type { SharedHistoryBounds, SharedLog, SharedLogListener, SharedLogSessio
 import { Commands } from "./commands.ts";
 import { engineDown, outcomeUnknown } from "./errors.ts";
 import { Feed } from "./feed.ts";
+import { History } from "./history.ts";
 import { CheckpointAssembler, parseEvent, parsePeerCommand, parseSeq } from "./messages.ts";
 import { type RedisOptions, type RedisSettings, resolveRedisOptions } from "./options.ts";
 
 /** Keys in one call of the script `checkpoint`. */
-const KEYS_PER_CALL = 5_000;
-const PRESENCES_PER_CALL = 1_000;
+const KEYS_PER_CALL = 2_000;
+const PRESENCES_PER_CALL = 400;
 /** How long client ids linger after this process has died, until a connection enters with another time. */
 const DEFAULT_LINGER_MS = 60_000;
 const DAY_MS = 86_400_000;
@@ -32,8 +33,6 @@ const positionArguments = (seen: Position | undefined): readonly [string, string
   String(seen?.seq ?? 0),
 ];
 
-const optionalSeq = (seq: string | undefined): number | undefined => (seq === "-" ? undefined : parseSeq(seq));
-
 /** Creates a log in Redis 7.0 or later, or in Valkey. @throws as {@link resolveRedisOptions} */
 export function redisLog(options: RedisOptions): SharedLog {
   const settings = resolveRedisOptions(options);
@@ -46,6 +45,7 @@ class RedisSession implements SharedLogSession {
   readonly #settings: RedisSettings;
   readonly #listener: SharedLogListener;
   readonly #commands: Commands;
+  readonly #history: History;
   readonly #feed: Feed;
   readonly #process = randomName(16);
   readonly #retention: readonly string[];
@@ -78,6 +78,7 @@ class RedisSession implements SharedLogSession {
       onError: (error) => listener.onError(error),
       startArguments: (next, previous) => [...this.#lifeSign(), previous, next, base],
     });
+    this.#history = new History(this.#commands, bound(retention.age));
     this.#feed = new Feed(
       async (connectionListener) => {
         if (typeof subscriber !== "function") return await subscriber.openFeed(connectionListener, "duplicate");
@@ -174,34 +175,12 @@ class RedisSession implements SharedLogSession {
     return (await Promise.all(answers)).at(-1) === "ok";
   }
 
-  async read(epoch: string, keys: readonly string[], after: number, bytes: number): Promise<ReplayPage> {
-    const args = [epoch, String(after), bound(Math.min(bytes, Number.MAX_SAFE_INTEGER)), ...this.#retention, ...keys];
-    const answer = (await this.#commands.run("read", args)) as string[];
-    const [current = "", through, dropped = ""] = answer;
-    if (through === undefined) return { epoch: current, records: [], through: 0, droppedThrough: keys.map(() => 0) };
-    const records: StoredEvent[] = [];
-    for (let index = 3; index + 2 < answer.length; index += 3) {
-      const [seq, eventKeys = "", text = ""] = answer.slice(index, index + 3);
-      records.push({ seq: parseSeq(seq), keys: eventKeys.split("\n"), text });
-    }
-    const droppedThrough = dropped === "" ? [] : dropped.split(" ").map(parseSeq);
-    return { epoch: current, records, through: parseSeq(through), droppedThrough };
+  read(epoch: string, keys: readonly string[], after: number, bytes: number): Promise<ReplayPage> {
+    return this.#history.read(epoch, keys, after, bytes);
   }
 
-  async historyBounds(
-    epoch: string,
-    keys: readonly string[],
-    after: number,
-    max: MaxReplay,
-  ): Promise<SharedHistoryBounds> {
-    const most = [bound(max.events ?? Infinity), bound(max.bytes ?? Infinity)];
-    const args = [epoch, String(after), ...most, ...this.#retention, ...keys];
-    const [current = "", head, floor, ...lines] = (await this.#commands.run("historyBounds", args)) as string[];
-    const channels = lines.map((line) => {
-      const [dropped, oldest, next] = line.split(" ");
-      return { droppedThrough: parseSeq(dropped), oldest: optionalSeq(oldest), next: optionalSeq(next) };
-    });
-    return { epoch: current, head: parseSeq(head), floor: parseSeq(floor), channels };
+  historyBounds(epoch: string, keys: readonly string[], after: number, max: MaxReplay): Promise<SharedHistoryBounds> {
+    return this.#history.bounds(epoch, keys, after, max);
   }
 
   renewFeed(): void {

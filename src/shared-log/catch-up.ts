@@ -6,7 +6,7 @@ import type { ChannelSubscriptions } from "./channel-subscriptions.ts";
 import type { Checkpoint } from "./shared-log.ts";
 
 /** Channels that one read asks for. */
-const CHANNELS_PER_READ = 256;
+const CHANNELS_PER_READ = 128;
 
 type ReadPage = (keys: readonly string[], after: number) => Promise<ReplayPage>;
 

@@ -56,7 +56,7 @@ export interface Checkpoint {
 export interface SharedHistoryBounds {
   readonly epoch: string;
   readonly head: number;
-  /** The position after which the newest events lie, as many as `max` allows; 0 if `max` allows all of them. */
+  /** The position after which the newest events lie, as many as `max` allows; 0 if `max` allows all of them after the requested position. */
   readonly floor: number;
   /** For each channel, in the order of the request. */
   readonly channels: readonly {
@@ -99,8 +99,9 @@ export interface SharedLogSession {
   /** Sends a checkpoint through the feed. The first one creates the log if there is none. */
   requestCheckpoint(token: number, keys: readonly string[], seen: Position | undefined): Promise<void>;
   /**
-   * Reads the events of these channels after a position of `epoch`: at least one if there is one, and about `bytes` bytes at most. For an epoch
-   * that is not the current one, only the current epoch (`""` if there is none) is valid.
+   * Reads the events of these channels after a position of `epoch`: at least one if there is one, and about `bytes` bytes at most. A store MAY
+   * end a page earlier, where it has done as much work as one command should. For an epoch that is not the current one, only the current epoch
+   * (`""` if there is none) is valid.
    */
   read(epoch: string, keys: readonly string[], after: number, bytes: number): Promise<ReplayPage>;
   /** Returns the history bounds. For an epoch that is not the current one, only the current epoch (`""` if there is none) and its head are valid. */

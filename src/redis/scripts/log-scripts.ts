@@ -1,5 +1,50 @@
-// The Lua scripts that append to the log and read it.
+// The Lua scripts that append to the log and report where it is.
 import { fullScript, logScript } from "./lua.ts";
+
+/**
+ * Drops events that retention does not keep from a channel. A bound below 0 is no bound. Each append finds an event or two. What has become
+ * old meanwhile is found by a search and dropped by one command. The looks of all searches of a script are bounded, and so are the events that
+ * it drops: later appends drop the rest. Nobody reads it in the meantime, because readers leave out what is too old.
+ * Everything before `low` is to be dropped, and `lowCount` is the number of the last event of it.
+ */
+const TRIM = `
+local looks, droppable = 100, 2000
+local function trim(epoch, key, time, events, bytes, age, count, total)
+  local stream = streamOf(epoch, key)
+  local function isKept(entry)
+    local _, at, size, entryCount, entryTotal = headerOf(entry)
+    return (events < 0 or count - entryCount < events) and (bytes < 0 or total - entryTotal + size <= bytes) and (age < 0 or time - at <= age)
+  end
+  local first
+  for _ = 1, 3 do
+    first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    if not first or isKept(first) then return end
+    redis.call('XDEL', stream, first[1])
+    if first[2][4] == '' then redis.call('XDEL', largeOf(epoch, key), first[1]) end
+  end
+  local _, _, _, dropped = headerOf(first)
+  local low, high, lowCount = seqOf(first) + 1, nil, dropped
+  local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  if not newest then return end
+  high = seqOf(newest) + 1
+  while low < high and looks > 0 do
+    looks = looks - 1
+    local middle = math.floor((low + high) / 2)
+    local entry = redis.call('XRANGE', stream, num(middle), '+', 'COUNT', 1)[1]
+    if not entry or isKept(entry) then high = middle
+    else
+      low = seqOf(entry) + 1
+      local _, _, _, entryCount = headerOf(entry)
+      lowCount = entryCount
+    end
+  end
+  if lowCount - dropped <= droppable then redis.call('XTRIM', stream, 'MINID', num(low))
+  else redis.call('XTRIM', stream, 'MAXLEN', num(count - dropped - droppable)) end
+  droppable = droppable - math.min(droppable, lowCount - dropped)
+  first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  redis.call('XTRIM', largeOf(epoch, key), 'MINID', first and first[1] or num(high))
+end
+`;
 
 /**
  * Appends an event and publishes it to its channels.
@@ -9,7 +54,9 @@ import { fullScript, logScript } from "./lua.ts";
  *
  * Returns `ok`, epoch, position and whether the event was repeated; or `no-counter`, `stale`, `key-reused` or `unknown-client`.
  */
-export const APPEND: string = fullScript(`
+export const APPEND: string = fullScript(
+  TRIM,
+  `
 local counter = base .. ':appends:' .. ARGV[3]
 local done = redis.call('GET', counter)
 if not done then return {'no-counter'} end
@@ -44,22 +91,32 @@ local events, bytes, age, most = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumbe
 local previous = lastPositions(epoch, forgotten, first)
 local message = {epoch, seq, num(#previous)}
 local size = #text + #epoch + #seq + 6
+local event = num(#previous) .. '\\n' .. keys .. '\\n' .. text
+local isLarge = #event > 1024
 redis.call('ZADD', lastOf(epoch), seq, 'head')
 for index = first, #ARGV do
   local key, prev = ARGV[index], num(previous[index - first + 1])
   local stream = streamOf(epoch, key)
-  local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-  local total = newest and tonumber(newest[2][10]) or 0
-  redis.call('XADD', stream, seq .. '-0', 'k', keys, 't', text, 'p', prev, 'a', num(time), 'c', num(total + size))
+  local newest, count, total = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1], 0, 0
+  local _
+  if newest then _, _, _, count, total = headerOf(newest) end
+  count, total = count + 1, total + size
+  local header = table.concat({prev, num(time), num(size), num(count), num(total)}, ' ')
+  redis.call('XADD', stream, seq .. '-0', 'h', header, 'e', isLarge and '' or event)
+  if isLarge then
+    redis.call('XADD', largeOf(epoch, key), seq .. '-0', 'e', event)
+    if age >= 0 then redis.call('PEXPIRE', largeOf(epoch, key), num(age + 60000)) end
+  end
   redis.call('ZADD', lastOf(epoch), seq, 'c' .. key)
-  trim(epoch, key, time, events, bytes, age, total + size)
+  trim(epoch, key, time, events, bytes, age, count, total)
   if age >= 0 then redis.call('PEXPIRE', stream, num(age + 60000)) end
   message[#message + 1] = prev
   message[#message + 1] = key
 end
 for _ = 1, most < 0 and 0 or math.min(64, redis.call('ZCARD', lastOf(epoch)) - 1 - most) do
   local oldest = redis.call('ZPOPMIN', lastOf(epoch))
-  redis.call('UNLINK', streamOf(epoch, string.sub(oldest[1], 2)))
+  local key = string.sub(oldest[1], 2)
+  redis.call('UNLINK', streamOf(epoch, key), largeOf(epoch, key))
   redis.call('HSET', base .. ':log', 'forgotten', oldest[2])
 end
 message[#message + 1] = text
@@ -71,7 +128,8 @@ for index = first, #ARGV do
 end
 if toInboxes then redis.call('PUBLISH', ARGV[1] .. ':inbox', whole) end
 return {'ok', epoch, seq, '0'}
-`);
+`,
+);
 
 /**
  * Publishes a checkpoint to one process.
@@ -104,98 +162,4 @@ for index = 1, #last do last[index] = num(last[index]) end
 local line = table.concat({ARGV[6], ARGV[7], ARGV[8], epoch, num(head), num(forgotten)}, ' ')
 redis.call('PUBLISH', ARGV[1] .. ':checkpoint:' .. ARGV[3], line .. '\\n' .. table.concat(last, ' ') .. table.concat(changes))
 return 'ok'
-`);
-
-/**
- * Reads a page of events of several channels, in order of position.
- *
- * ARGV: epoch, position, bytes, retained events, bytes and age, keys.
- *
- * Returns the epoch, the position up to which the page is complete, the last dropped position of each channel, and then position, keys and
- * text of each event. For another epoch, returns only the current one.
- */
-export const READ: string = logScript(`
-local epoch, head, forgotten = currentLog()
-if epoch ~= ARGV[1] then return {epoch or ''} end
-local after, room, time, from = tonumber(ARGV[2]), tonumber(ARGV[3]), millis(), 7
-local last, dropped, sources = lastPositions(epoch, forgotten, from), {}, {}
-for index = from, #ARGV do
-  local key = ARGV[index]
-  trim(epoch, key, time, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]))
-  local stream = streamOf(epoch, key)
-  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  dropped[#dropped + 1] = first and first[2][6] or num(last[index - from + 1])
-  if first and last[index - from + 1] > after then sources[#sources + 1] = {stream = stream, at = after, next = 1, batch = {}} end
-end
-
-local peek, advance = merge(sources, function(a, b) return a < b end, function(source)
-  local batch = redis.call('XRANGE', source.stream, '(' .. num(source.at) .. '-0', '+', 'COUNT', 16)
-  if #batch > 0 then source.at = seqOf(batch[#batch]) end
-  return batch
-end)
-local answer, through = {epoch, '', table.concat(dropped, ' ')}, head
-local entry = peek()
-while entry do
-  local size = sizeOf(epoch, entry)
-  if #answer > 3 and size > room then break end
-  room = room - size
-  through = seqOf(entry)
-  answer[#answer + 1] = num(through)
-  answer[#answer + 1] = entry[2][2]
-  answer[#answer + 1] = entry[2][4]
-  advance()
-  entry = peek()
-end
-answer[2] = num(entry and through or head)
-return answer
-`);
-
-/**
- * Finds the bounds of what is retained of several channels.
- *
- * ARGV: epoch, position, most events, most bytes, retained events, bytes and age, keys.
- *
- * Returns the epoch, the head, and the position after which the newest events lie. Then a line for each channel: its last dropped position,
- * its oldest event, and its first event after the given position. For another epoch, returns only the current one and its head.
- */
-export const HISTORY_BOUNDS: string = logScript(`
-local epoch, head, forgotten = currentLog()
-if epoch ~= ARGV[1] then return {epoch or '', epoch and num(head) or '0', '0'} end
-local most, room, time, from = tonumber(ARGV[3]), tonumber(ARGV[4]), millis(), 8
-local last, sources, answer = lastPositions(epoch, forgotten, from), {}, {epoch, num(head), ''}
-for index = from, #ARGV do
-  local key = ARGV[index]
-  trim(epoch, key, time, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))
-  local stream = streamOf(epoch, key)
-  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  local line = {first and first[2][6] or num(last[index - from + 1]), '-', '-'}
-  if first then
-    line[2] = num(seqOf(first))
-    local next = redis.call('XRANGE', stream, '(' .. ARGV[2] .. '-0', '+', 'COUNT', 1)[1]
-    if next then line[3] = num(seqOf(next)) end
-    sources[#sources + 1] = {stream = stream, at = '+', next = 1, batch = {}}
-  end
-  answer[#answer + 1] = table.concat(line, ' ')
-end
-
-local peek, advance = merge(sources, function(a, b) return a > b end, function(source)
-  local batch = redis.call('XREVRANGE', source.stream, source.at, '-', 'COUNT', 16)
-  if #batch > 0 then source.at = '(' .. batch[#batch][1] end
-  return batch
-end)
-local floor, count = 0, 0
-while most >= 0 or room >= 0 do
-  local entry = peek()
-  if not entry then break end
-  local left = room - sizeOf(epoch, entry)
-  if (most >= 0 and count >= most) or (room >= 0 and left < 0) then
-    floor = seqOf(entry)
-    break
-  end
-  if room >= 0 then room = left end
-  count = count + 1
-  advance()
-end
-answer[3] = num(floor)
-return answer
 `);

@@ -8,8 +8,8 @@
  * at all.
  *
  * Commands, for the rules of an ACL user. From the client: PING, SCRIPT LOAD, EVALSHA, WAIT (with `waitReplicas`), SUBSCRIBE and UNSUBSCRIBE.
- * In scripts: DEL, GET, HDEL, HEXISTS, HGET, HINCRBY, HLEN, HMGET, HSCAN, HSET, INFO, PEXPIRE, PUBLISH, RENAME, SADD, SET, SRANDMEMBER, SREM,
- * TIME, UNLINK, XADD, XDEL, XLEN, XRANGE, XREVRANGE, ZADD, ZCARD, ZMSCORE, ZPOPMIN, ZRANGE, ZREM, ZREMRANGEBYSCORE, ZSCORE.
+ * In scripts: DEL, GET, HDEL, HEXISTS, HGET, HINCRBY, HLEN, HMGET, HRANDFIELD, HSET, INFO, PEXPIRE, PUBLISH, RENAME, SADD, SET, SRANDMEMBER, SREM,
+ * TIME, UNLINK, XADD, XDEL, XRANGE, XREVRANGE, XTRIM, ZADD, ZCARD, ZMSCORE, ZPOPMIN, ZRANGE, ZREM, ZSCORE.
  * Keys and channels: `{prefix}` followed by anything.
  *
  * KEYS[1] is the prefix of all keys. The prefix of channels is an argument of its own, because ioredis puts its `keyPrefix` before keys and
@@ -30,26 +30,38 @@ end
  * - `log`: a hash of the `epoch`, the server's run id (`run`) and replication id (`history`), and the last position of all channels that were
  *   forgotten (`forgotten`).
  * - `<epoch>:last`: a sorted set of the head (member `head`) and the last position of each channel (member `c` and the channel's key).
- * - `<epoch>:stream:<key>`: the stream of a channel. Fields of an entry: `k` the keys of the event, `t` its text, `p` the previous position in
- *   this channel, `a` the time of the append, `c` the bytes of this channel up to and including the event. A script finds a value by its place.
+ * - `<epoch>:stream:<key>`: the stream of a channel. Fields of an entry: `h` its header, and `e` the event. The header has five numbers: the
+ *   previous position in this channel, the time of the append, the bytes of the event on the wire, and the events and bytes of this channel
+ *   up to and including this one. The event is a line with the number of its keys, a line for each key, and its text. A script finds a field
+ *   by its place.
+ * - `<epoch>:large:<key>`: a stream of the channel's events over 1 KiB, field `e`. In the other stream their `e` is empty, so that a script can
+ *   look at an entry without copying the event.
+ *
+ * `identity` returns the run id of this server, the replication id of its data, and whether it has taken its data over from another server. A
+ * server gets a new replication id with its first replica, and after an hour without one, and its data stay the same.
+ *
+ * `currentLog` returns the log, unless something of it may be missing. The head has the highest score, and among equal scores the highest name.
+ * `provedLog` returns it for a process that knows the seen position, and starts a new epoch if the log cannot be proved to be complete. The
+ * epoch's name depends on the server and the time, so that a command that is sent twice does not start the same epoch twice.
+ *
+ * `headerOf` returns the previous position, time and bytes of an entry, and the events and bytes of its channel up to it. `lastPositions` returns
+ * the last position of each channel from `ARGV[from]` on. A channel without a record may have had events up to the forgotten position.
  */
 const LOG = `
 local function lastOf(epoch) return base .. ':' .. epoch .. ':last' end
 local function streamOf(epoch, key) return base .. ':' .. epoch .. ':stream:' .. key end
+local function largeOf(epoch, key) return base .. ':' .. epoch .. ':large:' .. key end
 
--- Returns the run id of this server, the replication id of its data, and whether it has taken its data over from another server.
 local function identity()
   local info = redis.call('INFO', 'server', 'replication')
   local isTaken = string.match(info, '\\nmaster_replid2:0+\\r') == nil
   return string.match(info, '\\nrun_id:(%x+)'), string.match(info, '\\nmaster_replid:(%x+)'), isTaken
 end
 
--- Returns the log, unless something of it may be missing. The head has the highest score, and among equal scores the highest name.
 local function currentLog()
   local log = redis.call('HMGET', base .. ':log', 'epoch', 'run', 'forgotten', 'history')
   local server, history, isTaken = identity()
   if not (log[1] and log[3]) or log[2] ~= server then return nil end
-  -- A server gets a new replication id with its first replica, and after an hour without one. Its data stay the same.
   if log[4] ~= history and isTaken then return nil end
   local top = redis.call('ZRANGE', lastOf(log[1]), -1, -1, 'WITHSCORES')
   if top[1] ~= 'head' then return nil end
@@ -62,7 +74,6 @@ local function extendLife(epoch, ttl)
   redis.call('PEXPIRE', lastOf(epoch), ttl)
 end
 
--- The name depends on the server and the time, so that a command that is sent twice does not start the same epoch twice.
 local function startEpoch(candidate, ttl)
   local server, history = identity()
   local time = redis.call('TIME')
@@ -75,55 +86,19 @@ local function startEpoch(candidate, ttl)
   return epoch, 0, 0
 end
 
--- Returns the log for a process that knows the seen position. Starts a new epoch if the log cannot be proved to be complete.
 local function provedLog(candidate, seenEpoch, seenSeq, ttl)
   local epoch, head, forgotten = currentLog()
   if not epoch or (epoch == seenEpoch and head < tonumber(seenSeq)) then return startEpoch(candidate, ttl) end
   return epoch, head, forgotten
 end
 
--- Bytes of an event on the wire: its text, and the line "id: <epoch>-<seq>".
-local function sizeOf(epoch, entry)
-  return #entry[2][4] + #epoch + #entry[1] + 4
-end
-
 local function seqOf(entry) return tonumber(string.match(entry[1], '^%d+')) end
 
--- Drops events that retention does not keep from a channel. A bound below 0 is no bound. total is the bytes of the channel up to its newest
--- event, if known. Each append finds an event or two. What has become old meanwhile is found by a search, and dropped by one command.
-local function trim(epoch, key, time, events, bytes, age, total)
-  local stream = streamOf(epoch, key)
-  local length = redis.call('XLEN', stream)
-  if length == 0 then return end
-  if events >= 0 and length > events then redis.call('XTRIM', stream, 'MAXLEN', num(events)) end
-  local newest
-  if bytes >= 0 and not total then
-    newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-    total = tonumber(newest[2][10])
-  end
-  local function isKept(entry)
-    local fields = entry[2]
-    return not (bytes >= 0 and total - tonumber(fields[10]) + sizeOf(epoch, entry) > bytes)
-      and not (age >= 0 and time - tonumber(fields[8]) > age)
-  end
-  local first
-  for _ = 1, 3 do
-    first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-    if not first or isKept(first) then return end
-    redis.call('XDEL', stream, first[1])
-  end
-  newest = newest or redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-  if not newest then return end
-  local low, high = seqOf(first) + 1, seqOf(newest) + 1
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    local entry = redis.call('XRANGE', stream, num(middle), '+', 'COUNT', 1)[1]
-    if not entry or isKept(entry) then high = middle else low = seqOf(entry) + 1 end
-  end
-  redis.call('XTRIM', stream, 'MINID', num(low))
+local function headerOf(entry)
+  local previous, time, size, count, bytes = string.match(entry[2][2], '(%d+) (%d+) (%d+) (%d+) (%d+)')
+  return tonumber(previous), tonumber(time), tonumber(size), tonumber(count), tonumber(bytes)
 end
 
--- Returns the last position of each channel from ARGV[from] on. A channel without a record may have had events up to the forgotten position.
 local function lastPositions(epoch, forgotten, from)
   local result = {}
   for start = from, #ARGV, 1000 do
@@ -135,44 +110,6 @@ local function lastPositions(epoch, forgotten, from)
   end
   return result
 end
-
--- Merges the events of several sources. isFirst compares positions, and fetch returns the next events of a source, 16 if it has that many.
--- The sources are kept in order, so an event costs a search among them and no look at each.
-local function merge(sources, isFirst, fetch)
-  local order = {}
-  local function put(source)
-    if source.next > #source.batch then
-      if source.over then return end
-      source.batch = fetch(source)
-      source.over = #source.batch < 16
-      source.next = 1
-      if #source.batch == 0 then return end
-    end
-    source.seq = seqOf(source.batch[source.next])
-    local low, high = 1, #order + 1
-    while low < high do
-      local middle = math.floor((low + high) / 2)
-      if isFirst(order[middle].seq, source.seq) then low = middle + 1 else high = middle end
-    end
-    table.insert(order, low, source)
-  end
-  for _, source in ipairs(sources) do put(source) end
-  -- Returns the next event, or nil.
-  local function peek()
-    local source = order[1]
-    return source and source.batch[source.next]
-  end
-  -- Goes on to the event after the next one, which several sources may have.
-  local function advance()
-    local seq = order[1].seq
-    while order[1] and order[1].seq == seq do
-      local source = table.remove(order, 1)
-      source.next = source.next + 1
-      put(source)
-    end
-  end
-  return peek, advance
-end
 `;
 
 /**
@@ -183,6 +120,15 @@ end
  *   empty name holds the milliseconds for which these client ids linger after the process has died.
  * - `lingering` and `barred`: sorted sets of client ids by the time until which each lingers or is barred.
  * - `commands`: a stream of commands to other processes. `stamp`: the last stamp that was given.
+ *
+ * `nextStamp` returns a number that grows with each connection that enters and each command that is sent, even if keys were lost. `sendCommand`
+ * sends a command to all processes. A process whose feed is lost asks for it later.
+ *
+ * `list` lists a client id in one of the two sets until a time, unless it is listed for longer. `tidy` removes some whose time is over, and lets
+ * the set expire with its last one.
+ *
+ * `removeDead` removes dead processes, and lets their client ids linger from the end of the lease on. One call removes a bounded number of names,
+ * at random, because a scan from the beginning would find nothing where everything was removed.
  */
 const PRESENCE = `
 local processes, lingering, barred = base .. ':processes', base .. ':lingering', base .. ':barred'
@@ -197,7 +143,6 @@ local function markAlive(process, time, lease, linger)
   redis.call('PEXPIRE', hashOf(process), num(KEPT + lease + linger))
 end
 
--- Returns a number that grows with each connection that enters and each command that is sent, even if keys were lost.
 local function nextStamp()
   local t = redis.call('TIME')
   local least = tonumber(redis.call('GET', base .. ':stamp') or '0') + 1
@@ -206,7 +151,6 @@ local function nextStamp()
   return number
 end
 
--- Sends a command to all processes. A process whose feed is lost asks for it later.
 local function sendCommand(channel, text)
   local id = nextStamp()
   redis.call('XADD', base .. ':commands', 'MAXLEN', '~', 1000, id .. '-0', 'o', text)
@@ -214,14 +158,14 @@ local function sendCommand(channel, text)
   redis.call('PUBLISH', channel .. ':inbox', text .. '\\n' .. id)
 end
 
--- Lists a client id in one of the two sets until a time, unless it is listed for longer.
-local function list(set, name, till)
-  redis.call('ZADD', set, 'GT', num(till), name)
-  local time = millis()
-  redis.call('ZREMRANGEBYSCORE', set, '-inf', num(time))
+local function tidy(set, time)
+  local over = redis.call('ZRANGE', set, '-inf', num(time), 'BYSCORE', 'LIMIT', 0, 100)
+  if #over > 0 then redis.call('ZREM', set, unpack(over)) end
   local last = redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2]
   if last then redis.call('PEXPIRE', set, num(math.max(1, tonumber(last) - time) + 1000)) end
 end
+
+local function list(set, name, till) redis.call('ZADD', set, 'GT', num(till), name) end
 
 local function isListed(set, name, time)
   local till = redis.call('ZSCORE', set, name)
@@ -240,23 +184,24 @@ local function isPresent(clientId, time)
   return false
 end
 
--- Removes dead processes, and lets their client ids linger from the end of the lease on. One call removes a bounded number of names.
 local function removeDead(time)
-  for _, process in ipairs(redis.call('ZRANGE', processes, '-inf', num(time), 'BYSCORE', 'LIMIT', 0, 4)) do
-    local till = tonumber(redis.call('ZSCORE', processes, process)) + lingerOf(process)
-    local fields = redis.call('HSCAN', hashOf(process), 0, 'COUNT', 500)[2]
-    for index = 1, #fields, 2 do
-      local name = fields[index]
-      if name ~= '' then
-        if till > time and not string.find(name, '\\n', 1, true) then list(lingering, name, till) end
-        redis.call('HDEL', hashOf(process), name)
-      end
+  for _, process in ipairs(redis.call('ZRANGE', processes, '-inf', num(time), 'BYSCORE', 'LIMIT', 0, 2)) do
+    local linger = lingerOf(process)
+    local till = tonumber(redis.call('ZSCORE', processes, process)) + linger
+    local names = redis.call('HRANDFIELD', hashOf(process), 500)
+    for _, name in ipairs(names) do
+      if name ~= '' and till > time and not string.find(name, '\\n', 1, true) then list(lingering, name, till) end
+    end
+    if #names > 0 then
+      redis.call('HDEL', hashOf(process), unpack(names))
+      redis.call('HSET', hashOf(process), '', num(linger))
     end
     if redis.call('HLEN', hashOf(process)) <= 1 then
       redis.call('DEL', hashOf(process))
       redis.call('ZREM', processes, process)
     end
   end
+  tidy(lingering, time)
 end
 `;
 
@@ -269,6 +214,7 @@ const script = (...parts: readonly string[]): string =>
     .filter((line) => line !== "" && !line.startsWith("--"))
     .join("\n");
 
-export const logScript = (body: string): string => script(COMMON, LOG, body);
+/** @param parts what the script needs besides the functions of the log, and its body. */
+export const logScript = (...parts: readonly string[]): string => script(COMMON, LOG, ...parts);
 export const presenceScript = (body: string): string => script(COMMON, PRESENCE, body);
-export const fullScript = (body: string): string => script(COMMON, LOG, PRESENCE, body);
+export const fullScript = (...parts: readonly string[]): string => script(COMMON, LOG, PRESENCE, ...parts);

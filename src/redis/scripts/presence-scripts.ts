@@ -61,7 +61,11 @@ return answers
 /** Removes a connection. ARGV: process, client id, subject, linger. */
 export const LEAVE: string = presenceScript(`
 local process, clientId = ARGV[1], ARGV[2]
-if tonumber(ARGV[4]) > 0 then list(lingering, clientId, millis() + tonumber(ARGV[4])) end
+if tonumber(ARGV[4]) > 0 then
+  local time = millis()
+  list(lingering, clientId, time + tonumber(ARGV[4]))
+  tidy(lingering, time)
+end
 for _, field in ipairs({clientId, clientId .. '\\n' .. ARGV[3]}) do
   local count = tonumber(redis.call('HGET', hashOf(process), field) or '0')
   if count > 1 then redis.call('HINCRBY', hashOf(process), field, -1)
@@ -74,6 +78,7 @@ return 'ok'
 export const LINGER: string = presenceScript(`
 local time = millis()
 for index = 1, #ARGV, 2 do list(lingering, ARGV[index], time + tonumber(ARGV[index + 1])) end
+tidy(lingering, time)
 return 'ok'
 `);
 
@@ -102,11 +107,12 @@ markAlive(process, time, tonumber(ARGV[2]), tonumber(ARGV[3]))
 removeDead(time)
 local old = redis.call('SRANDMEMBER', base .. ':old-epochs')
 if old then
-  local members = redis.call('ZPOPMIN', lastOf(old), 500)
+  local members = redis.call('ZPOPMIN', lastOf(old), 200)
   for index = 1, #members, 2 do
-    if members[index] ~= 'head' then redis.call('UNLINK', streamOf(old, string.sub(members[index], 2))) end
+    local key = string.sub(members[index], 2)
+    if members[index] ~= 'head' then redis.call('UNLINK', streamOf(old, key), largeOf(old, key)) end
   end
-  if #members < 1000 then redis.call('SREM', base .. ':old-epochs', old) end
+  if #members < 400 then redis.call('SREM', base .. ':old-epochs', old) end
 end
 return 'ok'
 `);
@@ -139,7 +145,10 @@ return answers
  */
 export const DISCONNECT: string = presenceScript(`
 local process, clientId, time, count = ARGV[1], ARGV[2], millis(), 0
-if tonumber(ARGV[3]) > 0 then list(barred, clientId, time + tonumber(ARGV[3])) end
+if tonumber(ARGV[3]) > 0 then
+  list(barred, clientId, time + tonumber(ARGV[3]))
+  tidy(barred, time)
+end
 for _, other in ipairs(redis.call('ZRANGE', processes, '(' .. num(time), '+inf', 'BYSCORE')) do
   if other ~= process then count = count + tonumber(redis.call('HGET', hashOf(other), clientId) or '0') end
 end

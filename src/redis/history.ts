@@ -1,0 +1,90 @@
+// Reads what Redis retains. One script looks at a bounded number of channels and events, so that Redis can run other commands in between.
+import type { ReplayPage, StoredEvent } from "../engine/engine.ts";
+import type { ChannelBounds, MaxReplay } from "../log/resume.ts";
+import type { SharedHistoryBounds } from "../shared-log/shared-log.ts";
+import type { Commands } from "./commands.ts";
+import { parseSeq, parseStoredEvent } from "./messages.ts";
+import { ReplayFloor } from "./replay-floor.ts";
+import { KEYS_PER_SCRIPT } from "./scripts/history-scripts.ts";
+
+/** Splits keys into groups, each for one script. Without keys there is one empty group. */
+function groupsOf(keys: readonly string[]): (readonly string[])[] {
+  const groups = [keys.slice(0, KEYS_PER_SCRIPT)];
+  for (let index = KEYS_PER_SCRIPT; index < keys.length; index += KEYS_PER_SCRIPT)
+    groups.push(keys.slice(index, index + KEYS_PER_SCRIPT));
+  return groups;
+}
+
+const optionalSeq = (seq: string | undefined): number | undefined => (seq === "-" ? undefined : parseSeq(seq));
+
+/** Joins the pages of groups of channels. A page is only complete as far as all of them are. */
+function joinPages(pages: readonly ReplayPage[], bytes: number): ReplayPage {
+  const [first] = pages as [ReplayPage];
+  if (pages.length === 1) return first;
+  let through = Math.min(...pages.map((page) => page.through));
+  const bySeq = new Map(pages.flatMap(({ records }) => records.map((record) => [record.seq, record] as const)));
+  const records: StoredEvent[] = [];
+  let room = bytes;
+  for (const record of [...bySeq.values()].sort((a, b) => a.seq - b.seq)) {
+    const last = records.at(-1);
+    if (record.seq > through) break;
+    room -= record.text.length;
+    if (last && room < 0) {
+      through = last.seq;
+      break;
+    }
+    records.push(record);
+  }
+  return { epoch: first.epoch, records, through, droppedThrough: pages.flatMap((page) => page.droppedThrough) };
+}
+
+/** The events that Redis retains. `age` is the retained age as the scripts take it. */
+export class History {
+  readonly #commands: Commands;
+  readonly #age: string;
+
+  constructor(commands: Commands, age: string) {
+    this.#commands = commands;
+    this.#age = age;
+  }
+
+  /** As `SharedLogSession.read`. */
+  async read(epoch: string, keys: readonly string[], after: number, bytes: number): Promise<ReplayPage> {
+    const room = Math.ceil(Math.min(bytes, Number.MAX_SAFE_INTEGER));
+    const pages: ReplayPage[] = [];
+    let limit = Number.MAX_SAFE_INTEGER;
+    for (const group of groupsOf(keys)) {
+      const args = [epoch, String(after), String(limit), String(room), this.#age, ...group];
+      const [current = "", through, dropped = "", ...events] = (await this.#commands.run("read", args)) as string[];
+      if (through === undefined) return { epoch: current, records: [], through: 0, droppedThrough: keys.map(() => 0) };
+      const records: StoredEvent[] = [];
+      for (let index = 0; index + 1 < events.length; index += 2)
+        records.push({ seq: parseSeq(events[index]), ...parseStoredEvent(events[index + 1] as string) });
+      limit = parseSeq(through);
+      const droppedThrough = dropped === "" ? [] : dropped.split(" ").map(parseSeq);
+      pages.push({ epoch: current, records, through: limit, droppedThrough });
+    }
+    return joinPages(pages, room);
+  }
+
+  /** As `SharedLogSession.historyBounds`. */
+  async bounds(epoch: string, keys: readonly string[], after: number, max: MaxReplay): Promise<SharedHistoryBounds> {
+    const channels: Omit<ChannelBounds, "key">[] = [];
+    const groups = groupsOf(keys);
+    let head = Infinity;
+    for (const group of groups) {
+      const args = [epoch, String(after), this.#age, ...group];
+      const [current = "", end, ...lines] = (await this.#commands.run("historyBounds", args)) as string[];
+      head = Math.min(head, parseSeq(end));
+      if (current !== epoch) return { epoch: current, head: parseSeq(end), floor: 0, channels };
+      for (const line of lines) {
+        const [dropped, oldest, next] = line.split(" ");
+        channels.push({ droppedThrough: parseSeq(dropped), oldest: optionalSeq(oldest), next: optionalSeq(next) });
+      }
+    }
+    // Nothing before these positions is replayed in any case.
+    const start = Math.max(after, Math.min(...channels.map(({ oldest = Infinity }) => oldest - 1)));
+    const floor = await new ReplayFloor(this.#commands, epoch, groups, max).find(start, head);
+    return floor === undefined ? this.bounds(epoch, keys, after, max) : { epoch, head, floor, channels };
+  }
+}

@@ -1,0 +1,303 @@
+// The Lua scripts that read what is retained. They write nothing.
+import { logScript } from "./lua.ts";
+
+/**
+ * Keys that one script may look at. The scripts below look at each key two or three times, so this is a part of the budget of a script.
+ */
+export const KEYS_PER_SCRIPT = 128;
+
+/**
+ * Functions of reading. A script counts its work: each command on a stream is 2, and each entry that it fetches 1. Over `BUDGET` it ends its page
+ * with what it has, at the next event that it would have to fetch. A unit is about 3 microseconds on a slow core.
+ *
+ * `merge` merges the entries of several sources, each with its first batch. `isFirst` compares positions, and `fetch` returns the next entries of a
+ * source, as many as asked for if it has them: few at first, because most of a batch may lie behind the end of the page. The sources are kept in
+ * order, so an event costs a search among them and no look at each. It returns `peek`, for the next entry; `advance`, which goes on to the one
+ * after it, and returns `false` if that is over the budget; and the sources that are not at their end.
+ */
+const READING = `
+local BUDGET, work = 1000, 0
+local function range(command, stream, from, to, count)
+  local batch = redis.call(command, stream, from, to, 'COUNT', num(count))
+  work = work + 2 + #batch
+  return batch
+end
+
+local function merge(sources, isFirst, fetch)
+  local order, isExhausted = {}, false
+  local function put(source)
+    if source.next > #source.batch then
+      if source.isOver then return end
+      if work >= BUDGET then
+        isExhausted = true
+        return
+      end
+      source.count = math.min(64, math.max(4, 2 * source.count), BUDGET - work)
+      source.batch = fetch(source)
+      source.next = 1
+      if #source.batch == 0 then return end
+      source.isOver = #source.batch < source.count or seqOf(source.batch[#source.batch]) == source.newest
+    end
+    source.seq = seqOf(source.batch[source.next])
+    local low, high = 1, #order + 1
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if isFirst(order[middle].seq, source.seq) then low = middle + 1 else high = middle end
+    end
+    table.insert(order, low, source)
+  end
+  for _, source in ipairs(sources) do put(source) end
+  local function peek()
+    local source = order[1]
+    return source and source.batch[source.next]
+  end
+  local function advance()
+    local seq = order[1].seq
+    while order[1] and order[1].seq == seq do
+      local source = table.remove(order, 1)
+      source.next = source.next + 1
+      put(source)
+    end
+    return not isExhausted
+  end
+  return peek, advance, order
+end
+`;
+
+/**
+ * Functions that leave out events that are too old. What one channel tells about old positions holds for the others too, so all channels of a
+ * script together cost one search. A script sets `age` first.
+ *
+ * `youngEvents` returns the first events of a channel after a position that are not too old; `last` is the channel's last position.
+ * `lookAtNewest` looks at the newest event of all channels. If it is too old, so are all others.
+ */
+const AGE = `
+local age, tooOldThrough, youngFrom, time = -1, 0, math.huge, millis()
+local function isYoung(entry)
+  local seq = seqOf(entry)
+  if age < 0 or seq >= youngFrom then return true end
+  local _, at = headerOf(entry)
+  if time - at <= age then
+    youngFrom = seq
+    return true
+  end
+  tooOldThrough = math.max(tooOldThrough, seq)
+  return false
+end
+
+local function youngEvents(stream, after, last, count)
+  local from = math.max(after, tooOldThrough) + 1
+  if last < from then return {} end
+  local batch = range('XRANGE', stream, num(from), '+', count)
+  for index = 1, #batch do
+    if isYoung(batch[index]) then return {unpack(batch, index)} end
+  end
+  if #batch < count then return {} end
+  local low, high = seqOf(batch[#batch]) + 1, math.min(youngFrom, last + 1)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local entry = range('XRANGE', stream, num(middle), '+', 1)[1]
+    if entry and not isYoung(entry) then low = seqOf(entry) + 1 else high = middle end
+  end
+  return high > last and {} or range('XRANGE', stream, num(high), '+', count)
+end
+
+local function lookAtNewest(epoch, last, from)
+  local newest = 1
+  for index = 2, #last do if last[index] > last[newest] then newest = index end end
+  if age < 0 or #last == 0 then return end
+  local entry = range('XREVRANGE', streamOf(epoch, ARGV[from + newest - 1]), num(last[newest]), '-', 1)[1]
+  if entry then isYoung(entry) end
+end
+`;
+
+/**
+ * Reads a page of events of several channels, in order of position.
+ *
+ * ARGV: epoch, position, end of the page at most, bytes, retained age, keys.
+ *
+ * Returns the epoch, the position up to which the page is complete, the last dropped position of each channel (0 if it is not after the
+ * position), and then position and event of each event. For another epoch, returns only the current one.
+ *
+ * Three quarters of the budget are for the first batches, and the rest is for channels that have more. A large event that Redis has evicted counts
+ * as dropped.
+ */
+export const READ: string = logScript(
+  READING,
+  AGE,
+  `
+local epoch, head, forgotten = currentLog()
+if epoch ~= ARGV[1] then return {epoch or ''} end
+local after, room, from = tonumber(ARGV[2]), tonumber(ARGV[4]), 6
+local limit = math.min(head, tonumber(ARGV[3]))
+age = tonumber(ARGV[5])
+local last, dropped, sources = lastPositions(epoch, forgotten, from), {}, {}
+lookAtNewest(epoch, last, from)
+for index = 1, #last do
+  local newest, droppedThrough = last[index], 0
+  if newest > after then
+    local stream = streamOf(epoch, ARGV[from + index - 1])
+    local share = math.floor((BUDGET * 0.75 - work) / (#last + 1 - index)) - 2
+    local count = math.max(1, math.min(64, share))
+    local batch = youngEvents(stream, after, newest, count)
+    if batch[1] then
+      droppedThrough = headerOf(batch[1])
+      if droppedThrough <= after then droppedThrough = 0 end
+      sources[#sources + 1] = {
+        key = ARGV[from + index - 1], index = index, stream = stream, newest = newest, batch = batch, next = 1, count = count,
+        isOver = seqOf(batch[#batch]) == newest,
+      }
+    else droppedThrough = newest end
+  end
+  dropped[index] = num(droppedThrough)
+end
+
+local peek, advance, order = merge(sources, function(a, b) return a < b end, function(source)
+  return range('XRANGE', source.stream, num(seqOf(source.batch[#source.batch]) + 1), '+', source.count)
+end)
+local function largeEvent(entry, seq)
+  for _, source in ipairs(order) do
+    if source.seq ~= seq then break end
+    local large = range('XRANGE', largeOf(epoch, source.key), entry[1], entry[1], 1)[1]
+    if large then return large[2][2] end
+  end
+  for _, source in ipairs(order) do
+    if source.seq ~= seq then break end
+    dropped[source.index] = num(seq)
+  end
+end
+local answer, through = {epoch, '', ''}, limit
+local entry = peek()
+while entry and seqOf(entry) <= limit do
+  local seq, event = seqOf(entry), entry[2][4]
+  local size = #event > 0 and #event or tonumber(string.match(entry[2][2], '%d+ %d+ (%d+)'))
+  if #answer > 3 and size > room then
+    through = seq - 1
+    break
+  end
+  if event == '' then event = largeEvent(entry, seq) end
+  if event then
+    room = room - size
+    answer[#answer + 1] = num(seq)
+    answer[#answer + 1] = event
+  end
+  if not advance() then
+    through = seq
+    break
+  end
+  entry = peek()
+end
+answer[2], answer[3] = num(through), table.concat(dropped, ' ')
+return answer
+`,
+);
+
+/**
+ * Finds the bounds of what is retained of several channels.
+ *
+ * ARGV: epoch, position, retained age, keys.
+ *
+ * Returns the epoch and the head. Then a line for each channel: its last dropped position, its oldest event, and its first event after the
+ * given position. For another epoch, returns only the current one and its head.
+ */
+export const HISTORY_BOUNDS: string = logScript(
+  READING,
+  AGE,
+  `
+local epoch, head, forgotten = currentLog()
+if epoch ~= ARGV[1] then return {epoch or '', epoch and num(head) or '0'} end
+local after, from = tonumber(ARGV[2]), 4
+age = tonumber(ARGV[3])
+local last, answer = lastPositions(epoch, forgotten, from), {epoch, num(head)}
+lookAtNewest(epoch, last, from)
+for index = 1, #last do
+  local stream, newest = streamOf(epoch, ARGV[from + index - 1]), last[index]
+  local first = youngEvents(stream, 0, newest, 2)[1]
+  local line = {num(newest), '-', '-'}
+  if first then
+    local previous = headerOf(first)
+    line[1] = num(previous)
+    line[2] = num(seqOf(first))
+    local next = first
+    if seqOf(first) <= after then next = newest > after and range('XRANGE', stream, num(after + 1), '+', 1)[1] end
+    if next then line[3] = num(seqOf(next)) end
+  end
+  answer[#answer + 1] = table.concat(line, ' ')
+end
+return answer
+`,
+);
+
+/**
+ * Counts the newest events of several channels, newest first, until there are more than a replay may have.
+ *
+ * ARGV: epoch, position of the first one, position after which it ends, most events, most bytes, keys.
+ *
+ * Returns the epoch; the position after which everything was counted; `full` if the event at that position is one too many, `end` if there is
+ * no event left, `more` otherwise; events and bytes. For another epoch, returns only the current one.
+ */
+export const COUNT_NEWEST: string = logScript(
+  READING,
+  `
+local epoch = currentLog()
+if epoch ~= ARGV[1] then return {epoch or ''} end
+local after, most, room, sources = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), {}
+for index = 6, #ARGV do
+  local stream = streamOf(epoch, ARGV[index])
+  local batch = range('XREVRANGE', stream, ARGV[2], '-', 1)
+  if batch[1] then sources[#sources + 1] = {stream = stream, batch = batch, next = 1, count = 1} end
+end
+local peek, advance = merge(sources, function(a, b) return a > b end, function(source)
+  return range('XREVRANGE', source.stream, '(' .. source.batch[#source.batch][1], '-', source.count)
+end)
+local count, bytes, through, state = 0, 0, after, 'end'
+local entry = peek()
+while entry and seqOf(entry) > after do
+  local _, _, size = headerOf(entry)
+  through, state = seqOf(entry), 'more'
+  if (most >= 0 and count >= most) or (room >= 0 and bytes + size > room) then
+    state = 'full'
+    break
+  end
+  count, bytes = count + 1, bytes + size
+  through = through - 1
+  if not advance() then break end
+  entry = peek()
+  if not entry or seqOf(entry) <= after then through, state = after, 'end' end
+end
+return {epoch, num(through), state, num(count), num(bytes)}
+`,
+);
+
+/**
+ * Tells how many events several channels had up to a position.
+ *
+ * ARGV: epoch, position, keys.
+ *
+ * Returns the epoch, then a line for each channel: events and bytes up to the position, and the position of the next event or `-`. Events that
+ * are no longer retained count too. For another epoch, returns only the current one.
+ */
+export const COUNT_THROUGH: string = logScript(
+  READING,
+  `
+local epoch = currentLog()
+if epoch ~= ARGV[1] then return {epoch or ''} end
+local answer, position = {epoch}, tonumber(ARGV[2])
+for index = 3, #ARGV do
+  local stream, line = streamOf(epoch, ARGV[index]), '0 0 -'
+  local next = range('XRANGE', stream, num(position + 1), '+', 1)[1]
+  if next then
+    local _, _, size, count, bytes = headerOf(next)
+    line = table.concat({num(count - 1), num(bytes - size), num(seqOf(next))}, ' ')
+  else
+    local newest = range('XREVRANGE', stream, '+', '-', 1)[1]
+    if newest then
+      local _, _, _, count, bytes = headerOf(newest)
+      line = num(count) .. ' ' .. num(bytes) .. ' -'
+    end
+  end
+  answer[#answer + 1] = line
+end
+return answer
+`,
+);
