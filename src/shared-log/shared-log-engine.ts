@@ -10,6 +10,7 @@ import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
 import { CatchUp } from "./catch-up.ts";
 import { ChannelSubscriptions } from "./channel-subscriptions.ts";
 import { type CheckpointRequest, Checkpoints } from "./checkpoints.ts";
+import { Lookups } from "./lookups.ts";
 import { PresenceSync } from "./presence-sync.ts";
 import { PublishAcks } from "./publish-acks.ts";
 import { RetryDelays } from "./retry-delays.ts";
@@ -76,6 +77,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
   #generation = 0;
   readonly #publishAcks: PublishAcks;
   readonly #retryDelays = new RetryDelays();
+  readonly #lookups = new Lookups();
   readonly #stopVerifying: () => void;
 
   constructor(sharedLog: SharedLog, log: Log, listener: EngineListener, createLog: (epoch: string) => Log) {
@@ -152,7 +154,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
 
   async historyBounds(keys: readonly string[], after: number, max: MaxReplay): Promise<HistoryBounds> {
     const { epoch } = this.#log;
-    const bounds = await this.#store.historyBounds(epoch, keys, after, max);
+    const bounds = await this.#lookups.run(() => this.#store.historyBounds(epoch, keys, after, max));
     this.#checkEpoch(epoch, bounds.epoch);
     if (bounds.epoch !== epoch)
       throw new BrokerError("engine-down", "History refused: the log was replaced. Try again.");

@@ -1,7 +1,7 @@
 // Events that this process does not hold: the store is read page by page for the clients that wait.
 import { expect, test } from "vitest";
-import { numbers, sharedLogTest, TINY } from "../../support/engines/shared-log-processes.ts";
-import { codeOf } from "../../support/test-broker.ts";
+import type { Connection } from "../../support/clients/connection.ts";
+import { sharedLogTest, TINY } from "../../support/engines/shared-log-processes.ts";
 
 test(
   "history: a client that waits for a page while the store is away gets heartbeats, and does not count as blocked",
@@ -119,79 +119,109 @@ test(
 );
 
 test(
-  "resume: clients that come back to many positions have their pages read a few at a time",
+  "resume: clients of different channels at different positions share the pages of each channel",
   sharedLogTest(
     async (processes) => {
       const broker = processes.broker({ log: TINY });
-      const reader = await processes.join(broker);
       const ids: string[] = [];
-      for (let n = 0; n < 40; n++) ids.push(await processes.publish(broker, [`${n}`]));
-      await processes.readThrough(reader, "39");
-      const clients = await Promise.all(ids.slice(0, 20).map((lastEventId) => processes.join(broker, { lastEventId })));
+      for (let n = 0; n < 60; n++) ids.push(await processes.publish(broker, [`${n}`], `c${n % 6}`));
+      const join = (first: number, index: number): Promise<Connection> => {
+        // Five of the six channels.
+        const channels = [0, 1, 2, 3, 4, 5].filter((channel) => channel !== index % 6).map((channel) => `c${channel}`);
+        return processes.join(broker, { channel: channels, lastEventId: ids[first] as string });
+      };
+      const clients = await Promise.all(Array.from({ length: 40 }, (_, index) => join((index * 7) % 30, index)));
       const before = processes.store.reads.length;
-      const reading = clients.map((client) => client.untilData("39"));
-      let mostAtOnce = 0;
-      let previous = before;
-      for (const all = Promise.all(reading); ; ) {
-        const count = processes.store.reads.length;
-        mostAtOnce = Math.max(mostAtOnce, count - previous);
-        previous = count;
-        if ((await Promise.race([all.then(() => true), processes.clock.advance(1).then(() => false)])) === true) break;
+      const expected = (index: number): string[] =>
+        ids.map((_, n) => `${n}`).filter((_, n) => n > (index * 7) % 30 && n % 6 !== index % 6);
+      const reading = clients.map((client, index) => client.untilData(expected(index).at(-1) as string));
+      await processes.clock.advanceUntil(Promise.all(reading));
+      for (const [index, client] of clients.entries()) {
+        expect(client.data).toEqual(expected(index));
+        expect(client.control("gap")).toEqual([]);
       }
-      expect([mostAtOnce > 0, mostAtOnce <= 8]).toEqual([true, true]);
+      // One client alone reads 8 to 15 pages.
+      expect(processes.store.reads.length - before).toBeLessThan(60);
+    },
+    { pageSize: 4 },
+  ),
+);
+
+test(
+  "resume: a page is not used for longer than a few seconds, because retention may have ended",
+  sharedLogTest(
+    async (processes) => {
+      const broker = processes.broker({ log: TINY });
+      const lastEventId = await processes.publish(broker, ["0"]);
+      await processes.publish(broker, ["1", "2", "3", "4", "5", "6"]);
+      const read = async (): Promise<number> => {
+        const before = processes.store.reads.length;
+        const client = await processes.join(broker, { lastEventId });
+        expect(await processes.readThrough(client, "6")).toEqual(["1", "2", "3", "4", "5", "6"]);
+        return processes.store.reads.length - before;
+      };
+      expect(await read()).toBeGreaterThan(0);
+      expect(await read()).toBe(0);
+      await processes.clock.advance(6_000);
+      expect(await read()).toBeGreaterThan(0);
+    },
+    { pageSize: 3 },
+  ),
+);
+
+test(
+  "resume: clients of many channels have their pages read a few at a time, and all take turns",
+  sharedLogTest(
+    async (processes) => {
+      const broker = processes.broker({ log: TINY });
+      let lastEventId = "";
+      for (let n = 0; n < 20; n++) lastEventId ||= await processes.publish(broker, ["first"], `c${n}`);
+      for (let round = 1; round <= 3; round++)
+        for (let n = 0; n < 20; n++) await processes.publish(broker, [`${round}`], `c${n}`);
+      const clients = await Promise.all(
+        Array.from({ length: 20 }, (_, n) => processes.join(broker, { channel: `c${n}`, lastEventId })),
+      );
+      processes.session().delay({ replies: 10 });
+      const before = processes.store.reads.length;
+      const reading = Promise.all(clients.map((client) => client.untilData("3")));
+      const counts: number[] = [];
+      for (let isDone = false; !isDone; ) {
+        counts.push(processes.store.reads.length - before);
+        isDone =
+          (await Promise.race([reading.then(() => true), processes.clock.advance(10).then(() => false)])) === true;
+      }
+      const steps = counts.map((count, index) => count - (counts[index - 1] ?? 0));
+      expect([Math.max(...steps) > 1, Math.max(...steps) <= 4]).toEqual([true, true]);
+      // Each of them has its first page before any of them has its last one.
+      const order = processes.store.reads.slice(before).map(([key]) => key);
+      expect(new Set(order.slice(0, 20)).size).toBe(20);
       for (const client of clients) expect(client.control("gap")).toEqual([]);
     },
-    { pageSize: 3 },
+    { pageSize: 1 },
   ),
 );
 
 test(
-  "history(): reads what this process does not hold, page by page, for channels without a client, and a stream continues at its position",
-  sharedLogTest(
-    async (processes) => {
-      const one = processes.broker();
-      const other = processes.broker({ log: TINY });
-      await processes.publish(one, numbers(1, 25), "a");
-      await processes.publish(one, ["elsewhere"], "b");
-      const all: string[] = [];
-      for (let after: string | undefined; ; ) {
-        const options = { channels: "a", limit: 10, ...(after ? { after } : {}) };
-        const part = await processes.clock.advanceUntil(other.history(options));
-        all.push(...part.events.map(({ data }) => data));
-        expect(part.gaps).toEqual([]);
-        after = part.position;
-        if (part.more) continue;
-        expect(part.position).toBe((await processes.clock.advanceUntil(one.history({ limit: 0 }))).position);
-        break;
+  "connect: of many clients that connect, a few at a time ask where their history begins",
+  sharedLogTest(async (processes) => {
+    const broker = processes.broker({ log: TINY });
+    await processes.publish(broker, ["1", "2", "3"]);
+    const session = processes.session();
+    const historyBounds = session.historyBounds.bind(session);
+    let [running, most, asked] = [0, 0, 0];
+    session.historyBounds = async (...args) => {
+      asked++;
+      most = Math.max(most, ++running);
+      try {
+        return await historyBounds(...args);
+      } finally {
+        running--;
       }
-      expect(all).toEqual(numbers(1, 25));
-      const client = await processes.connect(other, {
-        channel: "a",
-        lastEventId: `${(await processes.clock.advanceUntil(other.history({ channels: "a", limit: 20 }))).position}`,
-      });
-      expect(await processes.readThrough(client, "25")).toEqual(numbers(21, 25));
-    },
-    { pageSize: 3 },
-  ),
-);
-
-test(
-  "history(): a gap for what the store dropped after a position, and engine-down while it is away",
-  sharedLogTest(
-    async (processes) => {
-      const one = processes.broker();
-      const first = await processes.publish(one, ["1"], "a");
-      await processes.publish(one, ["2", "3", "4"], "a");
-      const other = processes.broker();
-      const part = await processes.clock.advanceUntil(other.history({ channels: "a", after: first }));
-      expect([part.events.map(({ data }) => data), part.gaps]).toMatchObject([
-        ["3", "4"],
-        [{ channels: ["a"], after: first }],
-      ]);
-      processes.session(1).setCommands(false);
-      expect(await processes.clock.advanceUntil(codeOf(other.history({ channels: "a" })))).toBe("engine-down");
-      processes.session(1).setCommands(true);
-    },
-    { retention: 2 },
-  ),
+    };
+    session.delay({ replies: 10 });
+    const joining = Array.from({ length: 30 }, () => processes.setup.join(broker, { query: { from: "earliest" } }));
+    const clients = await processes.clock.advanceUntil(Promise.all(joining));
+    for (const client of clients) expect(await processes.readThrough(client, "3")).toEqual(["1", "2", "3"]);
+    expect([asked, most]).toEqual([30, 4]);
+  }),
 );
