@@ -11,6 +11,7 @@ export interface ReceivedCommand {
 }
 
 const EPOCH = /^[A-Za-z0-9]{1,40}$/;
+const SECRET = /^[0-9a-f]{24}$/;
 const DIGITS = /^(0|[1-9][0-9]{0,15})$/;
 
 const refused = (reason: string): Error => new Error(`Redis message refused: ${reason}.`);
@@ -55,15 +56,23 @@ export function parseStoredEvent(stored: string): Omit<StoredEvent, "seq"> {
   return { keys, text: lines.rest() };
 }
 
+/** An event, and what proves that a script sent it. */
+export interface ReceivedEvent {
+  readonly event: FeedEvent;
+  readonly secret: string;
+}
+
 /**
- * Parses an event: lines with the epoch, the position and the number of keys, for each key a line with the previous position and one with the
- * key, then the text.
+ * Parses an event: lines with the epoch and the secret, the position and the number of keys, for each key a line with the previous position
+ * and one with the key, then the text.
  *
  * @throws `Error` for a message that is not an event.
  */
-export function parseEvent(message: string): FeedEvent {
+export function parseEvent(message: string): ReceivedEvent {
   const lines = linesOf(message);
-  const epoch = parseEpoch(lines.next());
+  const [name, secret = ""] = lines.next().split(" ");
+  const epoch = parseEpoch(name);
+  if (!SECRET.test(secret)) throw refused("it has no secret");
   const seq = parseSeq(lines.next());
   const keys: string[] = [];
   const previous: number[] = [];
@@ -71,7 +80,7 @@ export function parseEvent(message: string): FeedEvent {
     previous.push(parseSeq(lines.next()));
     keys.push(lines.next());
   }
-  return { epoch, seq, keys, previous, text: lines.rest() };
+  return { event: { epoch, seq, keys, previous, text: lines.rest() }, secret };
 }
 
 /**
@@ -95,6 +104,9 @@ export function parsePeerCommand(message: string): ReceivedCommand {
 
 /** One part of a checkpoint. */
 interface CheckpointPart {
+  /** The nonce of the request. */
+  readonly nonce: string;
+  readonly secret: string;
   readonly part: number;
   readonly parts: number;
   /** The checkpoint as of this part, for the keys of this part. */
@@ -107,7 +119,7 @@ interface CheckpointPart {
 
 function parseCheckpointPart(message: string): CheckpointPart {
   const [first = "", second, ...lines] = message.split("\n");
-  const [token, part, parts, epoch, head, forgotten, ...more] = first.split(" ");
+  const [token, nonce = "", part, parts, epoch, secret = "", head, forgotten, ...more] = first.split(" ");
   if (second === undefined || more.length > 0) throw refused("it is not a checkpoint");
   const last = second === "" ? [] : second.split(" ").map(parseSeq);
   const changed = new Map<string, number>();
@@ -117,11 +129,26 @@ function parseCheckpointPart(message: string): CheckpointPart {
   }
   return {
     checkpoint: { epoch: parseEpoch(epoch), head: parseSeq(head), token: parseSeq(token), last },
+    nonce,
+    secret,
     part: parseSeq(part),
     parts: parseSeq(parts),
     forgottenThrough: parseSeq(forgotten),
     changed,
   };
+}
+
+/** What this process asked for. */
+export interface CheckpointRequest {
+  readonly keys: readonly string[];
+  /** Nobody else knows it, so a checkpoint that has it is from the script. */
+  readonly nonce: string;
+}
+
+/** A checkpoint, and the secret that its epoch's events have. */
+export interface ReceivedCheckpoint {
+  readonly checkpoint: Checkpoint;
+  readonly secret: string;
 }
 
 /** Joins the parts of checkpoints. */
@@ -134,23 +161,27 @@ export class CheckpointAssembler {
    * position. For any other channel, its own part has it. A channel that was forgotten since then may have had events up to the last
    * forgotten position.
    *
-   * @throws `Error` for a message that is not a part.
+   * @throws `Error` for a message that is not a part, or that nobody asked for.
    */
-  take(message: string, keysOf: (token: number) => readonly string[] | undefined): Checkpoint | undefined {
+  take(message: string, requests: ReadonlyMap<number, CheckpointRequest>): ReceivedCheckpoint | undefined {
     const part = parseCheckpointPart(message);
-    const { token } = part.checkpoint;
-    if (part.parts === 1) return part.checkpoint;
+    const { checkpoint, secret } = part;
+    const { token } = checkpoint;
+    const request = requests.get(token);
+    // Checkpoints of a feed that was lost may still arrive.
+    if (!request) return undefined;
+    if (request.nonce !== part.nonce) throw refused("no checkpoint was asked for with its nonce");
+    if (part.parts === 1) return { checkpoint, secret };
     const earlier = part.part === 1 ? [] : (this.#parts.get(token) ?? []);
     const parts = [...earlier, part];
     this.#parts.set(token, parts);
     if (part.part < part.parts) return undefined;
     this.#parts.delete(token);
     const [first] = parts;
-    const keys = keysOf(token);
-    if (parts.length !== part.parts || !first || !keys) return undefined;
+    if (parts.length !== part.parts || !first) return undefined;
     const least = part.forgottenThrough > first.checkpoint.head ? part.forgottenThrough : 0;
     const all = parts.flatMap(({ checkpoint }) => checkpoint.last);
-    const last = keys.map((key, index) => part.changed.get(key) ?? Math.max(all[index] ?? 0, least));
-    return { ...part.checkpoint, last };
+    const last = request.keys.map((key, index) => part.changed.get(key) ?? Math.max(all[index] ?? 0, least));
+    return { checkpoint: { ...checkpoint, last }, secret };
   }
 }

@@ -10,7 +10,7 @@ import { Commands } from "./commands.ts";
 import { engineDown, outcomeUnknown } from "./errors.ts";
 import { Feed } from "./feed.ts";
 import { History } from "./history.ts";
-import { CheckpointAssembler, parseEvent, parsePeerCommand, parseSeq } from "./messages.ts";
+import { CheckpointAssembler, type CheckpointRequest, parseEvent, parsePeerCommand, parseSeq } from "./messages.ts";
 import { type RedisOptions, type RedisSettings, resolveRedisOptions } from "./options.ts";
 
 /** Keys in one call of the script `checkpoint`. */
@@ -51,8 +51,8 @@ class RedisSession implements SharedLogSession {
   readonly #retention: readonly string[];
   /** Milliseconds after which Redis deletes a log that nobody uses. */
   readonly #ttl: string;
-  /** The keys of checkpoints that were requested in several parts, by token. */
-  readonly #requestedKeys = new Map<number, readonly string[]>();
+  /** The checkpoints that were requested through this feed, by token. */
+  readonly #requests = new Map<number, CheckpointRequest>();
   #assembler = new CheckpointAssembler();
   #lingerMs = DEFAULT_LINGER_MS;
   /** The stamps of peer commands that were executed. */
@@ -60,6 +60,8 @@ class RedisSession implements SharedLogSession {
   #lastStamp = "";
   /** The stamp of the last peer command before the feed was lost. Later ones may not have arrived. */
   #missedStampsAfter: string | undefined;
+  /** The epoch of the last checkpoint, and what its events have to prove that they are from a script. */
+  #secret: { readonly epoch: string; readonly secret: string } | undefined;
   /** The last event that came through this feed. An event of several channels arrives several times. */
   #lastEvent: Position | undefined;
 
@@ -146,13 +148,14 @@ class RedisSession implements SharedLogSession {
 
   async requestCheckpoint(token: number, keys: readonly string[], seen: Position | undefined): Promise<void> {
     const parts = Math.max(1, Math.ceil(keys.length / KEYS_PER_CALL));
-    if (parts > 1) this.#requestedKeys.set(token, keys);
+    const request = { keys, nonce: randomName(12) };
+    this.#requests.set(token, request);
     try {
       for (let attempt = 0; attempt < CHECKPOINT_ATTEMPTS; attempt++)
-        if (await this.#sendCheckpoint(parts, token, keys, seen)) return;
+        if (await this.#sendCheckpoint(parts, token, request, seen)) return;
       throw engineDown();
     } catch (error) {
-      this.#requestedKeys.delete(token);
+      this.#requests.delete(token);
       throw error;
     }
   }
@@ -161,13 +164,13 @@ class RedisSession implements SharedLogSession {
   async #sendCheckpoint(
     parts: number,
     token: number,
-    keys: readonly string[],
+    { keys, nonce }: CheckpointRequest,
     seen: Position | undefined,
   ): Promise<boolean> {
     const answers = [];
     for (let part = 1; part <= parts; part++) {
       const keysOfPart = keys.slice((part - 1) * KEYS_PER_CALL, part * KEYS_PER_CALL);
-      const counts = [String(token), String(part), String(parts)];
+      const counts = [`${token} ${nonce}`, String(part), String(parts)];
       const { base } = this.#settings;
       const args = [base, randomName(12), this.#process, ...positionArguments(seen), ...counts, this.#ttl];
       answers.push(this.#commands.run("checkpoint", [...args, ...keysOfPart]));
@@ -264,7 +267,7 @@ class RedisSession implements SharedLogSession {
   #onFeed(isConnected: boolean): void {
     this.#lastEvent = undefined;
     this.#assembler = new CheckpointAssembler();
-    this.#requestedKeys.clear();
+    this.#requests.clear();
     if (isConnected) this.#missedStampsAfter ??= this.#lastStamp;
     this.#listener.onFeed(isConnected);
     if (isConnected) void this.#executeMissedPeerCommands();
@@ -285,16 +288,22 @@ class RedisSession implements SharedLogSession {
   }
 
   #onCheckpointPart(text: string): void {
-    const checkpoint = this.#assembler.take(text, (token) => this.#requestedKeys.get(token));
-    if (!checkpoint) return;
-    this.#requestedKeys.delete(checkpoint.token);
+    const received = this.#assembler.take(text, this.#requests);
+    if (!received) return;
+    const { checkpoint, secret } = received;
+    this.#requests.delete(checkpoint.token);
+    this.#secret = { epoch: checkpoint.epoch, secret };
     this.#listener.onCheckpoint(checkpoint);
   }
 
   #onEvent(text: string): void {
-    const event = parseEvent(text);
+    const { event, secret } = parseEvent(text);
     const { epoch, seq } = event;
-    if (this.#lastEvent?.epoch === epoch && seq <= this.#lastEvent.seq) return;
+    // Of another epoch nothing is believed: the listener asks for a checkpoint.
+    if (epoch === this.#secret?.epoch && secret !== this.#secret.secret)
+      throw new Error(`Redis message refused: no script sent the event ${epoch}-${seq}.`);
+    // The script sends an event to all of its channels at once, so its copies follow one another.
+    if (this.#lastEvent?.epoch === epoch && seq === this.#lastEvent.seq) return;
     this.#lastEvent = { epoch, seq };
     this.#listener.onEvent(event);
   }

@@ -212,7 +212,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     if (this.#state === "catching-up") {
       this.#defer(event, text.length);
     } else if (this.#state === "up" && !this.#seen.isPast(epoch)) {
-      const channels = epoch === this.#log.epoch ? this.#continuedChannels(event) : undefined;
+      const channels = this.#seen.believes(event, this.#log.epoch) ? this.#continuedChannels(event) : undefined;
       if (!channels) {
         this.#resynchronize();
       } else if (seq > this.#log.head) {
@@ -250,6 +250,8 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
       request.reject(UNAVAILABLE);
       return;
     }
+    const lie = this.#seen.findLie(checkpoint);
+    if (lie) this.onError(lie);
     if (!isCurrent) this.#replaceLog(checkpoint, request.keys);
     this.#seen.note({ epoch: checkpoint.epoch, seq: checkpoint.head });
     const catchUp = new CatchUp(this.#log, this.#listener, this.#subscriptions, request.keys, checkpoint);

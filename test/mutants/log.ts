@@ -243,6 +243,14 @@ export const logMutants: readonly Mutant[] = [
     harm: "Events from before a process subscribed to a channel count as nonexistent, and are lost without a gap.",
   },
   {
+    name: "any-position-believed",
+    file: "shared-log/seen-position.ts",
+    tests: "shared-log/epochs",
+    find: "if (epoch === current && isPossible) return true;",
+    replace: "if (epoch === current) return true;",
+    harm: "One forged message with a huge position begins a new epoch, and every client receives a gap.",
+  },
+  {
     name: "previous-position-ignored",
     file: "shared-log/shared-log-engine.ts",
     tests: "shared-log/shared-log",

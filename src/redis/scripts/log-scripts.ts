@@ -81,7 +81,7 @@ local time = millis()
 if ARGV[10] ~= '' and not isPresent(ARGV[10], time) then return {'unknown-client'} end
 
 local ttl = tonumber(ARGV[15])
-local epoch, head, forgotten = provedLog(ARGV[2], ARGV[5], ARGV[6], ttl)
+local epoch, head, forgotten, secret = provedLog(ARGV[2], ARGV[5], ARGV[6], ttl)
 local seq = num(head + 1)
 redis.call('SET', counter, ARGV[4] .. ' ' .. epoch .. ' ' .. seq, 'PX', 86400000)
 if known then redis.call('SET', known, epoch .. ' ' .. seq .. ' ' .. ARGV[8]) end
@@ -89,7 +89,7 @@ if known and window > 0 then redis.call('PEXPIRE', known, ARGV[9]) end
 local text, keys, first = ARGV[16], table.concat(ARGV, '\\n', 17), 17
 local events, bytes, age, most = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local previous = lastPositions(epoch, forgotten, first)
-local message = {epoch, seq, num(#previous)}
+local message = {epoch .. ' ' .. secret, seq, num(#previous)}
 local size = #text + #epoch + #seq + 6
 local event = num(#previous) .. '\\n' .. keys .. '\\n' .. text
 local isLarge = #event > 1024
@@ -134,7 +134,8 @@ return {'ok', epoch, seq, '0'}
 /**
  * Publishes a checkpoint to one process.
  *
- * ARGV: channel prefix, candidate for an epoch, process, seen epoch and position, token, part, parts, ttl of the log, keys.
+ * ARGV: channel prefix, candidate for an epoch, process, seen epoch and position, token and nonce, part, parts, ttl of the log,
+ * keys.
  *
  * A checkpoint of many keys is requested in parts, one after another. The last part determines the checkpoint's place in the feed. It also
  * lists all channels that changed since the first part, so that the parts together say what one script in place of the last part would say.
@@ -143,7 +144,7 @@ return {'ok', epoch, seq, '0'}
  */
 export const CHECKPOINT: string = logScript(`
 local part, parts, ttl = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local epoch, head, forgotten = provedLog(ARGV[2], ARGV[4], ARGV[5], ttl)
+local epoch, head, forgotten, secret = provedLog(ARGV[2], ARGV[4], ARGV[5], ttl)
 extendLife(epoch, ttl)
 local start, changes = base .. ':checkpoint:' .. ARGV[3], {}
 if parts > 1 and part == 1 then redis.call('SET', start, epoch .. ' ' .. num(head), 'PX', 60000) end
@@ -159,7 +160,7 @@ if parts > 1 and part == parts then
 end
 local last = lastPositions(epoch, forgotten, 10)
 for index = 1, #last do last[index] = num(last[index]) end
-local line = table.concat({ARGV[6], ARGV[7], ARGV[8], epoch, num(head), num(forgotten)}, ' ')
+local line = table.concat({ARGV[6], ARGV[7], ARGV[8], epoch, secret, num(head), num(forgotten)}, ' ')
 redis.call('PUBLISH', ARGV[1] .. ':checkpoint:' .. ARGV[3], line .. '\\n' .. table.concat(last, ' ') .. table.concat(changes))
 return 'ok'
 `);

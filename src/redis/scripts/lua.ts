@@ -27,8 +27,8 @@ end
 /**
  * Functions of the log. Its keys, without the prefix:
  *
- * - `log`: a hash of the `epoch`, the server's run id (`run`) and replication id (`history`), and the last position of all channels that were
- *   forgotten (`forgotten`).
+ * - `log`: a hash of the `epoch`, the server's run id (`run`) and replication id (`history`), the last position of all channels that were forgotten
+ *   (`forgotten`), and what proves to other processes that an event in the feed is from a script (`secret`).
  * - `<epoch>:last`: a sorted set of the head (member `head`) and the last position of each channel (member `c` and the channel's key).
  * - `<epoch>:stream:<key>`: the stream of a channel. Fields of an entry: `h` its header, and `e` the event. The header has five numbers: the
  *   previous position in this channel, the time of the append, the bytes of the event on the wire, and the events and bytes of this channel
@@ -59,13 +59,13 @@ local function identity()
 end
 
 local function currentLog()
-  local log = redis.call('HMGET', base .. ':log', 'epoch', 'run', 'forgotten', 'history')
+  local log = redis.call('HMGET', base .. ':log', 'epoch', 'run', 'forgotten', 'history', 'secret')
   local server, history, isTaken = identity()
-  if not (log[1] and log[3]) or log[2] ~= server then return nil end
+  if not (log[1] and log[3] and log[5]) or log[2] ~= server then return nil end
   if log[4] ~= history and isTaken then return nil end
   local top = redis.call('ZRANGE', lastOf(log[1]), -1, -1, 'WITHSCORES')
   if top[1] ~= 'head' then return nil end
-  return log[1], tonumber(top[2]), tonumber(log[3])
+  return log[1], tonumber(top[2]), tonumber(log[3]), log[5]
 end
 
 local function extendLife(epoch, ttl)
@@ -78,18 +78,19 @@ local function startEpoch(candidate, ttl)
   local server, history = identity()
   local time = redis.call('TIME')
   local old = redis.call('HGET', base .. ':log', 'epoch')
-  local epoch = string.sub(redis.sha1hex(candidate .. server .. time[1] .. '.' .. time[2]), 1, 16)
+  local name = redis.sha1hex(candidate .. server .. time[1] .. '.' .. time[2])
+  local epoch, secret = string.sub(name, 1, 16), string.sub(name, 17)
   redis.call('ZADD', lastOf(epoch), 0, 'head')
   if old then redis.call('SADD', base .. ':old-epochs', old) end
-  redis.call('HSET', base .. ':log', 'epoch', epoch, 'run', server, 'history', history, 'forgotten', '0')
+  redis.call('HSET', base .. ':log', 'epoch', epoch, 'run', server, 'history', history, 'forgotten', '0', 'secret', secret)
   extendLife(epoch, ttl)
-  return epoch, 0, 0
+  return epoch, 0, 0, secret
 end
 
 local function provedLog(candidate, seenEpoch, seenSeq, ttl)
-  local epoch, head, forgotten = currentLog()
+  local epoch, head, forgotten, secret = currentLog()
   if not epoch or (epoch == seenEpoch and head < tonumber(seenSeq)) then return startEpoch(candidate, ttl) end
-  return epoch, head, forgotten
+  return epoch, head, forgotten, secret
 end
 
 local function seqOf(entry) return tonumber(string.match(entry[1], '^%d+')) end

@@ -43,6 +43,25 @@ test(
 );
 
 test(
+  "feed: a position that the log cannot have yet is not believed; no epoch begins, and no event is lost",
+  sharedLogTest(async (processes) => {
+    const errors: unknown[] = [];
+    const onError = ({ error }: { error: unknown }): void => void errors.push(error);
+    const [here, there] = [processes.broker({ onError }), processes.broker()];
+    const client = await processes.join(here, { channel: "a" });
+    await processes.publish(here, numbers(1, 3), "a");
+    const lie = { epoch: "e1", keys: ["#a"], previous: [3], text: "data: lie\n" };
+    processes.session().sendEvent({ ...lie, seq: Number.MAX_SAFE_INTEGER });
+    processes.session().sendEvent({ ...lie, epoch: "other", seq: 4 });
+    await processes.publish(there, numbers(4, 5), "a");
+    await processes.publish(here, numbers(6, 8), "a");
+    expect(await processes.readThrough(client, "8")).toEqual(numbers(1, 8));
+    expect([client.control("gap"), processes.store.epochs]).toEqual([[], ["e1"]]);
+    expect(errors.map(String).join()).toContain(`e1-${Number.MAX_SAFE_INTEGER}`);
+  }),
+);
+
+test(
   "report: without a feed it waits; connected clients receive the event when the feed is back",
   sharedLogTest(async (processes) => {
     const broker = processes.broker({ timeout: 60_000 });
