@@ -28,6 +28,8 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },
   // Several tests at once: a client that reconnects does little but wait.
   clients: { dir: "test/clients", maxConcurrency: 6, testTimeout: 120_000, hookTimeout: 60_000 },
+  // A check that waits for what a mount never does takes seconds, and a build of a framework some more.
+  mounts: { dir: "test/mounts", maxWorkers: 2, testTimeout: 90_000, hookTimeout: 120_000 },
   services: { dir: "test/services", testTimeout: 30_000, hookTimeout: 30_000 },
   redis: { dir: "test/redis", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
   // One of the two does little but wait.
