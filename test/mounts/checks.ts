@@ -19,12 +19,13 @@ type Check = (subject: Subject) => Promise<string>;
 /** Options of the broker for checks of streams that nothing is written to, and of requests. */
 export const QUIET = { heartbeat: 600_000, timeout: 600_000 } as const;
 /** Options of the broker for checks of streams that something is written to. */
-export const BUSY = { heartbeat: 200, timeout: 500, tolerance: 1 } as const;
+export const BUSY = { heartbeat: 200, timeout: 1_500, tolerance: 1 } as const;
 
 const FLOOD = { count: 1_000, bytes: 32_768 } as const;
 /** What a client that reads nothing may still find at the end: the buffers of two sockets, and of a few streams. */
 const MAX_UNREAD_BYTES = 16_000_000;
 const LEAVERS = 20;
+const AFTER_WRITE_MS = 1_000;
 
 const pause = (ms = 20): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -39,10 +40,14 @@ const inTime = (promise: Promise<unknown>, ms: number): Promise<boolean> =>
     promise.then(end, end);
   });
 
-async function until(subject: Subject, condition: (state: MountState) => boolean): Promise<boolean> {
-  const end = Date.now() + subject.patience;
+async function until(
+  { server, patience }: Subject,
+  condition: (state: MountState) => boolean,
+  ms = patience,
+): Promise<boolean> {
+  const end = Date.now() + ms;
   for (;;) {
-    if (condition(await subject.server.state())) return true;
+    if (condition(await server.state())) return true;
     if (Date.now() > end) return false;
     await pause();
   }
@@ -111,9 +116,17 @@ async function allGone(subject: Subject): Promise<string> {
   if (await until(subject, isGone)) return HOLDS;
   for (let write = 1; write <= 2; write++) {
     await subject.server.publish({ body: "x" });
-    if (await until(subject, isGone)) return "at a write";
+    if (await until(subject, isGone, AFTER_WRITE_MS)) return "at a write";
   }
   return "never";
+}
+
+/** Ends the server, and says how its process ended. */
+async function exit({ server, patience }: Subject, signal: "SIGTERM" | "SIGINT"): Promise<string> {
+  server.terminate(signal);
+  const end = Date.now() + patience;
+  while (server.exit === undefined && Date.now() < end) await pause();
+  return server.exit === 0 ? HOLDS : server.exit === undefined ? "waits" : String(server.exit);
 }
 
 const JSON_BODY = JSON.stringify({ event: "price", data: { ada: 0.42 } });
@@ -279,21 +292,30 @@ export const busyChecks = {
     }
     return HOLDS;
   },
-  stop: async (subject) => {
-    const { server, patience } = subject;
-    server.terminate();
-    const end = Date.now() + patience;
-    while (server.exit === undefined && Date.now() < end) await pause();
-    return server.exit === 0 ? HOLDS : server.exit === undefined ? "hangs" : String(server.exit);
+  stop: (subject) => exit(subject, "SIGTERM"),
+} satisfies Record<string, Check>;
+
+export const lastChecks = {
+  "stop alone": async (subject) => {
+    const client = await open(subject);
+    const outcome = await exit(subject, "SIGINT");
+    if (outcome !== HOLDS) return outcome;
+    await client.untilEnded();
+    return client.control("end").length === 1 ? HOLDS : "cut";
   },
 } satisfies Record<string, Check>;
 
 /** Columns about the whole life of the processes. */
 const LIFE = ["errors", "output"] as const;
 
-export type CheckName = keyof typeof checks | keyof typeof busyChecks | (typeof LIFE)[number];
+export type CheckName = keyof typeof checks | keyof typeof busyChecks | keyof typeof lastChecks | (typeof LIFE)[number];
 /** The names of all checks, in the order of the table. */
-export const CHECK_NAMES = [...Object.keys(checks), ...Object.keys(busyChecks), ...LIFE] as CheckName[];
+export const CHECK_NAMES = [
+  ...Object.keys(checks),
+  ...Object.keys(busyChecks),
+  ...Object.keys(lastChecks),
+  ...LIFE,
+] as CheckName[];
 
 /** Runs a check. Never rejects. */
 export const runCheck = (check: Check, subject: Subject): Promise<string> => outcomeOf(check, subject);

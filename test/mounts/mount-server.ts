@@ -10,21 +10,39 @@ import type { Calls, MountState, Reply } from "./protocol.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
 const folder = new URL("./", import.meta.url).pathname;
-const env = { ...process.env, NO_COLOR: "1", ASTRO_TELEMETRY_DISABLED: "1", ASTRO_NODE_LOGGING: "disabled" };
-Object.assign(env, { NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production", HOST: "127.0.0.1" });
+/** The environment of a user's server. Some programs behave in another way in a test, or in CI. */
+const env: Record<string, string | undefined> = {
+  ...Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^(?:CI|TEST|VITEST.*|DEV|PROD|MODE)$/.test(name)),
+  ),
+  NODE_ENV: "production",
+  NO_COLOR: "1",
+  HOST: "127.0.0.1",
+  ASTRO_TELEMETRY_DISABLED: "1",
+  ASTRO_NODE_LOGGING: "disabled",
+  NEXT_TELEMETRY_DISABLED: "1",
+};
 
-/** Builds the app of a mount, where its framework has a build. */
+const builds = new Map<string, Promise<void>>();
+
+/** Builds the app of a mount, where its framework has a build. Mounts share it. */
 export async function buildApp({ build }: Mount): Promise<void> {
   if (!build) return;
-  const [program, ...args] = build.command;
+  const key = JSON.stringify(build);
+  let built = builds.get(key);
+  if (!built) builds.set(key, (built = buildOnce(build)));
+  await built;
+}
+
+async function buildOnce({ app, command: [program, ...args], env: own }: NonNullable<Mount["build"]>): Promise<void> {
   try {
     await promisify(execFile)(`${root}node_modules/.bin/node`, [`${folder}node_modules/${program}`, ...args], {
-      cwd: `${folder}apps/${build.app}`,
-      env: { ...env, ...build.env },
+      cwd: `${folder}apps/${app}`,
+      env: { ...env, ...own },
     });
   } catch (error) {
     const { stdout, stderr } = error as { stdout: string; stderr: string };
-    throw new Error(`Building test/mounts/apps/${build.app}: it failed. Its output:\n${stdout}${stderr}`);
+    throw new Error(`Building test/mounts/apps/${app}: it failed. Its output:\n${stdout}${stderr}`);
   }
 }
 
@@ -38,6 +56,8 @@ export class MountServer {
   readonly url: string;
   /** Everything that the process printed after its URL. */
   output = "";
+  /** Whether a test has ended it. */
+  isTerminated = false;
   readonly #child: ChildProcess;
   readonly #replies = new Map<number, (result: object | undefined) => void>();
   #calls = 0;
@@ -96,9 +116,10 @@ export class MountServer {
     return this.call("state", {});
   }
 
-  /** Sends SIGTERM. */
-  terminate(): void {
-    this.#child.kill("SIGTERM");
+  /** Sends a signal that ends the process, sooner or later. */
+  terminate(signal: "SIGTERM" | "SIGINT"): void {
+    this.isTerminated = true;
+    this.#child.kill(signal);
   }
 
   /** Kills the process. Resolves when it has ended. */

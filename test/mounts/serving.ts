@@ -12,7 +12,6 @@ const errors: string[] = [];
 
 export const broker: Broker = createBroker({
   ...(JSON.parse(process.env.BROKER ?? "{}") as BrokerOptions),
-  paths: { connect: "/events/connect", broadcast: "/events/broadcast" },
   publishToken: "secret",
   // A reader whose id begins with "late" waits, as where a session has to be looked up.
   async authorize({ action, clientId }) {
@@ -40,7 +39,7 @@ const calls: { readonly [Name in keyof Calls]: (args: Calls[Name][0]) => Promise
   },
 };
 
-/** Answers the test, and prints the URL. `stop` ends the framework's server as its users do, when the broker is closed. */
+/** Answers the test, and prints the URL. `stop` ends the framework's server as its users do: after the broker at SIGTERM, and alone at SIGINT. */
 export function serving(stop: () => unknown): void {
   process.on("message", async ({ id, name, args }: Call) => {
     const reply: Reply = { id, result: await calls[name](args as never) };
@@ -49,6 +48,10 @@ export function serving(stop: () => unknown): void {
   process.once("SIGTERM", async () => {
     process.disconnect?.();
     await broker.close();
+    await stop();
+  });
+  process.once("SIGINT", async () => {
+    process.disconnect?.();
     await stop();
   });
   console.log(`http://${hostname}:${port}`);

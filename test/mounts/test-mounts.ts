@@ -31,7 +31,10 @@ export function testMounts(mounts: readonly Mount[]): void {
     const run = new MountRun(mount);
     beforeAll(async () => {
       await buildApp(mount);
-      console.log(`${inject("part")} on ${mount.dependency} ${versionOf(mount.dependency)} (${mount.name})`);
+      const version = mount.dependency
+        ? `${mount.dependency} ${versionOf(mount.dependency)}`
+        : `node ${process.versions.node}`;
+      console.log(`${inject("part")} on ${version} (${mount.name})`);
     });
     afterAll(() => run.stop());
 
