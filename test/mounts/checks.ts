@@ -110,9 +110,10 @@ function codeOf(body: string): string {
   return code ? ` ${code}` : "";
 }
 
-/** Waits until no client is left. */
-async function allGone(subject: Subject): Promise<string> {
-  const isGone = ({ stats }: MountState): boolean => stats.clients === 0 && stats.pending === 0;
+/** Waits until no client is left whose id begins with a prefix. */
+async function allGone(subject: Subject, prefix: string): Promise<string> {
+  const isGone = ({ stats, connected }: MountState): boolean =>
+    stats.pending === 0 && !connected.some((id) => id.startsWith(prefix));
   if (await until(subject, isGone)) return HOLDS;
   for (let write = 1; write <= 2; write++) {
     await subject.server.publish({ body: "x" });
@@ -195,14 +196,15 @@ export const checks = {
     const client = subject.server.raw();
     try {
       // The second response shows that the first one has no body, and has ended.
-      client.send("/events/connect", { method: "HEAD" });
+      client.send("/events/connect?id=head", { method: "HEAD" });
       const head = await answered(subject, client.response());
       client.send("/events/connect", { method: "OPTIONS" });
       const { status } = await answered(subject, client.response());
       if (head.status !== 200 || !head.headers["content-type"]?.startsWith("text/event-stream"))
         return String(head.status);
       if (Number.isNaN(status)) return "a body";
-      return (await until(subject, ({ stats }) => stats.clients === 0)) ? HOLDS : "a client";
+      const inbox = subject.server.publish({ body: "x" }, "/events/broadcast?id=head");
+      return codeOf((await answered(subject, inbox)).body) === " unknown-client" ? HOLDS : "a client";
     } finally {
       await client.close();
     }
@@ -220,23 +222,23 @@ export const checks = {
     }
   },
   "leaves idle": async (subject) => {
-    const clients = await Promise.all([open(subject), open(subject)]);
+    const clients = await Promise.all([open(subject, "?id=idle-1"), open(subject, "?id=idle-2")]);
     clients[0]?.leave();
     clients[1]?.reset();
-    return allGone(subject);
+    return allGone(subject, "idle-");
   },
   "leaves at once": async (subject) => {
     const { server } = subject;
     for (let n = 0; n < LEAVERS; n++) {
       // Half of them leave while `authorize` decides.
-      const client = server.connect(n % 2 ? `?id=late-${n}` : "");
+      const client = server.connect(`?id=${n % 2 ? "once-late" : "once"}-${n}`);
       await new Promise((resolve) => client.socket.once("connect", resolve));
       await pause(n);
       n % 4 < 2 ? client.leave() : client.reset();
     }
     // Those that were sent before are with the broker when this one is.
-    (await open(subject, "?id=late")).leave();
-    return allGone(subject);
+    (await open(subject, "?id=once-late")).leave();
+    return allGone(subject, "once");
   },
 } satisfies Record<string, Check>;
 

@@ -8,7 +8,7 @@ const PATIENCE_MS = 15_000;
 const DOUBT_MS = 2_000;
 
 /** Outcomes of a mount that does not do something, which only time can show. */
-const OMISSIONS = new Set(["a client", "all buffered", "at a write", "never", "none", "waits"]);
+const OMISSIONS = new Set(["all buffered", "at a write", "never", "none", "waits"]);
 
 export const expectedOf = ({ outcomes, parsed }: Mount, check: CheckName): string =>
   outcomes?.[check] ?? (check === "after a parser" && !parsed ? "–" : HOLDS);

@@ -4,6 +4,8 @@ import type { BrokerStats } from "../../src/index.ts";
 /** The state of the broker in a server. */
 export interface MountState {
   readonly stats: BrokerStats;
+  /** The ids of open connections. No two have the same. */
+  readonly connected: string[];
   readonly ended: { clientId: string; reason: string }[];
   /** Errors that `onError` received. */
   readonly errors: string[];

@@ -9,25 +9,30 @@ export const port: number = Number(process.env.PORT);
 const LATE_MS = 100;
 const ended: MountState["ended"] = [];
 const errors: string[] = [];
+const connected = new Set<string>();
 
 export const broker: Broker = createBroker({
   ...(JSON.parse(process.env.BROKER ?? "{}") as BrokerOptions),
   publishToken: "secret",
-  // A reader whose id begins with "late" waits, as where a session has to be looked up.
+  // A reader whose id begins with "once-late" waits, as where a session has to be looked up.
   async authorize({ action, clientId }) {
     if (action === "publish")
       throw new BrokerError("unauthorized", "Present a token.", { headers: { "www-authenticate": "Bearer" } });
-    if (clientId?.startsWith("late")) await new Promise((resolve) => setTimeout(resolve, LATE_MS));
+    if (clientId?.startsWith("once-late")) await new Promise((resolve) => setTimeout(resolve, LATE_MS));
     return true;
   },
-  onDisconnect: ({ client, reason }) => ended.push({ clientId: client.clientId, reason }),
+  onConnect: ({ client }) => void connected.add(client.clientId),
+  onDisconnect({ client, reason }) {
+    connected.delete(client.clientId);
+    ended.push({ clientId: client.clientId, reason });
+  },
   onError: ({ stage, error }) => errors.push(`${stage}: ${String(error)}`),
 });
 // Routes of apps that a framework builds reach the broker here, as README.md shows it for servers that load modules again.
 Object.assign(globalThis, { fanwire: broker });
 
 const calls: { readonly [Name in keyof Calls]: (args: Calls[Name][0]) => Promise<Calls[Name][1]> } = {
-  state: async () => ({ stats: broker.stats(), ended, errors }),
+  state: async () => ({ stats: broker.stats(), connected: [...connected], ended, errors }),
   async flood({ count, bytes }) {
     const pad = "x".repeat(bytes);
     for (let n = 0; n < count; n++) await broker.broadcast(`${n} ${pad}`);
