@@ -31,7 +31,7 @@ const budgets = [
   [
     "createBroker with the Redis engine",
     'export { createBroker } from "./dist/index.js"; export { redisEngine } from "./dist/redis/index.js";',
-    46_000,
+    46_080,
   ],
   ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 35_960],
 ] as const;

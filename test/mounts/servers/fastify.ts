@@ -4,7 +4,6 @@ import { fastifyBroker } from "../../../src/node/index.ts";
 import { broker, hostname, port, serving } from "../serving.ts";
 
 const app = Fastify();
-// biome-ignore lint/nursery/noMisusedPromises: Fastify awaits a plugin.
 await app.register(fastifyBroker, { broker, prefix: "/events" });
 await app.listen({ host: hostname, port });
 serving(() => app.close());
