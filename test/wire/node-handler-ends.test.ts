@@ -1,11 +1,14 @@
 // How streams of `nodeHandler` end, and what differs between HTTP/1.0, HTTP/1.1 and HTTP/2.
 import { once } from "node:events";
-import { connect as connectHttp2, createServer as createHttp2Server } from "node:http2";
+import type { IncomingMessage } from "node:http";
+import { connect as connectHttp2, createServer as createHttp2Server, createSecureServer } from "node:http2";
+import { request } from "node:https";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { text } from "node:stream/consumers";
 import { describe, expect, test } from "vitest";
 import { nodeHandler } from "../../src/node/index.ts";
 import { SocketClient } from "../support/clients/socket-client.ts";
+import { certificate, key } from "../support/servers/certificate.ts";
 import { listen, newBroker, until } from "../support/servers/node-server.ts";
 
 describe("ends", () => {
@@ -102,6 +105,45 @@ describe("other versions of HTTP", () => {
     await broker.close();
     await ended;
     expect(read()).toContain("event: fanwire-end");
+  });
+
+  test("TLS: streams and publishes, on HTTP/1.1 and HTTP/2 of one server; request.url begins with https", async () => {
+    const urls: string[] = [];
+    const broker = newBroker({
+      authorize: ({ request, action }) => {
+        urls.push(request.url);
+        return action === "connect";
+      },
+    });
+    const options = { cert: certificate, key, allowHTTP1: true };
+    const server = createSecureServer(options, nodeHandler(broker)).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const session = connectHttp2(`https://localhost:${port}`, { ca: certificate });
+    try {
+      let read = "";
+      session
+        .request({ ":path": "/connect?id=two" })
+        .setEncoding("utf8")
+        .on("data", (data) => (read += data));
+      const get = request({ host: "127.0.0.1", port, path: "/connect?id=one", ca: certificate, agent: false }).end();
+      const [response] = (await once(get, "response")) as [IncomingMessage];
+      let readOne = "";
+      response.setEncoding("utf8").on("data", (data) => (readOne += data));
+      await until(() => read.includes("fanwire-ready") && readOne.includes("fanwire-ready"));
+      await broker.broadcast("over TLS");
+      await until(() => read.includes("data: over TLS") && readOne.includes("data: over TLS"));
+      expect(urls.sort()).toEqual([
+        `https://127.0.0.1:${port}/connect?id=one`,
+        `https://localhost:${port}/connect?id=two`,
+      ]);
+      get.destroy();
+      await until(() => broker.stats().clients === 1);
+      await broker.close();
+    } finally {
+      session.destroy();
+      server.close();
+    }
   });
 
   test("a request without a Host, and one with a Host that makes no URL", async () => {
