@@ -155,7 +155,7 @@ export class ConnectionRegistry implements ConnectionHost {
     const connection = create(info, keys);
     if (typeof entered === "number") this.#enteredAt.set(connection, entered);
     const point = resolveResumePoint(session.log, connection.channels, start, maxReplay, bounds);
-    connection.startAt(point, this.controlEvents.opening(session.log, clientId, point, since !== undefined));
+    connection.startAt(point, this.controlEvents.opening(session.log, info, point, since !== undefined));
     fanout.countOpeningGaps(point.gaps);
     releaseSlot();
     this.add(connection);

@@ -3,10 +3,11 @@
 
 import type { ErrorCode } from "../base/errors.ts";
 import { jitter } from "../base/random.ts";
+import { publicName } from "../event/channel-key.ts";
 import { concat, encode, formatControl, formatEnd, formatRetry, HEARTBEAT } from "../event/sse-format.ts";
 import type { Log } from "../log/log.ts";
 import type { ResumePoint } from "../log/resume.ts";
-import type { DisconnectReason } from "./connection.ts";
+import type { ClientInfo, DisconnectReason } from "./connection.ts";
 
 /** Options of the broker that control events depend on. */
 export interface ControlEventOptions {
@@ -34,12 +35,12 @@ export class ControlEvents {
 
   /**
    * Formats the first chunk of a stream: the reconnection time, `fanwire-ready`, and the gaps that come before anything else. A stream that
-   * `continues` on another socket receives only the gaps.
+   * `continues` on another socket receives only the gaps. `channels` are names.
    */
   opening(
     log: Log,
-    clientId: string,
-    { cursor, gaps = [], resumed, hasMissing }: ResumePoint,
+    { clientId, channels }: ClientInfo,
+    { cursor, gaps = [], resumed, hasMissing, incomplete }: ResumePoint,
     continues: boolean,
   ): Uint8Array<ArrayBuffer> {
     const { announce, retry } = this.#options;
@@ -48,7 +49,7 @@ export class ControlEvents {
     if (announce && !continues) {
       // With the id, a client that drops before a gap arrives would skip that gap.
       const id = gaps.length > 0 || hasMissing ? undefined : log.id(cursor);
-      text += formatControl("ready", { clientId, resumed }, id);
+      text += formatControl("ready", { clientId, resumed, channels, ...completeness(incomplete) }, id);
     }
     return concat([encode(text), ...gaps.map(({ bytes }) => bytes)]);
   }
@@ -70,3 +71,7 @@ export class ControlEvents {
     return encode(formatEnd(reason, reconnect, retry));
   }
 }
+
+/** Says whether a stream that starts at the earliest retained event has everything that there ever was in its channels. */
+const completeness = (incomplete: readonly string[] | undefined): object =>
+  incomplete ? { complete: incomplete.length === 0, incomplete: incomplete.map(publicName) } : {};

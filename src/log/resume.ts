@@ -21,6 +21,8 @@ export interface ResumePoint {
   readonly missingRanges?: Map<string, MissingRange>;
   /** Whether more gaps follow later in the stream. */
   readonly hasMissing: boolean;
+  /** Keys of channels whose beginning is no longer retained, or not known. Present if the reader starts at the earliest retained event. */
+  readonly incomplete?: readonly string[];
   /** The reader asked for no history. */
   readonly isLive?: boolean;
 }
@@ -154,8 +156,12 @@ function resumeWithin(log: Log, requested: RequestedStart, { head, floor, channe
   const start = { cursor, resumed: false, hasMissing: incomplete.length > 0 };
   if (requested.kind === "earliest") {
     const excused = (through: number): MissingRange => ({ after: cursor, announcedThrough: through, excused: true });
+    // An unknown beginning counts as one that is gone: a channel that was forgotten may have had events.
+    const isGone = ({ droppedThrough, oldest = Infinity }: ChannelBounds): boolean =>
+      droppedThrough > 0 || oldest <= floor;
     return {
       ...start,
+      incomplete: channels.filter(isGone).map(({ key }) => key),
       missingRanges: new Map(incomplete.map(({ key, droppedThrough }) => [key, excused(droppedThrough)])),
     };
   }

@@ -219,7 +219,7 @@ describe.each(honoExamples)("examples: %s", (name) => {
     await second.until(() => second.data.length === 2);
     expect([...first.data, ...second.data]).toEqual(["anna: one", "anna: two", "anna: three"]);
     expect(second.control("gap")).toEqual([]);
-    expect(JSON.parse(second.control("ready")[0]?.data ?? "")).toEqual({ clientId: "anna", resumed: true });
+    expect(JSON.parse(second.control("ready")[0]?.data ?? "")).toMatchObject({ clientId: "anna", resumed: true });
   });
 
   test("logout: ends the streams, and makes the cookie and the tickets invalid", async () => {

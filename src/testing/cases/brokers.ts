@@ -53,10 +53,15 @@ export const brokerCases: readonly EngineCase[] = [
       const second = await context.connect(two, { id: "mover", channels: ["a"], lastEventId: first.lastEventId });
       await one.broadcast("after", { channels: "a" });
       await second.expectData([...series("in between ", 6), "after"]);
-      equal("the answer when it resumed", JSON.parse(second.events[0]?.data ?? "{}"), {
-        clientId: "mover",
-        resumed: true,
-      });
+      const { clientId, resumed } = JSON.parse(second.events[0]?.data ?? "{}");
+      equal(
+        "the answer when it resumed",
+        { clientId, resumed },
+        {
+          clientId: "mover",
+          resumed: true,
+        },
+      );
     },
   ),
 

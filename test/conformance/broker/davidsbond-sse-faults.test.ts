@@ -112,7 +112,7 @@ test(
     const [info] = broker.clients();
     expect(info?.clientId).toBeTypeOf("string");
     expect(client.clientId).toBe(info?.clientId);
-    expect(JSON.parse(ready.data)).toEqual({ clientId: info?.clientId, resumed: false });
+    expect(JSON.parse(ready.data)).toEqual({ clientId: info?.clientId, resumed: false, channels: [] });
   }),
 );
 

@@ -186,7 +186,10 @@ test(
         await publish(`${round} away`, (data) => broker.broadcastTo("one", data));
         client = await setup.connect(broker, { id: "one", channel: "quiet", lastEventId: id ?? "" });
         const ready = await client.untilControl("ready");
-        expect([JSON.parse(ready.data), ready.id]).toEqual([{ clientId: "one", resumed: true }, id]);
+        expect([JSON.parse(ready.data), ready.id]).toEqual([
+          { clientId: "one", resumed: true, channels: ["quiet"] },
+          id,
+        ]);
         seen.push((await client.nextData()).data, (await client.nextData()).data);
         await publish(`${round} there`, (data) => broker.broadcast(data));
         seen.push((await client.nextData()).data);

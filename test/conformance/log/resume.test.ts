@@ -20,7 +20,7 @@ test(
     const client = await setup.connect(broker);
     const ready = await client.next();
     expect(ready).toMatchObject({ event: "fanwire-ready", id: head });
-    expect(JSON.parse(ready.data)).toEqual({ clientId: client.clientId, resumed: false });
+    expect(JSON.parse(ready.data)).toEqual({ clientId: client.clientId, resumed: false, channels: [] });
     await broker.broadcast("4");
     expect(await client.next()).toMatchObject({ data: "4" });
   }),
@@ -100,7 +100,7 @@ for (const [what, make] of foreign) {
       expect(client.response.status).toBe(200);
       const ready = await client.next();
       expect(ready).toMatchObject({ event: "fanwire-ready", id: undefined });
-      expect(JSON.parse(ready.data)).toEqual({ clientId: "one", resumed: false });
+      expect(JSON.parse(ready.data)).toEqual({ clientId: "one", resumed: false, channels: ["a"] });
       const gap = await client.next();
       const zero = first.replace(/1$/, "0");
       expect(gap).toMatchObject({ event: "fanwire-gap", id: zero });
