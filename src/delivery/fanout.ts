@@ -7,7 +7,7 @@ import type {
   HistoryLoader,
   PeerCommand,
 } from "../engine/engine.ts";
-import { type Batch, chunkOf, type HistoryRange, hasMissing, hasNews, readBatch } from "../log/batch.ts";
+import { type Batch, chunkOf, type HistoryRange, hasMissing, hasNews, isSameBatch, readBatch } from "../log/batch.ts";
 import type { ChannelLog, Entry } from "../log/channel-log.ts";
 import { type Gap, makeGap } from "../log/gap.ts";
 import { entryCost, type Log } from "../log/log.ts";
@@ -78,6 +78,8 @@ export class Fanout implements EngineListener, HistoryHost {
   #through: number;
   /** Events were dropped, or are not held here, since the last flush. */
   #hasMissing = false;
+  /** A notice of lost events was appended since the last flush. Readers that came with a position read it each for itself. */
+  #hasNotice = false;
 
   /** Opens the engine. */
   constructor(engine: Engine, host: FanoutHost, timing?: FlushTiming) {
@@ -149,6 +151,7 @@ export class Fanout implements EngineListener, HistoryHost {
 
   onAppended(entry: Entry): void {
     this.#host.onAppended(entry);
+    if (entry.notice) this.#hasNotice = true;
     for (const key of entry.keys) {
       const channel = this.#channels.find(key);
       if (channel) this.#markPending(channel);
@@ -184,7 +187,7 @@ export class Fanout implements EngineListener, HistoryHost {
   moveToNewLog(subscriber: Subscriber): void {
     const keys = subscriber.channels.map(({ key }) => key);
     subscriber.cursor = subscriber.overrun = 0;
-    subscriber.missingRanges = undefined;
+    subscriber.missingRanges = subscriber.resumedAfter = undefined;
     subscriber.onLogReplaced?.();
     this.#resend(subscriber, [makeGap(this.log, { channels: keys, after: undefined, through: 0, seq: 0 })]);
   }
@@ -312,6 +315,8 @@ export class Fanout implements EngineListener, HistoryHost {
         if (hasNews(group.channels, subscriber.cursor) && !this.isLoadingHistory(subscriber)) subscriber.onBlocked?.();
       } else if (subscriber.cursor > from || (this.#hasMissing && hasMissing(group.channels, from))) {
         this.#flushAlone(subscriber, from, through);
+      } else if (this.#hasNotice && subscriber.resumedAfter !== undefined) {
+        this.#flushAlone(subscriber, from, through);
       } else {
         group.batch ??= readBatch(
           this.log,
@@ -322,7 +327,7 @@ export class Fanout implements EngineListener, HistoryHost {
       }
     }
     this.position = through;
-    this.#hasMissing = false;
+    this.#hasMissing = this.#hasNotice = false;
   }
 
   /** Sets the group of each subscriber of a pending channel, and returns those subscribers. */
@@ -385,15 +390,9 @@ export class Fanout implements EngineListener, HistoryHost {
   /** Returns the same batch to all subscribers that read the same events, so that its chunk is built once. */
   #share(batch: Batch | undefined): Batch | undefined {
     if (!batch || batch.items.length < 2 || batch.events < batch.items.length) return batch;
-    for (const other of this.#recent) if (hasSameItems(batch, other)) return other;
+    for (const other of this.#recent) if (isSameBatch(batch, other)) return other;
     this.#recent.push(batch);
     if (this.#recent.length > RECENT_BATCHES) this.#recent.shift();
     return batch;
   }
 }
-
-const hasSameItems = (a: Batch, b: Batch): boolean =>
-  a.items.length === b.items.length &&
-  a.through === b.through &&
-  a.more === b.more &&
-  a.items.every((item, index) => item === b.items[index]);

@@ -33,6 +33,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   cursor = 0;
   missingRanges: LogReader["missingRanges"];
   overrun = 0;
+  resumedAfter: LogReader["resumedAfter"];
   pendingGaps: LogReader["pendingGaps"];
   group: FanoutGroup | undefined;
   live = false;
@@ -142,12 +143,13 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   #begin(bounds?: HistoryBounds, head?: number): void {
     const { fanout, resolveResumePoint } = this.#host;
     this.channels = fanout.subscribe(this, this.#keys);
-    const { cursor, missingRanges, gaps = [], isLive } = resolveResumePoint(this.channels, bounds);
+    const { cursor, missingRanges, resumedAfter, gaps = [], isLive } = resolveResumePoint(this.channels, bounds);
     fanout.unsubscribe(this);
     this.channels = [];
     this.#log = fanout.log;
     this.cursor = isLive && head !== undefined ? head : cursor;
     this.missingRanges = missingRanges;
+    this.resumedAfter = resumedAfter;
     this.#items.push(...gaps.map((gap) => toListened(this.#host.fanout.log, gap)));
   }
 
@@ -206,6 +208,8 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     const { fanout } = this.#host;
     const { session } = fanout;
     this.live = false;
+    // What is found to be lost while nothing is read is learned from notices only.
+    if (this.channels.length > 0) this.resumedAfter = this.cursor;
     fanout.unsubscribe(this);
     this.channels = [];
     if (this.#isSubscribed) session.unsubscribe?.(this.#keys);

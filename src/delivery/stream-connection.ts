@@ -73,6 +73,7 @@ export class StreamConnection implements Connection, HeartbeatTarget {
   cursor = 0;
   missingRanges: LogReader["missingRanges"];
   overrun = 0;
+  resumedAfter: LogReader["resumedAfter"];
   pendingGaps: LogReader["pendingGaps"];
   group: FanoutGroup | undefined;
   live = false;
@@ -104,9 +105,10 @@ export class StreamConnection implements Connection, HeartbeatTarget {
     this.#stopWatch = watchLifetime(lifetime, this);
   }
 
-  startAt({ cursor, missingRanges }: ResumePoint, opening: Uint8Array<ArrayBuffer>): void {
+  startAt({ cursor, missingRanges, resumedAfter }: ResumePoint, opening: Uint8Array<ArrayBuffer>): void {
     this.cursor = cursor;
     this.missingRanges = missingRanges;
+    this.resumedAfter = resumedAfter;
     this.#opening = opening;
     if (hasNews(this.channels, cursor)) this.onBlocked();
   }

@@ -3,6 +3,7 @@
 import type { ExpiringMap } from "../base/expiring-map.ts";
 import type { Position } from "../event/position.ts";
 import type { HistoryRange, LogReader } from "../log/batch.ts";
+import type { LossNotice } from "../log/channel-log.ts";
 import type { Log, LogListener } from "../log/log.ts";
 import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
 
@@ -154,6 +155,8 @@ export interface StoredEvent {
   readonly seq: number;
   readonly keys: readonly string[];
   readonly text: string;
+  /** Set if this is no event. */
+  readonly notice?: LossNotice | undefined;
 }
 
 /** One connection, as all processes know it. */

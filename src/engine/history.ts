@@ -116,8 +116,8 @@ class Part {
     this.#limit = limit;
   }
 
-  begin(channels: readonly ChannelLog[], { cursor, missingRanges, gaps = [] }: ResumePoint): void {
-    this.reader = { channels, cursor, missingRanges, overrun: 0 };
+  begin(channels: readonly ChannelLog[], { cursor, missingRanges, resumedAfter, gaps = [] }: ResumePoint): void {
+    this.reader = { channels, cursor, missingRanges, overrun: 0, resumedAfter };
     if (this.#limit > 0) for (const gap of gaps) this.#add(gap);
   }
 

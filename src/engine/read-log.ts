@@ -60,8 +60,9 @@ export function channelsOfPage(
   { records, droppedThrough }: ReplayPage,
 ): ReadonlyMap<string, ChannelLog> {
   const channels = new Map(keys.map((key, index) => [key, new ChannelLog(key, droppedThrough[index] ?? 0)]));
-  for (const { seq, keys: all, text } of records) {
-    const entry: Entry = { seq, keys: all, at: 0, bytes: encode(withId(text, log.id(seq))), total: 0, retainCount: 0 };
+  for (const { seq, keys: all, text, notice } of records) {
+    const bytes = encode(withId(text, log.id(seq)));
+    const entry: Entry = { seq, keys: all, at: 0, bytes, total: 0, retainCount: 0, notice };
     for (const key of all) channels.get(key)?.retain(entry);
   }
   return channels;

@@ -80,7 +80,7 @@ export function splitId(whole: string): { readonly id: string; readonly text: st
 export const formatRetry = (ms: number): string => `retry: ${ms}\n`;
 
 /** Formats a control event: its type begins with `fanwire-`, and its data is JSON. */
-export const formatControl = (name: "ready" | "position" | "gap" | "end", data: object, id?: string): string =>
+export const formatControl = (name: "ready" | "position" | "gap" | "lost" | "end", data: object, id?: string): string =>
   formatEvent({ event: `fanwire-${name}`, id, data: JSON.stringify(data) });
 
 /** Formats `fanwire-end`: why the stream ends, and after how many milliseconds to reconnect. */

@@ -36,6 +36,8 @@ export interface LogReader {
    * the reader has caught up.
    */
   overrun: number;
+  /** The position with which the reader came to this process. It received the events up to there elsewhere. Absent if it came without one. */
+  resumedAfter?: number | undefined;
   /** Gaps to send before anything else. */
   pendingGaps?: readonly Gap[] | undefined;
 }
@@ -121,6 +123,12 @@ export function readBatch(log: Log, reader: LogReader, through: number, history?
     // A range can end at this very event, because another channel retains it. Its gap goes first. A client that drops between the two then has
     // an id from before the event.
     closeMissingRanges(log, reader, incomplete, entry.seq, items, 0, entry.seq - 1);
+    if (entry.notice) {
+      const lost = entry.notice.lostFor(channels, reader.resumedAfter);
+      if (lost) items.push(makeGap(log, { ...lost, seq: entry.seq }));
+      merge.advance();
+      continue;
+    }
     bytes += entry.bytes.length;
     const last = items.at(-1);
     if (bytes > MAX_CHUNK_BYTES && last) return { items, events, through: last.seq, more: true };
@@ -188,6 +196,13 @@ export function holdsEvent(batch: Batch, seq: number): boolean {
   batch.seqs ??= new Set(batch.items.filter((item) => !isGap(item)).map((item) => item.seq));
   return batch.seqs.has(seq);
 }
+
+/** Whether two batches consist of the same items and lead to the same place. */
+export const isSameBatch = (a: Batch, b: Batch): boolean =>
+  a.items.length === b.items.length &&
+  a.through === b.through &&
+  a.more === b.more &&
+  a.items.every((item, index) => item === b.items[index]);
 
 /** Returns the bytes of a batch. The bytes of a single item are not copied. */
 export function chunkOf(batch: Batch): Uint8Array<ArrayBuffer> {

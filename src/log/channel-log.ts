@@ -1,6 +1,15 @@
 // The part of the log that belongs to one channel: its events that can be read, and how far back they reach.
 import type { Owner } from "./owner.ts";
 
+/** An element of the log that is no event: it tells that a process has lost events, and who may not have received them. */
+export interface LossNotice {
+  /** Returns what a reader of these channels may lack, if anything. `resumedAfter` is the reader's. */
+  lostFor(
+    channels: readonly ChannelLog[],
+    resumedAfter: number | undefined,
+  ): { readonly channels: readonly string[]; readonly after: number; readonly through: number } | undefined;
+}
+
 /** An event in the log. All subscribers share its bytes. */
 export interface Entry {
   readonly seq: number;
@@ -16,6 +25,8 @@ export interface Entry {
   retainCount: number;
   /** How many of its channels retain it, by their owner. Absent if it was appended to one channel. */
   readonly owners?: Map<Owner<ChannelLog>, number> | undefined;
+  /** Set if the entry is no event. Its bytes are sent to nobody. */
+  readonly notice?: LossNotice | undefined;
 }
 
 /** Entries in order of position. Most entries leave at the front. */

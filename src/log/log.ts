@@ -3,7 +3,7 @@
 import { checkNumbers, withDefaults } from "../base/validate.ts";
 import { formatPosition } from "../event/position.ts";
 import { encode, withId } from "../event/sse-format.ts";
-import { ChannelLog, type Entry } from "./channel-log.ts";
+import { ChannelLog, type Entry, type LossNotice } from "./channel-log.ts";
 import { type Owner, Owners, type Tenant } from "./owner.ts";
 
 /**
@@ -181,14 +181,17 @@ export class Log {
     return entry;
   }
 
-  /**
-   * Appends an event whose position another process assigned. `channels` are the records of those channels of `keys` that this process
-   * subscribes to.
-   */
-  appendAt(seq: number, keys: readonly string[], channels: readonly ChannelLog[], text: string): void {
+  /** Appends an event, or a notice, whose position another process assigned. `channels` are the records of those of `keys` that are subscribed. */
+  appendAt(
+    seq: number,
+    keys: readonly string[],
+    channels: readonly ChannelLog[],
+    text: string,
+    notice?: LossNotice,
+  ): void {
     const at = Date.now();
     const owners = channels.map(({ key }) => this.#owners.settledNameOf(key));
-    const entry = this.#store(seq, keys, channels, text, at, owners);
+    const entry = this.#store(seq, keys, channels, text, at, owners, notice);
     for (const listener of this.listeners) listener.onAppended(entry);
     for (const channel of channels) this.trim(channel, at);
     this.#evict();
@@ -224,10 +227,11 @@ export class Log {
     text: string,
     at: number,
     names: readonly string[],
+    notice?: LossNotice,
   ): Entry {
     const bytes = encode(withId(text, this.id(seq)));
     const owners = channels.length > 1 ? new Map<Owner<ChannelLog>, number>() : undefined;
-    const entry: Entry = { seq, keys, at, bytes, total: 0, retainCount: 0, owners };
+    const entry: Entry = { seq, keys, at, bytes, total: 0, retainCount: 0, owners, notice };
     this.head = seq;
     this.bytes += bytes.length;
     this.size++;

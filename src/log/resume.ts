@@ -16,6 +16,8 @@ export interface ResumePoint {
   readonly cursor: number;
   /** Gaps to send before anything else. */
   readonly gaps?: readonly Gap[];
+  /** The requested position, if it is one of this log. */
+  readonly resumedAfter?: number;
   /** Whether the stream continues at the requested position. */
   readonly resumed: boolean;
   readonly missingRanges?: Map<string, MissingRange>;
@@ -146,7 +148,8 @@ function resumeWithin(log: Log, requested: RequestedStart, { head, floor, channe
   if (requested.kind === "after") {
     const { seq } = requested;
     if (floor > seq) return skipToFloor(log, channels, seq, floor);
-    return { cursor: seq, resumed: true, hasMissing: channels.some(({ droppedThrough }) => droppedThrough > seq) };
+    const hasMissing = channels.some(({ droppedThrough }) => droppedThrough > seq);
+    return { cursor: seq, resumedAfter: seq, resumed: true, hasMissing };
   }
   // Not the current head: events that were appended after the bounds were read must still be read.
   let cursor = head;
@@ -184,7 +187,8 @@ function skipToFloor(log: Log, channels: readonly ChannelBounds[], after: number
     }
   }
   if (keys.length > 0) gaps.push(makeGap(log, { channels: keys, after, through: floor, seq: floor }));
-  return { cursor: floor, resumed: false, gaps, missingRanges, hasMissing: missingRanges.size > 0 };
+  const hasMissing = missingRanges.size > 0;
+  return { cursor: floor, resumedAfter: after, resumed: false, gaps, missingRanges, hasMissing };
 }
 
 /** Returns the position after which the newest events lie, as many as a replay may have; 0 if it may have all of them. */

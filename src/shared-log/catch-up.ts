@@ -1,12 +1,18 @@
-// Reads the events that the feed did not deliver, and puts them into the log of this process.
+// Reads the events that the feed did not deliver, puts them into the log of this process, and reports those that came too late for that.
+import { randomName } from "../base/random.ts";
 import type { EngineListener, ReplayPage, StoredEvent } from "../engine/engine.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import type { ChannelSubscriptions } from "./channel-subscriptions.ts";
-import type { Checkpoint } from "./shared-log.ts";
+import { formatLostNotice, type LostRange, parseLostNotice } from "./lost-notice.ts";
+import type { Checkpoint, SharedLogSession } from "./shared-log.ts";
 
 /** Channels that one read asks for. */
 const CHANNELS_PER_READ = 128;
+/** Channels in one notice of lost events. */
+const CHANNELS_PER_NOTICE = 128;
+/** The approximate size of one page of events. */
+export const PAGE_BYTES: number = 48 * 1024;
 
 type ReadPage = (keys: readonly string[], after: number) => Promise<ReplayPage>;
 
@@ -32,6 +38,8 @@ export class CatchUp {
   readonly #checkpoint: Checkpoint;
   readonly #lagging: LaggingChannel[] = [];
   readonly #records = new Map<number, StoredEvent>();
+  /** Missing events that later events of other channels have overtaken. */
+  readonly #lost: LostRange[] = [];
   #bytes = 0;
 
   /** `keys` are the channels that the checkpoint was requested for. */
@@ -65,14 +73,15 @@ export class CatchUp {
    * After a failed read `waitToRetry` is called, and the page is read again.
    */
   async run(
-    read: ReadPage,
+    store: SharedLogSession,
     isObsolete: () => boolean,
     waitToRetry: (error: unknown) => Promise<void>,
   ): Promise<boolean> {
+    const { epoch } = this.#checkpoint;
     const readWithRetries: ReadPage = async (keys, after) => {
       for (;;) {
         try {
-          return await read(keys, after);
+          return await store.read(epoch, keys, after, PAGE_BYTES);
         } catch (error) {
           if (isObsolete()) throw error;
           await waitToRetry(error);
@@ -88,7 +97,30 @@ export class CatchUp {
       return false;
     }
     this.#apply();
+    void this.#sendNotices(store, waitToRetry);
     return true;
+  }
+
+  /**
+   * Appends notices of the overtaken events. A client that was past them here may have left, and a position does not tell which process sent it.
+   */
+  async #sendNotices(store: SharedLogSession, waitToRetry: (error: unknown) => Promise<void>): Promise<void> {
+    const { epoch, head: seq } = this.#log;
+    const isOver = (): boolean => !this.#log.listeners.has(this.#listener);
+    while (this.#lost.length > 0) {
+      const ranges = this.#lost.splice(0, CHANNELS_PER_NOTICE);
+      const keys = [...new Set(ranges.map(({ key }) => key))];
+      const text = formatLostNotice(epoch, ranges);
+      const idempotencyKey = `lost-${randomName(16)}`;
+      for (let isSent = false; !isSent && !isOver(); ) {
+        try {
+          await store.append(keys, text, { epoch, seq }, idempotencyKey, undefined);
+          isSent = true;
+        } catch (error) {
+          await waitToRetry(error);
+        }
+      }
+    }
   }
 
   /** Whether more is missing than is worth holding here. The broker then reads it for each subscriber that needs it. */
@@ -141,9 +173,16 @@ export class CatchUp {
       // One range for both kinds: a subscriber takes the reported range for everything that is missing. Events after the checkpoint still
       // come through the feed.
       const after = droppedThrough > channel.last ? channel.last : overtaken && overtaken.first - 1;
+      const isOvertaken = overtaken !== undefined || droppedThrough <= head;
       if (after !== undefined)
-        this.#reportMissed(key, channel, after, Math.min(Math.max(droppedThrough, overtaken?.last ?? 0), last));
-      if (isTooMuch) this.#reportMissed(key, channel, readThrough >= head ? head : channel.last, last);
+        this.#reportMissed(
+          key,
+          channel,
+          after,
+          Math.min(Math.max(droppedThrough, overtaken?.last ?? 0), last),
+          isOvertaken,
+        );
+      if (isTooMuch) this.#reportMissed(key, channel, readThrough >= head ? head : channel.last, last, true);
     }
     if (!isTooMuch) this.#appendRecords();
     // The store may have dropped events after the checkpoint, before they were read.
@@ -153,6 +192,7 @@ export class CatchUp {
   }
 
   #appendRecords(): void {
+    const log = this.#log;
     const records = [...this.#records.values()].sort((a, b) => a.seq - b.seq);
     for (const { seq, keys, text } of records) {
       const channels: ChannelLog[] = [];
@@ -160,12 +200,15 @@ export class CatchUp {
         const channel = this.#subscriptions.channel(key);
         if (channel && channel.last < seq) channels.push(channel);
       }
-      if (channels.length > 0) this.#log.appendAt(seq, keys, channels, text);
+      if (channels.length > 0) log.appendAt(seq, keys, channels, text, parseLostNotice(text, log.epoch));
     }
   }
 
-  #reportMissed(key: string, channel: ChannelLog, after: number, through: number): void {
+  /** `isOvertaken` tells that events up to the head may be among the missing ones. */
+  #reportMissed(key: string, channel: ChannelLog, after: number, through: number, isOvertaken = false): void {
     if (through <= channel.last) return;
+    const lostThrough = Math.min(through, this.#log.head);
+    if (isOvertaken && after < lostThrough) this.#lost.push({ key, after, through: lostThrough });
     channel.startAfter(through);
     // A subscriber beyond the head has its position from another process, where it received these events.
     this.#listener.onMissed?.(key, after, Math.min(through, this.#log.head));

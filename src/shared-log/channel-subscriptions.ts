@@ -11,6 +11,8 @@ const IDLE_MS = 10_000;
 interface Subscription {
   subscribers: number;
   idleSince: number;
+  /** The head of the log when its last subscriber left. */
+  idleHead: number;
   /** Whether every event of the channel is certain to arrive. */
   isSubscribed: boolean;
   /** The channel's record. It is complete from where it begins up to the head of the log, or up to where the feed was lost. */
@@ -83,6 +85,7 @@ export class ChannelSubscriptions {
         subscription = {
           subscribers: 0,
           idleSince: 0,
+          idleHead: 0,
           isSubscribed: isInbox(key),
           channel: undefined,
           verifiedThrough: 0,
@@ -99,31 +102,33 @@ export class ChannelSubscriptions {
     return areSynchronized;
   }
 
-  /**
-   * Removes a subscriber from each channel. An inbox without a subscriber is forgotten at once: the feed delivers every inbox anyway, and
-   * an inbox rarely has a second subscriber.
-   */
+  /** Removes a subscriber from each channel. An inbox of which nothing was held here is forgotten at once. */
   remove(keys: readonly string[]): void {
     for (const key of keys) {
       const subscription = this.#subscriptions.get(key);
       if (!subscription || --subscription.subscribers > 0) continue;
-      if (isInbox(key)) {
+      if (isInbox(key) && !subscription.channel) {
         this.#forget(key, subscription);
       } else {
         subscription.idleSince = now();
+        subscription.idleHead = this.#log.head;
         this.#idle.add(key);
       }
     }
   }
 
-  /** Forgets channels that had no subscriber for a while. Returns the channels to unsubscribe from. */
+  /**
+   * Forgets channels that had no subscriber for a while, and inboxes that have none. Returns the channels to unsubscribe from. A channel is kept
+   * until a checkpoint has shown that nothing was missing when its last subscriber left: others may have to be told.
+   */
   forgetIdle(): string[] {
     const time = now();
     const subscribed: string[] = [];
     for (const key of this.#idle) {
       const subscription = this.#subscriptions.get(key);
-      if (!subscription || time - subscription.idleSince < IDLE_MS) continue;
-      if (subscription.isSubscribed) subscribed.push(key);
+      if (!subscription || subscription.verifiedThrough < subscription.idleHead) continue;
+      if (!isInbox(key) && time - subscription.idleSince < IDLE_MS) continue;
+      if (subscription.isSubscribed && !isInbox(key)) subscribed.push(key);
       this.#forget(key, subscription);
     }
     return subscribed;
@@ -198,7 +203,7 @@ export class ChannelSubscriptions {
     this.#log = log;
     for (const subscription of this.#subscriptions.values()) {
       subscription.channel = undefined;
-      subscription.verifiedThrough = 0;
+      subscription.verifiedThrough = subscription.idleHead = 0;
     }
     for (const [index, key] of keys.entries()) {
       const subscription = this.#subscriptions.get(key);

@@ -7,10 +7,11 @@ import type { Position } from "../event/position.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
 import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
-import { CatchUp } from "./catch-up.ts";
+import { CatchUp, PAGE_BYTES } from "./catch-up.ts";
 import { ChannelSubscriptions } from "./channel-subscriptions.ts";
 import { type CheckpointRequest, Checkpoints } from "./checkpoints.ts";
 import { Lookups } from "./lookups.ts";
+import { parseLostNotice, withNotices } from "./lost-notice.ts";
 import { PresenceSync } from "./presence-sync.ts";
 import { PublishAcks } from "./publish-acks.ts";
 import { RetryDelays } from "./retry-delays.ts";
@@ -18,8 +19,6 @@ import { SeenPosition } from "./seen-position.ts";
 import type { Checkpoint, FeedEvent, SharedLog, SharedLogListener, SharedLogSession } from "./shared-log.ts";
 import { Startup } from "./startup.ts";
 
-/** The approximate size of one page of events. */
-const PAGE_BYTES = 48 * 1024;
 /** The interval of the checkpoints that prove that the feed works and no event of it is missing. */
 const VERIFY_MS = 5_000;
 /** How long a new client waits for the feed, and the first publisher for the store. */
@@ -149,7 +148,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     const { epoch } = this.#log;
     const page = await this.#store.read(epoch, keys, after, PAGE_BYTES);
     this.#checkEpoch(epoch, page.epoch);
-    return page;
+    return withNotices(page);
   }
 
   async historyBounds(keys: readonly string[], after: number, max: MaxReplay): Promise<HistoryBounds> {
@@ -216,7 +215,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
       if (!channels) {
         this.#resynchronize();
       } else if (seq > this.#log.head) {
-        if (channels.length > 0) this.#log.appendAt(seq, keys, channels, text);
+        if (channels.length > 0) this.#log.appendAt(seq, keys, channels, text, parseLostNotice(text, epoch));
         else this.#log.advance(seq);
         this.#seen.note(event);
         this.#publishAcks.release();
@@ -266,14 +265,10 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
   async #catchUp(catchUp: CatchUp, checkpoint: Checkpoint, request: CheckpointRequest): Promise<void> {
     const generation = this.#generation;
     const isObsolete = (): boolean => generation !== this.#generation;
-    const isApplied = await catchUp.run(
-      (keys, after) => this.#store.read(checkpoint.epoch, keys, after, PAGE_BYTES),
-      isObsolete,
-      (error) => {
-        this.onError(error);
-        return this.#retryDelays.wait();
-      },
-    );
+    const isApplied = await catchUp.run(this.#store, isObsolete, (error) => {
+      this.onError(error);
+      return this.#retryDelays.wait();
+    });
     if (isApplied && !isObsolete()) {
       this.#complete(checkpoint, request);
     } else {

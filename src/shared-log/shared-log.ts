@@ -83,7 +83,7 @@ export interface SharedLogSession {
    * of the calls. MUST NOT append the same call twice, nor an event with an `idempotencyKey` seen within the window: the answer is the first
    * position, or `key-reused` if the event is another one. MUST then refuse a `recipient` that has no presence and does not linger as
    * `unknown-client`. `seen` is the last position that this process knows: a log that is behind it MUST begin a new epoch. The `subject` is the
-   * publisher's, if it has one: a store MAY bound the history by it.
+   * publisher's, if it has one: a store MAY bound the history by it. `sharedLogEngine` itself appends notices of lost events, of up to 128 keys.
    */
   append(
     keys: readonly string[],

@@ -180,7 +180,7 @@ export const deliveryMutants: readonly Mutant[] = [
   },
   {
     name: "replay-shared-by-first-event",
-    file: "delivery/fanout.ts",
+    file: "log/batch.ts",
     tests: "shared-log/shared-log",
     find: "a.items.every((item, index) => item === b.items[index])",
     replace: "a.items[0] === b.items[0]",

@@ -17,7 +17,7 @@ test.for(runs)(
   async (options) => {
     const outcome = await runChaos(options);
     console.log(summary(options, outcome));
-    // An instance that finds a missing range before events that it has already sent cannot know that another instance sent it to a client.
+    // An instance that finds a missing range before events that it has already sent cannot know which instance sent what to a client.
     const isKnown = (fault: string): boolean =>
       options.family === "lossy" && fault.endsWith("it covers no missing event");
     expect(outcome.faults.filter((fault) => !isKnown(fault)).slice(0, 20)).toEqual([]);

@@ -1,5 +1,6 @@
 // The engine that the processes of a simulated history share, and the disturbances of it.
 import type { Engine, MemoryEngineOptions } from "../../../src/index.ts";
+import { parseLostNotice } from "../../../src/shared-log/lost-notice.ts";
 import { sharedLogEngine } from "../../../src/shared-log/shared-log-engine.ts";
 import type { Clock } from "../clock.ts";
 import type { MemorySession } from "../engines/memory-session.ts";
@@ -53,9 +54,10 @@ export abstract class Backend {
     return this.epochs.length * RANKS_PER_EPOCH;
   }
 
-  /** Returns every appended event in the form that the oracle needs, with its rank as `seq`. */
+  /** Returns every event that somebody published in the form that the oracle needs, with its rank as `seq`. */
   published(): PublishedEvent[] {
-    return this.appended.map(({ epoch, seq, keys, text, at }) => ({
+    const events = this.appended.filter(({ epoch, text }) => !parseLostNotice(text, epoch));
+    return events.map(({ epoch, seq, keys, text, at }) => ({
       seq: this.rankOf(`${epoch}-${seq}`),
       channels: keys.map(publicName),
       data: /^data: (.*)$/m.exec(text)?.[1] ?? "",
