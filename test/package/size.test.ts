@@ -27,13 +27,13 @@ const root = new URL("../../", import.meta.url).pathname;
  * of the feed is genuine (400). Notices of events that a process has lost are 180 for readers, and 500 more in the Redis engine.
  */
 const budgets = [
-  ["createBroker with the memory engine", 'export { createBroker } from "./dist/index.js";', 27_640],
+  ["createBroker with the memory engine", 'export { createBroker } from "./dist/index.js";', 27_500],
   [
     "createBroker with the Redis engine",
     'export { createBroker } from "./dist/index.js"; export { redisEngine } from "./dist/redis/index.js";',
-    47_300,
+    46_800,
   ],
-  ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 36_400],
+  ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 36_230],
 ] as const;
 
 test.each(budgets)("%s: is within its budget", async (name, contents, budget) => {
