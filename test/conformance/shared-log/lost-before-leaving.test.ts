@@ -101,13 +101,14 @@ test(
   "lost message: no gap for a client that came before it, is new, or reads other channels",
   sharedLogTest(async (processes) => {
     const [here, there] = [processes.broker(), processes.broker()];
+    // The process that is used first has the first session.
+    const client = await processes.join(here, CHANNELS);
     const before = await processes.publish(there, ["0"], "b");
     const early = await processes.join(there, { ...CHANNELS, lastEventId: before });
-    const client = await processes.join(here, CHANNELS);
     processes.session().messagesToSwallow = 1;
     await processes.publish(there, ["1"], "a");
     const last = await processes.publish(there, ["2"], "b");
-    await processes.readThrough(client, "2");
+    expect(await processes.readThrough(client, "2")).toEqual(["0", "2"]);
     const fresh = await processes.join(there, CHANNELS);
     const other = await processes.join(there, { channel: "b", lastEventId: last });
     const late = await processes.join(there, { ...CHANNELS, lastEventId: before });
