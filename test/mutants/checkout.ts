@@ -14,7 +14,7 @@ import {
 import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Mutant } from "./mutants.ts";
+import { type Mutant, testFileOf } from "./mutants.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 /** Folders that are not copied: they do not belong to the source, or a link replaces them. */
@@ -27,6 +27,9 @@ const MIN_LIMIT_S = 120;
 const MAX_FIRST_RUN_S = 1_800;
 
 const PASSED = { caughtBy: undefined, file: undefined };
+
+/** A mode of vitest. */
+export type Mode = "node" | "wire" | "redis" | "workers";
 
 /** The result of a run of tests. */
 export interface Result {
@@ -69,14 +72,18 @@ export class Checkout {
     return readFileSync(join(this.#root, "src", file), "utf8").split(find).length === 2;
   }
 
-  /** Applies a mutant, runs the file that most likely catches it and then all files if it does not, and undoes the change. */
-  async tryOut({ file, find, replace, tests }: Mutant, mode: "node" | "wire"): Promise<Result> {
+  /**
+   * Applies a mutant, runs the file that most likely catches it and then all files if it does not, and undoes the change. In the suites `redis`
+   * and `workers` only the file runs, because they take minutes.
+   */
+  async tryOut(mutant: Mutant, mode: Mode): Promise<Result> {
+    const { file, find, replace } = mutant;
     const path = join(this.#root, "src", file);
     const source = readFileSync(path, "utf8");
     writeFileSync(path, source.split(find).join(replace));
     try {
-      const likely = mode === "node" ? await this.run(mode, [`test/conformance/${tests}.test.ts`]) : undefined;
-      if (likely?.caughtBy !== undefined) return likely;
+      const likely = mode === "wire" ? undefined : await this.run(mode, [testFileOf(mutant)]);
+      if (likely && (likely.caughtBy !== undefined || mode !== "node")) return likely;
       const all = await this.run(mode);
       // A test may also fail because the machine is busy, so an unexpected failure has to repeat.
       const again = all.file === undefined ? all : await this.run(mode, [all.file]);
@@ -87,7 +94,7 @@ export class Checkout {
   }
 
   /** Runs the tests of a mode, or some of its files, up to the first failure. */
-  async run(mode: "node" | "wire", files: readonly string[] = []): Promise<Result> {
+  async run(mode: Mode, files: readonly string[] = []): Promise<Result> {
     rmSync(this.#reports, { recursive: true, force: true });
     mkdirSync(this.#reports);
     const start = performance.now();

@@ -1,5 +1,6 @@
 // The list of mutants: small faults of the source that the tests must notice. They are chosen from what the broker promises, and not from what
 // is tested.
+import { adapterMutants } from "./adapters.ts";
 import { deliveryMutants } from "./delivery.ts";
 import { httpMutants } from "./http.ts";
 import { logMutants } from "./log.ts";
@@ -9,7 +10,9 @@ export interface Mutant {
   readonly name: string;
   /** Path below `src`. */
   readonly file: string;
-  /** The file below `test/conformance` that most likely catches the fault, without `.test.ts`. It runs before all others. */
+  /** The suite that has the file of tests. @default "conformance", on Node */
+  readonly suite?: "redis" | "workers";
+  /** The file below the folder of the suite that most likely catches the fault, without `.test.ts`. It runs before all others. */
   readonly tests: string;
   /** Occurs in the file exactly once. */
   readonly find: string;
@@ -18,4 +21,7 @@ export interface Mutant {
   readonly harm: string;
 }
 
-export const mutants: readonly Mutant[] = [...deliveryMutants, ...logMutants, ...httpMutants];
+/** Returns the path of the mutant's file of tests. */
+export const testFileOf = ({ suite, tests }: Mutant): string => `test/${suite ?? "conformance"}/${tests}.test.ts`;
+
+export const mutants: readonly Mutant[] = [...deliveryMutants, ...logMutants, ...httpMutants, ...adapterMutants];

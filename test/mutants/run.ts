@@ -4,13 +4,14 @@
  *     node test/mutants/run.ts [--only gap-id-off-by-one,cursor-inclusive] [--wire] [--list]
  *
  * Works in a copy of the checkout. The conformance tests run on Node, first without a change and then once per mutant, up to the first failure:
- * the file that most likely catches the mutant, then all files if it does not. A good result names a test of the feature that the mutant breaks.
- * `--wire` tries the survivors over real sockets as well. `--list` prints the mutants. The exit code is 1 if a mutant survived or no longer fits
+ * the file that most likely catches the mutant, then all files if it does not. Of the suites `redis`, which needs a Redis server, and `workers`
+ * only the files that the mutants name run. A good result names a test of the feature that the mutant breaks. `--wire` tries the survivors of
+ * the conformance tests over real sockets as well. `--list` prints the mutants. The exit code is 1 if a mutant survived or no longer fits
  * the source.
  */
 import { parseArgs } from "node:util";
-import { Checkout, type Result } from "./checkout.ts";
-import { type Mutant, mutants } from "./mutants.ts";
+import { Checkout, type Mode, type Result } from "./checkout.ts";
+import { type Mutant, mutants, testFileOf } from "./mutants.ts";
 
 const { values } = parseArgs({
   options: {
@@ -33,17 +34,25 @@ else process.exitCode = (await tryAll()) ? 0 : 1;
 /** Tries every chosen mutant. Returns whether all were caught. */
 async function tryAll(): Promise<boolean> {
   const checkout = new Checkout();
-  await checkUnchanged(checkout, "node");
   let survivors: Mutant[] = [];
   const misfits: Mutant[] = [];
-  for (const mutant of chosen) {
-    if (!checkout.fits(mutant)) misfits.push(mutant);
-    else if (!report(mutant, await checkout.tryOut(mutant, "node"))) survivors.push(mutant);
+  for (const suite of [undefined, "workers", "redis"] as const) {
+    const ofSuite = chosen.filter((mutant) => mutant.suite === suite);
+    if (ofSuite.length === 0) continue;
+    const files = suite === undefined ? [] : [...new Set(ofSuite.map(testFileOf))];
+    await checkUnchanged(checkout, suite ?? "node", files);
+    for (const mutant of ofSuite) {
+      if (!checkout.fits(mutant)) misfits.push(mutant);
+      else if (!report(mutant, await checkout.tryOut(mutant, suite ?? "node"))) survivors.push(mutant);
+    }
   }
-  if (values.wire && survivors.length > 0) {
+  if (values.wire && survivors.some(({ suite }) => suite === undefined)) {
     await checkUnchanged(checkout, "wire");
     const stillAlive: Mutant[] = [];
-    for (const mutant of survivors) if (!report(mutant, await checkout.tryOut(mutant, "wire"))) stillAlive.push(mutant);
+    for (const mutant of survivors) {
+      const isCaught = mutant.suite === undefined && report(mutant, await checkout.tryOut(mutant, "wire"));
+      if (!isCaught) stillAlive.push(mutant);
+    }
     survivors = stillAlive;
   }
   for (const { name, harm } of survivors) console.log(`survived: ${name}. ${harm}`);
@@ -57,8 +66,8 @@ async function tryAll(): Promise<boolean> {
 }
 
 /** Checks that the tests pass without a mutant, because every mutant would seem to be caught otherwise. */
-async function checkUnchanged(checkout: Checkout, mode: "node" | "wire"): Promise<void> {
-  const { caughtBy, seconds } = await checkout.run(mode);
+async function checkUnchanged(checkout: Checkout, mode: Mode, files: readonly string[] = []): Promise<void> {
+  const { caughtBy, seconds } = await checkout.run(mode, files);
   if (caughtBy !== undefined) throw new Error(`mutants: mode ${mode} fails without a mutant: ${caughtBy}`);
   console.log(`passed    ${seconds.toFixed(1).padStart(6)} s  mode ${mode}, unchanged source`);
 }

@@ -2,12 +2,12 @@
 import { existsSync, readFileSync } from "node:fs";
 import { transformSync } from "esbuild";
 import { expect, test } from "vitest";
-import { mutants } from "../mutants/mutants.ts";
+import { mutants, testFileOf } from "../mutants/mutants.ts";
 
 const root = new URL("../../", import.meta.url);
 
 test.each(mutants)("mutant $name: the text that it replaces occurs once in src/$file", (mutant) => {
-  const { file, tests, find, replace } = mutant;
+  const { file, find, replace } = mutant;
   const source = readFileSync(new URL(`src/${file}`, root), "utf8");
   expect(source.split(find)).toHaveLength(2);
   expect(replace).not.toBe(find);
@@ -16,7 +16,7 @@ test.each(mutants)("mutant $name: the text that it replaces occurs once in src/$
     source.replace(find, () => replace),
     { loader: "ts" },
   );
-  expect(existsSync(new URL(`test/conformance/${tests}.test.ts`, root))).toBe(true);
+  expect(existsSync(new URL(testFileOf(mutant), root))).toBe(true);
 });
 
 test("mutants: names are unique", () => {

@@ -1,5 +1,6 @@
 // `fanwire/hono`: errors, and which handler answers them.
 import { Hono } from "hono";
+import { HTTPException } from "hono/http-exception";
 import { expect, test } from "vitest";
 import { broadcast, sse } from "../../../src/hono.ts";
 import { BrokerError } from "../../../src/index.ts";
@@ -97,6 +98,47 @@ test(
     const events = sse<AppEnv>(setup.broker()).onError((_error, c) => c.text("of the sub-app", 400));
     const answer = await app.route("/events", events).request("/events/broadcast", post("x"));
     expect([await answer.text(), errors]).toEqual(["of the sub-app", []]);
+  }),
+);
+
+test(
+  "cors of the broker: every refusal varies by origin, also one that authorize throws",
+  withHonoBroker(async (setup) => {
+    const broker = setup.broker({ cors: { origins: ["https://app.test"] } });
+    const thrown = new Hono().route(
+      "/events",
+      sse(broker, {
+        authorize() {
+          throw new HTTPException(402);
+        },
+      }),
+    );
+    const refused = new Hono().route("/events", sse(broker, { authorize: () => false }));
+    for (const [events, status, vary] of [
+      [thrown, 402, "Cookie, Origin"],
+      // Hono's own handler replaces the field by the one of the exception's response, which no cache may store.
+      [refused, 403, "Origin"],
+    ] as const) {
+      const app = new Hono()
+        .use(async (c, next) => {
+          c.header("vary", "Cookie");
+          await next();
+        })
+        .route("/", events);
+      for (const [origin, allowed] of [
+        ["https://app.test", "https://app.test"],
+        ["https://evil.test", null],
+      ] as const) {
+        const answers = [
+          await app.request("/events/connect", { headers: { origin } }),
+          await app.request("/events/broadcast", post("x", { origin })),
+        ];
+        for (const { status: actual, headers } of answers) {
+          expect([actual, headers.get("access-control-allow-origin")]).toEqual([status, allowed]);
+          expect(headers.get("vary")).toBe(vary);
+        }
+      }
+    }
   }),
 );
 

@@ -209,6 +209,35 @@ test(
 );
 
 test(
+  "instrument(): the duration of a publish is in seconds",
+  watched(async (setup, telemetry, make) => {
+    let timeMs = 1_000;
+    const inner = setup.engine();
+    const engine: Engine = {
+      open(listener) {
+        const session = inner.open(listener);
+        return {
+          ...session,
+          append(...event) {
+            timeMs += 1_500;
+            return session.append(...event);
+          },
+        };
+      },
+    };
+    const realNow = performance.now;
+    performance.now = () => timeMs;
+    try {
+      await make({ engine }).broadcast("x");
+    } finally {
+      performance.now = realNow;
+    }
+    const [point] = pointsOf(await telemetry.metrics(), "messaging.client.operation.duration");
+    expect(point?.[1]).toMatchObject({ count: 1, sum: 1.5 });
+  }),
+);
+
+test(
   "instrument(): counters are monotonic, gauges are not, and bytes have their unit",
   watched(async (_stage, telemetry, make) => {
     make();
