@@ -4,6 +4,7 @@ import { adapterMutants } from "./adapters.ts";
 import { deliveryMutants } from "./delivery.ts";
 import { httpMutants } from "./http.ts";
 import { logMutants } from "./log.ts";
+import { sharedLogMutants } from "./shared-log.ts";
 
 /** A small fault of the source, as a text to find and its replacement. */
 export interface Mutant {
@@ -24,4 +25,10 @@ export interface Mutant {
 /** Returns the path of the mutant's file of tests. */
 export const testFileOf = ({ suite, tests }: Mutant): string => `test/${suite ?? "conformance"}/${tests}.test.ts`;
 
-export const mutants: readonly Mutant[] = [...deliveryMutants, ...logMutants, ...httpMutants, ...adapterMutants];
+export const mutants: readonly Mutant[] = [
+  ...deliveryMutants,
+  ...logMutants,
+  ...httpMutants,
+  ...adapterMutants,
+  ...sharedLogMutants,
+];

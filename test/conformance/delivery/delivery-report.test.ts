@@ -275,3 +275,34 @@ test("DeliveryReports: while an answer is pending, events of others are tracked 
   for (const report of client.reports ?? []) (report as ReportTracker).settle("late");
   expect([own?.clients, (await own?.done)?.failed.length, client.reports?.size]).toEqual([1, 1, 0]);
 });
+
+test("DeliveryReports: nothing is tracked any more once every publish is answered, in whatever order, or has failed", () => {
+  const tracked: string[] = [];
+  const connectionsOf = ([key = ""]: readonly string[]): Set<Connection> => {
+    tracked.push(key);
+    return new Set();
+  };
+  const log = { epoch: "e", id: (seq: number) => `e-${seq}` } as Log;
+  let seq = 0;
+  for (const order of ["012", "021", "102", "120", "201", "210"]) {
+    for (const failed of [-1, 0, 1, 2]) {
+      const reports = new DeliveryReports({ log, connectionsOf, countConnections: () => 0 }, 60_000);
+      const append = (key: string): number => {
+        reports.onAppended({ keys: [key], seq: ++seq } as unknown as Entry);
+        return seq;
+      };
+      // Several sets of channels, because each has a queue of its own.
+      for (const key of ["c:a", "c:b"]) {
+        const answers = [0, 1, 2].map(() => reports.expect([key]));
+        const positions = answers.map((_, index) =>
+          index === failed ? undefined : { epoch: "e", seq: append(key), repeated: false },
+        );
+        expect(tracked.splice(0)).toEqual(Array(failed < 0 ? 3 : 2).fill(key));
+        for (const index of order) answers[Number(index)]?.(positions[Number(index)]);
+        tracked.length = 0;
+        append(key);
+        expect(tracked, `${order}, failed: ${failed}`).toEqual([]);
+      }
+    }
+  }
+});
