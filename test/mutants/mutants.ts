@@ -4,7 +4,9 @@ import { adapterMutants } from "./adapters.ts";
 import { deliveryMutants } from "./delivery.ts";
 import { httpMutants } from "./http.ts";
 import { logMutants } from "./log.ts";
+import { redisMutants } from "./redis.ts";
 import { sharedLogMutants } from "./shared-log.ts";
+import { workersMutants } from "./workers.ts";
 
 /** A small fault of the source, as a text to find and its replacement. */
 export interface Mutant {
@@ -31,4 +33,6 @@ export const mutants: readonly Mutant[] = [
   ...httpMutants,
   ...adapterMutants,
   ...sharedLogMutants,
+  ...workersMutants,
+  ...redisMutants,
 ];

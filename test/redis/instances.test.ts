@@ -42,8 +42,9 @@ describe("instances on one Redis behave as one broker", needsRedis, () => {
 
   async function publish(runtime: Runtime, query: string, data: string, key?: string): Promise<Published> {
     const response = await post(runtime, query, data, key);
-    expect(response.status).toBe(200);
-    return (await response.json()) as Published;
+    const body = await response.text();
+    expect(response.status, `${runtime}: ${body}`).toBe(200);
+    return JSON.parse(body) as Published;
   }
 
   test("events published at any instance reach the clients of all, in one order, each with one id", async () => {

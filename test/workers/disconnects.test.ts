@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Connection } from "../support/clients/connection.ts";
 import { codeOf } from "../support/test-broker.ts";
-import { interceptFrames } from "./support/sockets.ts";
+import { interceptFrames, withPingInterval } from "./support/sockets.ts";
 import { numbers, pause, type TestObject, waitUntil, withObject } from "./support/test-object.ts";
 import { publish, transcriptUntil } from "./support/transcript.ts";
 
@@ -262,18 +262,6 @@ test(
     expect([newer.control("end"), (await object.stub.stats()).clients]).toEqual([[], 1]);
   }),
 );
-
-/** Runs `body` with `ms` milliseconds between two pings of a Worker, in place of 10,000. */
-async function withPingInterval(ms: number, body: () => Promise<void>): Promise<void> {
-  const { setInterval } = globalThis;
-  globalThis.setInterval = ((task: () => void, interval: number) =>
-    setInterval(task, interval === 10_000 ? ms : interval)) as typeof setInterval;
-  try {
-    await body();
-  } finally {
-    globalThis.setInterval = setInterval;
-  }
-}
 
 test(
   "close(): a stream whose end is not read yet does not redial",

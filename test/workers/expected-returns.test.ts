@@ -42,3 +42,18 @@ test(
     });
   }),
 );
+
+test(
+  "expected returns: in one instance as well, every id counts as known for inboxLinger after a crash and no longer",
+  withObject({ inboxLinger: MINUTE }, async (object) => {
+    const client = await object.join({ id: "ada" });
+    await object.crash();
+    await client.leave();
+    const send = () => object.hub.broadcastTo("bob", "while away");
+    expect(await send()).toMatchObject({ clients: 0 });
+    const { instances } = object;
+    await withClockAhead(MINUTE - 1_000, async () => expect(await send()).toMatchObject({ clients: 0 }));
+    await withClockAhead(MINUTE + 1_000, async () => expect(await codeOf(send())).toBe("unknown-client"));
+    expect(object.instances).toBe(instances);
+  }),
+);

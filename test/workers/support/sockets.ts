@@ -29,3 +29,40 @@ export async function withLatency<T>(ms: number, body: () => Promise<T>): Promis
     prototype.addEventListener = addEventListener;
   }
 }
+
+/** Runs `body` with `ms` milliseconds between two pings of a Worker, in place of 10,000. */
+export async function withPingInterval<T>(ms: number, body: () => Promise<T>): Promise<T> {
+  const { setInterval } = globalThis;
+  globalThis.setInterval = ((task: () => void, interval: number) =>
+    setInterval(task, interval === 10_000 ? ms : interval)) as typeof setInterval;
+  try {
+    return await body();
+  } finally {
+    globalThis.setInterval = setInterval;
+  }
+}
+
+/** Runs `body`. `delayOf` returns the delay of each `setTimeout` that is called in the meantime, in milliseconds. */
+export async function withTimeouts<T>(delayOf: (ms: number) => number, body: () => Promise<T>): Promise<T> {
+  const { setTimeout } = globalThis;
+  globalThis.setTimeout = ((task: () => void, ms = 0) => setTimeout(task, delayOf(ms))) as typeof setTimeout;
+  try {
+    return await body();
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+}
+
+/** Runs `body` while `Math.random()` returns `value`, so that a test can tell the delays. */
+export async function withRandom<T>(value: number, body: () => Promise<T>): Promise<T> {
+  const { random } = Math;
+  Math.random = () => value;
+  try {
+    return await body();
+  } finally {
+    Math.random = random;
+  }
+}
+
+/** Whether a Worker's frame registers a client. */
+export const isHello = (frame: unknown): boolean => typeof frame === "string" && frame.includes('"hello"');
