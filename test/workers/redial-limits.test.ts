@@ -19,10 +19,19 @@ async function withDeadSocket(body: () => Promise<void>): Promise<number> {
     if (isHello(frame)) hellos++;
     return hellos > 0 || (frame !== "?" && kindOf(frame) !== kinds.chunk);
   };
-  await interceptFrames(passes, async () => {
-    await body();
-    await waitUntil("the Worker dials again", () => hellos > 0);
-  });
+  const { close } = WebSocket.prototype;
+  // The Worker closes the socket when it gives it up. The object does not learn of that.
+  WebSocket.prototype.close = function (this: WebSocket, ...reason) {
+    if (hellos > 0) close.apply(this, reason);
+  };
+  try {
+    await interceptFrames(passes, async () => {
+      await body();
+      await waitUntil("the Worker dials again", () => hellos > 0);
+    });
+  } finally {
+    WebSocket.prototype.close = close;
+  }
   return hellos;
 }
 
