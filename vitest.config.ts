@@ -21,8 +21,8 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   // Deno has no `parentPort.removeAllListeners`, which the threads pool needs (Deno 2.9, vitest 5.1).
   deno: { ...conformance, pool: "forks" },
   workerd: conformance,
-  // The same on workerd, with the log in SQLite, but for what has a log of its own.
-  durable: { ...conformance, exclude: ["**/faulty-engines.test.ts", "**/shared-log/**"] },
+  // The same on workerd, with the log in SQLite, but for what has a log of its own, and what a log has no part in.
+  durable: { ...conformance, exclude: ["**/faulty-engines.test.ts", "**/{base,event,hono,http,shared-log}/**"] },
   workers: { dir: "test/workers", maxWorkers: 1, testTimeout: 30_000, hookTimeout: 30_000 },
   wire: { dir: "test/wire", maxWorkers: 2, testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },

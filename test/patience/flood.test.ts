@@ -9,7 +9,7 @@ const growth = (bytes: number): string => `${bytes < 0 ? "" : "+"}${(bytes / MIB
 const FILL = 2_000;
 
 // Platforms that share their runtime or their broker with another one are left out, because a flood takes a minute.
-const skipped: readonly string[] = ["deno-serve", "node-srvx", "hub-direct"];
+const skipped: readonly string[] = ["deno-serve", "node-hono", "node-srvx", "hub-direct"];
 
 describe.each(platforms.filter((platform) => !skipped.includes(platform)))("floods on %s", (platform) => {
   // A new server for each test, because the heap that one flood leaves behind would hide the growth of the next.
