@@ -3,6 +3,7 @@
 /// <reference types="node" />
 import { readFileSync } from "node:fs";
 import type { Broker } from "../broker/broker.ts";
+import { pathOf } from "../node/node-handler.ts";
 import { brokerOf } from "./broker.ts";
 import { type Configuration, HELP, readConfiguration, UsageError } from "./options.ts";
 import { PAGE } from "./page.ts";
@@ -58,15 +59,6 @@ function routes(broker: Broker, open: boolean): (request: Request, context?: unk
       return new Response(PAGE, { headers: { "content-type": "text/html; charset=utf-8" } });
     return broker.fetch(request, context);
   };
-}
-
-/** Returns the path of a URL. A request with an invalid Host has an invalid URL, which the broker refuses. */
-function pathOf(url: string): string {
-  try {
-    return new URL(url).pathname;
-  } catch {
-    return url;
-  }
 }
 
 /** Says why a server cannot listen. */

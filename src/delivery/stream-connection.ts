@@ -23,7 +23,10 @@ export interface ChunkSink {
   readonly desiredSize: number | null;
   /** Takes a chunk. A `pull` of the connection follows when the sink can take another. */
   enqueue(chunk: Uint8Array<ArrayBuffer>): void;
+  /** Ends the stream behind the chunks that it has taken. */
   close(): void;
+  /** Ends it also where the client does not read. Absent if that is the same as `close`. */
+  abort?(): void;
 }
 
 /** Leads from the body of a response to its connection. */
@@ -263,7 +266,8 @@ export class StreamConnection implements Connection, HeartbeatTarget {
     const wasRegistered = this.#state === "open";
     const controller = this.#finish();
     try {
-      controller?.close();
+      if (controller?.abort) controller.abort();
+      else controller?.close();
     } catch {
       // The runtime has cancelled the stream.
     }

@@ -102,7 +102,7 @@ function targetOf(
 }
 
 /** Returns the path of a request target, as a URL has it. */
-function pathOf(target: string): string {
+export function pathOf(target: string): string {
   try {
     return new URL(target, "http://localhost").pathname;
   } catch {

@@ -1,4 +1,5 @@
 // A `Request` over Node's request. Its parts are created when they are asked for, because a real `Request` costs more than the rest of a publish.
+import { concat } from "../event/sse-format.ts";
 import type { NodeIncoming } from "./types.ts";
 
 /** Members of `Request` that only a real one knows. */
@@ -65,8 +66,8 @@ export class NodeRequest {
     if (this.bodyUsed || this.#body?.locked) throw new TypeError("Body is unusable: it has been read");
     this.#bodyUsed = true;
     if (this.#body) return new Response(this.#body).arrayBuffer();
-    if (this.#parsed) return this.#parsed.slice().buffer;
-    return (await readAll(this.#incoming)).buffer;
+    // A copy: Node's own bytes lie in a buffer that they share with others.
+    return (this.#parsed ?? (await readAll(this.#incoming))).slice().buffer;
   }
 
   async bytes(): Promise<Uint8Array<ArrayBuffer>> {
@@ -168,24 +169,14 @@ function formOf(fields: object): string {
 
 /** Reads a body to its end. Rejects if the client leaves before. */
 function readAll(incoming: NodeIncoming): Promise<Uint8Array<ArrayBuffer>> {
-  const parts: Uint8Array[] = [];
+  const parts: Uint8Array<ArrayBuffer>[] = [];
   return new Promise((resolve, reject) => {
     readParts(incoming, {
       onPart: (part) => void parts.push(part),
-      onEnd: () => resolve(joined(parts)),
+      onEnd: () => resolve(concat(parts)),
       onError: reject,
     });
   });
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let length = 0;
-  for (const part of parts) {
-    whole.set(part, length);
-    length += part.length;
-  }
-  return whole;
 }
 
 /** Returns a body as a stream that is read part by part, as it is pulled. A cancelled one is read to its end and dropped. */
@@ -222,14 +213,14 @@ function streamOf(incoming: NodeIncoming): ReadableStream<Uint8Array> {
 }
 
 interface PartReader {
-  onPart(part: Uint8Array): void;
+  onPart(part: Uint8Array<ArrayBuffer>): void;
   onEnd(): void;
   onError(error: Error): void;
 }
 
 function readParts(incoming: NodeIncoming, { onPart, onEnd, onError }: PartReader): void {
   let isComplete = false;
-  incoming.on("data", (part) => onPart(part as Uint8Array));
+  incoming.on("data", (part) => onPart(part as Uint8Array<ArrayBuffer>));
   incoming.on("end", () => {
     isComplete = true;
     onEnd();

@@ -62,12 +62,16 @@ export class ResponseSink implements ChunkSink {
     else this.#pullSoon();
   }
 
-  /** Ends the response. One whose client does not read cannot end, so its socket is closed: the client reads what is on its way to it. */
   close(): void {
     if (this.#isEnded) return;
     this.#isEnded = true;
-    if (this.#isBlocked) this.#response.destroy();
-    else this.#response.end();
+    this.#response.end();
+  }
+
+  /** Closes the socket of a client that does not read, because its response cannot end. The client reads what is on its way to it. */
+  abort(): void {
+    if (this.#isBlocked && !this.#isEnded) this.#response.destroy();
+    this.close();
   }
 
   /** Asks the connection for more, unless the response is blocked. */

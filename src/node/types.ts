@@ -14,10 +14,7 @@ export interface NodeIncoming {
   readonly body?: unknown;
   /** Whether somebody reads or has read the body. */
   readonly readableDidRead?: boolean;
-  /** Whether the whole body has arrived. */
-  readonly complete?: boolean;
   on(event: string, listener: (argument: unknown) => void): unknown;
-  off(event: string, listener: (argument: unknown) => void): unknown;
   pause(): unknown;
   resume(): unknown;
 }
@@ -48,7 +45,6 @@ export interface NodeOutgoing {
 
 /** The socket of a response on HTTP/1. */
 export interface NodeSocket {
-  readonly destroyed: boolean;
   readonly server?: NodeServer | undefined;
   write(chunk: Uint8Array): boolean;
   once(event: "drain", listener: () => void): unknown;

@@ -166,8 +166,8 @@ export const deliveryMutants: readonly Mutant[] = [
     name: "removed-connection-stays-open",
     file: "delivery/stream-connection.ts",
     tests: "delivery/timeout",
-    find: "try {\n      controller?.close();",
-    replace: "try {",
+    find: "      if (controller?.abort) controller.abort();\n      else controller?.close();\n",
+    replace: "",
     harm: "A client that was removed keeps an open, silent stream, and never comes back.",
   },
   {

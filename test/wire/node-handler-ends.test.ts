@@ -43,6 +43,27 @@ describe("ends", () => {
     expect(await fetch(url).catch(() => "refused")).toBe("refused");
   });
 
+  test("an end event that fills the response's buffer arrives, and the response ends behind it", async () => {
+    const broker = newBroker();
+    const handle = nodeHandler(broker);
+    const { url } = await listen((request, response) => {
+      const { write } = response;
+      // A middleware that takes each chunk, and asks for a pause after it.
+      const pausing = (chunk: Uint8Array): boolean => {
+        write.call(response, chunk, "utf8");
+        setTimeout(() => response.emit("drain"), 5);
+        return false;
+      };
+      handle(request, Object.assign(response, { write: pausing }));
+    });
+    const client = await new SocketClient(`${url}/connect?id=one`).until(({ events }) => events.length > 0);
+    await broker.broadcast("hello");
+    await client.until(({ data }) => data.includes("hello"));
+    await broker.disconnect("one");
+    await client.untilEnded();
+    expect([client.ended, client.control("end").length]).toEqual(["complete", 1]);
+  });
+
   test("a client that does not read is evicted, and its socket is closed", async () => {
     const broker = newBroker({ timeout: 200, tolerance: 1 });
     const { server, url } = await listen(nodeHandler(broker));
