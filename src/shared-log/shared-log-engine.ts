@@ -77,6 +77,8 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
   readonly #publishAcks: PublishAcks;
   readonly #retryDelays = new RetryDelays();
   readonly #lookups = new Lookups();
+  /** Pages of history: for streams that are behind, and for `history()`. */
+  readonly #reads = new Lookups();
   readonly #stopVerifying: () => void;
 
   constructor(sharedLog: SharedLog, log: Log, listener: EngineListener, createLog: (epoch: string) => Log) {
@@ -146,7 +148,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
 
   async read(keys: readonly string[], after: number): Promise<ReplayPage> {
     const { epoch } = this.#log;
-    const page = await this.#store.read(epoch, keys, after, PAGE_BYTES);
+    const page = await this.#reads.run(() => this.#store.read(epoch, keys, after, PAGE_BYTES));
     this.#checkEpoch(epoch, page.epoch);
     return withNotices(page);
   }

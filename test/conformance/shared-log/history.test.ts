@@ -34,6 +34,33 @@ test(
 );
 
 test(
+  "history(): of many calls at a time, a few read the store, and all are answered",
+  sharedLogTest(
+    async (processes) => {
+      const broker = processes.broker({ log: TINY });
+      await processes.publish(broker, numbers(1, 6), "a");
+      const session = processes.session();
+      const read = session.read.bind(session);
+      let [running, most] = [0, 0];
+      session.read = async (...args) => {
+        most = Math.max(most, ++running);
+        try {
+          return await read(...args);
+        } finally {
+          running--;
+        }
+      };
+      session.delay({ replies: 10 });
+      const parts = Promise.all(Array.from({ length: 30 }, () => broker.history({ channels: "a" })));
+      for (const { events } of await processes.clock.advanceUntil(parts))
+        expect(events.map(({ data }) => data)).toEqual(numbers(1, 6));
+      expect(most).toBe(4);
+    },
+    { pageSize: 2 },
+  ),
+);
+
+test(
   "history(): a gap for what the store dropped after a position, and engine-down while it is away",
   sharedLogTest(
     async (processes) => {
