@@ -6,6 +6,7 @@ export const PAGE: string = `<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>fanwire</title>
+<link rel="icon" href="data:,">
 <style>
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem; color-scheme: light dark; }
   form { display: flex; gap: .5rem; flex-wrap: wrap; margin: 1rem 0; }
@@ -57,7 +58,7 @@ export const PAGE: string = `<!doctype html>
       body: form.data.value,
     });
     const answer = await response.json();
-    say(response.ok ? "sent to " + answer.clients + " clients" : answer.detail ?? answer.title);
+    say(response.ok ? "sent; clients of this process: " + answer.clients : answer.detail ?? answer.title);
     if (response.ok) form.data.value = "";
   });
   connect();

@@ -313,11 +313,9 @@ export class Fanout implements EngineListener, HistoryHost {
       if (!subscriber.live) {
         // A subscriber that joined after these events has nothing to wait for.
         if (hasNews(group.channels, subscriber.cursor) && !this.isLoadingHistory(subscriber)) subscriber.onBlocked?.();
-      } else if (
-        subscriber.cursor > from ||
-        (this.#hasMissing && hasMissing(group.channels, from)) ||
-        (this.#hasNotice && subscriber.resumedAfter !== undefined)
-      ) {
+      } else if (subscriber.cursor > from || (this.#hasMissing && hasMissing(group.channels, from))) {
+        this.#flushAlone(subscriber, from, through);
+      } else if (this.#hasNotice && subscriber.resumedAfter !== undefined) {
         this.#flushAlone(subscriber, from, through);
       } else {
         group.batch ??= readBatch(

@@ -10,7 +10,6 @@ export interface FastifyBrokerOptions {
 
 /** The parts of a Fastify instance that the plugin uses. */
 interface FastifyApp {
-  readonly prefix: string;
   readonly server: unknown;
   all(path: string, handler: (request: FastifyRequest, reply: FastifyReply) => void): unknown;
   addHook(name: "preClose", hook: (done: () => void) => void): unknown;
@@ -44,8 +43,9 @@ export async function fastifyBroker(app: unknown, { broker }: FastifyBrokerOptio
     fastify.all(path, (request, reply) => {
       reply.hijack();
       const incoming = request.raw as NodeIncoming;
-      // The broker's paths do not know the prefix.
-      serve(incoming, reply.raw as NodeOutgoing, (incoming.url ?? "/").slice(fastify.prefix.length));
+      // The broker's paths do not know the prefix, which may have parameters.
+      const [query = ""] = /\?.*/.exec(incoming.url ?? "") ?? [];
+      serve(incoming, reply.raw as NodeOutgoing, path + query);
     });
   fastify.addHook("preClose", (done) => {
     endStreams(fastify.server as NodeServer);
