@@ -1,7 +1,7 @@
 // `maxReplay` in Redis: where a replay of bounded size begins.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { Random } from "../support/random.ts";
 import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
-import { Random } from "./chaos/random.ts";
 import { Peer } from "./support/peer.ts";
 
 interface Appended {

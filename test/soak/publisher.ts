@@ -1,5 +1,5 @@
 // Publishes events during a soak run.
-import type { Random } from "../redis/chaos/random.ts";
+import type { Random } from "../support/random.ts";
 import type { TestBroker } from "../support/servers/server.ts";
 import { CHANNELS, SHARED_IDS, STEADY_IDS } from "./names.ts";
 import type { Tally } from "./tally.ts";

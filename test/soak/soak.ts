@@ -1,5 +1,5 @@
 // One soak run: clients come, go, stall and come back on one platform, while a publisher publishes.
-import { Random } from "../redis/chaos/random.ts";
+import { Random } from "../support/random.ts";
 import { freePort, type Platform, startServer, type TestBroker, usesWorkerd } from "../support/servers/server.ts";
 import { Client } from "./client.ts";
 import { Inspector } from "./inspector.ts";

@@ -1,5 +1,5 @@
 // Clients that come and go.
-import type { Random } from "../redis/chaos/random.ts";
+import type { Random } from "../support/random.ts";
 import { Client } from "./client.ts";
 import { CHANNELS, SHARED_IDS } from "./names.ts";
 import type { Tally } from "./tally.ts";

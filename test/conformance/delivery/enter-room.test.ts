@@ -2,22 +2,12 @@
 import { expect, test } from "vitest";
 import type { Broker } from "../../../src/index.ts";
 import type { Connection } from "../../support/clients/connection.ts";
+import { Random } from "../../support/random.ts";
 import { type TestSetup, turn, withBroker } from "../../support/test-broker.ts";
 
 const ROOMS = ["lobby", "one", "two", "three", "four"];
 const MESSAGES = 2_000;
 const SEEDS = [1, 2, 3, 4, 5];
-
-/** Returns a source of random numbers from 0 to 1 that is the same for a seed (mulberry32). */
-function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let value = Math.imul(state ^ (state >>> 15), 1 | state);
-    value = (value + Math.imul(value ^ (value >>> 7), 61 | value)) ^ value;
-    return ((value ^ (value >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** Returns the number of a position. All positions of a test are of one epoch. */
 const seqOf = (id: string): number => Number(id.slice(id.lastIndexOf("-") + 1));
@@ -30,12 +20,12 @@ class Page {
   readonly #newest = new Map<string, number>();
   readonly #setup: TestSetup;
   readonly #broker: Broker;
-  readonly #random: () => number;
+  readonly #random: Random;
   #stream: Connection | undefined;
   #reading: Promise<void> | undefined;
   #lastEventId: string | undefined;
 
-  constructor(setup: TestSetup, broker: Broker, random: () => number) {
+  constructor(setup: TestSetup, broker: Broker, random: Random) {
     this.#random = random;
     this.#setup = setup;
     this.#broker = broker;
@@ -73,7 +63,7 @@ class Page {
 
   /** Lets others publish, and the stream deliver, for a moment. */
   async #pause(): Promise<void> {
-    for (let turns = Math.floor(this.#random() * 4); turns > 0; turns--) await turn();
+    for (let turns = this.#random.integer(0, 3); turns > 0; turns--) await turn();
   }
 
   async #loadHistory(room: string): Promise<string> {
@@ -128,28 +118,28 @@ test.each(SEEDS)(
   "entering rooms by history and stream, in either order, with drops at random moments: no message is lost or doubled (seed %i)",
   (seed) =>
     withBroker(async (setup) => {
-      const random = randomFrom(seed);
+      const random = new Random(seed);
       const broker = setup.broker();
       const page = new Page(setup, broker, random);
       const published = new Map<string, string[]>(ROOMS.map((room) => [room, []]));
       const next = [...ROOMS];
       let count = 0;
       const publish = async (): Promise<void> => {
-        const room = ROOMS[Math.floor(random() * ROOMS.length)] as string;
+        const room = random.pick(ROOMS);
         const data = JSON.stringify({ room, text: `${count++}` });
         published.get(room)?.push(data);
         await broker.broadcast({ event: "message-in", data }, { channels: room });
       };
       const publishing = (async () => {
         while (count < MESSAGES) {
-          for (let burst = Math.floor(random() * 20); burst >= 0; burst--) await publish();
+          for (let burst = random.integer(0, 19); burst >= 0; burst--) await publish();
           await turn();
         }
       })();
       while (next.length > 0 || count < MESSAGES) {
-        const action = random();
+        const action = random.next();
         const room = action < 0.2 ? next.shift() : undefined;
-        if (room !== undefined) await (random() < 0.5 ? page.enterByHistory(room) : page.enterByStream(room));
+        if (room !== undefined) await (random.chance(0.5) ? page.enterByHistory(room) : page.enterByStream(room));
         else if (action < 0.6) await page.drop();
         else await turn();
       }

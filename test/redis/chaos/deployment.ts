@@ -1,11 +1,11 @@
 // Everything that runs in a run of chaos, and the faults that happen to it.
 import { setTimeout as sleep } from "node:timers/promises";
+import { Random } from "../../support/random.ts";
 import { Epochs } from "./epochs.ts";
 import { Forwarder } from "./forwarder.ts";
 import { Instance, type Runtime } from "./instance.ts";
 import type { Family, Plan, Size } from "./plan.ts";
 import { Publisher } from "./publisher.ts";
-import { Random } from "./random.ts";
 import { inboxName, RoamingClient } from "./roaming-client.ts";
 import { Store } from "./store.ts";
 

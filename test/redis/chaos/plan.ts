@@ -1,5 +1,5 @@
 // The faults of a run, chosen by a seed.
-import { Random } from "./random.ts";
+import { Random } from "../../support/random.ts";
 
 /**
  * Kinds of runs. `same-epoch`: the store loses nothing, so no gap is allowed. `lossy`: feeds lose some messages as well, and gaps may report

@@ -1,8 +1,8 @@
 // Publishes events over HTTP, and records what became of each.
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Random } from "../../support/random.ts";
 import type { Epochs } from "./epochs.ts";
 import type { Publication } from "./oracle.ts";
-import type { Random } from "./random.ts";
 
 /** A publication whose outcome may still change. */
 interface OpenPublication extends Publication {

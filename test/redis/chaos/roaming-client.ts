@@ -1,9 +1,9 @@
 // A client that reconnects to any instance, as an EventSource behind a load balancer does.
 import { SocketClient } from "../../support/clients/socket-client.ts";
+import type { Random } from "../../support/random.ts";
 import type { Epochs } from "./epochs.ts";
 import type { ClientHistory, Observation } from "./oracle.ts";
 import { numberOf } from "./publisher.ts";
-import type { Random } from "./random.ts";
 
 /** The part of a deployment that a client needs. */
 export interface ClientEnvironment {

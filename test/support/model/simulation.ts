@@ -4,6 +4,7 @@ import { inject } from "vitest";
 import { seqOf } from "../clients/connection.ts";
 import { Clock } from "../clock.ts";
 import { findFalseGaps, findFaults, type PublishedEvent } from "../oracle/oracle.ts";
+import { Random } from "../random.ts";
 import type { TestSetup } from "../test-broker.ts";
 import { type Backend, createBackend } from "./backend.ts";
 import { ConnectionAttempt } from "./connection-attempt.ts";
@@ -30,7 +31,8 @@ export async function simulate(setup: TestSetup, kind: HistoryKind, history: His
   const clock = new Clock(undefined, true);
   const random = Math.random;
   let result: SimulationResult | undefined;
-  Math.random = createRandom(history.random);
+  const seeded = new Random(history.random);
+  Math.random = () => seeded.next();
   try {
     await clock.run(async () => {
       result = await new Simulation(setup, kind, history, clock).run();
@@ -39,17 +41,6 @@ export async function simulate(setup: TestSetup, kind: HistoryKind, history: His
     Math.random = random;
   }
   return result as SimulationResult;
-}
-
-/** Returns a generator of random numbers in [0, 1) from a seed (Mulberry32). */
-function createRandom(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 class Simulation {
