@@ -1,44 +1,18 @@
 // The Redis engine where a bound is reached, is infinite, or is passed by two processes at a time.
-import { Redis } from "ioredis";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { type Broker, createBroker } from "../../src/index.ts";
-import { type RedisEngineOptions, redisEngine } from "../../src/redis/index.ts";
-import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
-import { codeOf, Peer } from "./support/peer.ts";
+import { describe, expect, test } from "vitest";
+import type { Broker } from "../../src/index.ts";
+import type { RedisEngineOptions } from "../../src/redis/index.ts";
+import { needsRedis } from "../support/servers/redis.ts";
+import { codeOf } from "./support/peer.ts";
+import { useRedis } from "./support/use-redis.ts";
 
 describe("redisEngine at its bounds", needsRedis, () => {
-  let server: RedisServer;
-  const peers: Peer[] = [];
-  const brokers: Broker[] = [];
-  const clients: Redis[] = [];
+  const redis = useRedis();
 
-  beforeAll(async () => {
-    server = await startRedis();
-  });
-  afterAll(() => server.stop());
-  afterEach(async () => {
-    for (const peer of peers.splice(0)) peer.close();
-    await Promise.all(brokers.splice(0).map((broker) => broker.close()));
-    for (const client of clients.splice(0)) client.disconnect();
-    await server.command("FLUSHALL");
-  });
-
-  async function join(options: ConstructorParameters<typeof Peer>[1] = {}): Promise<Peer> {
-    const peer = new Peer(server.port, options);
-    peers.push(peer);
-    await peer.ready();
-    return peer;
-  }
-  function open(options: Partial<RedisEngineOptions> = {}): Broker {
-    const client = new Redis(server.port, "127.0.0.1");
-    clients.push(client);
-    const broker = createBroker({ engine: redisEngine({ client, prefix: "test", ...options }), heartbeat: 60_000 });
-    brokers.push(broker);
-    return broker;
-  }
+  const open = (options: Partial<RedisEngineOptions> = {}): Broker => redis.open(options, { heartbeat: 60_000 });
 
   test("maxChannels, idempotencyWindow: Infinity sets no bound", async () => {
-    const peer = await join({ maxChannels: Infinity, idempotencyWindow: Infinity });
+    const peer = await redis.join({ maxChannels: Infinity, idempotencyWindow: Infinity });
     const first = await peer.append(["#a"], "one", { idempotencyKey: "key" });
     expect(await peer.append(["#a"], "one", { idempotencyKey: "key" })).toEqual({ ...first, repeated: true });
     expect(await peer.append(["#b"], "two")).toMatchObject({ epoch: first.epoch, seq: 2 });
@@ -46,17 +20,17 @@ describe("redisEngine at its bounds", needsRedis, () => {
   });
 
   test("renew: a process that publishes nothing for a day can still publish", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     await peer.append(["#a"], "one");
-    const [counter = ""] = (await server.command("KEYS", "{test}:appends:*")) as string[];
-    await server.command("PEXPIRE", counter, "1000");
+    const [counter = ""] = (await redis.server.command("KEYS", "{test}:appends:*")) as string[];
+    await redis.server.command("PEXPIRE", counter, "1000");
     await peer.session.renew([]);
-    expect(Number(await server.command("PTTL", counter))).toBeGreaterThan(80_000_000);
+    expect(Number(await redis.server.command("PTTL", counter))).toBeGreaterThan(80_000_000);
   });
 
   test("an error in one script does not affect other commands", async () => {
-    const peer = await join();
-    await server.command("SET", "{test}:barred", "of another type");
+    const peer = await redis.join();
+    await redis.server.command("SET", "{test}:barred", "of another type");
     const [barred, appended] = await Promise.all([
       codeOf(peer.session.isBarred("id")),
       codeOf(peer.append(["#a"], "text")),
@@ -65,7 +39,7 @@ describe("redisEngine at its bounds", needsRedis, () => {
   });
 
   test("requestCheckpoint: two checkpoints of very many channels at a time are both correct", async () => {
-    const [one, two] = [await join(), await join()];
+    const [one, two] = [await redis.join(), await redis.join()];
     const keys = (name: string): string[] => Array.from({ length: 6_000 }, (_, index) => `#${name}${index}`);
     await two.append([""], "for all");
     for (let round = 0; round < 10; round++) {
@@ -77,7 +51,7 @@ describe("redisEngine at its bounds", needsRedis, () => {
   });
 
   test("a command does not concern a connection that entered after it was sent", async () => {
-    const [one, two, three] = [await join(), await join(), await join()];
+    const [one, two, three] = [await redis.join(), await redis.join(), await redis.join()];
     const id = { clientId: "id", subject: "s" };
     await one.session.enter([id], "replace", 0);
     const [entered] = await two.session.enter([id], "replace", 0);

@@ -1,35 +1,15 @@
 // Many clients that read the history of the same channels from Redis, at an instance that holds none of it.
-import { Redis } from "ioredis";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { type Broker, createBroker } from "../../src/index.ts";
-import { redisEngine } from "../../src/redis/index.ts";
-import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
+import { describe, expect, test } from "vitest";
+import type { Broker } from "../../src/index.ts";
+import { needsRedis } from "../support/servers/redis.ts";
+import { useRedis } from "./support/use-redis.ts";
 
 const CHANNELS = Array.from({ length: 20 }, (_, index) => `c${index}`);
 const EVENTS = 6_000;
 
 describe("clients that read history at a cold instance", needsRedis, () => {
-  let server: RedisServer;
-  const brokers: Broker[] = [];
-  const clients: Redis[] = [];
-
-  beforeAll(async () => {
-    server = await startRedis();
-  });
-  afterAll(() => server.stop());
-  afterEach(async () => {
-    await Promise.all(brokers.splice(0).map((broker) => broker.close({ force: true })));
-    for (const client of clients.splice(0)) client.disconnect();
-    await server.command("FLUSHALL");
-  });
-
-  function open(): Broker {
-    const client = new Redis(server.port, "127.0.0.1");
-    clients.push(client);
-    const broker = createBroker({ engine: redisEngine({ client, prefix: "test" }), onError: () => undefined });
-    brokers.push(broker);
-    return broker;
-  }
+  const redis = useRedis();
+  const open = (): Broker => redis.open({}, { onError: () => undefined });
 
   /** Reads all events of a client's channels. Returns their data. */
   async function readAll(
@@ -54,9 +34,9 @@ describe("clients that read history at a cold instance", needsRedis, () => {
   }
 
   async function looksOf<T>(run: () => Promise<T>): Promise<{ looks: number; result: T }> {
-    await server.command("CONFIG", "RESETSTAT");
+    await redis.server.command("CONFIG", "RESETSTAT");
     const result = await run();
-    const stats = (await server.command("INFO", "commandstats")) as string;
+    const stats = (await redis.server.command("INFO", "commandstats")) as string;
     return { looks: Number(/cmdstat_xrange:calls=(\d+)/.exec(stats)?.[1]), result };
   }
 

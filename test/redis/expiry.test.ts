@@ -1,8 +1,8 @@
 // The Redis engine: how long each key, lease and ban lasts, and what is given back.
 import { Redis } from "ioredis";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
-import { Peer } from "./support/peer.ts";
+import { describe, expect, test, vi } from "vitest";
+import { needsRedis } from "../support/servers/redis.ts";
+import { useRedis } from "./support/use-redis.ts";
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -11,34 +11,17 @@ const DAY = 24 * HOUR;
 const TOLERANCE_MS = 25_000;
 
 describe("redisEngine: expiry", needsRedis, () => {
-  let server: RedisServer;
-  const peers: Peer[] = [];
-
-  beforeAll(async () => {
-    server = await startRedis();
-  });
-  afterAll(() => server.stop());
-  afterEach(async () => {
-    for (const peer of peers.splice(0)) peer.close();
-    await server.command("FLUSHALL");
-  });
-
-  async function join(options: ConstructorParameters<typeof Peer>[1] = {}): Promise<Peer> {
-    const peer = new Peer(server.port, options);
-    peers.push(peer);
-    await peer.ready();
-    return peer;
-  }
+  const redis = useRedis();
 
   /** Returns the milliseconds until each key expires, by the key without prefix and random names; -1 for a key that does not. */
   async function lives(): Promise<Record<string, number>> {
-    const keys = (await server.command("KEYS", "*")) as string[];
+    const keys = (await redis.server.command("KEYS", "*")) as string[];
     const entries = keys.map(async (key) => {
       const name = key
         .replace("{test}:", "")
         .replace(/^[0-9a-f]{16}:/, "")
         .replace(/^(appends|process):.*/, "$1");
-      return [name, Number(await server.command("PTTL", key))] as const;
+      return [name, Number(await redis.server.command("PTTL", key))] as const;
     });
     return Object.fromEntries(await Promise.all(entries));
   }
@@ -56,13 +39,13 @@ describe("redisEngine: expiry", needsRedis, () => {
   }
 
   const timeOf = async (set: string, name: string): Promise<number> => {
-    const [seconds, microseconds] = (await server.command("TIME")) as [string, string];
+    const [seconds, microseconds] = (await redis.server.command("TIME")) as [string, string];
     const time = Number(seconds) * 1_000 + Math.floor(Number(microseconds) / 1_000);
-    return Number(await server.command("ZSCORE", `{test}:${set}`, name)) - time;
+    return Number(await redis.server.command("ZSCORE", `{test}:${set}`, name)) - time;
   };
 
   test("keys: each expires after the time of what it is for", async () => {
-    const peer = await join({ retention: { age: 7 * DAY }, idempotencyWindow: 10 * MINUTE, lease: 2 * MINUTE });
+    const peer = await redis.join({ retention: { age: 7 * DAY }, idempotencyWindow: 10 * MINUTE, lease: 2 * MINUTE });
     await peer.session.enter([{ clientId: "ann", subject: undefined }], "allow", 5 * MINUTE);
     await peer.append(["#a"], "text", { idempotencyKey: "k" });
     await peer.session.disconnect("eve", 30 * MINUTE);
@@ -84,34 +67,33 @@ describe("redisEngine: expiry", needsRedis, () => {
   });
 
   test("keys: with a short retention the log lives for a day, and without a bound of age for ever", async () => {
-    const short = await join({ retention: { age: 5 * MINUTE } });
+    const short = await redis.join({ retention: { age: 5 * MINUTE } });
     await short.append(["#a"], "text");
     expect(await lives()).toMatchObject({ log: expect.any(Number), last: expect.any(Number) });
     const { log, last, "stream:#a": stream } = await lives();
     expectAbout(log, DAY, "log");
     expectAbout(last, DAY, "last");
     expectAbout(stream, 6 * MINUTE, "stream");
-    await server.command("FLUSHALL");
-    const endless = new Peer(server.port, {
+    await redis.server.command("FLUSHALL");
+    const endless = redis.peer({
       prefix: "endless",
       retention: { age: Infinity },
       idempotencyWindow: Infinity,
     });
-    peers.push(endless);
     await endless.ready();
     await endless.append(["#a"], "text", { idempotencyKey: "k" });
-    const keys = (await server.command("KEYS", "{endless}:*")) as string[];
+    const keys = (await redis.server.command("KEYS", "{endless}:*")) as string[];
     const permanent = keys.filter((key) => /:(log|last|stream:#a|key:k)$/.test(key));
     expect(permanent).toHaveLength(4);
-    for (const key of permanent) expect(await server.command("PTTL", key), key).toBe(-1);
+    for (const key of permanent) expect(await redis.server.command("PTTL", key), key).toBe(-1);
   });
 
   test("keys: a log that is used lives on, also without new events", async () => {
-    const peer = await join({ retention: { age: 2 * DAY } });
+    const peer = await redis.join({ retention: { age: 2 * DAY } });
     await peer.append(["#a"], "text");
-    const keys = (await server.command("KEYS", "{test}:*")) as string[];
+    const keys = (await redis.server.command("KEYS", "{test}:*")) as string[];
     for (const key of keys.filter((name) => /:(log|last)$/.test(name)))
-      expect(await server.command("PEXPIRE", key, String(MINUTE))).toBe(1);
+      expect(await redis.server.command("PEXPIRE", key, String(MINUTE))).toBe(1);
     await peer.checkpoint(["#a"]);
     const { log, last } = await lives();
     expectAbout(log, 4 * DAY, "log");
@@ -119,10 +101,10 @@ describe("redisEngine: expiry", needsRedis, () => {
   });
 
   test("keys: a renewal extends the counter of appends and the process", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     expectAbout((await lives()).appends, DAY, "appends of a process that has just started");
-    for (const key of (await server.command("KEYS", "{test}:*")) as string[])
-      await server.command("PEXPIRE", key, String(MINUTE));
+    for (const key of (await redis.server.command("KEYS", "{test}:*")) as string[])
+      await redis.server.command("PEXPIRE", key, String(MINUTE));
     await peer.session.renew([{ clientId: "ann", subject: undefined }]);
     const { appends, process, processes } = await lives();
     expectAbout(appends, DAY, "appends");
@@ -137,18 +119,18 @@ describe("redisEngine: expiry", needsRedis, () => {
       [100, 34],
       [HOUR, 20 * MINUTE],
     ] as const) {
-      const peer = await join(lease === undefined ? {} : { lease });
+      const peer = await redis.join(lease === undefined ? {} : { lease });
       expect(peer.session.lease).toBe(interval);
       peer.close();
     }
-    const peer = await join({ lease: HOUR });
+    const peer = await redis.join({ lease: HOUR });
     await peer.session.renew([]);
-    const [process = ""] = (await server.command("ZRANGE", "{test}:processes", "-1", "-1")) as string[];
+    const [process = ""] = (await redis.server.command("ZRANGE", "{test}:processes", "-1", "-1")) as string[];
     expectAbout(await timeOf("processes", process), HOUR, "lease");
   });
 
   test("disconnect: a shorter ban does not replace a longer one, and does not end those of others", async () => {
-    const [one, two] = [await join(), await join()];
+    const [one, two] = [await redis.join(), await redis.join()];
     await one.session.disconnect("eve", HOUR);
     await two.session.disconnect("eve", MINUTE);
     await two.session.disconnect("bob", MINUTE);
@@ -161,7 +143,7 @@ describe("redisEngine: expiry", needsRedis, () => {
   });
 
   test("linger: a shorter time does not replace a longer one", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     await peer.session.linger(new Map([["ann", HOUR]]));
     await peer.session.linger(new Map([["ann", MINUTE]]));
     expectAbout(await timeOf("lingering", "ann"), HOUR, "ann");
@@ -169,13 +151,13 @@ describe("redisEngine: expiry", needsRedis, () => {
 
   /** Returns the number of connections to Redis, without the one that asks. */
   const connectionCount = async (): Promise<number> =>
-    String(await server.command("CLIENT", "LIST"))
+    String(await redis.server.command("CLIENT", "LIST"))
       .split("\n")
       .filter((line) => line.startsWith("id=")).length - 1;
 
   test("close: gives back the feed's connection, also one that is opened afterwards", async () => {
     const before = await connectionCount();
-    const peer = await join();
+    const peer = await redis.join();
     expect(await connectionCount()).toBe(before + 2);
     peer.close();
     await vi.waitFor(async () => expect(await connectionCount()).toBe(before), 5_000);
@@ -185,10 +167,10 @@ describe("redisEngine: expiry", needsRedis, () => {
       open = resolve;
     });
     const late: Redis[] = [];
-    const waiting = new Peer(server.port, {
+    const waiting = redis.peer({
       subscriber: async () => {
         await opened;
-        const client = new Redis(server.port, "127.0.0.1");
+        const client = new Redis(redis.server.port, "127.0.0.1");
         late.push(client);
         await client.ping();
         return client;
@@ -203,7 +185,7 @@ describe("redisEngine: expiry", needsRedis, () => {
 
   test("renewFeed: gives back the connection that it replaces", async () => {
     const before = await connectionCount();
-    const peer = await join();
+    const peer = await redis.join();
     for (let turn = 0; turn < 3; turn++) {
       peer.session.renewFeed();
       await peer.until(() => !peer.hasFeed);
@@ -225,10 +207,10 @@ describe("redisEngine: expiry", needsRedis, () => {
     }) as typeof setTimeout;
     try {
       let failures = 10;
-      const peer = await join({
+      const peer = await redis.join({
         subscriber: async () => {
           if (failures-- > 0) throw new Error("no connection");
-          return new Redis(server.port, "127.0.0.1");
+          return new Redis(redis.server.port, "127.0.0.1");
         },
       });
       expect(pauses.splice(0)).toEqual([38, 75, 150, 300, 600, 1_200, 1_500, 1_500, 1_500, 1_500]);

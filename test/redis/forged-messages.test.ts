@@ -1,40 +1,19 @@
 // Messages on the channels of the feed that no script sent.
-import { Redis } from "ioredis";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { type Broker, createBroker } from "../../src/index.ts";
-import { redisEngine } from "../../src/redis/index.ts";
-import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
+import { afterEach, describe, expect, test } from "vitest";
+import type { Broker } from "../../src/index.ts";
+import { needsRedis } from "../support/servers/redis.ts";
+import { useRedis } from "./support/use-redis.ts";
 
 const HUGE = "9007199254740991";
 
 describe("redisEngine: forged messages", needsRedis, () => {
-  let server: RedisServer;
-  const brokers: Broker[] = [];
-  const clients: Redis[] = [];
+  const redis = useRedis();
   const errors: unknown[] = [];
-
-  beforeAll(async () => {
-    server = await startRedis();
-  });
-  afterAll(() => server.stop());
-  afterEach(async () => {
-    await Promise.all(brokers.splice(0).map((broker) => broker.close({ force: true })));
-    for (const client of clients.splice(0)) client.disconnect();
+  afterEach(() => {
     errors.length = 0;
-    await server.command("FLUSHALL");
   });
+  const open = (): Broker => redis.open({}, { onError: ({ error }) => void errors.push(error) });
 
-  function connect(): Redis {
-    const client = new Redis(server.port, "127.0.0.1");
-    clients.push(client);
-    return client;
-  }
-  function open(): Broker {
-    const engine = redisEngine({ client: connect(), prefix: "test" });
-    const broker = createBroker({ engine, onError: ({ error }) => void errors.push(error) });
-    brokers.push(broker);
-    return broker;
-  }
   /** Connects a client of the channel `a`, and collects the ids and data that it receives. */
   async function join(broker: Broker): Promise<{ events: string[]; text: () => string }> {
     const response = await broker.fetch(new Request("http://broker/connect?channel=a"));
@@ -55,7 +34,7 @@ describe("redisEngine: forged messages", needsRedis, () => {
   /** Returns the messages that the scripts have sent to the channel `a` from now on. */
   async function overhear(): Promise<string[]> {
     const messages: string[] = [];
-    const client = connect();
+    const client = redis.connect();
     await client.subscribe("{test}:feed:#a");
     client.on("message", (_, message: string) => messages.push(message));
     return messages;
@@ -113,7 +92,7 @@ describe("redisEngine: forged messages", needsRedis, () => {
     const dash = id.lastIndexOf("-");
     const epoch = id.slice(0, dash);
     const message = forge(overheard.at(-1) as string, epoch, Number(id.slice(dash + 1)));
-    for (const channel of ["{test}:feed:#a", "{test}:inbox"]) await server.command("PUBLISH", channel, message);
+    for (const channel of ["{test}:feed:#a", "{test}:inbox"]) await redis.server.command("PUBLISH", channel, message);
     // Before the process can have heard more, and afterwards.
     await publish(other, 2);
     await expect.poll(() => client.events).toEqual(sent);
@@ -123,7 +102,7 @@ describe("redisEngine: forged messages", needsRedis, () => {
     await expect.poll(() => client.events).toEqual(sent);
     expect(sent.map((event, index) => event.startsWith(`${epoch}-${index + 1} `))).toEqual(sent.map(() => true));
     expect(client.text()).not.toMatch(/fanwire-gap|event lie/);
-    expect(await server.command("HGET", "{test}:log", "epoch")).toBe(epoch);
+    expect(await redis.server.command("HGET", "{test}:log", "epoch")).toBe(epoch);
   });
 
   test("a checkpoint that the process asked for, forged with another head: is ignored", async () => {
@@ -131,14 +110,14 @@ describe("redisEngine: forged messages", needsRedis, () => {
     const client = await join(broker);
     const { id } = await broker.broadcast("event 1", { channels: "a" });
     const epoch = id.slice(0, id.lastIndexOf("-"));
-    const [channel = ""] = (await server.command("PUBSUB", "CHANNELS", "{test}:checkpoint:*")) as string[];
+    const [channel = ""] = (await redis.server.command("PUBSUB", "CHANNELS", "{test}:checkpoint:*")) as string[];
     expect(channel).not.toBe("");
     for (let token = 1; token < 20; token++)
       for (const name of [epoch, "0123456789abcdef"])
         for (const proof of ["nonce 1 1", "1 1"])
           for (const secret of [`${name} secret`, name]) {
             const forged = `${token} ${proof} ${secret} ${HUGE} 0\n${HUGE} ${HUGE}`;
-            await server.command("PUBLISH", channel, forged);
+            await redis.server.command("PUBLISH", channel, forged);
           }
     const second = await broker.broadcast("event 2", { channels: "a" });
     expect(second.id).toBe(`${epoch}-2`);

@@ -1,30 +1,14 @@
 // The operations of a log in Redis, on one server without faults.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
-import { codeOf, Peer } from "./support/peer.ts";
+import { describe, expect, test } from "vitest";
+import { needsRedis } from "../support/servers/redis.ts";
+import { codeOf } from "./support/peer.ts";
+import { useRedis } from "./support/use-redis.ts";
 
 describe("redisLog", needsRedis, () => {
-  let server: RedisServer;
-  const peers: Peer[] = [];
-
-  beforeAll(async () => {
-    server = await startRedis();
-  });
-  afterAll(() => server.stop());
-  afterEach(async () => {
-    for (const peer of peers.splice(0)) peer.close();
-    await server.command("FLUSHALL");
-  });
-
-  async function join(options: ConstructorParameters<typeof Peer>[1] = {}): Promise<Peer> {
-    const peer = new Peer(server.port, options);
-    peers.push(peer);
-    await peer.ready();
-    return peer;
-  }
+  const redis = useRedis();
 
   test("append: assigns positions in the order of the calls; the feed delivers each event with its previous positions", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     await peer.session.subscribe(["", "#a"]);
     const answers = await Promise.all([
       peer.append([""], "one"),
@@ -43,7 +27,7 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("requestCheckpoint: the checkpoint has its place among the events", async () => {
-    const [one, two] = [await join(), await join()];
+    const [one, two] = [await redis.join(), await redis.join()];
     await one.session.subscribe([""]);
     await two.append([""], "1");
     const [checkpoint] = await Promise.all([one.checkpoint(["", "#none"]), two.append([""], "2")]);
@@ -56,7 +40,7 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("read: pages through several channels in order, each event once, and is complete up to `through`", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     for (let index = 1; index <= 40; index++) {
       const keys = index % 3 === 0 ? ["#a", "#b"] : [index % 3 === 1 ? "#a" : "#b"];
       await peer.append(index % 5 === 0 ? ["#c"] : keys, `text ${index}`);
@@ -79,7 +63,7 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("append: an idempotency key answers a second append with the first position, and refuses another event", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     const first = await peer.append(["#a"], "text", { idempotencyKey: "key" });
     expect(await peer.append(["#a"], "text", { idempotencyKey: "key" })).toEqual({ ...first, repeated: true });
     expect(await codeOf(peer.append(["#a"], "other", { idempotencyKey: "key" }))).toBe("key-reused");
@@ -87,7 +71,7 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("retention.events: keeps the newest events of each channel, and reports the others as dropped", async () => {
-    const peer = await join({ retention: { events: 3 } });
+    const peer = await redis.join({ retention: { events: 3 } });
     for (let index = 1; index <= 5; index++) await peer.append(["#a"], String(index));
     await peer.append(["#b"], "6");
     const { epoch } = await peer.checkpoint();
@@ -107,7 +91,7 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("retention.bytes: counts bytes on the wire, and keeps no event that is larger by itself", async () => {
-    const peer = await join({ retention: { bytes: 100 } });
+    const peer = await redis.join({ retention: { bytes: 100 } });
     await peer.append(["#a"], "x".repeat(30));
     await peer.append(["#a"], "y".repeat(30));
     const { epoch } = await peer.checkpoint();
@@ -126,17 +110,17 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("retention.age: drops old events when the channel is read, and lets the keys expire", async () => {
-    const peer = await join({ retention: { age: 50 } });
+    const peer = await redis.join({ retention: { age: 50 } });
     await peer.append(["#a"], "old");
     const { epoch } = await peer.checkpoint();
     const read = () => peer.session.read(epoch, ["#a"], 0, 1000);
     while ((await read()).records.length > 0);
     expect(await read()).toMatchObject({ droppedThrough: [1], through: 1 });
-    expect(Number(await server.command("PTTL", `{test}:${epoch}:stream:#a`))).toBeGreaterThan(0);
+    expect(Number(await redis.server.command("PTTL", `{test}:${epoch}:stream:#a`))).toBeGreaterThan(0);
   });
 
   test("maxChannels: forgets the quietest channel; a channel without a record may have had events up to there", async () => {
-    const peer = await join({ maxChannels: 2 });
+    const peer = await redis.join({ maxChannels: 2 });
     await peer.append(["#a"], "1");
     await peer.append(["#b"], "2");
     await peer.append(["#c"], "3");
@@ -145,11 +129,11 @@ describe("redisLog", needsRedis, () => {
     expect((await peer.session.read(checkpoint.epoch, ["#a", "#new", "#b"], 0, 1000)).droppedThrough).toEqual([
       1, 1, 0,
     ]);
-    expect(await server.command("EXISTS", `{test}:${checkpoint.epoch}:stream:#a`)).toBe(0);
+    expect(await redis.server.command("EXISTS", `{test}:${checkpoint.epoch}:stream:#a`)).toBe(0);
   });
 
   test("historyBounds: finds the floor of the newest events by count and by bytes", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     for (let index = 1; index <= 30; index++) await peer.append(index % 2 ? ["#a"] : ["#b"], "x".repeat(10));
     await peer.append(["#a", "#b"], "x".repeat(10));
     const { epoch } = await peer.checkpoint();
@@ -166,7 +150,7 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("append: a command that the client library sends twice, or late, has no second effect", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     const { client } = peer;
     const call = client.call.bind(client);
     const sent: string[][] = [];
@@ -184,13 +168,13 @@ describe("redisLog", needsRedis, () => {
     expect(await call(...(one as [string]))).toEqual(["stale"]);
     expect((await peer.checkpoint()).head).toBe(2);
     // Nor does it after a connection was lost and commands can be given again.
-    await server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+    await redis.server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
     await peer.until(() => peer.calls.filter((call) => call === "commands true").length === 2);
     expect(await call(...(two as [string]))).toEqual(["no-counter"]);
   });
 
   test("append: refuses an event for an unknown recipient; a recipient that left lately is known", async () => {
-    const [one, two] = [await join({ lease: 500 }), await join()];
+    const [one, two] = [await redis.join({ lease: 500 }), await redis.join()];
     const recipient = "client";
     const send = (): Promise<string> => codeOf(one.append(["@client"], "text", { recipient }));
     expect(await send()).toBe("unknown-client");
@@ -203,12 +187,12 @@ describe("redisLog", needsRedis, () => {
     await two.session.leave({ clientId: recipient, subject: undefined }, 60_000);
     await two.checkpoint();
     expect(await send()).toBe("resolved");
-    await server.command("DEL", "{test}:lingering");
+    await redis.server.command("DEL", "{test}:lingering");
     expect(await send()).toBe("unknown-client");
   });
 
   test("enter: refuses a barred id, and an id that is connected with the same subject", async () => {
-    const [one, two] = [await join(), await join()];
+    const [one, two] = [await redis.join(), await redis.join()];
     const ann = { clientId: "id", subject: "ann" };
     const bob = { clientId: "id", subject: "bob" };
     expect(await one.session.enter([ann], "reject", 60_000)).toEqual([expect.any(Number)]);
@@ -240,7 +224,7 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("lease: connections of a dead process count until it ends, and then their ids linger", async () => {
-    const [one, two] = [await join(), await join({ lease: 200 })];
+    const [one, two] = [await redis.join(), await redis.join({ lease: 200 })];
     const ids = Array.from({ length: 2500 }, (_, index) => ({ clientId: `c${index}`, subject: "s" }));
     await two.session.renew(ids);
     expect(await one.session.disconnect("c2499", 0)).toBe(1);
@@ -248,14 +232,14 @@ describe("redisLog", needsRedis, () => {
     while ((await one.session.disconnect("c2499", 0)) > 0);
     expect(await codeOf(one.append(["@c2499"], "text", { recipient: "c2499" }))).toBe("resolved");
     // The other process clears them away, a part at a time.
-    while ((await server.command("ZCARD", "{test}:processes")) !== 1) await one.session.renew([]);
-    expect(await server.command("KEYS", "{test}:process:*")).toHaveLength(1);
-    expect(await server.command("ZCARD", "{test}:lingering")).toBe(2500);
+    while ((await redis.server.command("ZCARD", "{test}:processes")) !== 1) await one.session.renew([]);
+    expect(await redis.server.command("KEYS", "{test}:process:*")).toHaveLength(1);
+    expect(await redis.server.command("ZCARD", "{test}:lingering")).toBe(2500);
     expect(await codeOf(one.append(["@c0"], "text", { recipient: "c0" }))).toBe("resolved");
   });
 
   test("lease: ids of a dead process linger as long as its clients entered with; an id that left before does not", async () => {
-    const [one, two] = [await join(), await join({ lease: 200 })];
+    const [one, two] = [await redis.join(), await redis.join({ lease: 200 })];
     const presence = (clientId: string) => ({ clientId, subject: undefined });
     await two.session.enter([presence("left"), presence("stays")], "allow", 30_000);
     await two.session.leave(presence("left"), 0);
@@ -266,7 +250,7 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("renew: replaces everything that is registered for the process", async () => {
-    const [one, two] = [await join(), await join()];
+    const [one, two] = [await redis.join(), await redis.join()];
     const presence = { clientId: "c", subject: undefined };
     await two.session.enter([presence, presence, presence], "allow", 60_000);
     await two.session.renew([presence]);
@@ -276,7 +260,7 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("requestCheckpoint: a checkpoint of very many channels arrives once, in parts, while others append", async () => {
-    const [one, two] = [await join(), await join()];
+    const [one, two] = [await redis.join(), await redis.join()];
     const keys = Array.from({ length: 12_000 }, (_, index) => `#${index}`);
     await one.session.subscribe(keys);
     for (const key of ["#0", "#6000", "#11999"]) await two.append([key], key);
@@ -298,18 +282,18 @@ describe("redisLog", needsRedis, () => {
   });
 
   test("onError: reports foreign messages on the feed; they have no other effect", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     await peer.session.subscribe(["#a"]);
     for (const text of ["", "nonsense", "epoch\n1\n1\n0", "epoch\nx\n0\n", "a b\n1\n0\ntext"])
-      await server.command("PUBLISH", "{test}:feed:#a", text);
-    await server.command("PUBLISH", "{test}:inbox", "!disconnect\nx");
+      await redis.server.command("PUBLISH", "{test}:feed:#a", text);
+    await redis.server.command("PUBLISH", "{test}:inbox", "!disconnect\nx");
     await peer.checkpoint();
     expect(peer.errors).toHaveLength(6);
     expect([peer.events, peer.peerCommands]).toEqual([[], []]);
   });
 
   test("close: leaves no key of the process behind, and the client usable", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     await peer.session.enter([{ clientId: "c", subject: undefined }], "allow", 60_000);
     const listeners = (): number =>
       peer.client.eventNames().reduce((sum, name) => sum + peer.client.listenerCount(name), 0);
@@ -317,7 +301,7 @@ describe("redisLog", needsRedis, () => {
     peer.session.close(0);
     expect(listeners()).toBeLessThan(during);
     expect(await peer.client.ping()).toBe("PONG");
-    expect(await server.command("KEYS", "{test}:*")).toEqual(["{test}:stamp"]);
-    await expect.poll(() => server.command("PUBSUB", "CHANNELS")).toEqual([]);
+    expect(await redis.server.command("KEYS", "{test}:*")).toEqual(["{test}:stamp"]);
+    await expect.poll(() => redis.server.command("PUBSUB", "CHANNELS")).toEqual([]);
   });
 });

@@ -1,8 +1,9 @@
 // `maxReplay` in Redis: where a replay of bounded size begins.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { Random } from "../support/random.ts";
-import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
-import { Peer } from "./support/peer.ts";
+import { needsRedis } from "../support/servers/redis.ts";
+import type { Peer } from "./support/peer.ts";
+import { useRedis } from "./support/use-redis.ts";
 
 interface Appended {
   readonly seq: number;
@@ -30,22 +31,11 @@ interface Bounds {
 }
 
 describe("historyBounds: the floor of a replay", needsRedis, () => {
-  let server: RedisServer;
-  const peers: Peer[] = [];
-
-  beforeAll(async () => {
-    server = await startRedis();
-  });
-  afterAll(() => server.stop());
-  afterEach(async () => {
-    for (const peer of peers.splice(0)) peer.close();
-    await server.command("FLUSHALL");
-  });
+  const redis = useRedis();
 
   /** Fills a log at random. `shared` is the part of its events that have two channels. */
   async function fill(random: Random, keys: readonly string[], count: number, shared: number) {
-    const peer = new Peer(server.port, { retention: { events: random.chance(0.3) ? 40 : 1e6, bytes: 1e9 } });
-    peers.push(peer);
+    const peer = redis.peer({ retention: { events: random.chance(0.3) ? 40 : 1e6, bytes: 1e9 } });
     await peer.ready();
     const { epoch } = await peer.checkpoint();
     const events: Appended[] = [];
@@ -69,9 +59,9 @@ describe("historyBounds: the floor of a replay", needsRedis, () => {
 
   /** Returns the floor, how many scripts it took, and how many commands on streams one of them gave on average. */
   async function floorIn(peer: Peer, epoch: string, keys: readonly string[], after: number, max: Bounds) {
-    await server.command("CONFIG", "RESETSTAT");
+    await redis.server.command("CONFIG", "RESETSTAT");
     const { floor, channels } = await peer.session.historyBounds(epoch, keys, after, max);
-    const stats = (await server.command("INFO", "commandstats")) as string;
+    const stats = (await redis.server.command("INFO", "commandstats")) as string;
     const count = (name: string): number => Number(new RegExp(`cmdstat_${name}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
     return { floor, channels, scripts: count("evalsha"), looks: count("xrange") + count("xrevrange") };
   }

@@ -1,8 +1,9 @@
 // What one script costs Redis, counted in what it looks at and returns. Redis runs nothing else meanwhile.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { ReplayPage } from "../../src/engine/engine.ts";
-import { needsRedis, type RedisServer, startRedis } from "../support/servers/redis.ts";
-import { Peer } from "./support/peer.ts";
+import { needsRedis } from "../support/servers/redis.ts";
+import type { Peer } from "./support/peer.ts";
+import { useRedis } from "./support/use-redis.ts";
 
 const CHANNELS = Array.from({ length: 100 }, (_, index) => `#${index}`);
 /** The most that one script may look at: commands on streams, and events that it returns. */
@@ -10,24 +11,7 @@ const MOST_LOOKS = 700;
 const MOST_EVENTS = 1_000;
 
 describe("the cost of a script", needsRedis, () => {
-  let server: RedisServer;
-  const peers: Peer[] = [];
-
-  beforeAll(async () => {
-    server = await startRedis();
-  });
-  afterAll(() => server.stop());
-  afterEach(async () => {
-    for (const peer of peers.splice(0)) peer.close();
-    await server.command("FLUSHALL");
-  });
-
-  async function join(options: ConstructorParameters<typeof Peer>[1] = {}): Promise<Peer> {
-    const peer = new Peer(server.port, options);
-    peers.push(peer);
-    await peer.ready();
-    return peer;
-  }
+  const redis = useRedis();
 
   /** Appends events to the channels in turn. */
   async function fill(peer: Peer, count: number, keys: readonly string[] = CHANNELS): Promise<string> {
@@ -42,9 +26,9 @@ describe("the cost of a script", needsRedis, () => {
 
   /** Runs something, and returns how many commands on streams its scripts gave. */
   async function looksOf<T>(run: () => Promise<T>): Promise<{ looks: number; scripts: number; result: T }> {
-    await server.command("CONFIG", "RESETSTAT");
+    await redis.server.command("CONFIG", "RESETSTAT");
     const result = await run();
-    const stats = (await server.command("INFO", "commandstats")) as string;
+    const stats = (await redis.server.command("INFO", "commandstats")) as string;
     const calls = (name: RegExp): number =>
       [...stats.matchAll(/cmdstat_(\w+):calls=(\d+)/g)].reduce(
         (sum, [, command = "", count]) => sum + (name.test(command) ? Number(count) : 0),
@@ -59,7 +43,7 @@ describe("the cost of a script", needsRedis, () => {
   }
 
   test("read: the expired events of 100 channels cost little more than a look at each, and none is returned", async () => {
-    const [writer, reader] = [await join(), await join({ retention: { age: 1 } })];
+    const [writer, reader] = [await redis.join(), await redis.join({ retention: { age: 1 } })];
     const epoch = await fill(writer, 20_000);
     await untilAllAreOld(reader, epoch);
     const { looks, scripts, result } = await looksOf(() => reader.session.read(epoch, CHANNELS, 0, 49_152));
@@ -70,7 +54,7 @@ describe("the cost of a script", needsRedis, () => {
   });
 
   test("read: events of which a part is expired are found by a search that all channels share", async () => {
-    const [writer, reader] = [await join(), await join({ retention: { age: 4_000 } })];
+    const [writer, reader] = [await redis.join(), await redis.join({ retention: { age: 4_000 } })];
     const epoch = await fill(writer, 10_000);
     await untilAllAreOld(reader, epoch);
     await fill(writer, 1_000);
@@ -87,7 +71,7 @@ describe("the cost of a script", needsRedis, () => {
     ["one busy channel among 100", [...CHANNELS, ...Array.from({ length: 900 }, () => "#7")], 20_000],
     ["one channel", ["#7"], 20_000],
   ])("read: %s are read in pages of a bounded cost, each event once and in order", async (_, keys, count) => {
-    const peer = await join({ retention: { events: 100_000 } });
+    const peer = await redis.join({ retention: { events: 100_000 } });
     const epoch = await fill(peer, count, keys);
     const seqs: number[] = [];
     let pages = 0;
@@ -106,7 +90,7 @@ describe("the cost of a script", needsRedis, () => {
   });
 
   test("read: large events are copied only into the page; a page has no more of them than fit", async () => {
-    const peer = await join({ retention: { bytes: 1e9 } });
+    const peer = await redis.join({ retention: { bytes: 1e9 } });
     const large = "x".repeat(50_000);
     for (let round = 0; round < 3; round++)
       await Promise.all(CHANNELS.map((key, index) => peer.append([key], index % 10 === 0 ? `small ${index}` : large)));
@@ -126,37 +110,37 @@ describe("the cost of a script", needsRedis, () => {
   });
 
   test("read: large events that Redis has evicted are reported as dropped", async () => {
-    const peer = await join();
+    const peer = await redis.join();
     const large = "x".repeat(5_000);
     await peer.append(["#a"], large);
     await peer.append(["#a", "#b"], large);
     await peer.append(["#a"], "small");
     const { epoch } = await peer.checkpoint();
-    await server.command("DEL", `{test}:${epoch}:large:#a`);
+    await redis.server.command("DEL", `{test}:${epoch}:large:#a`);
     const page = await peer.session.read(epoch, ["#a", "#b"], 0, 100_000);
     expect(page.records.map(({ seq }) => seq)).toEqual([2, 3]);
     expect([page.through, page.droppedThrough]).toEqual([3, [1, 0]]);
-    await server.command("DEL", `{test}:${epoch}:large:#b`);
+    await redis.server.command("DEL", `{test}:${epoch}:large:#b`);
     const rest = await peer.session.read(epoch, ["#a", "#b"], 0, 100_000);
     expect(rest.records.map(({ seq }) => seq)).toEqual([3]);
     expect(rest.droppedThrough).toEqual([2, 2]);
   });
 
   test("retention.bytes, maxChannels: large events leave Redis together with the rest of their channel", async () => {
-    const peer = await join({ retention: { bytes: 30_000 }, maxChannels: 2 });
+    const peer = await redis.join({ retention: { bytes: 30_000 }, maxChannels: 2 });
     for (let index = 0; index < 20; index++) await peer.append(["#a"], index % 3 ? "small" : "x".repeat(9_000));
     const { epoch } = await peer.checkpoint();
-    expect(await server.command("XLEN", `{test}:${epoch}:large:#a`)).toBe(3);
+    expect(await redis.server.command("XLEN", `{test}:${epoch}:large:#a`)).toBe(3);
     for (let index = 0; index < 100; index++) await peer.append(["#a"], "x".repeat(900));
-    expect(await server.command("XLEN", `{test}:${epoch}:large:#a`)).toBe(0);
+    expect(await redis.server.command("XLEN", `{test}:${epoch}:large:#a`)).toBe(0);
     await peer.append(["#a"], "x".repeat(9_000));
     for (const key of ["#b", "#c"]) await peer.append([key], "text");
-    expect(await server.command("KEYS", "*#a")).toEqual([]);
+    expect(await redis.server.command("KEYS", "*#a")).toEqual([]);
   });
 
   test("read: more channels than one script looks at are read by several", async () => {
     const many = Array.from({ length: 500 }, (_, index) => `#${index}`);
-    const peer = await join();
+    const peer = await redis.join();
     const epoch = await fill(peer, 5_000, many);
     const seqs: number[] = [];
     for (let cursor = 0; cursor < 5_000; ) {
@@ -172,11 +156,11 @@ describe("the cost of a script", needsRedis, () => {
 
   test("append: drops a bounded number of old events, and later appends the rest; none of them can be read", async () => {
     const keys = ["#a", "#b", "#c"];
-    const [writer, peer] = [await join(), await join({ retention: { age: 1 } })];
+    const [writer, peer] = [await redis.join(), await redis.join({ retention: { age: 1 } })];
     const epoch = await fill(writer, 9_000, keys);
     while ((await peer.session.read(epoch, keys, 0, 1_000)).records.length > 0);
     const stored = async (): Promise<number> => {
-      const all = keys.map((key) => server.command("XLEN", `{test}:${epoch}:stream:${key}`));
+      const all = keys.map((key) => redis.server.command("XLEN", `{test}:${epoch}:stream:${key}`));
       return (await Promise.all(all)).reduce<number>((sum, length) => sum + Number(length), 0);
     };
     let before = await stored();
@@ -192,21 +176,21 @@ describe("the cost of a script", needsRedis, () => {
   });
 
   test("renew: clears a dead process away with any number of connections, a bounded part at a time", async () => {
-    const [one, two] = [await join(), await join({ lease: 200 })];
+    const [one, two] = [await redis.join(), await redis.join({ lease: 200 })];
     const ids = Array.from({ length: 8_000 }, (_, index) => ({ clientId: `c${index}`, subject: "s" }));
     await two.session.renew(ids);
     two.client.disconnect();
     while ((await one.session.disconnect("c7999", 0)) > 0);
-    const [dead = ""] = ((await server.command("KEYS", "{test}:process:*")) as string[]).filter(
+    const [dead = ""] = ((await redis.server.command("KEYS", "{test}:process:*")) as string[]).filter(
       (key) => !key.endsWith(":new"),
     );
-    const fields = async (): Promise<number> => Number(await server.command("HLEN", dead));
-    for (let left = await fields(); (await server.command("ZCARD", "{test}:processes")) !== 1; ) {
+    const fields = async (): Promise<number> => Number(await redis.server.command("HLEN", dead));
+    for (let left = await fields(); (await redis.server.command("ZCARD", "{test}:processes")) !== 1; ) {
       await one.session.renew([]);
       const now = await fields();
       expect(left - now).toBeLessThanOrEqual(500);
       left = now;
     }
-    expect(await server.command("ZCARD", "{test}:lingering")).toBe(8_000);
+    expect(await redis.server.command("ZCARD", "{test}:lingering")).toBe(8_000);
   });
 });
