@@ -151,12 +151,7 @@ export class HttpHandler {
       // A body is not worth reading for a client that there is no room for.
       const query = request.method === "POST" && releaseSlot ? await formOf(request, urlQuery, settings) : urlQuery;
       checkParameters(query, CONNECT_PARAMETERS, settings.allowQuery, false);
-      const requestedId = overrides.clientId ?? singleParameter(query, "id", "bad-id");
-      const requested: RequestedAccess = {
-        action: "connect",
-        channels: names.channels(overrides.channels ?? query.getAll("channel")),
-        clientId: requestedId === undefined ? undefined : names.clientId(requestedId),
-      };
+      const requested = requestedRead(names, query, overrides);
       const header = request.headers.get("last-event-id") || singleParameter(query, "lastEventId");
       const start = startOptions(query, { ...overrides, lastEventId: overrides.lastEventId ?? header });
       const grant = await this.#authorizeConnect(request, overrides, requested);
@@ -186,12 +181,7 @@ export class HttpHandler {
     const broker = this.#broker;
     const { names, settings } = broker;
     checkParameters(query, HISTORY_PARAMETERS, settings.allowQuery, false);
-    const requestedId = singleParameter(query, "id", "bad-id");
-    const requested: RequestedAccess = {
-      action: "connect",
-      channels: names.channels(query.getAll("channel")),
-      clientId: requestedId === undefined ? undefined : names.clientId(requestedId),
-    };
+    const requested = requestedRead(names, query, {});
     const after = singleParameter(query, "after");
     const start: StartOptions = { ...startOptions(query, { lastEventId: after }), from: "earliest" };
     const limit = limitOf(query);
@@ -362,6 +352,16 @@ function urlOf({ url }: Request): URL {
   } catch (cause) {
     throw new BrokerError("bad-request", "Request refused: its URL or Host is invalid.", { cause });
   }
+}
+
+/** Returns what a client asks to read. Overrides win over the query. */
+function requestedRead(names: NameRules, query: URLSearchParams, overrides: ClientOverrides): RequestedAccess {
+  const clientId = overrides.clientId ?? singleParameter(query, "id", "bad-id");
+  return {
+    action: "connect",
+    channels: names.channels(overrides.channels ?? query.getAll("channel")),
+    clientId: clientId === undefined ? undefined : names.clientId(clientId),
+  };
 }
 
 /** Returns the parameters of a URL and of a form in the body. @throws {@link BrokerError} as {@link readText} */
