@@ -2,7 +2,6 @@
 export type { ErrorCode } from "./base/errors.ts";
 export { BrokerError } from "./base/errors.ts";
 export { ExpiringMap } from "./base/expiring-map.ts";
-export { historyLoader } from "./delivery/history-loader.ts";
 export type { StoredLog } from "./engine/create-log.ts";
 export { createEpoch, createLog, restoreLog } from "./engine/create-log.ts";
 export type {
@@ -19,6 +18,7 @@ export type {
   ReplayPage,
   StoredEvent,
 } from "./engine/engine.ts";
+export { historyLoader } from "./engine/history-loader.ts";
 export type { IdempotencyWindow } from "./engine/idempotency.ts";
 export { createIdempotencyWindow, eventFingerprint } from "./engine/idempotency.ts";
 export { readHistoryBounds, readLast, readPage } from "./engine/read-log.ts";

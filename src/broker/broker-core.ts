@@ -6,7 +6,7 @@ import { checkNumbers } from "../base/validate.ts";
 import type { Connection } from "../delivery/connection.ts";
 import { ControlEvents } from "../delivery/control-events.ts";
 import type { Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
-import type { FlushTiming } from "../delivery/fanout.ts";
+import type { FlushTiming } from "../delivery/flush-scheduler.ts";
 import type { Listener } from "../delivery/listener.ts";
 import { type History, readHistory } from "../engine/history.ts";
 import type { EventInput } from "../event/event.ts";
@@ -132,7 +132,7 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
       blocked: registry?.timeouts.blocked.size ?? 0,
       closing: registry?.timeouts.closing.size ?? 0,
       pending: this.authorizeQueue.pending,
-      channels: fanout?.channels ?? 0,
+      channels: fanout?.channels.size ?? 0,
       published: publisher?.published ?? 0,
       sent: fanout?.sentEvents ?? 0,
       bytes: fanout?.sentBytes ?? 0,

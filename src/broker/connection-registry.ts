@@ -137,7 +137,7 @@ export class ConnectionRegistry implements ConnectionHost {
         undo();
         return undefined;
       }
-      const sharing = fanout.connectionsOf([inboxKey(clientId)]);
+      const sharing = fanout.channels.connectionsOf([inboxKey(clientId)]);
       for (const replaced of this.#context.limits.makeRoom(clientId, arrival, sharing, since))
         this.#close(replaced, "replaced", false, REPLACED_RETRY_MS);
     } catch (error) {
@@ -205,7 +205,7 @@ export class ConnectionRegistry implements ConnectionHost {
   /** Ends the connections of a client id in all processes, and bars the id for `barFor` milliseconds. Returns how many connections ended. */
   disconnect(clientId: string, barFor: number): number | Promise<number> {
     this.knownClients.bar(clientId, barFor);
-    const connections = this.fanout.connectionsOf([inboxKey(clientId)]);
+    const connections = this.fanout.channels.connectionsOf([inboxKey(clientId)]);
     for (const connection of connections) this.#close(connection, "disconnected", barFor <= 0);
     const elsewhere = this.knownClients.disconnect(clientId, barFor);
     return typeof elsewhere === "number"
@@ -216,7 +216,7 @@ export class ConnectionRegistry implements ConnectionHost {
   /** Carries out a command of another process, on the connections that existed when it was given. */
   onCommand({ type, clientId, subject, barFor, at = Infinity }: PeerCommand): void {
     if (type === "disconnect") this.knownClients.bar(clientId, barFor);
-    for (const connection of this.fanout.connectionsOf([inboxKey(clientId)])) {
+    for (const connection of this.fanout.channels.connectionsOf([inboxKey(clientId)])) {
       if ((this.#enteredAt.get(connection) ?? 0) > at) continue;
       if (type === "disconnect") this.#close(connection, "disconnected", barFor <= 0);
       else if (connection.info.subject === subject) this.#close(connection, "replaced", false, REPLACED_RETRY_MS);

@@ -38,7 +38,7 @@ export class Publisher {
   ): Promise<Published | Reported> {
     const fanout = this.#fanout;
     if (recipient !== undefined)
-      this.#knownClients.check(recipient, fanout.countConnections([inboxKey(recipient)]) > 0);
+      this.#knownClients.check(recipient, fanout.channels.countConnections([inboxKey(recipient)]) > 0);
     const text = prepareEvent(event, this.#rules);
     const answered = report ? this.#reports.expect(keys) : undefined;
     let position: AppendResult;
@@ -52,7 +52,7 @@ export class Publisher {
     if (!position.repeated) this.published++;
     const tracker = answered?.(position);
     const id = formatPosition(position.epoch, position.seq);
-    const published = { id, clients: tracker?.clients ?? fanout.countConnections(keys) };
+    const published = { id, clients: tracker?.clients ?? fanout.channels.countConnections(keys) };
     const ready = fanout.ready();
     if (ready !== undefined) await ready;
     return tracker ? { ...published, report: tracker.done } : published;

@@ -1,7 +1,8 @@
 // A broker with an open engine: its fan-out, its connections and its publisher.
 import { BrokerError, type ErrorStage } from "../base/errors.ts";
 import { DeliveryReports } from "../delivery/delivery-report.ts";
-import { Fanout, type FlushTiming } from "../delivery/fanout.ts";
+import { Fanout } from "../delivery/fanout.ts";
+import type { FlushTiming } from "../delivery/flush-scheduler.ts";
 import { Listener } from "../delivery/listener.ts";
 import { remoteHistoryBounds, resolveResumePoint, type StartOptions } from "../log/resume.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";

@@ -30,10 +30,10 @@ export class ChannelIndex {
     return entry;
   }
 
-  /** Removes a subscriber from all of its channels. Returns whether it was in any. */
-  remove(subscriber: Subscriber, log: Log): boolean {
+  /** Removes a subscriber from channels. Returns whether it was in any. */
+  remove(subscriber: Subscriber, channels: readonly ChannelLog[], log: Log): boolean {
     let wasListed = false;
-    for (const { key } of subscriber.channels) {
+    for (const { key } of channels) {
       const entry = this.#channels.get(key);
       if (!entry?.subscribers.delete(subscriber)) continue;
       wasListed = true;

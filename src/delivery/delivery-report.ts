@@ -5,6 +5,7 @@ import { formatPosition } from "../event/position.ts";
 import { type Batch, holdsEvent } from "../log/batch.ts";
 import type { Entry } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
+import type { ChannelIndex } from "./channel-index.ts";
 import type { Connection, DeliveryWatcher, FailureReason } from "./connection.ts";
 
 /** The answer to a publish. */
@@ -118,8 +119,7 @@ export class ReportTracker implements DeliveryWatcher {
 /** The fan-out, as far as reports need it. */
 export interface ReportSource {
   readonly log: Pick<Log, "epoch" | "id">;
-  connectionsOf(keys: readonly string[]): Set<Connection>;
-  countConnections(keys: readonly string[]): number;
+  readonly channels: Pick<ChannelIndex, "connectionsOf" | "countConnections">;
 }
 
 /** A publish with a report whose position is not known yet. */
@@ -183,7 +183,10 @@ export class DeliveryReports {
     const pending = this.#pending.size > 0 && this.#pending.get(nameOf(keys));
     if (!pending) return;
     const { publishes, reports } = pending;
-    reports.set(this.#fanout.log.id(seq), new ReportTracker(seq, this.#fanout.connectionsOf(keys), this.#timeout));
+    reports.set(
+      this.#fanout.log.id(seq),
+      new ReportTracker(seq, this.#fanout.channels.connectionsOf(keys), this.#timeout),
+    );
     const [oldest] = reports.keys();
     if (reports.size > publishes.length + MAX_FOREIGN_REPORTS) forget(reports, oldest);
   }
@@ -192,10 +195,10 @@ export class DeliveryReports {
   #late(keys: readonly string[], { epoch, seq, repeated }: AppendResult): Pick<ReportTracker, "clients" | "done"> {
     const fanout = this.#fanout;
     const isHere = epoch === fanout.log.epoch;
-    const report = new ReportTracker(isHere ? seq : Infinity, fanout.connectionsOf(keys), this.#timeout);
+    const report = new ReportTracker(isHere ? seq : Infinity, fanout.channels.connectionsOf(keys), this.#timeout);
     // An event of a previous log is sent to no connection any more.
     if (!isHere) report.settle(repeated ? "lost" : "late");
-    return repeated ? { clients: fanout.countConnections(keys), done: report.done } : report;
+    return repeated ? { clients: fanout.channels.countConnections(keys), done: report.done } : report;
   }
 }
 

@@ -7,14 +7,15 @@ import type {
   HistoryLoader,
   PeerCommand,
 } from "../engine/engine.ts";
-import { type Batch, chunkOf, type HistoryRange, hasMissing, hasNews, isSameBatch, readBatch } from "../log/batch.ts";
+import { type Batch, chunkOf, type HistoryRange, hasMissing, hasNews, readBatch } from "../log/batch.ts";
 import type { ChannelLog, Entry } from "../log/channel-log.ts";
 import { type Gap, makeGap } from "../log/gap.ts";
 import { entryCost, type Log } from "../log/log.ts";
+import type { Transient } from "../log/transient.ts";
+import { forChannels, keepFor, weave, withWaiting } from "../log/weave.ts";
 import { ChannelIndex } from "./channel-index.ts";
-import type { Connection } from "./connection.ts";
-import { FanoutGroup } from "./fanout-group.ts";
-import { FlushScheduler } from "./flush-scheduler.ts";
+import { type FanoutGroup, PendingChannels, RecentBatches } from "./fanout-group.ts";
+import { FlushScheduler, type FlushTiming } from "./flush-scheduler.ts";
 import { PublisherBackpressure } from "./publisher-backpressure.ts";
 import { ReplayQueue } from "./replay-queue.ts";
 import type { ChannelSubscribers, Subscriber } from "./subscriber.ts";
@@ -29,20 +30,12 @@ export interface FanoutHost {
   onError(error: unknown): void;
 }
 
-/** Milliseconds, for a runtime whose clock cannot measure a flush, or connections that answer late. */
-export interface FlushTiming {
-  /** Between two flushes. */
-  readonly window: number;
-  /** The longest time that a publisher is held after a flush. */
-  readonly hold: number;
-}
-
 /** Bytes that a publisher may be ahead of the subscribers; an eighth of the log where that is less. */
 const MAX_BYTES_AHEAD = 1024 * 1024;
 /** How many positions a subscriber may be behind to be served at once. */
 const NEAR_HEAD = 1_024;
-/** Batches kept for subscribers that are about to catch up over the same events. */
-const RECENT_BATCHES = 16;
+/** Milliseconds for which an ephemeral event waits for a connection that is taking something else. */
+const EPHEMERAL_MS = 250;
 
 /**
  * Connects the engine to the subscribers of one broker. A live subscriber receives new events in the next flush. A subscriber that is
@@ -63,12 +56,17 @@ export class Fanout implements EngineListener, HistoryHost {
   overruns = 0;
   readonly session: EngineSession;
   log: Log;
+  /** The channels and inboxes that have subscribers. */
+  readonly channels: ChannelIndex = new ChannelIndex();
   /** Listeners that wait for the engine before they can read anything. */
   readonly waitingForEngine: Set<Subscriber> = new Set();
   readonly #host: FanoutHost;
-  readonly #channels = new ChannelIndex();
-  readonly #pending: ChannelSubscribers[] = [];
-  readonly #recent: Batch[] = [];
+  readonly #pending = new PendingChannels<Subscriber>();
+  readonly #recent = new RecentBatches();
+  /** Ephemeral events for the next flush. */
+  #transients: Transient[] = [];
+  /** Subscribers with an item that waits for the next flush. */
+  readonly #addressed = new Set<Subscriber>();
   readonly #scheduler: FlushScheduler;
   readonly #backpressure: PublisherBackpressure<Subscriber>;
   readonly #replays: ReplayQueue<Subscriber>;
@@ -105,7 +103,7 @@ export class Fanout implements EngineListener, HistoryHost {
   /** Adds a subscriber to channels. Returns their records, which are kept until `unsubscribe`. */
   subscribe(subscriber: Subscriber, keys: readonly string[]): ChannelLog[] {
     return keys.map((key) => {
-      const entry = this.#channels.add(subscriber, key, this.log);
+      const entry = this.channels.add(subscriber, key, this.log);
       const { channel } = entry;
       // Events that were appended while nobody read this channel, behind a flush that is still to come.
       if (channel.last > this.#through) this.#markPending(entry);
@@ -116,8 +114,9 @@ export class Fanout implements EngineListener, HistoryHost {
 
   /** Removes a subscriber from its channels. Returns whether it was in any. */
   unsubscribe(subscriber: Subscriber): boolean {
-    const wasListed = this.#channels.remove(subscriber, this.log);
+    const wasListed = this.channels.remove(subscriber, subscriber.channels, this.log);
     this.#backpressure.caughtUp(subscriber);
+    this.#addressed.delete(subscriber);
     this.cancelHistory(subscriber);
     return wasListed;
   }
@@ -135,25 +134,11 @@ export class Fanout implements EngineListener, HistoryHost {
     return wasWaiting;
   }
 
-  /** The connections of these channels, each once. */
-  connectionsOf(keys: readonly string[]): Set<Connection> {
-    return this.#channels.connectionsOf(keys);
-  }
-
-  countConnections(keys: readonly string[]): number {
-    return this.#channels.countConnections(keys);
-  }
-
-  /** How many channels and inboxes have subscribers. */
-  get channels(): number {
-    return this.#channels.size;
-  }
-
   onAppended(entry: Entry): void {
     this.#host.onAppended(entry);
     if (entry.notice) this.#hasNotice = true;
     for (const key of entry.keys) {
-      const channel = this.#channels.find(key);
+      const channel = this.channels.find(key);
       if (channel) this.#markPending(channel);
     }
     this.onAdvanced(entry.seq);
@@ -163,9 +148,33 @@ export class Fanout implements EngineListener, HistoryHost {
     );
   }
 
+  onEphemeral(keys: readonly string[], bytes: Uint8Array<ArrayBuffer>): void {
+    let isRead = false;
+    for (const key of keys) {
+      const channel = this.channels.find(key);
+      if (channel) this.#markPending(channel);
+      isRead ||= channel !== undefined;
+    }
+    const expiresAt = Date.now() + EPHEMERAL_MS;
+    if (isRead) this.#transients.push({ isTransient: true, bytes, seq: this.log.head, keys, expiresAt });
+    this.#backpressure.appended(bytes.length / MAX_BYTES_AHEAD);
+  }
+
+  /** Lets an item wait for a subscriber, behind what was appended before it, and sends it if that is possible now. */
+  insert(subscriber: Subscriber, item: Transient): void {
+    keepFor(subscriber, [item]);
+    if (item.seq <= this.position) {
+      this.#resend(subscriber, undefined);
+    } else {
+      // Events that come before it are about to be flushed.
+      this.#scheduler.request();
+      this.#addressed.add(subscriber);
+    }
+  }
+
   /** Events that concern no subscriber need no flush. */
   onAdvanced(head: number = this.log.head): void {
-    if (this.#pending.length === 0 && this.position === this.#through) this.position = this.#through = head;
+    if (this.#pending.isEmpty && this.position === this.#through) this.position = this.#through = head;
   }
 
   onOverrun(): void {
@@ -178,9 +187,11 @@ export class Fanout implements EngineListener, HistoryHost {
   onLogReplaced(log: Log): void {
     this.log = log;
     this.position = this.#through = log.head;
-    this.#pending.length = this.#recent.length = 0;
+    this.#pending.clear();
+    this.#recent.clear();
+    this.#transients = [];
     this.#history?.clear();
-    for (const subscriber of this.#channels.moveTo(log)) this.moveToNewLog(subscriber);
+    for (const subscriber of this.channels.moveTo(log)) this.moveToNewLog(subscriber);
   }
 
   /** Moves a subscriber whose cursor is of another log to the beginning of this one. */
@@ -194,7 +205,7 @@ export class Fanout implements EngineListener, HistoryHost {
 
   onMissed(key: string, after: number, through: number): void {
     this.#hasMissing = true;
-    for (const subscriber of this.#channels.subscribersOf(key)) {
+    for (const subscriber of this.channels.subscribersOf(key)) {
       const { cursor } = subscriber;
       const gap = { channels: [key], after, through: Math.min(through, cursor), seq: cursor };
       // What lies after its cursor is still sent, in order.
@@ -229,7 +240,7 @@ export class Fanout implements EngineListener, HistoryHost {
   close(): void {
     this.#scheduler.close();
     this.#backpressure.release();
-    const subscribers = this.#channels.subscribers();
+    const subscribers = this.channels.subscribers();
     for (const subscriber of this.waitingForEngine) subscribers.add(subscriber);
     for (const subscriber of subscribers) subscriber.onFanoutClosed?.();
   }
@@ -246,7 +257,8 @@ export class Fanout implements EngineListener, HistoryHost {
     const { cursor, pendingGaps, channels } = subscriber;
     if (pendingGaps) {
       subscriber.pendingGaps = undefined;
-      this.#sendReplay(subscriber, { items: pendingGaps, events: 0, through: cursor, more: false });
+      const gaps = pendingGaps.length;
+      this.#sendReplay(subscriber, { items: pendingGaps, events: 0, gaps, through: cursor, more: false });
       return;
     }
     if (this.#history && hasMissing(channels, cursor)) {
@@ -254,13 +266,15 @@ export class Fanout implements EngineListener, HistoryHost {
       this.#history.request(subscriber);
       return;
     }
+    let batch: Batch | undefined;
     if (cursor < this.#through || this.#hasMissing) {
-      const batch = this.#share(readBatch(this.log, subscriber, this.#through));
+      batch = this.#recent.share(readBatch(this.log, subscriber, this.#through));
       this.#replays.spend(channels.length);
-      if (batch) {
-        this.#sendReplay(subscriber, batch);
-        return;
-      }
+    }
+    batch = withWaiting(subscriber, batch);
+    if (batch) {
+      this.#sendReplay(subscriber, batch);
+      return;
     }
     subscriber.live = true;
     subscriber.overrun = 0;
@@ -269,9 +283,9 @@ export class Fanout implements EngineListener, HistoryHost {
 
   /** Sends history that was loaded for a subscriber. */
   deliverHistory(subscriber: Subscriber, history: HistoryRange): void {
-    const batch = this.#share(readBatch(this.log, subscriber, this.#through, history));
+    const batch = this.#recent.share(readBatch(this.log, subscriber, this.#through, history));
     if (batch) {
-      this.#sendReplay(subscriber, batch);
+      this.#sendReplay(subscriber, withWaiting(subscriber, batch) as Batch);
     } else {
       subscriber.cursor = Math.max(subscriber.cursor, history.limit);
       this.#requestNextAgain(subscriber);
@@ -280,9 +294,7 @@ export class Fanout implements EngineListener, HistoryHost {
 
   #markPending(entry: ChannelSubscribers): void {
     this.#scheduler.request();
-    if (entry.pending) return;
-    entry.pending = true;
-    this.#pending.push(entry);
+    this.#pending.add(entry);
   }
 
   /** Sends gaps, or again what follows the cursor, to a subscriber that counted as complete. */
@@ -307,57 +319,55 @@ export class Fanout implements EngineListener, HistoryHost {
     const from = this.position;
     const through = this.log.head;
     this.#through = through;
-    for (const subscriber of this.#groupPending()) {
+    const transients = this.#transients;
+    if (transients.length > 0) this.#transients = [];
+    // A single event is the same batch for everybody, whichever of its channels they read.
+    const isSingle = through - from === 1 && !this.#hasMissing && transients.length === 0;
+    for (const subscriber of this.#pending.take(isSingle)) {
       const group = subscriber.group as FanoutGroup;
       subscriber.group = undefined;
       if (!subscriber.live) {
+        if (subscriber.kind === "connection") keepFor(subscriber, forChannels(transients, group.channels));
         // A subscriber that joined after these events has nothing to wait for.
         if (hasNews(group.channels, subscriber.cursor) && !this.isLoadingHistory(subscriber)) subscriber.onBlocked?.();
       } else if (subscriber.cursor > from || (this.#hasMissing && hasMissing(group.channels, from))) {
-        this.#flushAlone(subscriber, from, through);
-      } else if (this.#hasNotice && subscriber.resumedAfter !== undefined) {
-        this.#flushAlone(subscriber, from, through);
+        this.#flushAlone(subscriber, from, through, transients);
+      } else if (subscriber.waiting || (this.#hasNotice && subscriber.resumedAfter !== undefined)) {
+        this.#flushAlone(subscriber, from, through, transients);
       } else {
-        group.batch ??= readBatch(
-          this.log,
-          { channels: group.channels, cursor: from, missingRanges: undefined, overrun: 0 },
-          through,
-        );
+        group.batch ??= this.#readLive(group.channels, from, through, transients);
         if (group.batch) this.#sendLive(subscriber, group.batch);
       }
     }
     this.position = through;
     this.#hasMissing = this.#hasNotice = false;
-  }
-
-  /** Sets the group of each subscriber of a pending channel, and returns those subscribers. */
-  #groupPending(): readonly Subscriber[] {
-    const root = new FanoutGroup([]);
-    const concerned: Subscriber[] = [];
-    const pending = this.#pending.splice(0);
-    // A single event is the same batch for everybody, whichever of its channels they read.
-    const isSingle = this.#through - this.position === 1 && !this.#hasMissing;
-    const shared = isSingle ? new FanoutGroup(pending.map(({ channel }) => channel)) : undefined;
-    for (const entry of pending) {
-      entry.pending = false;
-      for (const subscriber of entry.subscribers) {
-        if (!subscriber.group) concerned.push(subscriber);
-        subscriber.group = shared ?? (subscriber.group ?? root).with(entry);
-      }
-    }
-    return concerned;
+    for (const subscriber of this.#addressed) if (subscriber.waiting) this.#resend(subscriber, undefined);
+    this.#addressed.clear();
   }
 
   /** Flushes to a subscriber that joined after the last flush, or for which the log does not hold everything. */
-  #flushAlone(subscriber: Subscriber, from: number, through: number): void {
+  #flushAlone(subscriber: Subscriber, from: number, through: number, transients: readonly Transient[]): void {
     if (subscriber.cursor < from) subscriber.cursor = from;
     if (this.#history && hasMissing(subscriber.channels, subscriber.cursor)) {
       subscriber.live = false;
       this.#history.request(subscriber);
       return;
     }
-    const batch = this.#share(readBatch(this.log, subscriber, through));
-    if (batch) this.#sendLive(subscriber, batch);
+    const { channels, cursor } = subscriber;
+    const batch = this.#recent.share(readBatch(this.log, subscriber, through));
+    const all = withWaiting(subscriber, weave(batch, forChannels(transients, channels), cursor));
+    if (all) this.#sendLive(subscriber, all);
+  }
+
+  /** Reads the batch of all live subscribers that have news in these channels. */
+  #readLive(
+    channels: readonly ChannelLog[],
+    from: number,
+    through: number,
+    transients: readonly Transient[],
+  ): Batch | undefined {
+    const batch = readBatch(this.log, { channels, cursor: from, missingRanges: undefined, overrun: 0 }, through);
+    return transients.length > 0 ? weave(batch, forChannels(transients, channels), through) : batch;
   }
 
   #sendLive(subscriber: Subscriber, batch: Batch): void {
@@ -379,20 +389,11 @@ export class Fanout implements EngineListener, HistoryHost {
     if (subscriber.kind === "connection") {
       this.sentEvents += batch.events;
       this.sentBytes += chunkOf(batch).length;
-      this.sentGaps += batch.items.length - batch.events;
+      this.sentGaps += batch.gaps;
       if (batch.jumpsToHead) this.overruns++;
     }
     // The log has more, but perhaps not for this subscriber.
     if (batch.more && !subscriber.live && hasNews(subscriber.channels, subscriber.cursor)) subscriber.onBlocked?.();
     return true;
-  }
-
-  /** Returns the same batch to all subscribers that read the same events, so that its chunk is built once. */
-  #share(batch: Batch | undefined): Batch | undefined {
-    if (!batch || batch.items.length < 2 || batch.events < batch.items.length) return batch;
-    for (const other of this.#recent) if (isSameBatch(batch, other)) return other;
-    this.#recent.push(batch);
-    if (this.#recent.length > RECENT_BATCHES) this.#recent.shift();
-    return batch;
   }
 }

@@ -7,6 +7,14 @@ const MAX_WINDOW_MS = 8;
 /** The window is this many times as long as the last flush. */
 const WINDOW_FACTOR = 2;
 
+/** Milliseconds, for a runtime whose clock cannot measure a flush, or connections that answer late. */
+export interface FlushTiming {
+  /** Between two flushes. */
+  readonly window: number;
+  /** The longest time that a publisher is held after a flush. */
+  readonly hold: number;
+}
+
 /** Calls `flush` when it is due. */
 export class FlushScheduler {
   readonly #flush: () => void;

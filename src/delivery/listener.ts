@@ -7,6 +7,7 @@ import type { ChannelLog } from "../log/channel-log.ts";
 import { type Listened, toListened } from "../log/listened.ts";
 import type { Log } from "../log/log.ts";
 import type { HistoryBounds, ResumePoint } from "../log/resume.ts";
+import { isTransient } from "../log/transient.ts";
 import type { Fanout } from "./fanout.ts";
 import type { FanoutGroup } from "./fanout-group.ts";
 import type { Subscriber } from "./subscriber.ts";
@@ -96,7 +97,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   }
 
   receive(batch: Batch): boolean {
-    for (const item of batch.items) this.#items.push(toListened(this.#host.fanout.log, item));
+    for (const item of batch.items) if (!isTransient(item)) this.#items.push(toListened(this.#host.fanout.log, item));
     this.#serve();
     return true;
   }

@@ -1,6 +1,6 @@
 // `broker.history()`: reads a bounded part of what is retained, in this process or in the store. Nothing is subscribed for it.
 import { BrokerError } from "../base/errors.ts";
-import { type HistoryRange, type Item, type LogReader, readBatch } from "../log/batch.ts";
+import { type HistoryRange, type LogItem, type LogReader, readBatch } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import { type ListenedEvent, type ListenedGap, toListened } from "../log/listened.ts";
 import type { Log } from "../log/log.ts";
@@ -136,7 +136,7 @@ class Part {
   }
 
   /** Adds an item. Returns whether it still fitted. */
-  #add(item: Item): boolean {
+  #add(item: LogItem): boolean {
     const listened = toListened(this.#log, item);
     if (listened.type === "gap") {
       this.#gaps.push(listened);

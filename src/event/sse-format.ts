@@ -79,8 +79,10 @@ export function splitId(whole: string): { readonly id: string; readonly text: st
 /** Formats the line that sets the client's reconnection time. */
 export const formatRetry = (ms: number): string => `retry: ${ms}\n`;
 
+type ControlEvent = "ready" | "position" | "gap" | "channels" | "snapshot" | "lost" | "end";
+
 /** Formats a control event: its type begins with `fanwire-`, and its data is JSON. */
-export const formatControl = (name: "ready" | "position" | "gap" | "lost" | "end", data: object, id?: string): string =>
+export const formatControl = (name: ControlEvent, data: object, id?: string): string =>
   formatEvent({ event: `fanwire-${name}`, id, data: JSON.stringify(data) });
 
 /** Formats `fanwire-end`: why the stream ends, and after how many milliseconds to reconnect. */

@@ -4,15 +4,20 @@ import type { ChannelLog, Entry } from "./channel-log.ts";
 import { type Gap, type MissingRange, makeGap } from "./gap.ts";
 import type { Log } from "./log.ts";
 import { Merge } from "./merge.ts";
+import { isTransient, type Transient } from "./transient.ts";
 
-export type Item = Entry | Gap;
+/** An item that the log holds, or reports as missing. */
+export type LogItem = Entry | Gap;
+export type Item = LogItem | Transient;
 export const isGap = (item: Item): item is Gap => "through" in item;
 
 /** Items sent to a subscriber in one chunk. */
-export interface Batch {
-  readonly items: readonly Item[];
-  /** How many items are events; the others are gaps. */
+export interface Batch<I extends Item = Item> {
+  readonly items: readonly I[];
+  /** How many items are events. */
   readonly events: number;
+  /** How many items are gaps. */
+  readonly gaps: number;
   /** The cursor of a subscriber that has received the whole batch. */
   readonly through: number;
   /** Whether the log has more for this subscriber now. */
@@ -40,6 +45,8 @@ export interface LogReader {
   resumedAfter?: number | undefined;
   /** Gaps to send before anything else. */
   pendingGaps?: readonly Gap[] | undefined;
+  /** Items that the log does not hold, to send once the cursor has reached their positions, which is their order. */
+  waiting?: Transient[] | undefined;
 }
 
 /** The largest chunk, in bytes of events. One larger event is sent alone. */
@@ -74,10 +81,15 @@ export interface HistoryRange {
  * The log may evict more unread events of a reader that is already behind. The first time, the reader continues at the oldest retained event.
  * The second time before it has caught up, it receives a gap up to the head: it would otherwise read the oldest events for ever, all late.
  */
-export function readBatch(log: Log, reader: LogReader, through: number, history?: HistoryRange): Batch | undefined {
+export function readBatch(
+  log: Log,
+  reader: LogReader,
+  through: number,
+  history?: HistoryRange,
+): Batch<LogItem> | undefined {
   const { cursor } = reader;
   const { channels } = history ?? reader;
-  const items: Item[] = [];
+  const items: LogItem[] = [];
   const merge = new Merge();
   const incomplete: ChannelLog[] = [];
   let end = through;
@@ -96,7 +108,7 @@ export function readBatch(log: Log, reader: LogReader, through: number, history?
     if (reader.overrun > 0) {
       const concerned = channels.filter((channel) => hadEvent(channel, cursor, end));
       closeMissingRanges(log, reader, concerned, Infinity, items, end, end);
-      return { items, events: 0, through: end, more: false, jumpsToHead: true };
+      return { items, events: 0, gaps: items.length, through: end, more: false, jumpsToHead: true };
     }
     reader.overrun = evicted;
   }
@@ -131,13 +143,16 @@ export function readBatch(log: Log, reader: LogReader, through: number, history?
     }
     bytes += entry.bytes.length;
     const last = items.at(-1);
-    if (bytes > MAX_CHUNK_BYTES && last) return { items, events, through: last.seq, more: true };
+    if (bytes > MAX_CHUNK_BYTES && last)
+      return { items, events, gaps: items.length - events, through: last.seq, more: true };
     items.push(entry);
     events++;
     merge.advance();
   }
   closeMissingRanges(log, reader, incomplete, end, items, 0, end);
-  return items.length > 0 ? { items, events, through: end, more: end < through } : undefined;
+  return items.length > 0
+    ? { items, events, gaps: items.length - events, through: end, more: end < through }
+    : undefined;
 }
 
 const startOfGap = ({ cursor }: LogReader, range: MissingRange | undefined): number =>
@@ -149,7 +164,7 @@ function announceMissingRanges(
   reader: LogReader,
   incomplete: readonly ChannelLog[],
   first: number,
-  items: Item[],
+  items: LogItem[],
 ): void {
   for (const channel of incomplete) {
     const range = reader.missingRanges?.get(channel.key);
@@ -169,7 +184,7 @@ function closeMissingRanges(
   reader: LogReader,
   incomplete: ChannelLog[],
   next: number,
-  items: Item[],
+  items: LogItem[],
   least: number,
   most: number,
 ): void {
@@ -193,7 +208,7 @@ function closeMissingRanges(
 
 /** Whether a batch contains the event at a position. */
 export function holdsEvent(batch: Batch, seq: number): boolean {
-  batch.seqs ??= new Set(batch.items.filter((item) => !isGap(item)).map((item) => item.seq));
+  batch.seqs ??= new Set(batch.items.filter((item) => !isGap(item) && !isTransient(item)).map((item) => item.seq));
   return batch.seqs.has(seq);
 }
 

@@ -1,7 +1,7 @@
 // Events and gaps as `listen()` and `history()` return them.
 import { COMMON, publicName } from "../event/channel-key.ts";
 import { parseEvent } from "../event/sse-format.ts";
-import { type Item, isGap } from "./batch.ts";
+import { isGap, type LogItem } from "./batch.ts";
 import type { Log } from "./log.ts";
 
 /** A published event with its position. */
@@ -27,7 +27,7 @@ export interface ListenedGap {
 export type Listened = ListenedEvent | ListenedGap;
 
 /** Returns an item of the log in its public form. */
-export function toListened(log: Log, item: Item): Listened {
+export function toListened(log: Log, item: LogItem): Listened {
   if (!isGap(item))
     return {
       type: "event",

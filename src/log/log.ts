@@ -88,6 +88,8 @@ export interface LogListener {
   onOverrun(): void;
   /** The head moved, without an event for this process. */
   onAdvanced?(): void;
+  /** An event was published that the log does not hold, behind everything that was appended before. `bytes` are its wire form, without an id. */
+  onEphemeral?(keys: readonly string[], bytes: Uint8Array<ArrayBuffer>): void;
 }
 
 /** Receives the removals of a log whose events are also stored in a place that outlives the process. */

@@ -1,8 +1,8 @@
 // Turns a shared log into an engine. Holds the part of the log that this process needs, and proves that no event of it is missing.
 import { BrokerError } from "../base/errors.ts";
 import { every } from "../base/runtime.ts";
-import { historyLoader } from "../delivery/history-loader.ts";
 import type { AppendResult, Engine, EngineListener, EngineSession, PeerCommand, ReplayPage } from "../engine/engine.ts";
+import { historyLoader } from "../engine/history-loader.ts";
 import type { Position } from "../event/position.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";

@@ -142,7 +142,7 @@ export class ObjectBroker implements ObjectConnectionHost {
   get isEmpty(): boolean {
     const { fanout, registry } = this.#running;
     return (
-      fanout.channels === 0 &&
+      fanout.channels.size === 0 &&
       registry.knownClients.expectedFor <= 0 &&
       this.#engine.isEmpty &&
       this.#ctx.getWebSockets().length === 0

@@ -244,7 +244,8 @@ export class WorkerStream implements ConnectionHost {
       const chunks = this.#takeChunks();
       if (chunks.length > 0) {
         connection.live = false;
-        connection.receive({ items: [], events: 0, through: this.#sent.cursor, more: false, chunk: concat(chunks) });
+        const { cursor: through } = this.#sent;
+        connection.receive({ items: [], events: 0, gaps: 0, through, more: false, chunk: concat(chunks) });
         if (this.#queue.some((item) => typeof item !== "number")) connection.onBlocked();
         return;
       }

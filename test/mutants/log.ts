@@ -212,7 +212,7 @@ export const logMutants: readonly Mutant[] = [
   },
   {
     name: "history-pages-not-shared",
-    file: "delivery/history-loader.ts",
+    file: "engine/history-loader.ts",
     tests: "shared-log/replay-pages",
     find: "if ((hasWaited ? load.cursor === cursor : load.cursor <= cursor) && missing.some((key) => load.keys.has(key)))",
     replace: "if (hasWaited && load.keys.size === missing.length && load.cursor > cursor)",
@@ -220,7 +220,7 @@ export const logMutants: readonly Mutant[] = [
   },
   {
     name: "history-page-before-the-cursor",
-    file: "delivery/history-loader.ts",
+    file: "engine/history-loader.ts",
     tests: "shared-log/replay-pages",
     find: "if (page.after <= cursor && page.through",
     replace: "if (page.through",
@@ -228,7 +228,7 @@ export const logMutants: readonly Mutant[] = [
   },
   {
     name: "history-pages-kept-for-ever",
-    file: "delivery/history-loader.ts",
+    file: "engine/history-loader.ts",
     tests: "shared-log/replay-pages",
     find: " && page.loadedAt >= oldest) found = page;",
     replace: ") found = page;",

@@ -162,17 +162,20 @@ for (const mode of ["bridge", "direct"] as const) {
 
 test(
   "expired: a grant's expiresAt ends the stream after hibernation and a crash of the object as well",
-  withObject({ hub: { authorize: ({ clientId }) => ({ clientId, expiresAt: Date.now() + 3_000 }) } }, async (object) => {
-    const client = await object.join({ id: "ada" });
-    await object.evict();
-    await publish(object, ["1"]);
-    await client.untilData("1");
-    await object.crash();
-    await publish(object, ["2"]);
-    await client.untilData("2");
-    expect(await readEnd(client)).toEqual(["closed", { reason: "expired", reconnect: true }]);
-    await object.untilNoClients();
-  }),
+  withObject(
+    { hub: { authorize: ({ clientId }) => ({ clientId, expiresAt: Date.now() + 3_000 }) } },
+    async (object) => {
+      const client = await object.join({ id: "ada" });
+      await object.evict();
+      await publish(object, ["1"]);
+      await client.untilData("1");
+      await object.crash();
+      await publish(object, ["2"]);
+      await client.untilData("2");
+      expect(await readEnd(client)).toEqual(["closed", { reason: "expired", reconnect: true }]);
+      await object.untilNoClients();
+    },
+  ),
 );
 
 test(

@@ -263,7 +263,7 @@ test("DeliveryReports: while an answer is pending, events of others are tracked 
   const client = { id: "one", connectionId: "1", cursor: 0 } as Connection;
   const connectionsOf = (): Set<Connection> => new Set([client]);
   const log = { epoch: "e", id: (seq: number) => `e-${seq}` } as Log;
-  const reports = new DeliveryReports({ log, connectionsOf, countConnections: () => 1 }, 60_000);
+  const reports = new DeliveryReports({ log, channels: { connectionsOf, countConnections: () => 1 } }, 60_000);
   const answered = reports.expect(["c:a"]);
   for (let seq = 1; seq <= 1_000; seq++) {
     reports.onAppended({ keys: ["c:a"], seq } as unknown as Entry);
@@ -286,7 +286,7 @@ test("DeliveryReports: nothing is tracked any more once every publish is answere
   let seq = 0;
   for (const order of ["012", "021", "102", "120", "201", "210"]) {
     for (const failed of [-1, 0, 1, 2]) {
-      const reports = new DeliveryReports({ log, connectionsOf, countConnections: () => 0 }, 60_000);
+      const reports = new DeliveryReports({ log, channels: { connectionsOf, countConnections: () => 0 } }, 60_000);
       const append = (key: string): number => {
         reports.onAppended({ keys: [key], seq: ++seq } as unknown as Entry);
         return seq;

@@ -2,11 +2,11 @@
 
 import { jitter } from "../base/random.ts";
 import { after, now } from "../base/runtime.ts";
-import type { HistoryHost, HistoryLoader, ReplayPage } from "../engine/engine.ts";
-import { channelsOfPage } from "../engine/read-log.ts";
 import type { LogReader } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
+import type { HistoryHost, HistoryLoader, ReplayPage } from "./engine.ts";
+import { channelsOfPage } from "./read-log.ts";
 
 /** Pages of one broker that are read at the same time. A publish must not wait behind a thousand of them. */
 const MAX_CONCURRENT = 4;
