@@ -27,6 +27,7 @@ export { formatPosition, parsePosition } from "./event/position.ts";
 export type { ChannelLog, Entry } from "./log/channel-log.ts";
 export type { Log, LogListener, LogOptions, LogStorageListener, Retention } from "./log/log.ts";
 export type { ChannelBounds, HistoryBounds, MaxReplay } from "./log/resume.ts";
+export { sendEphemeral } from "./log/transient.ts";
 export type {
   Checkpoint,
   FeedEvent,

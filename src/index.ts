@@ -12,7 +12,7 @@ export type {
 export { createBroker } from "./broker/broker.ts";
 export type { BrokerOptions } from "./broker/options.ts";
 export type { ClientInfo, DisconnectReason, FailureReason } from "./delivery/connection.ts";
-export type { DeliveryReport, Failure, Published, Reported } from "./delivery/delivery-report.ts";
+export type { DeliveryReport, Failure, Published, Reported, Sent } from "./delivery/delivery-report.ts";
 export type { Engine } from "./engine/engine.ts";
 export type { History } from "./engine/history.ts";
 export type { MemoryEngineOptions } from "./engine/memory-engine.ts";

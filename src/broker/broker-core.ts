@@ -5,7 +5,7 @@ import { extendIdleTimeout } from "../base/runtime.ts";
 import { checkNumbers } from "../base/validate.ts";
 import type { Connection } from "../delivery/connection.ts";
 import { ControlEvents } from "../delivery/control-events.ts";
-import type { Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
+import type { Published, PublishOptions, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { FlushTiming } from "../delivery/flush-scheduler.ts";
 import type { Listener } from "../delivery/listener.ts";
 import { type History, readHistory } from "../engine/history.ts";
@@ -96,7 +96,7 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
     keys: readonly string[],
     event: EventInput,
     options: PublishOptions = {},
-  ): Promise<Published | Reported> {
+  ): Promise<Sent | Published | Reported> {
     this.checkOpen();
     return this.open().publisher.publish(keys, event, options);
   }

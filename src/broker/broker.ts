@@ -1,7 +1,7 @@
 // `createBroker` and the interface that applications use.
 import { checkKnownKeys } from "../base/validate.ts";
 import type { ClientInfo } from "../delivery/connection.ts";
-import type { Published, Reported } from "../delivery/delivery-report.ts";
+import type { Published, Reported, Sent } from "../delivery/delivery-report.ts";
 import { DEFAULT_LIMIT, type History, MAX_LIMIT } from "../engine/history.ts";
 import { idempotencyKeyOf, inboxKey, keysOf } from "../event/channel-key.ts";
 import type { EventInput } from "../event/event.ts";
@@ -21,8 +21,13 @@ import type { BrokerStats } from "../monitoring/stats.ts";
 import { BrokerCore } from "./broker-core.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
 
-/** Options of `broadcastTo`. */
+/** Options of `broadcast` and `broadcastTo`. */
 export interface SendOptions {
+  /**
+   * Whether the event is not stored: it has no id, is sent at most once, in order with the others, to connections that can take it now, and
+   * counts neither for retention nor for a gap. Not together with `report` and `idempotencyKey`. @default false
+   */
+  readonly ephemeral?: boolean;
   /** Whether to report which connections received the event. @default false */
   readonly report?: boolean;
   /**
@@ -31,6 +36,12 @@ export interface SendOptions {
    * a separate set of keys.
    */
   readonly idempotencyKey?: string;
+}
+
+/** Options for an event that is not stored. */
+export interface EphemeralOptions extends SendOptions {
+  readonly ephemeral: true;
+  readonly report?: false;
 }
 
 /** Options of `broadcast`. */
@@ -82,7 +93,7 @@ export interface CloseOptions {
   readonly force?: boolean;
 }
 
-const SEND_OPTIONS = new Set(["report", "idempotencyKey"]);
+const SEND_OPTIONS = new Set(["report", "idempotencyKey", "ephemeral"]);
 const BROADCAST_OPTIONS = new Set([...SEND_OPTIONS, "channels"]);
 const LISTEN_OPTIONS = new Set(["channels", "signal", "lastEventId", "from"]);
 const HISTORY_OPTIONS = new Set(["channels", "after", "from", "limit", "signal"]);
@@ -136,6 +147,7 @@ export interface Broker {
    * `key-reused`, `closed`, and the engine's `engine-down` (the event was not published) and `publish-outcome-unknown` (it may have been).
    */
   broadcast(event: EventInput, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
+  broadcast(event: EventInput, options: BroadcastOptions & EphemeralOptions): Promise<Sent>;
   broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published>;
   /**
    * Publishes an event to one client, on all of its connections.
@@ -143,6 +155,7 @@ export interface Broker {
    * @throws as `broadcast`; `BrokerError` `unknown-client` if the client is not connected and was not within `inboxLinger`.
    */
   broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
+  broadcastTo(clientId: string, event: EventInput, options: EphemeralOptions): Promise<Sent>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
   /**
    * Iterates over published events, from the time of the call or from a position. Where processes share the log, it starts when the store has
@@ -264,11 +277,15 @@ export function publishMethods({
   async function send(
     keys: readonly string[],
     event: EventInput,
-    { report, idempotencyKey: key }: SendOptions,
+    { report, idempotencyKey: key, ephemeral }: SendOptions,
     recipient?: string,
   ): Promise<Reported> {
     const idempotencyKey = key === undefined ? undefined : idempotencyKeyOf("own", names.idempotencyKey(key));
-    return (await publish(keys, event, { report, idempotencyKey, recipient })) as Reported;
+    if ((ephemeral !== undefined && typeof ephemeral !== "boolean") || (ephemeral && (report || key !== undefined)))
+      throw new TypeError(
+        "Event refused: ephemeral must be true or false, and an ephemeral event has neither report nor idempotencyKey.",
+      );
+    return (await publish(keys, event, { report, idempotencyKey, recipient, ephemeral })) as Reported;
   }
 
   async function broadcast(event: EventInput, options: BroadcastOptions = {}): Promise<Reported> {

@@ -1,10 +1,11 @@
 // Publishes events: checks, appends, counts, and holds a publisher that is too far ahead.
-import type { DeliveryReports, Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
+import type { DeliveryReports, Published, PublishOptions, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { Fanout } from "../delivery/fanout.ts";
 import type { AppendResult } from "../engine/engine.ts";
 import { inboxKey } from "../event/channel-key.ts";
 import { type EventInput, type EventRules, prepareEvent } from "../event/event.ts";
 import { formatPosition } from "../event/position.ts";
+import { refuseEphemeral } from "../log/transient.ts";
 import type { KnownClients } from "./known-clients.ts";
 import { track } from "./track.ts";
 
@@ -34,12 +35,13 @@ export class Publisher {
   async publish(
     keys: readonly string[],
     event: EventInput,
-    { report, idempotencyKey, recipient, subject }: PublishOptions = {},
-  ): Promise<Published | Reported> {
+    { report, idempotencyKey, recipient, subject, ephemeral }: PublishOptions = {},
+  ): Promise<Sent | Published | Reported> {
     const fanout = this.#fanout;
     if (recipient !== undefined)
       this.#knownClients.check(recipient, fanout.channels.countConnections([inboxKey(recipient)]) > 0);
     const text = prepareEvent(event, this.#rules);
+    if (ephemeral) return this.#sendEphemeral(keys, text);
     const answered = report ? this.#reports.expect(keys) : undefined;
     let position: AppendResult;
     try {
@@ -56,6 +58,18 @@ export class Publisher {
     const ready = fanout.ready();
     if (ready !== undefined) await ready;
     return tracker ? { ...published, report: tracker.done } : published;
+  }
+
+  /** Sends an event that is not stored. @throws {@link BrokerError} `engine-refused`, `engine-down` */
+  async #sendEphemeral(keys: readonly string[], text: string): Promise<Sent> {
+    const { session, channels } = this.#fanout;
+    const clients = channels.countConnections(keys);
+    const sending = (session.sendEphemeral ?? refuseEphemeral).call(session, keys, text);
+    if (sending !== undefined) await sending;
+    this.published++;
+    const ready = this.#fanout.ready();
+    if (ready !== undefined) await ready;
+    return { clients };
   }
 
   /** Resolves when the engine has answered every append. */

@@ -8,10 +8,8 @@ import type { Log } from "../log/log.ts";
 import type { ChannelIndex } from "./channel-index.ts";
 import type { Connection, DeliveryWatcher, FailureReason } from "./connection.ts";
 
-/** The answer to a publish. */
-export interface Published {
-  /** The event's id, as clients receive it. */
-  readonly id: string;
+/** The answer to a publish of an ephemeral event, or of one for one connection. */
+export interface Sent {
   /**
    * The connections of this process that the event is for, counted at the append. Without a report, and with an engine that answers later,
    * they are counted when it has answered.
@@ -19,8 +17,18 @@ export interface Published {
   readonly clients: number;
 }
 
+/** The answer to a publish. */
+export interface Published extends Sent {
+  /** The event's id, as clients receive it. */
+  readonly id: string;
+}
+
 /** Internal options of a publish. */
 export interface PublishOptions {
+  /** Whether the event is sent at most once, to connections that can take it now. */
+  readonly ephemeral?: boolean | undefined;
+  /** The one connection of the recipient that the event is for. */
+  readonly connectionId?: string | undefined;
   readonly report?: boolean | undefined;
   /** Identifies the event: a repeat with the same key is not published again. */
   readonly idempotencyKey?: string | undefined;

@@ -11,7 +11,7 @@ import { type Batch, chunkOf, type HistoryRange, hasMissing, hasNews, readBatch 
 import type { ChannelLog, Entry } from "../log/channel-log.ts";
 import { type Gap, makeGap } from "../log/gap.ts";
 import { entryCost, type Log } from "../log/log.ts";
-import type { Transient } from "../log/transient.ts";
+import { ephemeralEvent, type Transient } from "../log/transient.ts";
 import { forChannels, keepFor, weave, withWaiting } from "../log/weave.ts";
 import { ChannelIndex } from "./channel-index.ts";
 import { type FanoutGroup, PendingChannels, RecentBatches } from "./fanout-group.ts";
@@ -32,10 +32,10 @@ export interface FanoutHost {
 
 /** Bytes that a publisher may be ahead of the subscribers; an eighth of the log where that is less. */
 const MAX_BYTES_AHEAD = 1024 * 1024;
+/** Ephemeral events that may wait for a flush. */
+const MAX_TRANSIENTS = 1_024;
 /** How many positions a subscriber may be behind to be served at once. */
 const NEAR_HEAD = 1_024;
-/** Milliseconds for which an ephemeral event waits for a connection that is taking something else. */
-const EPHEMERAL_MS = 250;
 
 /**
  * Connects the engine to the subscribers of one broker. A live subscriber receives new events in the next flush. A subscriber that is
@@ -82,11 +82,7 @@ export class Fanout implements EngineListener, HistoryHost {
   /** Opens the engine. */
   constructor(engine: Engine, host: FanoutHost, timing?: FlushTiming) {
     this.#host = host;
-    this.#scheduler = new FlushScheduler(() => {
-      this.#backpressure.beforeFlush();
-      this.#flush();
-      this.#backpressure.afterFlush();
-    }, timing?.window);
+    this.#scheduler = new FlushScheduler(() => this.#flush(), timing?.window);
     this.#backpressure = new PublisherBackpressure<Subscriber>(() => this.#scheduler.request(), timing?.hold);
     this.#replays = new ReplayQueue<Subscriber>((subscriber) => {
       this.#readNext(subscriber);
@@ -102,6 +98,8 @@ export class Fanout implements EngineListener, HistoryHost {
 
   /** Adds a subscriber to channels. Returns their records, which are kept until `unsubscribe`. */
   subscribe(subscriber: Subscriber, keys: readonly string[]): ChannelLog[] {
+    // An ephemeral event is not for those who come after it.
+    if (this.#transients.length > 0 && subscriber.kind === "connection") this.#flush();
     return keys.map((key) => {
       const entry = this.channels.add(subscriber, key, this.log);
       const { channel } = entry;
@@ -149,14 +147,10 @@ export class Fanout implements EngineListener, HistoryHost {
   }
 
   onEphemeral(keys: readonly string[], bytes: Uint8Array<ArrayBuffer>): void {
-    let isRead = false;
-    for (const key of keys) {
-      const channel = this.channels.find(key);
-      if (channel) this.#markPending(channel);
-      isRead ||= channel !== undefined;
-    }
-    const expiresAt = Date.now() + EPHEMERAL_MS;
-    if (isRead) this.#transients.push({ isTransient: true, bytes, seq: this.log.head, keys, expiresAt });
+    const read = keys.flatMap((key) => this.channels.find(key) ?? []);
+    for (const channel of read) this.#markPending(channel);
+    if (read.length > 0) this.#transients.push(ephemeralEvent(keys, bytes, this.log.head));
+    if (this.#transients.length >= MAX_TRANSIENTS) this.#flush();
     this.#backpressure.appended(bytes.length / MAX_BYTES_AHEAD);
   }
 
@@ -316,6 +310,12 @@ export class Fanout implements EngineListener, HistoryHost {
   }
 
   #flush(): void {
+    this.#backpressure.beforeFlush();
+    this.#sendPending();
+    this.#backpressure.afterFlush();
+  }
+
+  #sendPending(): void {
     const from = this.position;
     const through = this.log.head;
     this.#through = through;

@@ -86,6 +86,12 @@ export interface EngineSession {
     subject?: string,
   ): AppendResult | Promise<AppendResult>;
   /**
+   * Sends an event that is not stored to every broker of this engine, behind the events that were appended before: each calls `onEphemeral` of its
+   * listener. It may get lost, and MUST NOT be sent twice. Returns a promise only if the engine needs one, which rejects with `engine-down` if
+   * nothing was sent. Absent if the engine cannot: ephemeral events are then refused.
+   */
+  sendEphemeral?(keys: readonly string[], text: string): void | Promise<void>;
+  /**
    * Subscribes to channels. MUST NOT resolve before every later event of these channels is certain to reach `onAppended`. Calls are counted:
    * each one is undone by one `unsubscribe`, unless it rejects. Rejects with `engine-down`. Both methods are absent if every listener receives
    * every event.

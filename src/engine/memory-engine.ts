@@ -5,6 +5,7 @@ import { randomName } from "../base/random.ts";
 import { onWorkers } from "../base/runtime.ts";
 import { checkNumbers } from "../base/validate.ts";
 import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import { sendEphemeral } from "../log/transient.ts";
 import type { Engine, EngineListener, EngineSession } from "./engine.ts";
 import { appendOnce, type SeenEvents } from "./idempotency.ts";
 
@@ -53,6 +54,7 @@ export function memoryEngine(options: MemoryEngineOptions = {}): Engine {
           const append = (): number => opened.append(keys, text, undefined, subject).seq;
           return appendOnce(opened.epoch, seen, idempotencyWindow, keys, text, idempotencyKey, append);
         },
+        sendEphemeral: (keys, text) => sendEphemeral(opened, keys, text),
         close: () => void opened.listeners.delete(listener),
       };
     },

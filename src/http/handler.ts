@@ -3,7 +3,7 @@ import { BrokerError, type ErrorCode, type ErrorStage, quote, unauthorized } fro
 import { jitter, randomName } from "../base/random.ts";
 import { isHeldBack } from "../base/runtime.ts";
 import { isResponse } from "../base/validate.ts";
-import type { Published, PublishOptions } from "../delivery/delivery-report.ts";
+import type { PublishOptions, Sent } from "../delivery/delivery-report.ts";
 import type { History } from "../engine/history.ts";
 import { idempotencyKeyOf, inboxKey, keysOf, keysOfReader } from "../event/channel-key.ts";
 import { checkEventType, type EventInput } from "../event/event.ts";
@@ -27,6 +27,7 @@ import { asBrokerError, checkMethod, problem, withRetryAfter } from "./problem.t
 import {
   CONNECT_PARAMETERS,
   checkParameters,
+  flagOf,
   HISTORY_PARAMETERS,
   limitOf,
   PUBLISH_PARAMETERS,
@@ -83,7 +84,7 @@ export interface BrokerBackend {
     start: StartOptions,
     releaseSlot: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined>;
-  publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published>;
+  publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Sent>;
   history(keys: readonly string[], start: StartOptions, limit: number, signal?: AbortSignal): Promise<History>;
   /** Returns the last chunk of a stream (`fanwire-end`). `retry` is the time until the client comes back, in milliseconds. */
   endEvent(reason: ErrorCode | "closing", reconnect: boolean, retry: number): Uint8Array<ArrayBuffer>;
@@ -236,6 +237,9 @@ export class HttpHandler {
     if (type) checkEventType(type);
     const key = overrides.idempotencyKey ?? request.headers.get("idempotency-key") ?? undefined;
     if (key !== undefined) names.idempotencyKey(key);
+    const ephemeral = overrides.ephemeral ?? flagOf(query, "ephemeral");
+    if (ephemeral && key !== undefined)
+      throw new BrokerError("bad-request", "Event refused: an ephemeral event is not stored, and cannot have a key.");
     const grant = await this.#authorizePublish(request, overrides, requested);
     if (isResponse(grant)) return grant;
     settings.rate?.("publishes", request, grant);
@@ -252,7 +256,8 @@ export class HttpHandler {
     // Each publisher has its own keys. A publisher with another one's key could otherwise have that one's event taken for a repeat.
     const { subject, byToken = false } = grant;
     const idempotencyKey = key === undefined ? undefined : idempotencyKeyOf(JSON.stringify([byToken, subject]), key);
-    const published = await broker.publish(keys, event, { idempotencyKey, recipient: clientId, subject });
+    const options = { idempotencyKey, recipient: clientId, subject, ephemeral };
+    const published = await broker.publish(keys, event, options);
     return Response.json(published, { headers: { "cache-control": "no-store" } });
   }
 

@@ -41,6 +41,8 @@ export interface EventOverrides extends Overrides {
   readonly data?: unknown;
   /** The event type, in place of `?type=`. */
   readonly type?: string;
+  /** Whether the event is not stored, and is sent at most once. In place of `?ephemeral=`. @default false */
+  readonly ephemeral?: boolean;
   /** Identifies the event, so that a repeat is not published again. In place of the header `Idempotency-Key`. */
   readonly idempotencyKey?: string;
   /** Whether to ask for `publishToken`, and to refuse every event if neither that nor `authorize` is set, as `fetch` does. @default false */
@@ -49,7 +51,7 @@ export interface EventOverrides extends Overrides {
 
 const OVERRIDES = ["context", "authorize", "errorHandler", "clientId", "channels"];
 const CLIENT_OVERRIDES = new Set([...OVERRIDES, "lastEventId", "from"]);
-const EVENT_OVERRIDES = new Set([...OVERRIDES, "data", "type", "idempotencyKey", "requireToken"]);
+const EVENT_OVERRIDES = new Set([...OVERRIDES, "data", "type", "ephemeral", "idempotencyKey", "requireToken"]);
 
 /** @throws `TypeError` for overrides that are not a plain object, or that have an unknown name. */
 export const checkClientOverrides = (overrides: ClientOverrides): void =>

@@ -8,7 +8,7 @@ export const CONNECT_PARAMETERS: readonly string[] = ["channel", "id", "lastEven
 /** Parameters of a request for history. */
 export const HISTORY_PARAMETERS: readonly string[] = ["channel", "id", "after", "from", "limit"];
 /** Parameters of a request to publish. */
-export const PUBLISH_PARAMETERS: readonly string[] = ["channel", "id", "type"];
+export const PUBLISH_PARAMETERS: readonly string[] = ["channel", "id", "type", "ephemeral"];
 
 /**
  * Checks the names of a query's parameters. `allowed` are the application's own ones. With `strict` every other unknown name is refused, and
@@ -61,6 +61,13 @@ export function singleParameter(
   const [value, ...others] = query.getAll(name);
   if (others.length > 0) throw new BrokerError(code, `Request refused: ${name} is given more than once.`);
   return value || undefined;
+}
+
+/** Returns a parameter that is `true` or `false`. @throws {@link BrokerError} `bad-request` */
+export function flagOf(query: URLSearchParams, name: string): boolean {
+  const value = singleParameter(query, name);
+  if (value === undefined || value === "true" || value === "false") return value === "true";
+  throw new BrokerError("bad-request", `Request refused: ${name}=${quote(value)} is neither "true" nor "false".`);
 }
 
 /** Returns where a client starts to read. An override wins over the query. */

@@ -14,7 +14,8 @@ const EPOCH = /^[A-Za-z0-9]{1,40}$/;
 const SECRET = /^[0-9a-f]{24}$/;
 const DIGITS = /^(0|[1-9][0-9]{0,15})$/;
 
-const refused = (reason: string): Error => new Error(`Redis message refused: ${reason}.`);
+/** Creates the error for a message that is not what it should be. */
+export const refused = (reason: string): Error => new Error(`Redis message refused: ${reason}.`);
 
 /** @throws `Error` for text that is not a position. */
 export function parseSeq(digits: string | undefined): number {
@@ -24,13 +25,14 @@ export function parseSeq(digits: string | undefined): number {
   return seq;
 }
 
-function parseEpoch(epoch: string | undefined): string {
+/** @throws `Error` for text that is not an epoch. */
+export function parseEpoch(epoch: string | undefined): string {
   if (epoch === undefined || !EPOCH.test(epoch)) throw refused(`${JSON.stringify(epoch)} is not an epoch`);
   return epoch;
 }
 
 /** Returns the lines of a message one by one, each without its line feed, and then the rest. */
-function linesOf(message: string): { next(): string; rest(): string } {
+export function linesOf(message: string): { next(): string; rest(): string } {
   let offset = 0;
   return {
     next() {

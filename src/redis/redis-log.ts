@@ -7,6 +7,7 @@ import type { Position } from "../event/position.ts";
 import type { MaxReplay } from "../log/resume.ts";
 import type { SharedHistoryBounds, SharedLog, SharedLogListener, SharedLogSession } from "../shared-log/shared-log.ts";
 import { Commands } from "./commands.ts";
+import { type EphemeralMessage, formatEphemeral, isEphemeral, parseEphemeral, SeenMessages } from "./ephemeral.ts";
 import { engineDown, outcomeUnknown } from "./errors.ts";
 import { Feed } from "./feed.ts";
 import { History } from "./history.ts";
@@ -64,6 +65,9 @@ class RedisSession implements SharedLogSession {
   #secret: { readonly epoch: string; readonly secret: string } | undefined;
   /** The last event that came through this feed. An event of several channels arrives several times. */
   #lastEvent: Position | undefined;
+  /** How many events that are not stored this process has sent. */
+  #ephemerals = 0;
+  #seenMessages = new SeenMessages();
 
   constructor(settings: RedisSettings, listener: SharedLogListener) {
     this.#settings = settings;
@@ -136,6 +140,21 @@ class RedisSession implements SharedLogSession {
     if (result !== "ok") throw outcomeUnknown();
     if (replicas.status === "rejected" || Number(replicas.value) < waitReplicas) throw outcomeUnknown();
     return { epoch, seq: parseSeq(seq), repeated: repeated === "1" };
+  }
+
+  async sendEphemeral(keys: readonly string[], text: string): Promise<void> {
+    const { base } = this.#settings;
+    if (!this.#secret) throw engineDown();
+    const message: EphemeralMessage = {
+      ...this.#secret,
+      process: this.#process,
+      number: ++this.#ephemerals,
+      keys,
+      text,
+    };
+    const channels = new Set(keys.map((key) => (key.startsWith("@") ? `${base}:inbox` : `${base}:feed:${key}`)));
+    const bytes = formatEphemeral(message);
+    await Promise.all(Array.from(channels, (channel) => this.#commands.send(["PUBLISH", channel, bytes])));
   }
 
   subscribe(keys: readonly string[]): Promise<void> {
@@ -266,6 +285,7 @@ class RedisSession implements SharedLogSession {
 
   #onFeed(isConnected: boolean): void {
     this.#lastEvent = undefined;
+    this.#seenMessages = new SeenMessages();
     this.#assembler = new CheckpointAssembler();
     this.#requests.clear();
     if (isConnected) this.#missedStampsAfter ??= this.#lastStamp;
@@ -284,6 +304,7 @@ class RedisSession implements SharedLogSession {
   #handleMessage(channel: string, text: string): void {
     if (channel.startsWith("checkpoint:")) this.#onCheckpointPart(text);
     else if (channel === "inbox" && text.startsWith("!")) this.#executePeerCommand(text);
+    else if (isEphemeral(text)) this.#onEphemeral(text);
     else this.#onEvent(text);
   }
 
@@ -294,6 +315,14 @@ class RedisSession implements SharedLogSession {
     this.#requests.delete(checkpoint.token);
     this.#secret = { epoch: checkpoint.epoch, secret };
     this.#listener.onCheckpoint(checkpoint);
+  }
+
+  #onEphemeral(text: string): void {
+    const message = parseEphemeral(text);
+    const { epoch, secret, keys } = message;
+    if (epoch !== this.#secret?.epoch) return;
+    if (secret !== this.#secret.secret) throw new Error("Redis message refused: no process of this log sent it.");
+    if (this.#seenMessages.isFirst(message)) this.#listener.onEphemeral?.(epoch, keys, message.text);
   }
 
   #onEvent(text: string): void {

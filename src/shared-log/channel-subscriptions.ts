@@ -2,7 +2,7 @@
 import { after, now } from "../base/runtime.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
-import type { Checkpoint } from "./shared-log.ts";
+import type { Checkpoint, FeedEvent } from "./shared-log.ts";
 
 /** How long a channel stays subscribed after its last subscriber left. Most clients that leave come back. */
 const IDLE_MS = 10_000;
@@ -74,6 +74,18 @@ export class ChannelSubscriptions {
   verifiedThrough(key: string): number {
     const subscription = this.#subscriptions.get(key);
     return Math.max(subscription?.verifiedThrough ?? 0, subscription?.channel?.last ?? 0);
+  }
+
+  /** Returns the subscribed channels of an event, or `undefined` if a previous event of one of them did not arrive. */
+  continuedChannels({ seq, keys, previous }: FeedEvent): readonly ChannelLog[] | undefined {
+    const channels: ChannelLog[] = [];
+    for (const [index, key] of keys.entries()) {
+      const channel = this.channel(key);
+      if (!channel || channel.last >= seq) continue;
+      if ((previous[index] ?? Infinity) > this.verifiedThrough(key)) return undefined;
+      channels.push(channel);
+    }
+    return channels;
   }
 
   /** Adds a subscriber to each channel. Returns whether all of them are synchronized. */

@@ -3,10 +3,11 @@ import { BrokerError } from "../base/errors.ts";
 import { every } from "../base/runtime.ts";
 import type { AppendResult, Engine, EngineListener, EngineSession, PeerCommand, ReplayPage } from "../engine/engine.ts";
 import { historyLoader } from "../engine/history-loader.ts";
+import { COMMON } from "../event/channel-key.ts";
 import type { Position } from "../event/position.ts";
-import type { ChannelLog } from "../log/channel-log.ts";
 import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
 import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
+import { refuseEphemeral, sendEphemeral } from "../log/transient.ts";
 import { CatchUp, PAGE_BYTES } from "./catch-up.ts";
 import { ChannelSubscriptions } from "./channel-subscriptions.ts";
 import { type CheckpointRequest, Checkpoints } from "./checkpoints.ts";
@@ -126,6 +127,12 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     return appended;
   }
 
+  async sendEphemeral(keys: readonly string[], text: string): Promise<void> {
+    // A process that is not in the feed could not prove that it belongs to it.
+    if (this.#state !== "up") await this.subscribe([COMMON])?.then(() => this.unsubscribe([COMMON]));
+    await (this.#store.sendEphemeral?.(keys, text) ?? refuseEphemeral());
+  }
+
   subscribe(keys: readonly string[]): Promise<void> | undefined {
     const areSynchronized = this.#subscriptions.add(keys);
     if (this.#state === "up" && areSynchronized) return undefined;
@@ -213,7 +220,9 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     if (this.#state === "catching-up") {
       this.#defer(event, text.length);
     } else if (this.#state === "up" && !this.#seen.isPast(epoch)) {
-      const channels = this.#seen.believes(event, this.#log.epoch) ? this.#continuedChannels(event) : undefined;
+      const channels = this.#seen.believes(event, this.#log.epoch)
+        ? this.#subscriptions.continuedChannels(event)
+        : undefined;
       if (!channels) {
         this.#resynchronize();
       } else if (seq > this.#log.head) {
@@ -225,16 +234,9 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     }
   }
 
-  /** Returns the subscribed channels of an event, or `undefined` if a previous event of one of them did not arrive. */
-  #continuedChannels({ seq, keys, previous }: FeedEvent): readonly ChannelLog[] | undefined {
-    const channels: ChannelLog[] = [];
-    for (const [index, key] of keys.entries()) {
-      const channel = this.#subscriptions.channel(key);
-      if (!channel || channel.last >= seq) continue;
-      if ((previous[index] ?? Infinity) > this.#subscriptions.verifiedThrough(key)) return undefined;
-      channels.push(channel);
-    }
-    return channels;
+  onEphemeral(epoch: string, keys: readonly string[], text: string): void {
+    // While the session catches up, nobody could receive it in order.
+    if (this.#state === "up" && epoch === this.#log.epoch) sendEphemeral(this.#log, keys, text);
   }
 
   onCheckpoint(checkpoint: Checkpoint): void {

@@ -14,6 +14,8 @@ export interface SharedLog {
 export interface SharedLogListener {
   /** An event arrived over the feed. */
   onEvent(event: FeedEvent): void;
+  /** An event that is not stored arrived over the feed, in order with the others. It arrives once at most. */
+  onEphemeral?(epoch: string, keys: readonly string[], text: string): void;
   /** A checkpoint arrived over the feed. */
   onCheckpoint(checkpoint: Checkpoint): void;
   /**
@@ -93,6 +95,11 @@ export interface SharedLogSession {
     recipient: string | undefined,
     subject?: string | undefined,
   ): Promise<AppendResult>;
+  /**
+   * Sends an event to the feed of its channels, in order with those that are appended, without storing it. It may get lost. Absent if the store
+   * cannot.
+   */
+  sendEphemeral?(keys: readonly string[], text: string): Promise<void>;
   /** Resolves when every later event of these channels is certain to arrive. Inboxes (keys that begin with `@`) always arrive and are not listed. */
   subscribe(keys: readonly string[]): Promise<void>;
   unsubscribe(keys: readonly string[]): Promise<void>;

@@ -5,12 +5,13 @@ import type {
   BroadcastOptions,
   CloseOptions,
   DisconnectOptions,
+  EphemeralOptions,
   HistoryOptions,
   ListenOptions,
   SendOptions,
 } from "../broker/broker.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
-import type { Published, Reported } from "../delivery/delivery-report.ts";
+import type { Published, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { History } from "../engine/history.ts";
 import type { EventInput } from "../event/event.ts";
 import { presentsToken } from "../http/bearer.ts";
@@ -60,6 +61,7 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
    * or `hub()`.
    */
   broadcast(event: EventInput, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
+  broadcast(event: EventInput, options: BroadcastOptions & EphemeralOptions): Promise<Sent>;
   broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published>;
   broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published> {
     return this.#open().broker.broadcast(event, options);
@@ -67,6 +69,7 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
 
   /** Publishes an event to one client of this object, on all of its connections. */
   broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
+  broadcastTo(clientId: string, event: EventInput, options: EphemeralOptions): Promise<Sent>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published> {
     return this.#open().broker.broadcastTo(clientId, event, options);

@@ -2,7 +2,7 @@
 import { BrokerError, type ErrorCode, type ErrorStage } from "../base/errors.ts";
 import type { ErrorReporter } from "../broker/error-reporter.ts";
 import type { Settings } from "../broker/options.ts";
-import type { DeliveryReport, Published, PublishOptions, Reported } from "../delivery/delivery-report.ts";
+import type { DeliveryReport, PublishOptions, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { History } from "../engine/history.ts";
 import type { EventInput } from "../event/event.ts";
 import type { NameRules } from "../event/name-rules.ts";
@@ -54,7 +54,7 @@ export interface ObjectNamespace {
 }
 
 /** A report is sent as a function that the Worker may call once, soon after the answer. */
-type WithReport = Published & { readonly report?: () => Promise<DeliveryReport> };
+type WithReport = Sent & { readonly report?: () => Promise<DeliveryReport> };
 
 /** The URL that requests to an object carry. The stub ignores it, and the domain can never exist (RFC 2606, section 2). */
 const OBJECT_URL = "https://fanwire.invalid/";
@@ -129,11 +129,14 @@ export class ObjectBackend implements BrokerBackend {
     }
   }
 
-  async publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Published> {
+  async publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Sent> {
     const { report, ...published } = await this.call<WithReport>({ type: "publish", keys, event, options });
     if (!report) return published;
     // A report never rejects. If the object is lost, nobody knows which clients received the event.
-    const reported: Reported = { ...published, report: report().catch(() => ({ sent: 0, failed: [] })) };
+    const reported: Sent & Pick<Reported, "report"> = {
+      ...published,
+      report: report().catch(() => ({ sent: 0, failed: [] })),
+    };
     return reported;
   }
 

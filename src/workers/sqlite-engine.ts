@@ -9,6 +9,7 @@ import { appendOnce, type SeenEvents } from "../engine/idempotency.ts";
 import { encode, textDecoder } from "../event/sse-format.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import { sendEphemeral } from "../log/transient.ts";
 import type { ObjectStorage, Row } from "./cloudflare.ts";
 
 /** Options of {@link durableEngine}. */
@@ -259,6 +260,7 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
             append(opened, keys, body, subject),
           );
         },
+        sendEphemeral: (keys, text) => sendEphemeral(opened, keys, text),
         persistNames,
         close: () => void opened.listeners.delete(listener),
       };

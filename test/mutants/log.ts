@@ -252,9 +252,9 @@ export const logMutants: readonly Mutant[] = [
   },
   {
     name: "previous-position-ignored",
-    file: "shared-log/shared-log-engine.ts",
+    file: "shared-log/channel-subscriptions.ts",
     tests: "shared-log/shared-log",
-    find: "if ((previous[index] ?? Infinity) > this.#subscriptions.verifiedThrough(key)) return undefined;",
+    find: "if ((previous[index] ?? Infinity) > this.verifiedThrough(key)) return undefined;",
     replace: "",
     harm: "An event that the feed lost is not noticed when the next event arrives.",
   },
