@@ -5,7 +5,7 @@ import { cloneRawRequest } from "hono/request";
 import type { BlankEnv, BlankInput } from "hono/types";
 import type { BrokerError } from "./base/errors.ts";
 import { onWorkers } from "./base/runtime.ts";
-import type { Broker } from "./broker/broker.ts";
+import type { Broker } from "./broker/interface.ts";
 import type { AccessRequest, AuthorizeResult } from "./http/authorize.ts";
 import type { EventOverrides } from "./http/overrides.ts";
 import { problem } from "./http/problem.ts";

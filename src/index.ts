@@ -1,16 +1,21 @@
 export type { ErrorCode, ErrorStage } from "./base/errors.ts";
 export { BrokerError } from "./base/errors.ts";
+export { createBroker } from "./broker/broker.ts";
 export type {
   BroadcastOptions,
   Broker,
   CloseOptions,
+  ConnectionOptions,
   DisconnectOptions,
+  EphemeralOptions,
   HistoryOptions,
   ListenOptions,
   SendOptions,
-} from "./broker/broker.ts";
-export { createBroker } from "./broker/broker.ts";
-export type { BrokerOptions } from "./broker/options.ts";
+  SendToOptions,
+  SubscribeOptions,
+  UnsubscribeOptions,
+} from "./broker/interface.ts";
+export type { BrokerOptions, ConnectEvent } from "./broker/options.ts";
 export type { ClientInfo, DisconnectReason, FailureReason } from "./delivery/connection.ts";
 export type { DeliveryReport, Failure, Published, Reported, Sent } from "./delivery/delivery-report.ts";
 export type { Engine } from "./engine/engine.ts";

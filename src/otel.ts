@@ -18,7 +18,7 @@ import {
 import { BrokerError } from "./base/errors.ts";
 import { now } from "./base/runtime.ts";
 import { checkKnownKeys } from "./base/validate.ts";
-import type { BroadcastOptions, Broker, SendOptions } from "./broker/broker.ts";
+import type { BroadcastOptions, Broker, SendOptions } from "./broker/interface.ts";
 import type { Published } from "./delivery/delivery-report.ts";
 import { COMMON, inboxKey, publicName } from "./event/channel-key.ts";
 import type { EventInput } from "./event/event.ts";

@@ -13,6 +13,7 @@ export const STATUS = {
   "cross-origin": 403,
   "publishing-closed": 403,
   "unknown-client": 404,
+  "unknown-stream": 404,
   "not-found": 404,
   "method-not-allowed": 405,
   "body-timeout": 408,

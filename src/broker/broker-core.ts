@@ -8,8 +8,9 @@ import { ControlEvents } from "../delivery/control-events.ts";
 import type { Published, PublishOptions, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { FlushTiming } from "../delivery/flush-scheduler.ts";
 import type { Listener } from "../delivery/listener.ts";
+import type { StreamAnswer, StreamRequest } from "../engine/engine.ts";
 import { type History, readHistory } from "../engine/history.ts";
-import type { EventInput } from "../event/event.ts";
+import { type EventInput, prepareEvent } from "../event/event.ts";
 import { NameRules } from "../event/name-rules.ts";
 import type { ResolvedGrant } from "../http/authorize.ts";
 import { AuthorizeQueue } from "../http/authorize-queue.ts";
@@ -25,6 +26,14 @@ import { type Force, shutDown } from "./shutdown.ts";
 /** The longest time that `close({ spreadOver })` takes, in milliseconds: an hour. */
 const MAX_SPREAD_MS = 3_600_000;
 const NO_CONNECTIONS: ReadonlySet<Connection> = new Set();
+
+/** How `disconnect` ends the connections of a client id. */
+export interface Disconnection {
+  /** Milliseconds for which the id is barred. */
+  readonly blockFor: number;
+  /** The application's reason. */
+  readonly reason?: string | undefined;
+}
 
 export class BrokerCore implements BrokerBackend, BrokerContext {
   readonly settings: Settings;
@@ -98,7 +107,34 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
     options: PublishOptions = {},
   ): Promise<Sent | Published | Reported> {
     this.checkOpen();
-    return this.open().publisher.publish(keys, event, options);
+    const { recipient, connectionId } = options;
+    if (connectionId === undefined) return this.open().publisher.publish(keys, event, options);
+    const text = prepareEvent(event, this.settings);
+    const { clients } = await this.requestStreams({ type: "send", clientId: recipient, connectionId, text });
+    if (clients === 0) throw new BrokerError("unknown-client", "Event refused: the client has no such connection.");
+    return { clients };
+  }
+
+  /**
+   * Has a request about open streams carried out by all processes.
+   *
+   * @throws {@link BrokerError} `closed`, `bad-channel`, `at-capacity`, `engine-down`, `engine-refused`
+   */
+  async requestStreams(request: StreamRequest): Promise<StreamAnswer> {
+    this.checkOpen();
+    const { registry, fanout } = this.open();
+    const { presence } = fanout.session;
+    const carriedOut = registry.requests.run(request);
+    const here = "clients" in carriedOut ? carriedOut : await carriedOut;
+    const isFound = here.clients > 0 && (request.secret ?? request.connectionId) !== undefined;
+    if (!presence || isFound) return here;
+    if (!presence.request)
+      throw new BrokerError("engine-refused", "Refused: this engine cannot reach the streams of other processes.");
+    const others = await presence.request(request);
+    const all = [here, ...others];
+    const clients = all.reduce((sum, answer) => sum + answer.clients, 0);
+    const newest = others.reduce((a, b) => ((b.position?.seq ?? 0) > (a.position?.seq ?? 0) ? b : a), here);
+    return { clients, ...(newest.position ? { position: newest.position } : {}) };
   }
 
   async history(keys: readonly string[], start: StartOptions, limit: number, signal?: AbortSignal): Promise<History> {
@@ -111,9 +147,9 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
     return this.open().listen(keys, start, signal);
   }
 
-  disconnect(clientId: string, barFor: number): number | Promise<number> {
-    checkNumbers("disconnect()", { blockFor: barFor }, 0);
-    return this.open().registry.disconnect(clientId, barFor);
+  disconnect(clientId: string, { blockFor, reason }: Disconnection): number | Promise<number> {
+    checkNumbers("disconnect()", { blockFor }, 0);
+    return this.open().registry.disconnect(clientId, blockFor, reason);
   }
 
   /** The connections of this process. */
@@ -147,7 +183,7 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
   }
 
   endEvent(reason: ErrorCode | "closing", reconnect: boolean, retry: number): Uint8Array<ArrayBuffer> {
-    return this.#controlEvents.end(reason, reconnect, retry);
+    return this.#controlEvents.end(reason, reconnect, { retry });
   }
 
   reportError(stage: ErrorStage, error: unknown): Promise<void> {

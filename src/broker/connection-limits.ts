@@ -51,16 +51,12 @@ export class ConnectionLimits {
     sharing: ReadonlySet<Connection>,
     since: number = Infinity,
   ): readonly Connection[] {
-    const { duplicateIds, maxClientsPerId, maxClientsPerSubject, maxSubscriptions } = this.#bounds;
+    const { duplicateIds, maxClientsPerId, maxClientsPerSubject } = this.#bounds;
     const same = [...sharing].filter(({ info }) => info.subject === subject);
     // A stream that continues does not replace a connection that took its place in the meantime.
     const isTaken = duplicateIds === "replace" && same.some(({ info }) => info.connectedAt > since);
     if (isTaken || (duplicateIds === "reject" && same.length > 0)) throw duplicateId(clientId);
-    if (channels.length > 0 && this.#subscriptions + channels.length > maxSubscriptions)
-      throw new BrokerError(
-        "at-capacity",
-        `Connection refused: all connections together read ${maxSubscriptions} channels (maxSubscriptions); try again later.`,
-      );
+    this.checkSubscriptions(channels.length);
     const replaced = duplicateIds === "replace" ? same : [];
     if (sharing.size - replaced.length >= maxClientsPerId)
       throw new BrokerError(
@@ -74,6 +70,21 @@ export class ConnectionLimits {
         `Connection refused: this subject has ${maxClientsPerSubject} connections (maxClientsPerSubject); try again later.`,
       );
     return replaced;
+  }
+
+  /** @throws {@link BrokerError} `at-capacity` if open connections cannot read this many channels more */
+  checkSubscriptions(added: number): void {
+    const { maxSubscriptions } = this.#bounds;
+    if (added > 0 && this.#subscriptions + added > maxSubscriptions)
+      throw new BrokerError(
+        "at-capacity",
+        `Connection refused: all connections together read ${maxSubscriptions} channels (maxSubscriptions); try again later.`,
+      );
+  }
+
+  /** Counts channels that an open connection reads more, or less. */
+  change(added: number): void {
+    this.#subscriptions += added;
   }
 
   /** Counts a registered connection. */

@@ -3,19 +3,23 @@ import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
 import { type ClientInfo, type Connection, type DisconnectReason, REPLACED_RETRY_MS } from "../delivery/connection.ts";
 import { type ConnectionTimeouts, createConnectionTimeouts } from "../delivery/connection-timeouts.ts";
-import { ControlEvents, type HeartbeatChunk, PLAIN_HEARTBEAT } from "../delivery/control-events.ts";
+import { ControlEvents, type EndOptions, type HeartbeatChunk, PLAIN_HEARTBEAT } from "../delivery/control-events.ts";
 import type { Fanout } from "../delivery/fanout.ts";
 import { Heartbeat } from "../delivery/heartbeat.ts";
 import { type ConnectionHost, StreamConnection } from "../delivery/stream-connection.ts";
 import type { PeerCommand, PresenceResult } from "../engine/engine.ts";
 import { inboxKey, keysOfClient } from "../event/channel-key.ts";
+import type { EventInput } from "../event/event.ts";
 import type { ResolvedGrant } from "../http/authorize.ts";
 import { type HistoryBounds, remoteHistoryBounds, resolveResumePoint, type StartOptions } from "../log/resume.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import type { ErrorReporter } from "./error-reporter.ts";
 import { KnownClients } from "./known-clients.ts";
 import type { Settings } from "./options.ts";
+import { StreamRequests } from "./stream-requests.ts";
 import { track } from "./track.ts";
+
+const REPLACED: EndOptions = { retry: REPLACED_RETRY_MS };
 
 /** A connection that asks to be registered. */
 export interface Arrival {
@@ -26,7 +30,12 @@ export interface Arrival {
   readonly start: StartOptions;
   /** Epoch milliseconds of the first connect, if an open stream continues on another socket. It then receives only what it missed. */
   readonly since?: number | undefined;
+  /** The secret that the client of such a stream has. */
+  readonly secret?: string | undefined;
 }
+
+/** Characters of a stream's secret. Each has five random bits: 130 in all. */
+const SECRET_LENGTH = 26;
 
 /** The parts of the broker that the registry works with. */
 export interface RegistryContext {
@@ -45,6 +54,10 @@ export class ConnectionRegistry implements ConnectionHost {
   readonly controlEvents: ControlEvents;
   readonly knownClients: KnownClients;
   readonly connections: Set<Connection> = new Set();
+  /** The connections whose clients can change their channels. */
+  readonly bySecret: Map<string, Connection> = new Map();
+  /** Carries out requests about the connections. */
+  readonly requests: StreamRequests;
   /** Ended connections, by reason. */
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
   readonly #context: RegistryContext;
@@ -65,6 +78,7 @@ export class ConnectionRegistry implements ConnectionHost {
     this.heartbeat = new Heartbeat(settings.heartbeat, (connection) => connection.sendHeartbeat());
     this.controlEvents = new ControlEvents(settings);
     this.timeouts = createConnectionTimeouts(settings.timeout, settings.tolerance);
+    this.requests = new StreamRequests(settings, this, context.limits);
   }
 
   /**
@@ -105,7 +119,7 @@ export class ConnectionRegistry implements ConnectionHost {
     releaseSlot: () => void,
     create: (info: ClientInfo, keys: readonly string[]) => C,
   ): Promise<C | undefined> {
-    const { request, subject, channels, clientId, start, since } = arrival;
+    const { request, subject, channels, clientId, start, since, secret } = arrival;
     const { fanout, knownClients } = this;
     const { session } = fanout;
     const { maxReplay, onConnect } = this.#settings;
@@ -139,7 +153,7 @@ export class ConnectionRegistry implements ConnectionHost {
       }
       const sharing = fanout.channels.connectionsOf([inboxKey(clientId)]);
       for (const replaced of this.#context.limits.makeRoom(clientId, arrival, sharing, since))
-        this.#close(replaced, "replaced", false, REPLACED_RETRY_MS);
+        this.#close(replaced, "replaced", false, REPLACED);
     } catch (error) {
       undo();
       throw error;
@@ -154,19 +168,29 @@ export class ConnectionRegistry implements ConnectionHost {
     });
     const connection = create(info, keys);
     if (typeof entered === "number") this.#enteredAt.set(connection, entered);
+    connection.secret = secret ?? this.#newSecret();
     const point = resolveResumePoint(session.log, connection.channels, start, maxReplay, bounds);
-    connection.startAt(point, this.controlEvents.opening(session.log, info, point, since !== undefined));
+    const opening = this.controlEvents.opening(session.log, info, point, since !== undefined, connection.secret);
+    connection.startAt(point, opening);
     fanout.countOpeningGaps(point.gaps);
     releaseSlot();
     this.add(connection);
-    void this.#context.errors.callHook("on-connect", onConnect, { client: info, request });
+    const send = (event: EventInput): void => this.requests.send(connection, event);
+    void this.#context.errors.callHook("on-connect", onConnect, { client: info, request, send });
     return connection;
   }
 
   /** Counts a connection that is registered. */
   add(connection: Connection): void {
     this.connections.add(connection);
+    if (connection.secret !== undefined) this.bySecret.set(connection.secret, connection);
     this.#context.limits.add(connection.info);
+  }
+
+  /** Returns a secret for a new connection, if its client may change its channels and is told. */
+  #newSecret(): string | undefined {
+    const { announce, paths } = this.#settings;
+    return announce && (paths.subscribe ?? paths.unsubscribe) !== undefined ? randomName(SECRET_LENGTH) : undefined;
   }
 
   heartbeatFor(connection: StreamConnection): HeartbeatChunk {
@@ -189,6 +213,7 @@ export class ConnectionRegistry implements ConnectionHost {
   remove(connection: Connection, reason: DisconnectReason): void {
     const { info } = connection;
     this.connections.delete(connection);
+    if (this.bySecret.get(connection.secret ?? "") === connection) this.bySecret.delete(connection.secret as string);
     this.knownClients.removed({ clientId: info.clientId, subject: info.subject });
     if (connection instanceof StreamConnection) this.heartbeat.delete(connection);
     this.timeouts.blocked.delete(connection);
@@ -203,23 +228,23 @@ export class ConnectionRegistry implements ConnectionHost {
   }
 
   /** Ends the connections of a client id in all processes, and bars the id for `barFor` milliseconds. Returns how many connections ended. */
-  disconnect(clientId: string, barFor: number): number | Promise<number> {
+  disconnect(clientId: string, barFor: number, reason?: string): number | Promise<number> {
     this.knownClients.bar(clientId, barFor);
     const connections = this.fanout.channels.connectionsOf([inboxKey(clientId)]);
-    for (const connection of connections) this.#close(connection, "disconnected", barFor <= 0);
-    const elsewhere = this.knownClients.disconnect(clientId, barFor);
+    for (const connection of connections) this.#close(connection, "disconnected", barFor <= 0, { detail: reason });
+    const elsewhere = this.knownClients.disconnect(clientId, barFor, reason);
     return typeof elsewhere === "number"
       ? connections.size + elsewhere
       : elsewhere.then((others) => connections.size + others);
   }
 
   /** Carries out a command of another process, on the connections that existed when it was given. */
-  onCommand({ type, clientId, subject, barFor, at = Infinity }: PeerCommand): void {
+  onCommand({ type, clientId, subject, barFor, reason, at = Infinity }: PeerCommand): void {
     if (type === "disconnect") this.knownClients.bar(clientId, barFor);
     for (const connection of this.fanout.channels.connectionsOf([inboxKey(clientId)])) {
       if ((this.#enteredAt.get(connection) ?? 0) > at) continue;
-      if (type === "disconnect") this.#close(connection, "disconnected", barFor <= 0);
-      else if (connection.info.subject === subject) this.#close(connection, "replaced", false, REPLACED_RETRY_MS);
+      if (type === "disconnect") this.#close(connection, "disconnected", barFor <= 0, { detail: reason });
+      else if (connection.info.subject === subject) this.#close(connection, "replaced", false, REPLACED);
     }
   }
 
@@ -241,8 +266,8 @@ export class ConnectionRegistry implements ConnectionHost {
   }
 
   /** Ends a connection with an end event, without the events it has not read. */
-  #close(connection: Connection, reason: DisconnectReason, reconnect: boolean, retry?: number): void {
-    const endEvent = this.controlEvents.end(reason, reconnect, retry);
+  #close(connection: Connection, reason: DisconnectReason, reconnect: boolean, more?: EndOptions): void {
+    const endEvent = this.controlEvents.end(reason, reconnect, more);
     void track(this.#closing, connection.close(reason, { endEvent, drain: false }));
   }
 }

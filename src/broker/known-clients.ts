@@ -35,8 +35,8 @@ export class KnownClients {
   }
 
   /** Bars an id in the other processes and ends its connections there. Returns how many those were. */
-  disconnect(clientId: string, barFor: number): number | Promise<number> {
-    return this.#shared?.disconnect(clientId, barFor) ?? 0;
+  disconnect(clientId: string, barFor: number, reason?: string): number | Promise<number> {
+    return this.#shared?.disconnect(clientId, barFor, reason) ?? 0;
   }
 
   /**

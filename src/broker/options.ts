@@ -4,12 +4,26 @@ import { checkNumbers, withDefaults } from "../base/validate.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
 import type { Engine } from "../engine/engine.ts";
 import { memoryEngine } from "../engine/memory-engine.ts";
+import type { EventInput } from "../event/event.ts";
 import type { Authorize } from "../http/authorize.ts";
 import { isToken } from "../http/bearer.ts";
 import { Cors, type CorsOptions } from "../http/cors.ts";
 import type { BrokerPaths } from "../http/handler.ts";
 import type { RateLimiter, RateLimits } from "../http/rate-limits.ts";
 import type { MaxReplay } from "../log/resume.ts";
+
+/** The argument of `onConnect`. */
+export interface ConnectEvent {
+  readonly client: ClientInfo;
+  readonly request: Request;
+  /**
+   * Sends an event to this connection, without an id, behind the replay and before what is published later. It is not stored. Does nothing if the
+   * connection has ended.
+   *
+   * @throws as `broadcast` for a value that is not an event; `BrokerError` `at-capacity` if 64 items wait for the connection
+   */
+  readonly send: (event: EventInput) => void;
+}
 
 /** Options of {@link createBroker}. */
 export interface BrokerOptions {
@@ -43,7 +57,10 @@ export interface BrokerOptions {
   readonly maxBodyBytes?: number;
   /** Milliseconds in which the body of a request must be complete. A slower one is answered 408. 1 or more; `Infinity` waits. @default 10_000 */
   readonly bodyTimeout?: number;
-  /** The paths that `fetch` serves. `history` is not served unless it is set. @default { connect: "/connect", broadcast: "/broadcast" } */
+  /**
+   * The paths that `fetch` serves. `history` is not served unless it is set.
+   * @default { connect: "/connect", broadcast: "/broadcast", subscribe: "/subscribe", unsubscribe: "/unsubscribe" }
+   */
   readonly paths?: Partial<BrokerPaths>;
   /**
    * Decides who may connect and who may publish, before the body is read. Without it, everybody who can reach the server may read every channel,
@@ -117,8 +134,11 @@ export interface BrokerOptions {
    * has to come back later: that answer must be a stream. @default problem details (RFC 9457)
    */
   readonly errorHandler?: (error: BrokerError, request: Request) => Response | Promise<Response>;
-  /** Called when a connection is registered. Events that it publishes to the client come after the replay. Not awaited. */
-  readonly onConnect?: (event: { readonly client: ClientInfo; readonly request: Request }) => unknown;
+  /**
+   * Called when a connection is registered. Events that it publishes to the client come after the replay; `send` writes to this connection alone.
+   * Not awaited.
+   */
+  readonly onConnect?: (event: ConnectEvent) => unknown;
   /** Called when a connection is no longer registered. Not awaited. */
   readonly onDisconnect?: (event: { readonly client: ClientInfo; readonly reason: DisconnectReason }) => unknown;
   /** Called with an error that no caller waits for. @default prints one a minute of each stage with `console.error` */
@@ -176,7 +196,13 @@ const DEFAULTS = {
 };
 const FUNCTIONS = ["authorize", "serialize", "errorHandler", "onConnect", "onDisconnect", "onError"] as const;
 const MAX_REPLAY = { events: Infinity, bytes: Infinity };
-const PATHS = { connect: "/connect", broadcast: "/broadcast", history: undefined };
+const PATHS = {
+  connect: "/connect",
+  broadcast: "/broadcast",
+  subscribe: "/subscribe",
+  unsubscribe: "/unsubscribe",
+  history: undefined,
+};
 
 /**
  * Checks options and fills in the defaults. `where` names the function in error messages.

@@ -1,7 +1,8 @@
 // Creates the broker of `npx fanwire` from its configuration. Libraries that only some users need are loaded when they are asked for.
 /// <reference types="node" />
 import type { BrokerError } from "../base/errors.ts";
-import { type Broker, createBroker } from "../broker/broker.ts";
+import { createBroker } from "../broker/broker.ts";
+import type { Broker } from "../broker/interface.ts";
 import type { BrokerOptions } from "../broker/options.ts";
 import type { Engine } from "../engine/engine.ts";
 import { memoryEngine } from "../engine/memory-engine.ts";

@@ -2,7 +2,7 @@
 // `npx fanwire`: a broker as a program of its own, for back ends in other languages.
 /// <reference types="node" />
 import { readFileSync } from "node:fs";
-import type { Broker } from "../broker/broker.ts";
+import type { Broker } from "../broker/interface.ts";
 import { pathOf } from "../node/node-handler.ts";
 import { brokerOf } from "./broker.ts";
 import { type Configuration, HELP, readConfiguration, UsageError } from "./options.ts";

@@ -67,11 +67,16 @@ export interface Connection extends Subscriber {
   readonly kind: "connection";
   readonly id: string;
   readonly connectionId: string;
-  readonly info: ClientInfo;
+  /** Replaced when its channels change. */
+  info: ClientInfo;
+  /** Proves that a request comes from the client of this connection. Absent if the client has not received one. */
+  secret?: string | undefined;
   /** Delivery reports that wait for this connection. */
   reports: Set<DeliveryWatcher> | undefined;
   /** Sets the cursor and the first chunk. Events after the cursor count as pending from here on. */
   startAt(point: ResumePoint, opening: Uint8Array<ArrayBuffer>): void;
+  /** `info` has other channels, and the client is about to be told. */
+  onChannelsChanged?(): void;
   /** The connection was blocked for `timeout` once more. */
   onTimeout(tolerance: number): void;
   /**

@@ -21,6 +21,14 @@ export interface HeartbeatChunk {
   readonly position?: number;
 }
 
+/** How a stream ends. */
+export interface EndOptions {
+  /** Milliseconds after which the client comes back. @default the option `retry`, with jitter */
+  readonly retry?: number;
+  /** The application's reason. */
+  readonly detail?: string | undefined;
+}
+
 /** A heartbeat that moves nothing. */
 export const PLAIN_HEARTBEAT: HeartbeatChunk = { bytes: HEARTBEAT };
 
@@ -42,6 +50,7 @@ export class ControlEvents {
     { clientId, channels }: ClientInfo,
     { cursor, gaps = [], resumed, hasMissing, incomplete }: ResumePoint,
     continues: boolean,
+    secret?: string,
   ): Uint8Array<ArrayBuffer> {
     const { announce, retry } = this.#options;
     // In the block of the event that follows: some clients dispatch an empty message for a block without data (fetch-event-source 2.0.1).
@@ -49,7 +58,7 @@ export class ControlEvents {
     if (announce && !continues) {
       // With the id, a client that drops before a gap arrives would skip that gap.
       const id = gaps.length > 0 || hasMissing ? undefined : log.id(cursor);
-      text += formatControl("ready", { clientId, resumed, channels, ...completeness(incomplete) }, id);
+      text += formatControl("ready", { clientId, resumed, channels, secret, ...completeness(incomplete) }, id);
     }
     return concat([encode(text), ...gaps.map(({ bytes }) => bytes)]);
   }
@@ -66,9 +75,9 @@ export class ControlEvents {
   end(
     reason: DisconnectReason | ErrorCode,
     reconnect: boolean,
-    retry: number = jitter(this.#options.retry),
+    { retry = jitter(this.#options.retry), detail }: EndOptions = {},
   ): Uint8Array<ArrayBuffer> {
-    return encode(formatEnd(reason, reconnect, retry));
+    return encode(formatEnd(reason, reconnect, retry, detail));
   }
 }
 

@@ -71,7 +71,9 @@ export interface ConnectionHost {
 export class StreamConnection implements Connection, HeartbeatTarget {
   readonly kind = "connection";
   readonly id: string;
-  readonly info: ClientInfo;
+  info: ClientInfo;
+  secret: string | undefined;
+  waiting: LogReader["waiting"];
   channels: readonly ChannelLog[];
   cursor = 0;
   missingRanges: LogReader["missingRanges"];

@@ -41,6 +41,11 @@ export interface EngineListener extends LogListener {
   onMissed?(key: string, after: number, through: number): void;
   /** Another process asks this one to act on its connections. */
   onCommand?(command: PeerCommand): void;
+  /**
+   * Another process asks this one to carry out a request on its connections. Rejects with a {@link BrokerError} if it is refused, which the other
+   * process has to receive.
+   */
+  onRequest?(request: StreamRequest): Promise<StreamAnswer>;
   /** Background work failed. */
   onError?(error: unknown): void;
 }
@@ -192,7 +197,38 @@ export interface PresenceStore {
   leave(presence: Presence, lingerMs: number): void;
   isBarred(clientId: string): Promise<boolean>;
   /** Bars a client id for `barMs` milliseconds and ends its connections in the other processes. Returns how many those were. */
-  disconnect(clientId: string, barMs: number): Promise<number>;
+  disconnect(clientId: string, barMs: number, reason?: string): Promise<number>;
+  /**
+   * Has a request carried out by the other processes, and returns their answers. MUST reject with `engine-down` if one that may hold such a stream
+   * does not answer, and as that process refuses the request. Absent if the engine cannot: such requests are then refused.
+   */
+  request?(request: StreamRequest): Promise<readonly StreamAnswer[]>;
+}
+
+/** Names the streams that a request is about: those of a client id, or one of them, or the one that has a secret. */
+export interface StreamTarget {
+  readonly clientId?: string | undefined;
+  readonly connectionId?: string | undefined;
+  /** The secret that the stream's client received, together with the subject that presents it. */
+  readonly secret?: string | undefined;
+  readonly subject?: string | undefined;
+}
+
+/** A request about open streams. The processes that hold them carry it out. */
+export type StreamRequest = StreamTarget &
+  (
+    | { readonly type: "subscribe"; readonly channels: readonly string[] }
+    | { readonly type: "unsubscribe"; readonly channels: readonly string[]; readonly reason?: string | undefined }
+    /** `text` is the wire form of an event, without an id. */
+    | { readonly type: "send"; readonly text: string }
+  );
+
+/** The answer of a process that has carried out a request. */
+export interface StreamAnswer {
+  /** How many streams it concerned. */
+  readonly clients: number;
+  /** The head of the log after the change. */
+  readonly position?: Position;
 }
 
 /** A command that another process sends to all brokers of a log. */
@@ -203,6 +239,8 @@ export interface PeerCommand {
   readonly subject: string | undefined;
   /** With `"disconnect"`: milliseconds for which the client id is barred. */
   readonly barFor: number;
+  /** With `"disconnect"`: the application's reason. */
+  readonly reason?: string | undefined;
   /** The number of the command, if registrations have numbers too. Never goes back, even if the store restarts. */
   readonly at?: number;
 }

@@ -67,6 +67,14 @@ export class NameRules {
     return names;
   }
 
+  /** Returns the channels that an open stream is to read, or no longer, each once. @throws {@link BrokerError} `bad-channel` */
+  changed(channels: string | readonly string[]): readonly string[] {
+    const names = this.channels(channels);
+    if (names.length === 0)
+      throw new BrokerError("bad-channel", "Channels refused: the list is empty; name a channel.");
+    return names;
+  }
+
   #check(kind: string, code: ErrorCode, name: unknown): string {
     if (typeof name !== "string") throw new TypeError(`${kind} refused: it must be a string, not ${typeof name}.`);
     const fault = this.#faultOf(name);

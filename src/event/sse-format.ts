@@ -85,9 +85,9 @@ type ControlEvent = "ready" | "position" | "gap" | "channels" | "snapshot" | "lo
 export const formatControl = (name: ControlEvent, data: object, id?: string): string =>
   formatEvent({ event: `fanwire-${name}`, id, data: JSON.stringify(data) });
 
-/** Formats `fanwire-end`: why the stream ends, and after how many milliseconds to reconnect. */
-export const formatEnd = (reason: string, reconnect: boolean, retry: number): string =>
-  formatRetry(retry) + formatControl("end", { reason, reconnect });
+/** Formats `fanwire-end`: why the stream ends, after how many milliseconds to reconnect, and the application's reason. */
+export const formatEnd = (reason: string, reconnect: boolean, retry: number, detail?: string): string =>
+  formatRetry(retry) + formatControl("end", { reason, reconnect, detail });
 
 /** Parses an event that this module formatted. Used by `listen()`. */
 export function parseEvent(bytes: Uint8Array): { id: string; event?: string; data: string } {

@@ -4,10 +4,12 @@ import { jitter, randomName } from "../base/random.ts";
 import { isHeldBack } from "../base/runtime.ts";
 import { isResponse } from "../base/validate.ts";
 import type { PublishOptions, Sent } from "../delivery/delivery-report.ts";
+import type { StreamAnswer, StreamRequest } from "../engine/engine.ts";
 import type { History } from "../engine/history.ts";
 import { idempotencyKeyOf, inboxKey, keysOf, keysOfReader } from "../event/channel-key.ts";
 import { checkEventType, type EventInput } from "../event/event.ts";
 import type { NameRules } from "../event/name-rules.ts";
+import { formatPosition } from "../event/position.ts";
 import type { StartOptions } from "../log/resume.ts";
 import { type Authorize, type RequestedAccess, type ResolvedGrant, resolveGrant } from "./authorize.ts";
 import type { AuthorizeQueue } from "./authorize-queue.ts";
@@ -16,6 +18,7 @@ import { type BodyBounds, readText } from "./body.ts";
 import { checkRequest } from "./check-request.ts";
 import type { Cors } from "./cors.ts";
 import { isForgedRequest } from "./cross-origin.ts";
+import { formOf, readChange } from "./form.ts";
 import {
   type ClientOverrides,
   checkClientOverrides,
@@ -31,8 +34,10 @@ import {
   HISTORY_PARAMETERS,
   limitOf,
   PUBLISH_PARAMETERS,
+  requestedRead,
   singleParameter,
   startOptions,
+  urlOf,
 } from "./query.ts";
 import type { RateLimiter } from "./rate-limits.ts";
 
@@ -45,6 +50,10 @@ const CLIENT_ID_LENGTH = 26;
 export interface BrokerPaths {
   readonly connect: string;
   readonly broadcast: string;
+  /** Where a client adds channels to its stream, if it is set. */
+  readonly subscribe?: string | undefined;
+  /** Where a client removes channels from its stream, if it is set. */
+  readonly unsubscribe?: string | undefined;
   /** Serves the history of channels, if it is set. */
   readonly history?: string | undefined;
 }
@@ -85,6 +94,8 @@ export interface BrokerBackend {
     releaseSlot: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Sent>;
+  /** Has a request about open streams carried out by all processes. */
+  requestStreams(request: StreamRequest): Promise<StreamAnswer>;
   history(keys: readonly string[], start: StartOptions, limit: number, signal?: AbortSignal): Promise<History>;
   /** Returns the last chunk of a stream (`fanwire-end`). `retry` is the time until the client comes back, in milliseconds. */
   endEvent(reason: ErrorCode | "closing", reconnect: boolean, retry: number): Uint8Array<ArrayBuffer>;
@@ -102,10 +113,12 @@ export class HttpHandler {
 
   async fetch(request: Request, context: unknown): Promise<Response> {
     checkRequest("fetch", request);
-    const { connect, broadcast, history } = this.#broker.settings.paths;
+    const { connect, broadcast, history, subscribe, unsubscribe } = this.#broker.settings.paths;
     return this.#respond(request, {}, ({ pathname, searchParams }) => {
       if (pathname === connect) return this.#connect(request, searchParams, { context });
       if (pathname === broadcast) return this.#publish(request, searchParams, { context, requireToken: true });
+      if (pathname === subscribe) return this.#change("subscribe", request, searchParams, { context });
+      if (pathname === unsubscribe) return this.#change("unsubscribe", request, searchParams, { context });
       if (pathname === history) return this.#history(request, searchParams, { context });
       throw new BrokerError("not-found", `Request refused: there is nothing at ${quote(pathname)}.`);
     });
@@ -194,6 +207,29 @@ export class HttpHandler {
     const keys = requested.channels.length > 0 ? keysOf(channels) : keysOfReader(clientId, channels);
     const history = await broker.history(keys, start, limit, request.signal);
     return Response.json(history, { headers: { "cache-control": "no-store" } });
+  }
+
+  /** Changes the channels of the stream whose secret a client presents. `authorize` is asked about those that are added. */
+  async #change(
+    type: "subscribe" | "unsubscribe",
+    request: Request,
+    query: URLSearchParams,
+    overrides: Overrides,
+  ): Promise<Response> {
+    const preflight = checkMethod(request, "POST, OPTIONS");
+    if (preflight) return preflight;
+    const broker = this.#broker;
+    const { secret, channels } = await readChange(request, query, broker.settings, broker.names);
+    const isAdding = type === "subscribe";
+    const requested: RequestedAccess = { action: "connect", channels: isAdding ? channels : [], clientId: undefined };
+    const grant = await this.#authorizeConnect(request, overrides, requested);
+    if (isResponse(grant)) return grant;
+    const { subject } = grant;
+    const { clients, position } = await broker.requestStreams({ type, secret, subject, channels });
+    if (clients === 0)
+      throw new BrokerError("unknown-stream", "Request refused: no open stream of this subject has this secret.");
+    const answer = isAdding && position ? { position: formatPosition(position.epoch, position.seq) } : {};
+    return Response.json(answer, { headers: { "cache-control": "no-store" } });
   }
 
   /** Lets a client in that `authorize` allows, within `rate`. */
@@ -349,32 +385,6 @@ const barredResponse = (): Response => new Response(null, { status: 204, headers
 
 /** Turns requested access into a grant that allows all of it, without an end. */
 const UNLIMITED = { expiresAt: Infinity };
-
-/** @throws {@link BrokerError} `bad-request` for a Host that makes no URL. If a request has no Host, Bun's URL is the path alone. */
-function urlOf({ url }: Request): URL {
-  try {
-    return new URL(url, "http://localhost");
-  } catch (cause) {
-    throw new BrokerError("bad-request", "Request refused: its URL or Host is invalid.", { cause });
-  }
-}
-
-/** Returns what a client asks to read. Overrides win over the query. */
-function requestedRead(names: NameRules, query: URLSearchParams, overrides: ClientOverrides): RequestedAccess {
-  const clientId = overrides.clientId ?? singleParameter(query, "id", "bad-id");
-  return {
-    action: "connect",
-    channels: names.channels(overrides.channels ?? query.getAll("channel")),
-    clientId: clientId === undefined ? undefined : names.clientId(clientId),
-  };
-}
-
-/** Returns the parameters of a URL and of a form in the body. @throws {@link BrokerError} as {@link readText} */
-async function formOf(request: Request, query: URLSearchParams, bounds: BodyBounds): Promise<URLSearchParams> {
-  if (!/^application\/x-www-form-urlencoded\s*(?:;|$)/i.test(request.headers.get("content-type") ?? ""))
-    throw new BrokerError("unsupported-media-type", "Request refused: send application/x-www-form-urlencoded.");
-  return new URLSearchParams(`${query}&${await readText(request, bounds)}`);
-}
 
 const STREAM_HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",

@@ -1,12 +1,17 @@
 // Reads the parameters of a request, and refuses names that are more likely a mistake than meant for somebody else.
 import { BrokerError, type ErrorCode, quote } from "../base/errors.ts";
 import { DEFAULT_LIMIT, MAX_LIMIT } from "../engine/history.ts";
+import type { NameRules } from "../event/name-rules.ts";
 import type { StartOptions } from "../log/resume.ts";
+import type { RequestedAccess } from "./authorize.ts";
+import type { ClientOverrides } from "./overrides.ts";
 
 /** Parameters of a request to connect. */
 export const CONNECT_PARAMETERS: readonly string[] = ["channel", "id", "lastEventId", "from"];
 /** Parameters of a request for history. */
 export const HISTORY_PARAMETERS: readonly string[] = ["channel", "id", "after", "from", "limit"];
+/** Parameters of a request to change the channels of a stream. */
+export const CHANGE_PARAMETERS: readonly string[] = ["channel", "secret"];
 /** Parameters of a request to publish. */
 export const PUBLISH_PARAMETERS: readonly string[] = ["channel", "id", "type", "ephemeral"];
 
@@ -87,4 +92,23 @@ export function limitOf(query: URLSearchParams): number {
     "bad-request",
     `Request refused: limit=${quote(limit)} is not a number from 0 to ${MAX_LIMIT}.`,
   );
+}
+
+/** Returns what a client asks to read. Overrides win over the query. */
+export function requestedRead(names: NameRules, query: URLSearchParams, overrides: ClientOverrides): RequestedAccess {
+  const clientId = overrides.clientId ?? singleParameter(query, "id", "bad-id");
+  return {
+    action: "connect",
+    channels: names.channels(overrides.channels ?? query.getAll("channel")),
+    clientId: clientId === undefined ? undefined : names.clientId(clientId),
+  };
+}
+
+/** Returns the URL of a request. If it has no Host, Bun's URL is the path alone. @throws {@link BrokerError} `bad-request` for a Host that makes no URL */
+export function urlOf({ url }: Request): URL {
+  try {
+    return new URL(url, "http://localhost");
+  } catch (cause) {
+    throw new BrokerError("bad-request", "Request refused: its URL or Host is invalid.", { cause });
+  }
 }

@@ -33,21 +33,18 @@ export function forChannels(items: readonly Transient[], channels: readonly Chan
   return items.filter(({ keys }) => keys.some((key) => read.has(key)));
 }
 
-/** Items that may wait for one reader. Beyond that, the oldest ephemeral event is dropped, or else the oldest item. */
-const MAX_WAITING = 64;
+/** Items that may wait for one reader. Beyond that, the oldest ephemeral event is dropped. */
+export const MAX_WAITING = 64;
 
 /** Lets items wait for a reader, in order of position. */
 export function keepFor(reader: LogReader, added: readonly Transient[]): void {
   if (added.length === 0) return;
   const waiting = [...(reader.waiting ?? []), ...added].sort((a, b) => a.seq - b.seq);
-  while (waiting.length > MAX_WAITING)
-    waiting.splice(
-      Math.max(
-        0,
-        waiting.findIndex((item) => item.expiresAt),
-      ),
-      1,
-    );
+  while (waiting.length > MAX_WAITING) {
+    const oldest = waiting.findIndex(({ expiresAt }) => expiresAt !== undefined);
+    if (oldest < 0) break;
+    waiting.splice(oldest, 1);
+  }
   reader.waiting = waiting;
 }
 

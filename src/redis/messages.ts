@@ -86,18 +86,20 @@ export function parseEvent(message: string): ReceivedEvent {
 }
 
 /**
- * Parses a command: lines with its type, the sending process, milliseconds, client id, subject and stamp.
+ * Parses a command: lines with its type, the sending process, milliseconds, client id, the subject or the encoded reason, and the stamp.
  *
  * @throws `Error` for a message that is not a command.
  */
 export function parsePeerCommand(message: string): ReceivedCommand {
-  const [type, from = "", barFor, clientId = "", subject, stamp = "", ...more] = message.split("\n");
+  const [type, from = "", barFor, clientId = "", last = "", stamp = "", ...more] = message.split("\n");
   if ((type !== "!disconnect" && type !== "!replace") || clientId === "" || stamp === "" || more.length > 0)
     throw refused("it is not a command");
+  const isReplace = type === "!replace";
   const command: PeerCommand = {
-    type: type === "!replace" ? "replace" : "disconnect",
+    type: isReplace ? "replace" : "disconnect",
     clientId,
-    subject: subject === "" ? undefined : subject,
+    subject: isReplace && last !== "" ? last : undefined,
+    reason: isReplace || last === "" ? undefined : decodeURIComponent(last),
     barFor: parseSeq(barFor),
     at: parseSeq(stamp),
   };

@@ -252,8 +252,9 @@ class RedisSession implements SharedLogSession {
     return (await this.#commands.run("isBarred", [clientId])) === "1";
   }
 
-  async disconnect(clientId: string, barMs: number): Promise<number> {
-    const args = [this.#process, clientId, bound(Math.min(barMs, MAX_BAR_MS)), this.#settings.base];
+  async disconnect(clientId: string, barMs: number, reason = ""): Promise<number> {
+    const barFor = bound(Math.min(barMs, MAX_BAR_MS));
+    const args = [this.#process, clientId, barFor, this.#settings.base, encodeURIComponent(reason)];
     return Number(await this.#commands.run("disconnect", args));
   }
 

@@ -51,8 +51,8 @@ export class PresenceSync implements PresenceStore {
     return this.#store.isBarred(clientId);
   }
 
-  disconnect(clientId: string, barMs: number): Promise<number> {
-    return this.#store.disconnect(clientId, barMs);
+  disconnect(clientId: string, barMs: number, reason?: string): Promise<number> {
+    return this.#store.disconnect(clientId, barMs, reason);
   }
 
   /** Registers all connections again. A registration that is not renewed expires, and the store may have lost some. */

@@ -135,8 +135,11 @@ export interface SharedLogSession {
    */
   renew(presences: readonly Presence[]): Promise<void>;
   isBarred(clientId: string): Promise<boolean>;
-  /** Bars a client id (if `barMs` is over 0), sends a command to the other processes, and returns how many connections those have. */
-  disconnect(clientId: string, barMs: number): Promise<number>;
+  /**
+   * Bars a client id (if `barMs` is over 0), sends a command with the application's reason to the other processes, and returns how many
+   * connections those have.
+   */
+  disconnect(clientId: string, barMs: number, reason?: string): Promise<number>;
   /** Milliseconds between two calls of `renew`. A store counts a process as dead after a few times as long. */
   readonly lease: number;
 

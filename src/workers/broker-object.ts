@@ -4,12 +4,15 @@ import { unauthorized } from "../base/errors.ts";
 import type {
   BroadcastOptions,
   CloseOptions,
+  ConnectionOptions,
   DisconnectOptions,
   EphemeralOptions,
   HistoryOptions,
   ListenOptions,
   SendOptions,
-} from "../broker/broker.ts";
+  SubscribeOptions,
+  UnsubscribeOptions,
+} from "../broker/interface.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
 import type { Published, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { History } from "../engine/history.ts";
@@ -69,10 +72,28 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
 
   /** Publishes an event to one client of this object, on all of its connections. */
   broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
-  broadcastTo(clientId: string, event: EventInput, options: EphemeralOptions): Promise<Sent>;
+  broadcastTo(clientId: string, event: EventInput, options: EphemeralOptions | ConnectionOptions): Promise<Sent>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published> {
     return this.#open().broker.broadcastTo(clientId, event, options);
+  }
+
+  /** Adds channels to the open streams of a client id, as `subscribe` of a broker. */
+  async subscribe(
+    clientId: string,
+    channels: string | readonly string[],
+    options?: SubscribeOptions,
+  ): Promise<{ readonly clients: number; readonly position: string }> {
+    return this.#open().broker.subscribe(clientId, channels, options);
+  }
+
+  /** Removes channels from the open streams of a client id, as `unsubscribe` of a broker. */
+  async unsubscribe(
+    clientId: string,
+    channels: string | readonly string[],
+    options?: UnsubscribeOptions,
+  ): Promise<{ readonly clients: number }> {
+    return this.#open().broker.unsubscribe(clientId, channels, options);
   }
 
   /** Ends the connections of a client id. Resolves with their number. */

@@ -1,7 +1,8 @@
 // `hub` and `worker`: the broker of a namespace of Durable Objects, as a Worker uses it.
 import { checkKnownKeys } from "../base/validate.ts";
-import { type Broker, blockForOf, historyMethod, publishMethods } from "../broker/broker.ts";
 import { ErrorReporter } from "../broker/error-reporter.ts";
+import type { Broker } from "../broker/interface.ts";
+import { disconnectionOf, historyMethod, publishMethods, streamMethods } from "../broker/methods.ts";
 import { type BrokerOptions, resolveOptions } from "../broker/options.ts";
 import { NameRules } from "../event/name-rules.ts";
 import { AuthorizeQueue } from "../http/authorize-queue.ts";
@@ -53,7 +54,16 @@ export interface HubOptions extends Pick<BrokerOptions, (typeof REQUEST_OPTIONS)
 export interface Hub
   extends Pick<
     Broker,
-    "fetch" | "clientHandler" | "eventHandler" | "broadcast" | "broadcastTo" | "checkChannel" | "disconnect" | "history"
+    | "fetch"
+    | "clientHandler"
+    | "eventHandler"
+    | "broadcast"
+    | "broadcastTo"
+    | "checkChannel"
+    | "disconnect"
+    | "history"
+    | "subscribe"
+    | "unsubscribe"
   > {
   /** Answers as `health` of a broker. Each call is a request to the object that `name` chooses, and wakes it. */
   health(request: Request): Promise<Response>;
@@ -127,12 +137,16 @@ export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
       names: context.names,
       history: async (keys, start, limit) => backend().history(keys, start, limit),
     }),
+    ...streamMethods({
+      names: context.names,
+      requestStreams: async (request) => backend().requestStreams(request),
+    }),
     checkChannel: (channel) => context.names.channel(channel),
     disconnect: async (clientId, disconnectOptions) =>
       backend().call({
         type: "disconnect",
         clientId: context.names.clientId(clientId),
-        barFor: blockForOf(disconnectOptions),
+        ...disconnectionOf(disconnectOptions),
       }),
     stats: async () => ({
       ...(await backend().call<BrokerStats>({ type: "stats" })),

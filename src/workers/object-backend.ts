@@ -1,8 +1,10 @@
 // The broker behind a Worker's HTTP handler: an object elsewhere, reached by RPC, `fetch` and a WebSocket. Also the types of that RPC.
 import { BrokerError, type ErrorCode, type ErrorStage } from "../base/errors.ts";
+import type { Disconnection } from "../broker/broker-core.ts";
 import type { ErrorReporter } from "../broker/error-reporter.ts";
 import type { Settings } from "../broker/options.ts";
 import type { DeliveryReport, PublishOptions, Reported, Sent } from "../delivery/delivery-report.ts";
+import type { StreamAnswer, StreamRequest } from "../engine/engine.ts";
 import type { History } from "../engine/history.ts";
 import type { EventInput } from "../event/event.ts";
 import type { NameRules } from "../event/name-rules.ts";
@@ -31,7 +33,8 @@ export type RpcRequest =
       readonly start: StartOptions;
       readonly limit: number;
     }
-  | { readonly type: "disconnect"; readonly clientId: string; readonly barFor: number }
+  | ({ readonly type: "disconnect"; readonly clientId: string } & Disconnection)
+  | { readonly type: "streams"; readonly request: StreamRequest }
   | { readonly type: "check" }
   | { readonly type: "stats" };
 
@@ -138,6 +141,10 @@ export class ObjectBackend implements BrokerBackend {
       report: report().catch(() => ({ sent: 0, failed: [] })),
     };
     return reported;
+  }
+
+  requestStreams(request: StreamRequest): Promise<StreamAnswer> {
+    return this.call({ type: "streams", request });
   }
 
   history(keys: readonly string[], start: StartOptions, limit: number): Promise<History> {

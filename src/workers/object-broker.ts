@@ -1,14 +1,16 @@
 // The broker inside a Durable Object: serves Workers over RPC and WebSockets, and restores its connections after hibernation.
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
-import { type Broker, brokerOf } from "../broker/broker.ts";
+import { brokerOf } from "../broker/broker.ts";
 import { BrokerCore } from "../broker/broker-core.ts";
+import type { Broker } from "../broker/interface.ts";
 import { type BrokerOptions, resolveOptions } from "../broker/options.ts";
 import type { RunningBroker } from "../broker/running-broker.ts";
 import type { ClientInfo, Connection, DisconnectReason } from "../delivery/connection.ts";
 import type { Reported } from "../delivery/delivery-report.ts";
 import { keysOfClient } from "../event/channel-key.ts";
 import { checkHealth } from "../monitoring/health.ts";
+import { ChangedStreams } from "./changed-streams.ts";
 import type { ObjectContext, Socket } from "./cloudflare.ts";
 import type { HubOptions } from "./hub.ts";
 import type { RpcRequest } from "./object-backend.ts";
@@ -50,6 +52,7 @@ interface Attachment {
   readonly ackBytes: number;
   readonly ackNumber: number;
   readonly info?: ClientInfo;
+  readonly secret?: string | undefined;
   /** The id of the row that has `info`, which is too large for an attachment. */
   readonly row?: string;
 }
@@ -67,6 +70,7 @@ export class ObjectBroker implements ObjectConnectionHost {
   readonly #running: RunningBroker;
   readonly #engine: ObjectEngine;
   readonly #connections = new Map<string, ObjectConnection>();
+  readonly #changed: ChangedStreams;
   /** The stored value of `connected`. */
   #connectedMark = 0;
   /** Epoch milliseconds. */
@@ -110,7 +114,9 @@ export class ObjectBroker implements ObjectConnectionHost {
     const state = this.#readState();
     this.secret = state.get("secret") as string;
     this.#connectedMark = Number(state.get("connected") ?? 0);
+    this.#changed = new ChangedStreams(ctx.storage);
     this.#restore(log.head, closing);
+    this.#changed.cleanUp((id) => this.#connections.has(id));
     if (this.#connectedMark > 0 && this.#core.connections.size === 0) this.#expectReturns(settings.inboxLinger);
   }
 
@@ -155,6 +161,7 @@ export class ObjectBroker implements ObjectConnectionHost {
    */
   runMaintenance(): number {
     const nextMs = this.#engine.cleanUp();
+    this.#changed.cleanUp((id) => this.#connections.has(id));
     const time = Date.now();
     if (time - this.#positionsSentAt >= this.timing.quietMs / 2) {
       this.#positionsSentAt = time;
@@ -171,7 +178,8 @@ export class ObjectBroker implements ObjectConnectionHost {
     const core = this.#core;
     if (request.type === "secret") return this.secret;
     if (request.type === "barred") return core.isBarred(request.clientId);
-    if (request.type === "disconnect") return { clients: await core.disconnect(request.clientId, request.barFor) };
+    if (request.type === "disconnect") return { clients: await core.disconnect(request.clientId, request) };
+    if (request.type === "streams") return core.requestStreams(request.request);
     if (request.type === "history") return core.history(request.keys, request.start, request.limit);
     if (request.type === "check") return checkHealth(core);
     if (request.type === "stats") return this.broker.stats();
@@ -219,45 +227,61 @@ export class ObjectBroker implements ObjectConnectionHost {
   }
 
   save(connection: ObjectConnection): void {
-    const { info, ackBytes, ackNumber, socket } = connection;
+    const { info, secret, ackBytes, ackNumber, socket } = connection;
     try {
-      socket.serializeAttachment({ info, ackBytes, ackNumber } satisfies Attachment);
+      socket.serializeAttachment({ info, secret, ackBytes, ackNumber } satisfies Attachment);
     } catch {
       // The list of channels is larger than an attachment may be.
       const { connectionId } = info;
-      socket.serializeAttachment({ row: connectionId, ackBytes, ackNumber } satisfies Attachment);
-      try {
+      socket.serializeAttachment({ row: connectionId, secret, ackBytes, ackNumber } satisfies Attachment);
+      this.#tryWrite(() =>
         this.#ctx.storage.sql.exec(
-          "INSERT OR IGNORE INTO fanwire_connections VALUES (?, ?)",
+          "INSERT OR REPLACE INTO fanwire_connections VALUES (?, ?)",
           connectionId,
           JSON.stringify(info),
-        );
-      } catch (error) {
-        this.report(error);
-      }
+        ),
+      );
     }
     this.#connections.set(info.connectionId, connection);
+  }
+
+  saveChannels(connection: ObjectConnection): void {
+    const { connectionId, channels } = connection.info;
+    this.save(connection);
+    this.#tryWrite(() => this.#changed.set(connectionId, channels));
+  }
+
+  /** Writes what can be done without if the storage is full. */
+  #tryWrite(write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      this.report(error);
+    }
   }
 
   forget({ info, socket }: ObjectConnection): void {
     const { connectionId } = info;
     this.#connections.delete(connectionId);
-    try {
+    this.#tryWrite(() => {
       const { row } = attachmentOf(socket);
       if (row !== undefined) this.#ctx.storage.sql.exec("DELETE FROM fanwire_connections WHERE id = ?", row);
       // The socket is listed until its other end is closed as well, and would count as a client after hibernation.
       socket.serializeAttachment(null);
-    } catch (error) {
-      this.report(error);
-    }
+      this.#changed.onClosed(connectionId);
+    });
   }
 
   async #register(socket: Socket, { grant, clientId, start, url, previous }: Hello): Promise<void> {
     try {
       // The previous connection of this stream is over, even if its socket has not closed yet.
       if (previous) this.#connections.get(previous.connectionId)?.onSocketClosed("client-left");
+      const changed = previous && this.#changed.take(previous.connectionId);
       const { subject, channels } = grant;
-      const arrival = { request: new Request(url), subject, clientId, channels, start, since: previous?.connectedAt };
+      const arrival = {
+        ...{ request: new Request(url), subject, clientId, start },
+        ...{ channels: changed ?? channels, since: previous?.connectedAt, secret: previous?.secret },
+      };
       const connection = await this.#withSlot(clientId, (releaseSlot) =>
         this.#running.registry.register(
           arrival,
@@ -266,6 +290,7 @@ export class ObjectBroker implements ObjectConnectionHost {
         ),
       );
       if (!connection) socket.send(writeJsonFrame(kinds.refusal, {}));
+      else if (changed) connection.onChannelsChanged();
     } catch (error) {
       socket.send(writeJsonFrame(kinds.refusal, this.refuse(error)));
     }
@@ -349,7 +374,7 @@ export class ObjectBroker implements ObjectConnectionHost {
     for (const { id, info } of sql.exec("SELECT id, info FROM fanwire_connections"))
       rows.set(id as string, JSON.parse(info as string));
     for (const socket of new Set([...this.#ctx.getWebSockets(), ...(closing ? [closing] : [])])) {
-      const { info: attachedInfo, row, ackBytes = 0, ackNumber = 0 } = attachmentOf(socket);
+      const { info: attachedInfo, secret, row, ackBytes = 0, ackNumber = 0 } = attachmentOf(socket);
       const info = attachedInfo ?? rows.get(row ?? "");
       if (!info) {
         // A socket without a row has not sent its hello yet.
@@ -358,6 +383,7 @@ export class ObjectBroker implements ObjectConnectionHost {
       }
       rows.delete(row ?? "");
       const connection = new ObjectConnection(this, socket, info, keysOfClient(info.clientId, info.channels));
+      connection.secret = secret;
       connection.restore(head, ackBytes, ackNumber);
       this.#connections.set(info.connectionId, connection);
       this.#running.registry.add(connection);

@@ -51,6 +51,8 @@ export interface ObjectConnectionHost extends Pick<ConnectionHost, "unsubscribe"
   readonly timing: ConnectionTiming;
   /** Stores the state that the connection needs after hibernation. */
   save(connection: ObjectConnection): void;
+  /** The same, after its channels have changed. */
+  saveChannels(connection: ObjectConnection): void;
   /** The socket is closed. */
   forget(connection: ObjectConnection): void;
 }
@@ -62,7 +64,9 @@ export interface ObjectConnectionHost extends Pick<ConnectionHost, "unsubscribe"
 export class ObjectConnection implements Connection {
   readonly kind = "connection";
   readonly id: string;
-  readonly info: ClientInfo;
+  info: ClientInfo;
+  secret: string | undefined;
+  waiting: LogReader["waiting"];
   channels: readonly ChannelLog[];
   readonly socket: Socket;
   cursor = 0;
@@ -103,9 +107,9 @@ export class ObjectConnection implements Connection {
     this.cursor = this.#sentThrough = cursor;
     this.missingRanges = missingRanges;
     this.#host.save(this);
-    const { connectionId } = this;
+    const { connectionId, secret } = this;
     this.#send(
-      writeJsonFrame(kinds.welcome, { connectionId, epoch, cursor, opening: decoder.decode(opening), timing }),
+      writeJsonFrame(kinds.welcome, { connectionId, secret, epoch, cursor, opening: decoder.decode(opening), timing }),
     );
     this.#host.fanout.requestNext(this);
   }
@@ -171,6 +175,11 @@ export class ObjectConnection implements Connection {
     this.missingRanges = undefined;
     this.live = false;
     if (this.#unacknowledgedBytes < MAX_UNACKNOWLEDGED_BYTES) this.#continue();
+  }
+
+  onChannelsChanged(): void {
+    this.#host.saveChannels(this);
+    this.#send(writeJsonFrame(kinds.channels, { channels: this.info.channels }));
   }
 
   onTimeout(tolerance: number): void {

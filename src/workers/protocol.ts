@@ -24,6 +24,8 @@ export const kinds = {
   refusal: 5,
   /** The stream ends: an {@link EndNotice}. */
   end: 6,
+  /** The stream reads other channels from now on: a {@link ChannelsNotice}. The Worker presents them when it dials again. */
+  channels: 7,
 } as const;
 
 /** A frame of the object: the client's stream goes from the position `previous` to `position`. */
@@ -63,8 +65,10 @@ export function readFrame(data: unknown): Frame | undefined {
 }
 
 /** Writes a frame without positions, whose payload is JSON. */
-export const writeJsonFrame = (kind: number, message: Welcome | Refusal | EndNotice): Uint8Array<ArrayBuffer> =>
-  writeFrame({ kind, previous: 0, position: 0, payload: encode(JSON.stringify(message)) });
+export const writeJsonFrame = (
+  kind: number,
+  message: Welcome | Refusal | EndNotice | ChannelsNotice,
+): Uint8Array<ArrayBuffer> => writeFrame({ kind, previous: 0, position: 0, payload: encode(JSON.stringify(message)) });
 
 export const readJsonFrame = <T>({ payload }: Frame): T => JSON.parse(decoder.decode(payload), revive);
 
@@ -78,7 +82,11 @@ export interface Hello {
   /** The URL of the client's request. */
   readonly url: string;
   /** The connection before the socket was lost. */
-  readonly previous?: { readonly connectionId: string; readonly connectedAt: number };
+  readonly previous?: {
+    readonly connectionId: string;
+    readonly connectedAt: number;
+    readonly secret?: string | undefined;
+  };
 }
 
 /** The client has taken everything up to `cursor`, and every frame before the acknowledgement request of this number. */
@@ -128,6 +136,8 @@ export interface ConnectionTiming {
 /** The object has registered the client. */
 export interface Welcome {
   readonly connectionId: string;
+  /** The secret that the client has received, or is about to. */
+  readonly secret?: string | undefined;
   readonly epoch: string;
   /** The position where the stream starts. */
   readonly cursor: number;
@@ -150,6 +160,12 @@ export const refusalOf = (thrown: unknown): Refusal => {
 
 export const errorOf = ({ code = "internal", message = "", headers = {} }: Refusal): BrokerError =>
   new BrokerError(code, message, { headers });
+
+/** The channels of a stream have changed. */
+export interface ChannelsNotice {
+  /** Their names. */
+  readonly channels: readonly string[];
+}
 
 /** The object ends the stream. */
 export interface EndNotice {

@@ -12,6 +12,7 @@ import { concat, encode, formatEnd } from "../event/sse-format.ts";
 import type { Socket } from "./cloudflare.ts";
 import { closeSocket, type DialedObject, dialObject } from "./dial.ts";
 import {
+  type ChannelsNotice,
   CLOSE_NORMAL,
   CLOSE_PROTOCOL_ERROR,
   type ConnectionTiming,
@@ -55,7 +56,9 @@ export class WorkerStream implements ConnectionHost {
   readonly timeouts: ConnectionTimeouts;
 
   readonly #dial: () => Promise<Socket>;
-  readonly #hello: Hello;
+  /** What the next dial presents. */
+  #hello: Hello;
+  readonly #secret: string | undefined;
   readonly #timing: ConnectionTiming;
   readonly #connection: StreamConnection;
   /** The id of the connection at the object. Each dial gets a new one. */
@@ -102,11 +105,12 @@ export class WorkerStream implements ConnectionHost {
     dial: () => Promise<Socket>,
     { socket, welcome, rest }: DialedObject,
   ) {
-    const { timing, connectionId, epoch, cursor, opening } = welcome;
+    const { timing, connectionId, epoch, cursor, opening, secret } = welcome;
     const { heartbeat, timeout, tolerance, maxConnectionAge } = timing;
     this.#dial = dial;
     this.#hello = hello;
     this.#timing = timing;
+    this.#secret = secret;
     this.#connectionId = connectionId;
     this.#received = this.#sent = { epoch, cursor };
     // Two slots: a timer for each stream should have little to do.
@@ -208,6 +212,9 @@ export class WorkerStream implements ConnectionHost {
     } else if (frame?.kind === kinds.ackRequest) {
       this.#queue.push(frame.position);
       if (this.#connection.live) this.#sendNext();
+    } else if (frame?.kind === kinds.channels) {
+      const { channels } = readJsonFrame<ChannelsNotice>(frame);
+      this.#hello = { ...this.#hello, grant: { ...this.#hello.grant, channels } };
     } else if (frame?.kind === kinds.end) {
       this.#receiveEnd(readJsonFrame(frame));
     } else {
@@ -296,7 +303,8 @@ export class WorkerStream implements ConnectionHost {
   async #dialAgain(): Promise<void> {
     this.#dials++;
     const start = { lastEventId: formatPosition(this.#sent.epoch, this.#sent.cursor) };
-    const previous = { connectionId: this.#connectionId, connectedAt: this.#connection.info.connectedAt };
+    const { connectedAt } = this.#connection.info;
+    const previous = { connectionId: this.#connectionId, connectedAt, secret: this.#secret };
     let dialed: DialedObject | undefined;
     try {
       dialed = await dialObject(this.#dial, { ...this.#hello, start, previous });

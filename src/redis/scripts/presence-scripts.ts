@@ -139,7 +139,8 @@ return answers
 `);
 
 /**
- * Bars a client id, and sends a command to end its connections. ARGV: process, client id, milliseconds, channel prefix.
+ * Bars a client id, and sends a command to end its connections. ARGV: process, client id, milliseconds, channel prefix, the application's
+ * reason.
  *
  * Returns how many connections the other processes have.
  */
@@ -152,7 +153,7 @@ end
 for _, other in ipairs(redis.call('ZRANGE', processes, '(' .. num(time), '+inf', 'BYSCORE')) do
   if other ~= process then count = count + tonumber(redis.call('HGET', hashOf(other), clientId) or '0') end
 end
-sendCommand(ARGV[4], '!disconnect\\n' .. process .. '\\n' .. ARGV[3] .. '\\n' .. clientId .. '\\n')
+sendCommand(ARGV[4], '!disconnect\\n' .. process .. '\\n' .. ARGV[3] .. '\\n' .. clientId .. '\\n' .. ARGV[5])
 return num(count)
 `);
 

@@ -1,5 +1,5 @@
 // Cases about several brokers on one log.
-import type { Broker } from "../../broker/broker.ts";
+import type { Broker } from "../../broker/interface.ts";
 import type { EngineCase } from "../harness.ts";
 import { defineCase } from "../support/case-context.ts";
 import { check, equal, expectRejection, retryWhileDown, until, withTimeout } from "../support/expectation.ts";

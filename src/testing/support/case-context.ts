@@ -1,5 +1,6 @@
 // Runs the body of a case: opens a log, gives the case processes, brokers and clients on it, and closes all of them afterwards.
-import { type Broker, createBroker } from "../../broker/broker.ts";
+import { createBroker } from "../../broker/broker.ts";
+import type { Broker } from "../../broker/interface.ts";
 import type { BrokerOptions } from "../../broker/options.ts";
 import {
   type EngineCase,

@@ -1,5 +1,5 @@
 // A client in this process. It connects to a broker without a server, and reads its stream.
-import type { Broker } from "../../broker/broker.ts";
+import type { Broker } from "../../broker/interface.ts";
 import { textDecoder } from "../../event/sse-format.ts";
 import { equal, until, withTimeout } from "./expectation.ts";
 

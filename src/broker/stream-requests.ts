@@ -1,0 +1,171 @@
+// Carries out requests about open streams: which channels they read, and events for one of them.
+import { BrokerError } from "../base/errors.ts";
+import type { Connection } from "../delivery/connection.ts";
+import type { Fanout } from "../delivery/fanout.ts";
+import type { StreamAnswer, StreamRequest, StreamTarget } from "../engine/engine.ts";
+import { inboxKey, keysOf } from "../event/channel-key.ts";
+import { type EventInput, prepareEvent } from "../event/event.ts";
+import { encode, formatControl } from "../event/sse-format.ts";
+import { MAX_WAITING } from "../log/weave.ts";
+import { joinChannels, leaveChannels } from "./channel-changes.ts";
+import type { ConnectionLimits } from "./connection-limits.ts";
+import type { Settings } from "./options.ts";
+
+/** The connections of this process. */
+export interface OpenStreams {
+  readonly fanout: Fanout;
+  readonly connections: ReadonlySet<Connection>;
+  readonly bySecret: ReadonlyMap<string, Connection>;
+}
+
+export class StreamRequests {
+  readonly #settings: Settings;
+  readonly #registry: OpenStreams;
+  readonly #limits: ConnectionLimits;
+  /** Changes of a connection that the engine has not answered. A later one waits for them. */
+  readonly #changes = new WeakMap<Connection, Promise<unknown>>();
+
+  constructor(settings: Settings, registry: OpenStreams, limits: ConnectionLimits) {
+    this.#settings = settings;
+    this.#registry = registry;
+    this.#limits = limits;
+  }
+
+  /**
+   * Carries out a request on the connections of this process. Returns a promise only if the engine needs one.
+   *
+   * @throws {@link BrokerError} `bad-channel`, `at-capacity`, `engine-down`
+   */
+  run(request: StreamRequest): StreamAnswer | Promise<StreamAnswer> {
+    const connections = this.#find(request);
+    for (const connection of connections) this.#checkRoom(connection);
+    if (request.type === "send") {
+      for (const connection of connections) this.#insert(connection, request.text);
+      return { clients: connections.length };
+    }
+    const { channels } = request;
+    if (request.type === "subscribe") this.#checkBounds(connections, channels);
+    const changed = connections.map((connection) =>
+      this.#inTurn(connection, () =>
+        request.type === "subscribe"
+          ? this.#subscribe(connection, channels)
+          : this.#unsubscribe(connection, channels, request.reason),
+      ),
+    );
+    const waiting = changed.filter((each) => each !== undefined);
+    return waiting.length > 0 ? Promise.all(waiting).then(() => this.#answer(connections)) : this.#answer(connections);
+  }
+
+  /** Sends an event to one connection. Does nothing if it has ended. @throws as a publish; {@link BrokerError} `at-capacity` */
+  send(connection: Connection, event: EventInput): void {
+    const text = prepareEvent(event, this.#settings);
+    if (!this.#registry.connections.has(connection)) return;
+    this.#checkRoom(connection);
+    this.#insert(connection, text);
+  }
+
+  #answer(connections: readonly Connection[]): StreamAnswer {
+    const { epoch, head: seq } = this.#registry.fanout.log;
+    return { clients: connections.length, position: { epoch, seq } };
+  }
+
+  #find({ clientId, connectionId, secret, subject }: StreamTarget): Connection[] {
+    const { fanout, connections, bySecret } = this.#registry;
+    const found =
+      secret === undefined
+        ? [...fanout.channels.connectionsOf([inboxKey(clientId ?? "")])]
+        : [bySecret.get(secret) ?? []].flat();
+    return found.filter(
+      (connection) =>
+        connections.has(connection) &&
+        (connectionId === undefined || connection.connectionId === connectionId) &&
+        (secret === undefined || connection.info.subject === subject),
+    );
+  }
+
+  #checkRoom({ waiting }: Connection): void {
+    if (waiting && waiting.length >= MAX_WAITING && waiting.every(({ expiresAt }) => expiresAt === undefined))
+      throw new BrokerError(
+        "at-capacity",
+        `Refused: ${MAX_WAITING} items wait for this connection already; try again when it reads.`,
+      );
+  }
+
+  /** Checks before anything changes, so that a request has its effect on all connections or on none. */
+  #checkBounds(connections: readonly Connection[], channels: readonly string[]): void {
+    const { maxChannelsPerClient } = this.#settings;
+    let added = 0;
+    for (const { info } of connections) {
+      const all = new Set([...info.channels, ...channels]).size;
+      added += all - info.channels.length;
+      if (all > maxChannelsPerClient)
+        throw new BrokerError(
+          "bad-channel",
+          `Subscription refused: the stream would read ${all} channels, and ${maxChannelsPerClient} are allowed (maxChannelsPerClient).`,
+        );
+    }
+    this.#limits.checkSubscriptions(added);
+  }
+
+  /** Runs a change after those of the same connection that are under way. */
+  #inTurn(connection: Connection, change: () => Promise<void> | undefined): Promise<unknown> | undefined {
+    const earlier = this.#changes.get(connection);
+    const changing = earlier === undefined ? change() : earlier.then(change, change);
+    if (changing === undefined) return undefined;
+    this.#changes.set(connection, changing);
+    const forget = (): void => {
+      if (this.#changes.get(connection) === changing) this.#changes.delete(connection);
+    };
+    void changing.then(forget, forget);
+    return changing;
+  }
+
+  #subscribe(connection: Connection, channels: readonly string[]): Promise<void> | undefined {
+    const { session } = this.#registry.fanout;
+    const added = channels.filter((name) => !connection.info.channels.includes(name));
+    if (added.length === 0) return undefined;
+    const join = (): void => {
+      const { info } = connection;
+      const isOpen = this.#registry.connections.has(connection);
+      if (!isOpen) session.unsubscribe?.(keysOf(added));
+      else this.#change(connection, [...info.channels, ...added], added, []);
+    };
+    const subscribed = session.subscribe?.(keysOf(added));
+    // At once if nothing has to be waited for: an event that is published right after this is for this connection too.
+    if (subscribed !== undefined) return subscribed.then(join);
+    join();
+    return undefined;
+  }
+
+  #unsubscribe(connection: Connection, channels: readonly string[], reason: string | undefined): undefined {
+    const { info } = connection;
+    const removed = info.channels.filter((name) => channels.includes(name));
+    if (removed.length === 0 || !this.#registry.connections.has(connection)) return;
+    const rest = info.channels.filter((name) => !removed.includes(name));
+    this.#change(connection, rest, [], removed, reason);
+    this.#registry.fanout.session.unsubscribe?.(keysOf(removed));
+  }
+
+  #change(
+    connection: Connection,
+    channels: readonly string[],
+    added: readonly string[],
+    removed: readonly string[],
+    reason?: string,
+  ): void {
+    const { fanout } = this.#registry;
+    this.#limits.change(channels.length - connection.info.channels.length);
+    connection.info = Object.freeze({ ...connection.info, channels: Object.freeze(channels) });
+    const data = { channels, added, removed, reason };
+    const announcement = this.#settings.announce ? encode(formatControl("channels", data)) : undefined;
+    connection.onChannelsChanged?.();
+    if (added.length > 0) joinChannels(fanout, connection, keysOf(added), announcement);
+    else leaveChannels(fanout, connection, keysOf(removed), announcement);
+  }
+
+  #insert(connection: Connection, text: string): void {
+    const { fanout } = this.#registry;
+    const keys = [inboxKey(connection.id)];
+    fanout.insert(connection, { isTransient: true, bytes: encode(text), seq: fanout.log.head, keys });
+  }
+}
