@@ -2,6 +2,7 @@
 import { checkKnownKeys } from "../base/validate.ts";
 import { keysOf } from "../event/channel-key.ts";
 import { HttpHandler } from "../http/handler.ts";
+import { findStartFault } from "../log/resume.ts";
 import { checkHealth, respondWithHealth } from "../monitoring/health.ts";
 import { BROKER_METRICS, HTTP_METRICS } from "../monitoring/metric-definitions.ts";
 import { respondWithMetrics } from "../monitoring/prometheus.ts";
@@ -10,7 +11,7 @@ import type { Broker } from "./interface.ts";
 import { disconnectionOf, historyMethod, publishMethods, streamMethods } from "./methods.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
 
-const LISTEN_OPTIONS = new Set(["channels", "signal", "lastEventId", "from"]);
+const LISTEN_OPTIONS = new Set(["channels", "signal", "lastEventId", "from", "last"]);
 const CLOSE_OPTIONS = new Set(["spreadOver", "force"]);
 
 /**
@@ -38,8 +39,8 @@ export function brokerOf(core: BrokerCore): Broker {
     listen(options = {}) {
       checkKnownKeys("listen()", "option", LISTEN_OPTIONS, options);
       const { channels, signal, ...start } = options;
-      if (start.from !== undefined && start.from !== "earliest")
-        throw new TypeError(`listen() refused: from must be "earliest" or left out, not ${String(start.from)}.`);
+      const fault = findStartFault(start.from, start.last);
+      if (fault) throw new TypeError(`listen() refused: ${fault}`);
       return core.listen(keysOf(names.targets(channels)), start, signal);
     },
     ...historyMethod({ names, history: (...args) => core.history(...args) }),

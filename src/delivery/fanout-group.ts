@@ -1,6 +1,9 @@
 // Groups the subscribers of a flush by the channels that have news for them, so that each group shares one chunk.
-import { type Batch, isSameBatch } from "../log/batch.ts";
+import { type Batch, isSameBatch, readBatch } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
+import type { Log } from "../log/log.ts";
+import type { Transient } from "../log/transient.ts";
+import { forChannels, weave } from "../log/weave.ts";
 
 /** A channel that has news in this flush. */
 interface PendingChannel {
@@ -13,7 +16,7 @@ interface PendingChannel {
  */
 export class FanoutGroup {
   readonly channels: readonly ChannelLog[];
-  batch: Batch | undefined;
+  #batch: Batch | undefined;
   /** The last step. Most subscribers of a channel take the same one, and it costs less than a look into the map. */
   #lastChannel: PendingChannel | undefined;
   #lastGroup: FanoutGroup | undefined;
@@ -21,6 +24,13 @@ export class FanoutGroup {
 
   constructor(channels: readonly ChannelLog[]) {
     this.channels = channels;
+  }
+
+  /** Reads what the whole group receives: the events after a position, up to `through`, and transient items. They are read once. */
+  read(log: Log, cursor: number, through: number, transients: readonly Transient[]): Batch | undefined {
+    const { channels } = this;
+    const reader = { channels, cursor, missingRanges: undefined, overrun: 0 };
+    return (this.#batch ??= weave(readBatch(log, reader, through), forChannels(transients, channels), through));
   }
 
   /** Returns the group of subscribers that have one more channel with news. */

@@ -330,13 +330,18 @@ export class Fanout implements EngineListener, HistoryHost {
         if (subscriber.kind === "connection") keepFor(subscriber, forChannels(transients, group.channels));
         // A subscriber that joined after these events has nothing to wait for.
         if (hasNews(group.channels, subscriber.cursor) && !this.isLoadingHistory(subscriber)) subscriber.onBlocked?.();
-      } else if (subscriber.cursor > from || (this.#hasMissing && hasMissing(group.channels, from))) {
-        this.#flushAlone(subscriber, from, through, transients);
-      } else if (subscriber.waiting || (this.#hasNotice && subscriber.resumedAfter !== undefined)) {
+      } else if (
+        subscriber.cursor > from ||
+        // Some of its channels may start later than these events.
+        subscriber.missingRanges ||
+        subscriber.waiting ||
+        (this.#hasMissing && hasMissing(group.channels, from)) ||
+        (this.#hasNotice && subscriber.resumedAfter !== undefined)
+      ) {
         this.#flushAlone(subscriber, from, through, transients);
       } else {
-        group.batch ??= this.#readLive(group.channels, from, through, transients);
-        if (group.batch) this.#sendLive(subscriber, group.batch);
+        const batch = group.read(this.log, from, through, transients);
+        if (batch) this.#sendLive(subscriber, batch);
       }
     }
     this.position = through;
@@ -357,17 +362,6 @@ export class Fanout implements EngineListener, HistoryHost {
     const batch = this.#recent.share(readBatch(this.log, subscriber, through));
     const all = withWaiting(subscriber, weave(batch, forChannels(transients, channels), cursor));
     if (all) this.#sendLive(subscriber, all);
-  }
-
-  /** Reads the batch of all live subscribers that have news in these channels. */
-  #readLive(
-    channels: readonly ChannelLog[],
-    from: number,
-    through: number,
-    transients: readonly Transient[],
-  ): Batch | undefined {
-    const batch = readBatch(this.log, { channels, cursor: from, missingRanges: undefined, overrun: 0 }, through);
-    return transients.length > 0 ? weave(batch, forChannels(transients, channels), through) : batch;
   }
 
   #sendLive(subscriber: Subscriber, batch: Batch): void {

@@ -1,5 +1,6 @@
 // The async iterator behind `broker.listen()`: a subscriber inside the process.
 
+import { BrokerError } from "../base/errors.ts";
 import { after } from "../base/runtime.ts";
 import type { Position } from "../event/position.ts";
 import type { Batch, LogReader } from "../log/batch.ts";
@@ -48,8 +49,10 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
   #isSubscribed = false;
   #items: Listened[] = [];
   #isServing = false;
-  #waiting: ((result: IteratorResult<Listened, undefined>) => void)[] = [];
+  #waiting: ((result: IteratorResult<Listened, undefined> | Promise<never>) => void)[] = [];
   #isEnded = false;
+  /** Why the listener cannot start, until `next()` has rejected with it. */
+  #refusal: BrokerError | undefined;
   #signal: AbortSignal | undefined;
   readonly #abort = (): void => this.end();
 
@@ -129,7 +132,12 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
       fanout.waitingForEngine.delete(this);
       this.#serve();
     } catch (error) {
-      this.#tryLater(error, () => this.#start());
+      if (error instanceof BrokerError && error.code === "bad-request") {
+        this.#refusal = error;
+        this.end();
+      } else {
+        this.#tryLater(error, () => this.#start());
+      }
     }
   }
 
@@ -162,7 +170,11 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
       const item = this.#items.shift();
       if (!item && !this.#isEnded && !this.#host.isClosed()) break;
       if (!item) this.#isEnded = true;
-      this.#waiting.shift()?.(item ? { done: false, value: item } : { done: true, value: undefined });
+      const refusal = this.#refusal;
+      this.#refusal = undefined;
+      this.#waiting.shift()?.(
+        item ? { done: false, value: item } : refusal ? Promise.reject(refusal) : { done: true, value: undefined },
+      );
     }
     this.#isServing = false;
     if (this.#waiting.length === 0) this.#leave();

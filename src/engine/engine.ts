@@ -111,8 +111,11 @@ export interface EngineSession {
   read?(keys: readonly string[], after: number): Promise<ReplayPage>;
   /** Creates a loader of history for one broker. MUST be present if `read` is; `historyLoader(read)` returns one. */
   readonly loadHistory?: (host: HistoryHost) => HistoryLoader;
-  /** Returns the bounds of what is retained of these channels, for a subscriber that starts after a position. Present if `read` is. */
-  historyBounds?(keys: readonly string[], after: number, max: MaxReplay): Promise<HistoryBounds>;
+  /**
+   * Returns the bounds of what is retained of these channels, for a subscriber that starts after a position. Present if `read` is. With `last`
+   * the subscriber asks for the newest `last` events of each channel: the engine MUST then set `lastFloor` of each channel, or reject with `bad-request`.
+   */
+  historyBounds?(keys: readonly string[], after: number, max: MaxReplay, last?: number): Promise<HistoryBounds>;
   /** Returns the position of the newest event of all channels. Present if `read` is. */
   head?(): Promise<Position>;
   /** The connections of all processes. Absent if there is only one process. */

@@ -2,7 +2,7 @@
 
 import { jitter } from "../base/random.ts";
 import { after, now } from "../base/runtime.ts";
-import type { LogReader } from "../log/batch.ts";
+import { type LogReader, startIn } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import type { HistoryHost, HistoryLoader, ReplayPage } from "./engine.ts";
@@ -161,15 +161,23 @@ class PageLoader implements HistoryLoader {
     const { head } = this.#host.log;
     const pages = new Map<string, LoadedPage>();
     const missing: string[] = [];
+    // Events beyond the head come from the log, in their turn.
+    let limit = head;
     for (const { key, droppedThrough } of subscriber.channels) {
       // Only the channels that are not complete here: subscribers with the same common channel and inboxes of their own then share a page.
-      if (droppedThrough <= cursor) continue;
+      const start = startIn(subscriber, key);
+      if (droppedThrough <= start) continue;
+      // Nothing of the channel is read before its start. What lies before it may be very much.
+      if (start > cursor && cursor < head) {
+        limit = Math.min(limit, start);
+        continue;
+      }
       const page = cursor < head ? this.#pages.find(key, cursor) : undefined;
       if (page) pages.set(key, page);
       else missing.push(key);
     }
     if (missing.length === 0) {
-      this.#deliver(subscriber, pages);
+      this.#deliver(subscriber, pages, limit);
       return;
     }
     let load = this.#loadFor(missing, cursor, wait);
@@ -245,10 +253,9 @@ class PageLoader implements HistoryLoader {
     for (const subscriber of failed) this.#serveNext(subscriber);
   }
 
-  #deliver(subscriber: LogReader, pages: ReadonlyMap<string, LoadedPage>): void {
+  #deliver(subscriber: LogReader, pages: ReadonlyMap<string, LoadedPage>, most: number): void {
     this.cancel(subscriber);
-    // Events beyond the head come from the log, in their turn.
-    let limit = this.#host.log.head;
+    let limit = most;
     for (const { through } of pages.values()) limit = Math.min(limit, through);
     const channels = subscriber.channels.map(
       (channel): ChannelLog => pages.get(channel.key)?.channels.get(channel.key) ?? channel,

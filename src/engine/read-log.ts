@@ -42,9 +42,10 @@ export function readHistoryBounds(
   keys: readonly string[],
   after: number,
   max: MaxReplay = {},
+  last?: number,
 ): HistoryBounds {
   const channels = keys.map((key) => log.pin(key));
-  const bounds = localHistoryBounds(log, channels, after, max);
+  const bounds = localHistoryBounds(log, channels, after, max, last);
   for (const channel of channels) log.unpin(channel);
   return bounds;
 }

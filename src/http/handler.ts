@@ -32,6 +32,7 @@ import {
   checkParameters,
   flagOf,
   HISTORY_PARAMETERS,
+  historyStart,
   limitOf,
   PUBLISH_PARAMETERS,
   requestedRead,
@@ -196,8 +197,7 @@ export class HttpHandler {
     const { names, settings } = broker;
     checkParameters(query, HISTORY_PARAMETERS, settings.allowQuery, false);
     const requested = requestedRead(names, query, {});
-    const after = singleParameter(query, "after");
-    const start: StartOptions = { ...startOptions(query, { lastEventId: after }), from: "earliest" };
+    const start = historyStart(query);
     const limit = limitOf(query);
     const grant = await this.#authorizeConnect(request, overrides, requested);
     if (isResponse(grant)) return grant;

@@ -21,8 +21,16 @@ export interface ClientOverrides extends Overrides {
   readonly channels?: string | readonly string[];
   /** The id to resume after, in place of `Last-Event-ID` and `?lastEventId=`. An empty one turns both off. */
   readonly lastEventId?: string;
-  /** Replays everything that is retained, unless the client resumes after an id. In place of `?from=`. */
-  readonly from?: "earliest";
+  /**
+   * Where the client starts, unless it resumes after an id: with everything that is retained (`"earliest"`), or with the newest event of each
+   * channel (`"latest"`). In place of `?from=` and `?last=`.
+   */
+  readonly from?: "earliest" | "latest" | undefined;
+  /**
+   * How many of its newest events each channel starts with, from 1 to 1,000, unless the client resumes after an id. In place of `?last=` and
+   * `?from=`.
+   */
+  readonly last?: number | undefined;
 }
 
 /**
@@ -50,7 +58,7 @@ export interface EventOverrides extends Overrides {
 }
 
 const OVERRIDES = ["context", "authorize", "errorHandler", "clientId", "channels"];
-const CLIENT_OVERRIDES = new Set([...OVERRIDES, "lastEventId", "from"]);
+const CLIENT_OVERRIDES = new Set([...OVERRIDES, "lastEventId", "from", "last"]);
 const EVENT_OVERRIDES = new Set([...OVERRIDES, "data", "type", "ephemeral", "idempotencyKey", "requireToken"]);
 
 /** @throws `TypeError` for overrides that are not a plain object, or that have an unknown name. */

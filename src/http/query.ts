@@ -2,12 +2,12 @@
 import { BrokerError, type ErrorCode, quote } from "../base/errors.ts";
 import { DEFAULT_LIMIT, MAX_LIMIT } from "../engine/history.ts";
 import type { NameRules } from "../event/name-rules.ts";
-import type { StartOptions } from "../log/resume.ts";
+import { findStartFault, type StartOptions } from "../log/resume.ts";
 import type { RequestedAccess } from "./authorize.ts";
 import type { ClientOverrides } from "./overrides.ts";
 
 /** Parameters of a request to connect. */
-export const CONNECT_PARAMETERS: readonly string[] = ["channel", "id", "lastEventId", "from"];
+export const CONNECT_PARAMETERS: readonly string[] = ["channel", "id", "lastEventId", "from", "last"];
 /** Parameters of a request for history. */
 export const HISTORY_PARAMETERS: readonly string[] = ["channel", "id", "after", "from", "limit"];
 /** Parameters of a request to change the channels of a stream. */
@@ -46,7 +46,9 @@ const synonymOf = (name: string): string | undefined => (name === "event" ? "typ
 function isSimilar(name: string, known: string): boolean {
   // The name of a client's id in the broker's own methods is clientId.
   const letters = name.toLowerCase().replace(/[^a-z]|s$|^client(?=.?id$)/g, "");
-  return isWithin(letters, known.toLowerCase(), known.length > 6 ? 2 : known.length > 3 ? 1 : 0);
+  // One letter makes other words of "last", such as "lat" and "list".
+  const most = known.length > 6 ? 2 : known.length > 3 && known !== "last" ? 1 : 0;
+  return isWithin(letters, known.toLowerCase(), most);
 }
 
 /** Whether one word becomes the other if at most `most` letters are added, removed or replaced (Levenshtein). */
@@ -75,12 +77,23 @@ export function flagOf(query: URLSearchParams, name: string): boolean {
   throw new BrokerError("bad-request", `Request refused: ${name}=${quote(value)} is neither "true" nor "false".`);
 }
 
-/** Returns where a client starts to read. An override wins over the query. */
+/** Returns where a client starts to read. An override of `from` or `last` replaces both of the query. @throws {@link BrokerError} `bad-request` */
 export function startOptions(query: URLSearchParams, overrides: StartOptions): StartOptions {
-  const from = overrides.from ?? singleParameter(query, "from");
-  if (from !== undefined && from !== "earliest")
+  const text = singleParameter(query, "last");
+  const asked = { from: singleParameter(query, "from"), last: /^\d+$/.test(text ?? "") ? Number(text) : text };
+  const { lastEventId } = overrides;
+  const { from, last } = overrides.from === undefined && overrides.last === undefined ? asked : overrides;
+  const fault = findStartFault(from, last);
+  if (fault) throw new BrokerError("bad-request", `Request refused: ${fault}`);
+  return { lastEventId, from, last } as StartOptions;
+}
+
+/** Returns where a part of the history begins. @throws {@link BrokerError} `bad-request` */
+export function historyStart(query: URLSearchParams): StartOptions {
+  const from = singleParameter(query, "from") ?? "earliest";
+  if (from !== "earliest")
     throw new BrokerError("bad-request", `Request refused: from=${quote(from)} is not "earliest".`);
-  return { lastEventId: overrides.lastEventId, from };
+  return { lastEventId: singleParameter(query, "after"), from };
 }
 
 /** Returns how many events a request for history asks for. @throws {@link BrokerError} `bad-request` */

@@ -34,7 +34,10 @@ export interface Batch<I extends Item = Item> {
 export interface LogReader {
   channels: readonly ChannelLog[];
   cursor: number;
-  /** Missing ranges that have events of the reader's other channels inside them, by channel key. Created when the first one appears. */
+  /**
+   * Missing ranges that have events of the reader's other channels inside them, by channel key, and channels that start later than others.
+   * Created when the first one appears, and removed once the reader has passed all of them.
+   */
   missingRanges: Map<string, MissingRange> | undefined;
   /**
    * How far the log had evicted unread events of this reader, because the log is full, when the reader last received a gap for that. 0 once
@@ -64,6 +67,10 @@ export const hasNews = (channels: readonly ChannelLog[], cursor: number): boolea
 export const hasMissing = (channels: readonly ChannelLog[], cursor: number): boolean =>
   channels.some((channel) => channel.droppedThrough > cursor);
 
+/** Returns the position after which a reader reads one of its channels. */
+export const startIn = ({ cursor, missingRanges }: LogReader, key: string): number =>
+  missingRanges ? Math.max(cursor, missingRanges.get(key)?.startAfter ?? 0) : cursor;
+
 /** Channels loaded from the store, read in place of a reader's own channels, up to the position `limit`. */
 export interface HistoryRange {
   readonly channels: readonly ChannelLog[];
@@ -89,24 +96,28 @@ export function readBatch(
 ): Batch<LogItem> | undefined {
   const { cursor } = reader;
   const { channels } = history ?? reader;
+  const limit = history?.limit ?? Infinity;
+  const isPassed = ({ announcedThrough }: MissingRange): boolean => announcedThrough <= cursor;
+  if (reader.missingRanges && [...reader.missingRanges.values()].every(isPassed)) reader.missingRanges = undefined;
   const items: LogItem[] = [];
   const merge = new Merge();
   const incomplete: ChannelLog[] = [];
   let end = through;
   let evicted = 0;
   for (const channel of channels) {
-    if (channel.last <= cursor) continue;
-    if (channel.droppedThrough > cursor) {
+    const from = startIn(reader, channel.key);
+    if (channel.last <= from || from >= limit) continue;
+    if (channel.droppedThrough > from) {
       incomplete.push(channel);
       end = Math.max(end, channel.droppedThrough);
       evicted = Math.max(evicted, channel.evictedThrough);
     }
-    merge.add(channel, channel.indexAfter(cursor));
+    merge.add(channel, channel.indexAfter(from));
   }
-  if (history) end = history.limit;
+  if (history) end = limit;
   if (evicted > Math.max(cursor, reader.overrun)) {
     if (reader.overrun > 0) {
-      const concerned = channels.filter((channel) => hadEvent(channel, cursor, end));
+      const concerned = channels.filter((channel) => hadEvent(channel, startIn(reader, channel.key), end));
       closeMissingRanges(log, reader, concerned, Infinity, items, end, end);
       return { items, events: 0, gaps: items.length, through: end, more: false, jumpsToHead: true };
     }
@@ -170,7 +181,8 @@ function announceMissingRanges(
     const range = reader.missingRanges?.get(channel.key);
     if (channel.droppedThrough <= first || range?.announcedThrough === channel.droppedThrough) continue;
     const after = startOfGap(reader, range);
-    (reader.missingRanges ??= new Map()).set(channel.key, { after, announcedThrough: channel.droppedThrough });
+    const announced = { after, announcedThrough: channel.droppedThrough, startAfter: range?.startAfter };
+    (reader.missingRanges ??= new Map()).set(channel.key, announced);
     items.push(makeGap(log, { channels: [channel.key], after, through: channel.droppedThrough, seq: reader.cursor }));
   }
 }

@@ -24,6 +24,8 @@ export interface MissingRange {
   readonly announcedThrough: number;
   /** The subscriber never had a claim to this range, so no gap is reported for it. */
   readonly excused?: boolean;
+  /** The reader starts to read the channel after this position, although it has read others before. Never after `announcedThrough`. */
+  readonly startAfter?: number | undefined;
 }
 
 /** Creates a gap with its wire form (`fanwire-gap`). */

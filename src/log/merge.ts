@@ -5,6 +5,8 @@ import type { ChannelLog, Entry } from "./channel-log.ts";
 interface Source {
   readonly channel: ChannelLog;
   index: number;
+  /** No event before this index is returned. */
+  readonly least: number;
   entry: Entry;
 }
 
@@ -18,12 +20,12 @@ export class Merge {
     this.#step = step;
   }
 
-  /** Adds a channel from an index on. */
-  add(channel: ChannelLog, index: number): void {
+  /** Adds a channel from an index on; with `step` -1 down to the index `least`. */
+  add(channel: ChannelLog, index: number, least = 0): void {
     const entry = channel.at(index);
-    if (!entry) return;
+    if (!entry || index < least) return;
     const heap = this.#heap;
-    const source = { channel, index, entry };
+    const source = { channel, index, least, entry };
     let place = heap.push(source) - 1;
     while (place > 0) {
       const parent = (place - 1) >>> 1;
@@ -45,7 +47,7 @@ export class Merge {
     const seq = heap[0]?.entry.seq;
     for (let source = heap[0]; source && source.entry.seq === seq; source = heap[0]) {
       source.index += this.#step;
-      const entry = source.channel.at(source.index);
+      const entry = source.index < source.least ? undefined : source.channel.at(source.index);
       if (entry) {
         source.entry = entry;
         this.#sink(source);

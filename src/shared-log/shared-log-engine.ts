@@ -160,20 +160,23 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     return withNotices(page);
   }
 
-  async historyBounds(keys: readonly string[], after: number, max: MaxReplay): Promise<HistoryBounds> {
+  async historyBounds(keys: readonly string[], after: number, max: MaxReplay, last?: number): Promise<HistoryBounds> {
     const { epoch } = this.#log;
-    const bounds = await this.#lookups.run(() => this.#store.historyBounds(epoch, keys, after, max));
+    const bounds = await this.#lookups.run(() => this.#store.historyBounds(epoch, keys, after, max, last));
     this.#checkEpoch(epoch, bounds.epoch);
     if (bounds.epoch !== epoch)
       throw new BrokerError("engine-down", "History refused: the log was replaced. Try again.");
+    // A start elsewhere would be a loss that nobody notices, or a flood.
+    if (epoch && last !== undefined && bounds.channels.some(({ lastFloor }) => lastFloor === undefined))
+      throw new BrokerError("bad-request", "Request refused: this engine does not know last; use from=earliest.");
     const channels = bounds.channels.map((channel, index) => ({ key: keys[index] as string, ...channel }));
     return { ...bounds, channels };
   }
 
   async head(): Promise<Position> {
     if (this.#startup.isPending) await this.#startup.ended;
-    const { epoch, head } = await this.#store.historyBounds("", [], 0, {});
-    return { epoch, seq: head };
+    const { epoch, head: seq } = await this.#store.historyBounds("", [], 0, {});
+    return { epoch, seq };
   }
 
   close(lingerMs = 0): void {
@@ -235,7 +238,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
   }
 
   onEphemeral(epoch: string, keys: readonly string[], text: string): void {
-    // While the session catches up, nobody could receive it in order.
+    // Nobody could receive it in order while the session catches up.
     if (this.#state === "up" && epoch === this.#log.epoch) sendEphemeral(this.#log, keys, text);
   }
 

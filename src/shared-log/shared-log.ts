@@ -58,7 +58,10 @@ export interface Checkpoint {
 export interface SharedHistoryBounds {
   readonly epoch: string;
   readonly head: number;
-  /** The position after which the newest events lie, as many as `max` allows; 0 if `max` allows all of them after the requested position. */
+  /**
+   * The position after which the newest events lie, as many as `max` allows; 0 if `max` allows all of them after the requested position. With
+   * `last`, only the newest `last` events of each channel count.
+   */
   readonly floor: number;
   /** For each channel, in the order of the request. */
   readonly channels: readonly {
@@ -68,6 +71,8 @@ export interface SharedHistoryBounds {
     readonly oldest: number | undefined;
     /** The position of the first retained event after the requested position. */
     readonly next: number | undefined;
+    /** With `last`: the position after which the channel's newest `last` events lie; 0 if it retains no more than those. */
+    readonly lastFloor?: number | undefined;
   }[];
 }
 
@@ -111,8 +116,18 @@ export interface SharedLogSession {
    * (`""` if there is none) is valid.
    */
   read(epoch: string, keys: readonly string[], after: number, bytes: number): Promise<ReplayPage>;
-  /** Returns the history bounds. For an epoch that is not the current one, only the current epoch (`""` if there is none) and its head are valid. */
-  historyBounds(epoch: string, keys: readonly string[], after: number, max: MaxReplay): Promise<SharedHistoryBounds>;
+  /**
+   * Returns the history bounds. For an epoch that is not the current one, only the current epoch (`""` if there is none) and its head are
+   * valid. With `last`, the subscriber asks for the newest `last` events of each channel. A store that cannot find them leaves `lastFloor` out,
+   * and the subscriber is refused (`bad-request`).
+   */
+  historyBounds(
+    epoch: string,
+    keys: readonly string[],
+    after: number,
+    max: MaxReplay,
+    last?: number,
+  ): Promise<SharedHistoryBounds>;
   /** Replaces the feed's connection, because nothing arrives through it. */
   renewFeed(): void;
 

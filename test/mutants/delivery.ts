@@ -238,8 +238,8 @@ export const deliveryMutants: readonly Mutant[] = [
     name: "one-dropped-event-without-a-gap",
     file: "log/batch.ts",
     tests: "log/gaps",
-    find: "if (channel.droppedThrough > cursor) {",
-    replace: "if (channel.droppedThrough > cursor + 1) {",
+    find: "if (channel.droppedThrough > from) {",
+    replace: "if (channel.droppedThrough > from + 1) {",
     harm: "One event that the log dropped is lost without a gap.",
   },
   {

@@ -54,6 +54,20 @@ describe.each(platformsWithWrangler)("over sockets on %s", (platform) => {
     }
   });
 
+  test("connect: ?last= starts each channel at its newest events, and anything but a number of its range is 400", async () => {
+    const broker = await server.createBroker();
+    for (const channel of ["a", "b", "a", "a"]) await broker.publish(`of ${channel}`, `?channel=${channel}`);
+    const client = await new SocketClient(server.url + broker.path("connect?channel=a&channel=b&last=2")).untilReady();
+    await client.until(() => client.data.length >= 3);
+    await broker.publish("of a", "?channel=a");
+    await client.until(() => client.data.length >= 4);
+    expect(client.data).toEqual(["of b", "of a", "of a", "of a"]);
+    expect(JSON.parse(client.control("ready")[0]?.data ?? "")).toMatchObject({ complete: false, incomplete: ["a"] });
+    client.leave();
+    for (const query of ["last=0", "last=1001", "last=x", "last=1&from=latest", "from=newest"])
+      expect((await fetch(server.url + broker.path(`connect?${query}`))).status).toBe(400);
+  });
+
   test("connect: with Last-Event-ID a client receives what it missed, and nothing twice", async () => {
     const broker = await server.createBroker();
     const first = await new SocketClient(server.url + broker.path("connect?id=me")).untilReady();

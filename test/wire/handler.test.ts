@@ -57,7 +57,7 @@ const REFUSED: readonly (readonly [
   ["an id with a newline", "connect?id=a%0Ab", { headers: EVENT_SOURCE }, 400, "bad-id"],
   ["two ids", "connect?id=a&id=b", { headers: EVENT_SOURCE }, 400, "bad-id"],
   ["a channel to read with CR", "connect?channel=%0D", { headers: EVENT_SOURCE }, 400, "bad-channel"],
-  ["an invalid start", "connect?from=latest", { headers: EVENT_SOURCE }, 400, "bad-request"],
+  ["an invalid start", "connect?from=newest", { headers: EVENT_SOURCE }, 400, "bad-request"],
   ["an id in use", "connect?id=one", {}, 409, "duplicate-id"],
   ["a misspelled channel", "broadcast?chanel=private", post("x"), 400, "bad-request"],
   ["a misspelled channel to read", "connect?channels=a", { headers: EVENT_SOURCE }, 400, "bad-request"],

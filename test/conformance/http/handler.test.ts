@@ -129,7 +129,7 @@ const badQueries: readonly (readonly [what: string, query: string, code: string]
   ["a channel with NUL", "?channel=a%00", "bad-channel"],
   ["a channel that is too long", `?channel=${"x".repeat(257)}`, "bad-channel"],
   ["a reserved channel", "?channel=fanwire-common", "bad-channel"],
-  ["an unknown from", "?from=latest", "bad-request"],
+  ["an unknown from", "?from=newest", "bad-request"],
   ["two froms", "?from=earliest&from=earliest", "bad-request"],
 ];
 for (const [what, query, code] of badQueries) {

@@ -1,7 +1,7 @@
 // Overrides of `clientHandler` and `eventHandler`: values that are refused, with an error that says what to write.
 import { expect, test } from "vitest";
 import type { Broker, EventOverrides } from "../../../src/index.ts";
-import { clientRequest, codeOf, eventRequest, withBroker } from "../../support/test-broker.ts";
+import { clientRequest, codeOf, eventRequest, problemOf, withBroker } from "../../support/test-broker.ts";
 
 type Handler = "clientHandler" | "eventHandler";
 
@@ -115,6 +115,33 @@ test(
 );
 
 test(
+  "from, last: of an override or of listen() have the bounds of the query, and an override replaces both of the query",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    for (const data of ["1", "2", "3"]) await broker.broadcast(data);
+    const wrong: readonly object[] = [
+      { last: 0 },
+      { last: 1_001 },
+      { last: 1.5 },
+      { last: "5" },
+      { last: Number.NaN },
+      { last: null },
+      { from: "newest" },
+      { from: "latest", last: 5 },
+    ];
+    for (const start of wrong) {
+      const answer = await broker.clientHandler(clientRequest(), start);
+      expect([answer.status, await problemOf(answer)]).toEqual([400, "bad-request"]);
+      expect(() => broker.listen(start)).toThrow(TypeError);
+    }
+    const byLast = await setup.join(broker, { query: { from: "earliest" }, overrides: { last: 2 } });
+    expect([(await byLast.next()).data, (await byLast.next()).data]).toEqual(["2", "3"]);
+    const byFrom = await setup.join(broker, { query: { last: "1" }, overrides: { from: "earliest" } });
+    expect((await byFrom.next()).data).toBe("1");
+  }),
+);
+
+test(
   "broadcast(), broadcastTo(), listen(), handlers: an unknown option is refused, because it may be a misspelled target",
   withBroker(async (setup) => {
     const broker = setup.broker();
@@ -123,7 +150,7 @@ test(
     expect(await codeOf(broker.broadcast("secret", "admins" as unknown as object))).toBe("TypeError");
     expect(await codeOf(broker.broadcastTo("one", "x", wrong))).toBe("TypeError");
     expect(() => broker.listen(wrong)).toThrow(TypeError);
-    expect(() => broker.listen({ from: "latest" as "earliest" })).toThrow(TypeError);
+    expect(() => broker.listen({ from: "newest" as "earliest" })).toThrow(TypeError);
     expect(await codeOf(broker.clientHandler(clientRequest(), { channel: "public" } as object))).toBe("TypeError");
     expect(await codeOf(broker.clientHandler(clientRequest(), { authorise: () => false } as object))).toBe("TypeError");
     expect(await codeOf(broker.eventHandler(eventRequest("x"), { channel: "public" } as object))).toBe("TypeError");

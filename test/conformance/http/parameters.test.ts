@@ -93,6 +93,8 @@ for (const [name, meant] of [
   ["ids", "id"],
   ["From", "from"],
   ["fom", "from"],
+  ["Last", "last"],
+  ["last[]", "last"],
 ] as const) {
   testReading(`?${name}= looks like ?${meant}=, and is 400 bad-request`, async ({ setup, entryPoint }) => {
     const broker = setup.broker();
@@ -122,6 +124,9 @@ testReading("parameters that look like none of ours belong to the application", 
     "eventId",
     "since",
     "utm_id",
+    "lat",
+    "list",
+    "past",
   ];
   await connect(broker, {
     query: Object.fromEntries([...names, "v", "", "constructor"].map((name) => [name, "a"])),
@@ -137,7 +142,7 @@ testReading("allowQuery lets a parameter through that looks like a known one", a
   expect((await client.nextData()).data).toBe("a");
 });
 
-for (const name of ["id", "lastEventId", "from"] as const) {
+for (const name of ["id", "lastEventId", "from", "last"] as const) {
   testReading(`?${name}= given twice is 400, even if both are the same`, async ({ setup, entryPoint }) => {
     const broker = setup.broker();
     const request = clientRequest({ query: { [name]: "earliest" } });
@@ -146,6 +151,45 @@ for (const name of ["id", "lastEventId", "from"] as const) {
     expect(broker.stats().clients).toBe(0);
   });
 }
+
+for (const [query, why] of [
+  ["last=0", "1 to 1000"],
+  ["last=-1", "1 to 1000"],
+  ["last=1001", "1 to 1000"],
+  ["last=99999999999999999999", "1 to 1000"],
+  ["last=1.5", "1 to 1000"],
+  ["last=1e2", "1 to 1000"],
+  ["last=ten", "1 to 1000"],
+  ["last=0x10", "1 to 1000"],
+  ["last=%201", "1 to 1000"],
+  ["from=newest", "latest"],
+  ["from=Latest", "latest"],
+  ["last=5&from=latest", "or last"],
+  ["from=earliest&last=5", "or last"],
+] as const) {
+  testReading(`?${query} is 400 bad-request, also with an id`, async ({ setup, entryPoint }) => {
+    const broker = setup.broker();
+    const { id } = await broker.broadcast("x");
+    for (const lastEventId of ["", id]) {
+      const request = clientRequest({ lastEventId });
+      const answer = await entryPoint(broker, new Request(`${request.url}?${query}`, request));
+      const { code, detail } = (await answer.json()) as Problem;
+      expect([answer.status, code]).toEqual([400, "bad-request"]);
+      expect(detail).toContain(why);
+    }
+    expect(broker.stats()).toMatchObject({ clients: 0, failures: { "bad-request": 2 } });
+  });
+}
+
+testReading("?last= takes 1 to 1000, and an empty one counts as absent", async ({ setup, connect }) => {
+  const broker = setup.broker();
+  await broker.broadcast("x");
+  for (const last of ["1", "1000", "0050"])
+    expect((await (await connect(broker, { query: { last } })).next()).data).toBe("x");
+  const live = await connect(broker, { query: { last: "" } });
+  await broker.broadcast("y");
+  expect((await live.next()).data).toBe("y");
+});
 
 test("checkParameters(): a name of any length costs no more than the longest known name", () => {
   const query = new URLSearchParams([["x".repeat(1_000_000), ""]]);

@@ -47,6 +47,7 @@ testReading(
     resumed.headers.set("last-event-id", ids[1] ?? "");
     expect(await read(resumed)).toEqual(["3"]);
     expect(await read(formRequest([["from", "earliest"]], query))).toEqual(["1", "2", "3"]);
+    expect(await read(formRequest([["last", "2"]], query))).toEqual(["2", "3"]);
   },
 );
 

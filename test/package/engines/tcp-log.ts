@@ -129,8 +129,8 @@ export function createTcpLogServer(options: LogOptions & { readonly idempotencyW
     },
     read: (_, epoch: string, keys: string[], after: number, bytes: number) =>
       readPage(log, epoch === log.epoch ? keys : [], after, bytes),
-    historyBounds: (_, epoch: string, keys: string[], after: number, max: MaxReplay) =>
-      readHistoryBounds(log, epoch === log.epoch ? keys : [], after, max),
+    historyBounds: (_, epoch: string, keys: string[], after: number, max: MaxReplay, last: number | null) =>
+      readHistoryBounds(log, epoch === log.epoch ? keys : [], after, max, last ?? undefined),
     enter(peer, presences: Presence[], rule: "allow" | "reject" | "replace", lingerMs: number) {
       peer.lingerMs = lingerMs;
       return presences.map((presence) => {

@@ -62,10 +62,11 @@ export class MemoryLog {
     keys: readonly string[],
     from: number,
     { events = Infinity, bytes = Infinity }: MaxReplay,
+    last?: number,
   ): SharedHistoryBounds {
     let remaining = bytes;
     let floor = 0;
-    for (const [index, { seq, text }] of this.#merged(keys).reverse().entries()) {
+    for (const [index, { seq, text }] of this.#merged(keys, last).reverse().entries()) {
       remaining -= `id: ${this.epoch}-${seq}\n${text}`.length;
       if (index < events && remaining >= 0) continue;
       floor = seq;
@@ -77,15 +78,17 @@ export class MemoryLog {
         droppedThrough,
         oldest: records[0]?.seq,
         next: records.find(({ seq }) => seq > from)?.seq,
+        ...(last === undefined ? {} : { lastFloor: (records.at(-last)?.seq ?? 1) - 1 }),
       };
     });
     return { epoch: this.epoch, head: this.head, floor, channels };
   }
 
-  /** Returns the retained events of these channels, in order, each once. */
-  #merged(keys: readonly string[]): StoredEvent[] {
+  /** Returns the retained events of these channels, or the newest `last` of each, in order, each once. */
+  #merged(keys: readonly string[], last = Infinity): StoredEvent[] {
     const bySeq = new Map<number, StoredEvent>();
-    for (const key of keys) for (const record of this.#channels.get(key)?.records ?? []) bySeq.set(record.seq, record);
+    for (const key of keys)
+      for (const record of this.#channels.get(key)?.records.slice(-last) ?? []) bySeq.set(record.seq, record);
     return [...bySeq.values()].sort((a, b) => a.seq - b.seq);
   }
 }

@@ -249,10 +249,16 @@ export class MemorySession implements SharedLogSession {
     });
   }
 
-  historyBounds(epoch: string, keys: readonly string[], from: number, max: MaxReplay): Promise<SharedHistoryBounds> {
+  historyBounds(
+    epoch: string,
+    keys: readonly string[],
+    from: number,
+    max: MaxReplay,
+    last?: number,
+  ): Promise<SharedHistoryBounds> {
     return this.#execute(() => {
       const { log } = this.#store;
-      if (log?.epoch === epoch) return log.historyBounds(keys, from, max);
+      if (log?.epoch === epoch) return log.historyBounds(keys, from, max, this.#store.knowsLast ? last : undefined);
       const channels = keys.map(() => ({ droppedThrough: 0, oldest: undefined, next: undefined }));
       return { epoch: log?.epoch ?? "", head: log?.head ?? 0, floor: 0, channels };
     });

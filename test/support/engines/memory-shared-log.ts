@@ -19,6 +19,8 @@ interface MemorySharedLogOptions {
   readonly pageSize?: number;
   /** Sessions are not connected before `setCommands(true)` and `setFeed(true)`. @default false */
   readonly isAway?: boolean;
+  /** Finds the newest events of each channel for `last`. @default true */
+  readonly knowsLast?: boolean;
   /** The clock that delays are measured by. @default time counts calls of `advanceTurn` */
   readonly clock?: Clock;
 }
@@ -49,6 +51,7 @@ class ExpiringNames {
 export class MemorySharedLog implements SharedLog {
   readonly pageSize: number;
   readonly isAway: boolean;
+  readonly knowsLast: boolean;
   readonly sessions: MemorySession[] = [];
   /** All events that were ever appended, in order. */
   readonly appended: AppendedEvent[] = [];
@@ -65,11 +68,18 @@ export class MemorySharedLog implements SharedLog {
   readonly #clock: Clock | undefined;
   #log: MemoryLog | undefined;
 
-  constructor({ retention = Infinity, pageSize: page = Infinity, isAway = false, clock }: MemorySharedLogOptions = {}) {
+  constructor({
+    retention = Infinity,
+    pageSize: page = Infinity,
+    isAway = false,
+    knowsLast = true,
+    clock,
+  }: MemorySharedLogOptions = {}) {
     this.#retention = retention;
     this.#clock = clock;
     this.pageSize = page;
     this.isAway = isAway;
+    this.knowsLast = knowsLast;
   }
 
   open(listener: SharedLogListener): MemorySession {

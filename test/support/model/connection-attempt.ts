@@ -1,16 +1,24 @@
 // One attempt of a simulated client to connect, from its request to the end of its stream.
-import type { ClientInfo, DisconnectReason } from "../../../src/index.ts";
+import type { ClientInfo, DisconnectReason, ListenOptions } from "../../../src/index.ts";
 import type { Clock } from "../clock.ts";
 import { clientRequest } from "../test-broker.ts";
 import type { Drop, ReaderPlan } from "./history.ts";
 import type { Instance } from "./instance.ts";
 import { inboxName } from "./items.ts";
+import type { StartOption } from "./reader.ts";
 import { VirtualSocket } from "./socket.ts";
 
 /** Milliseconds until a server notices a client that left without a sign. */
 const UNNOTICED_MS = 1_500;
 /** An id of a log that this history does not have. */
 export const FOREIGN_ID = "elsewhere-7";
+
+/** The options of the starts that read retained events without an id. */
+export const RETAINED_STARTS: { readonly [start in StartOption]?: Pick<ListenOptions, "from" | "last"> } = {
+  earliest: { from: "earliest" },
+  latest: { from: "latest" },
+  "newest two": { last: 2 },
+};
 
 /** The registration of a connection, as the broker's hooks report it. */
 export interface Registered {
@@ -53,7 +61,8 @@ export class ConnectionAttempt {
     this.calledAt = clock.time;
     this.expiresAt = clock.time + plan.lifetime;
     const { id, channels, start } = plan;
-    const query = start === "earliest" ? { from: "earliest" } : {};
+    const parameters = Object.entries(RETAINED_STARTS[start] ?? {});
+    const query = Object.fromEntries(parameters.map(([name, value]) => [name, `${value}`]));
     // Not as an EventSource, which is told in a stream, and not by a status, when to come back.
     const headers = { accept: "*/*" };
     const options = { id, channel: channels, query, headers, ...(lastEventId === undefined ? {} : { lastEventId }) };

@@ -167,7 +167,7 @@ const readerPlans = ({ losesMessages }: HistoryKind): fc.Arbitrary<ReaderPlan> =
     kind: losesMessages ? literal("client") : constantFrom("client", "client", "client", "listener"),
     id: constantFrom("one", "two"),
     channels: subarray(CHANNEL_NAMES),
-    start: constantFrom("live", "live", "live", "live", "earliest", "foreign"),
+    start: constantFrom("live", "live", "live", "live", "earliest", "latest", "newest two", "foreign"),
     capacity: constantFrom(Infinity, Infinity, 3_000, 300, 1, ...(losesMessages ? [] : [0])),
     lifetime: losesMessages ? constant(Infinity) : constantFrom(Infinity, Infinity, Infinity, 900),
   });

@@ -18,7 +18,7 @@ const STEPS = [
 const REASONS = ["client-left", "timeout", "disconnected", "expired", "max-age", "replaced"];
 
 const OUTCOMES = [
-  ...["live", "earliest", "foreign"].map((start) => `a client starts: ${start}`),
+  ...["live", "earliest", "latest", "newest two", "foreign"].map((start) => `a client starts: ${start}`),
   ...["a client reconnects", "an id has two connections", "a client id is barred", "a client id is taken"],
   ...["connecting", "behind", "reading"].map((state) => `a client drops while ${state}`),
   ...[

@@ -2,12 +2,17 @@
 // it received, and reconnects with that.
 import type { Broker, Listened } from "../../../src/index.ts";
 import type { ReaderRecord, ReceivedItem } from "../oracle/oracle.ts";
-import { type ConnectionAttempt, channelsOf, FOREIGN_ID } from "./connection-attempt.ts";
+import { type ConnectionAttempt, channelsOf, FOREIGN_ID, RETAINED_STARTS } from "./connection-attempt.ts";
 import type { Drop, ReaderPlan } from "./history.ts";
 import { type Item, inboxName } from "./items.ts";
 
-/** Where a reader starts that has no id yet: at the newest event, at the oldest retained one, or with the id of an unknown log. */
-export type StartOption = "live" | "earliest" | "foreign";
+/**
+ * Where a reader starts that has no id yet: at the newest event, at the oldest retained one, at the newest one or two of each channel, or with
+ * the id of an unknown log.
+ */
+export type StartOption = "live" | "earliest" | "latest" | "newest two" | "foreign";
+
+const NEWEST: { readonly [start in StartOption]?: number } = { latest: 1, "newest two": 2 };
 
 /** The parts of a simulation that a reader needs. */
 export interface ReaderEnvironment {
@@ -28,6 +33,7 @@ export class Reader implements ReaderRecord {
   readonly plan: ReaderPlan;
   readonly channels: readonly string[];
   readonly items: ReceivedItem[] = [];
+  readonly newest: number | undefined;
   start = Infinity;
   floor = 0;
   historyRequestedAt: number | undefined;
@@ -37,10 +43,13 @@ export class Reader implements ReaderRecord {
   #lastEventId: string | undefined;
   #attempt: ConnectionAttempt | undefined;
   #listener: AsyncIterableIterator<Listened, undefined> | undefined;
+  /** Whether the current connection or listener began without an id. */
+  #isFromStart = false;
 
   constructor(plan: ReaderPlan, environment: ReaderEnvironment) {
     this.plan = plan;
     this.channels = channelsOf(plan);
+    this.newest = NEWEST[plan.start];
     this.#environment = environment;
   }
 
@@ -74,11 +83,13 @@ export class Reader implements ReaderRecord {
     }
     // A listener receives no `fanwire-ready` with the position at which it starts.
     if (isNew && isLocal && start === "live") this.start = this.floor = head();
-    if (isNew && isLocal && start === "earliest") this.#startEarliest(head(), now());
+    const retained = RETAINED_STARTS[start];
+    if (isNew && isLocal && retained) this.#startRetained(head(), now());
+    this.#isFromStart = isNew;
     this.#listener = broker(this).listen({
       ...(channels.length > 0 ? { channels: channels } : {}),
       lastEventId,
-      ...(start === "earliest" ? { from: "earliest" } : {}),
+      ...retained,
     });
   }
 
@@ -108,8 +119,8 @@ export class Reader implements ReaderRecord {
     this.#listener = undefined;
   }
 
-  /** The reader has requested every retained event, and must receive every event after `head`. */
-  #startEarliest(head: number, time: number): void {
+  /** The reader has requested retained events, and must receive every event after `head`. */
+  #startRetained(head: number, time: number): void {
     this.start = head;
     if (this.#environment.isLocal) this.historyRequestedAt = time;
   }
@@ -128,12 +139,14 @@ export class Reader implements ReaderRecord {
     const registered = this.#attempt?.registered;
     if (type === "ready" && this.#lastEventId === undefined && registered) {
       if (id !== undefined && this.plan.start === "live") this.start = this.floor = this.#environment.rankOf(id);
-      else if (this.plan.start === "earliest") this.#startEarliest(registered.head, registered.at);
+      else if (RETAINED_STARTS[this.plan.start]) this.#startRetained(registered.head, registered.at);
     }
+    if (this.#attempt) this.#isFromStart = this.#attempt.lastEventId === undefined;
+    const isFromStart = this.newest !== undefined && this.#isFromStart;
     this.#lastEventId = id ?? this.#lastEventId;
     // The oracle knows one log only, so it receives ranks as ids.
     const idOf = (position: string): string => `x-${this.#environment.rankOf(position)}`;
-    if (type === "event") this.items.push({ type, id: idOf(id), data: item.data, at });
+    if (type === "event") this.items.push({ type, id: idOf(id), data: item.data, at, isFromStart });
     if (type !== "gap") return;
     const channels = item.channels.map((name) => (name === "fanwire-inbox" ? inboxName(this.plan.id) : name));
     const after = item.after === null ? null : idOf(item.after);

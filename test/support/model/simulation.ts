@@ -266,9 +266,9 @@ class Simulation {
       : { events, bytes, age, logBytes, dropsChannels, isShared: true };
     // The events of earlier epochs are gone.
     const { baseRank } = this.#backend;
-    const { channels, start, floor, historyRequestedAt } = reader;
+    const { channels, start, floor, historyRequestedAt, newest } = reader;
     const items = reader.items.filter(({ id }) => seqOf(id) >= baseRank);
-    const inLastEpoch = { channels, start, floor, historyRequestedAt, items };
+    const inLastEpoch = { channels, start, floor, historyRequestedAt, newest, items };
     const retained = published.filter(({ seq }) => seq > baseRank);
     return [
       ...findFaults(published, reader, { ...bounds, dropsChannels: true }),

@@ -17,10 +17,12 @@ export interface PublishedEvent {
 }
 
 /** An item that a reader received. `at` is when it was sent, in milliseconds. */
-export type ReceivedItem = { readonly id: string; readonly at?: number } & (
-  | { readonly type: "event"; readonly data: string }
-  | ({ readonly type: "gap" } & GapData)
-);
+export type ReceivedItem = {
+  readonly id: string;
+  readonly at?: number;
+  /** Whether it was received on a connection that started at the newest events of each channel. */
+  readonly isFromStart?: boolean;
+} & ({ readonly type: "event"; readonly data: string } | ({ readonly type: "gap" } & GapData));
 
 /** The items that one reader received over all of its connections. */
 export interface ReaderRecord {
@@ -29,8 +31,10 @@ export interface ReaderRecord {
   readonly start: number;
   /** No gap may begin before this position, because the reader requested nothing before it. */
   readonly floor: number;
-  /** When the reader requested every retained event, in milliseconds. */
+  /** When the reader requested the retained events, in milliseconds. */
   readonly historyRequestedAt?: number | undefined;
+  /** How many of its newest events the reader requested of each channel. @default Infinity */
+  readonly newest?: number | undefined;
   /** In the order of receipt. */
   readonly items: readonly ReceivedItem[];
 }
@@ -63,6 +67,7 @@ export function findFaults(
     ...findOrderFaults(published, reader),
     ...findSilentLosses(published, reader),
     ...findRetentionFaults(published, reader, bounds),
+    ...findExcess(published, reader, bounds),
   ];
 }
 
@@ -130,7 +135,7 @@ function findRetentionFaults(
   bounds: RetentionBounds,
 ): string[] {
   if (bounds.dropsChannels) return [];
-  const { channels, start, historyRequestedAt, items } = reader;
+  const { channels, start, historyRequestedAt, newest = Infinity, items } = reader;
   const received = receivedSeqs(items);
   const faults: string[] = [];
   for (const event of published) {
@@ -139,6 +144,7 @@ function findRetentionFaults(
     const isRequested =
       historyRequestedAt !== undefined &&
       (event.at ?? 0) <= historyRequestedAt &&
+      isAmongNewest(published, event, names, newest, historyRequestedAt) &&
       isRetained(published, event, names, bounds, historyRequestedAt);
     if (event.seq <= start && !isRequested) continue;
     const keepers = bounds.isShared ? event.channels : names;
@@ -150,6 +156,40 @@ function findRetentionFaults(
     if (isFault) faults.push(`event ${event.seq} of ${names.join(", ")} was retained and was not sent`);
   }
   return faults;
+}
+
+/** Whether an event is certainly among the newest ones of one of these channels at a time. */
+const isAmongNewest = (
+  published: readonly PublishedEvent[],
+  event: PublishedEvent,
+  names: readonly string[],
+  newest: number,
+  time: number,
+): boolean =>
+  names.some(
+    (name) =>
+      published.filter(({ seq, at = 0, channels }) => seq >= event.seq && at <= time && channels.includes(name))
+        .length <= newest,
+  );
+
+/** A reader that started at the newest events of each channel received no older one. */
+function findExcess(
+  published: readonly PublishedEvent[],
+  { channels, start, historyRequestedAt: time, newest = Infinity, items }: ReaderRecord,
+  bounds: RetentionBounds,
+): string[] {
+  if (bounds.dropsChannels || time === undefined || newest === Infinity) return [];
+  const isCertain = (event: PublishedEvent): boolean =>
+    (event.at ?? 0) < time && isRetained(published, event, event.channels, bounds, time);
+  return items.flatMap((item) => {
+    const event = published.find(({ seq }) => seq === seqOf(item.id));
+    if (!item.isFromStart || item.type === "gap" || !event || event.seq > start) return [];
+    const isOlder = (name: string): boolean =>
+      published.filter((other) => other.seq > event.seq && other.channels.includes(name) && isCertain(other)).length >=
+      newest;
+    const names = event.channels.filter((name) => channels.includes(name));
+    return names.every(isOlder) ? [`event ${event.seq} of ${names.join(", ")} is older than the newest ${newest}`] : [];
+  });
 }
 
 /** Whether an event is certainly in the log at a time, because one of these channels retains it. */
