@@ -1,58 +1,54 @@
-// Changes which channels an open stream reads.
+// Changes which channels an open stream reads. A change has its place behind everything that was appended before it.
 import type { Connection } from "../delivery/connection.ts";
 import type { Fanout } from "../delivery/fanout.ts";
+import { HEARTBEAT } from "../event/sse-format.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 
-/**
- * Adds channels to a connection, from its cursor on: events before it stay out, because the positions of a stream never go back. `announcement`
- * is sent before events of the new channels.
- */
+/** The bytes of `fanwire-channels`; a comment if the client is not told. */
+type Announcement = Uint8Array<ArrayBuffer>;
+export const NO_ANNOUNCEMENT: Announcement = HEARTBEAT;
+
+/** Adds channels to a connection: it receives their events that are appended from now on. */
 export function joinChannels(
   fanout: Fanout,
   connection: Connection,
   keys: readonly string[],
-  announcement: Uint8Array<ArrayBuffer> | undefined,
+  announcement: Announcement,
 ): void {
-  const seq = settle(fanout, connection);
+  const { cursor, head } = settle(fanout, connection);
   const added = fanout.subscribe(connection, keys);
-  for (const { key, droppedThrough } of added) {
-    // The connection has no claim to what was lost before it joined.
-    const range = { after: seq, announcedThrough: droppedThrough, excused: true };
-    if (droppedThrough > seq) (connection.missingRanges ??= new Map()).set(key, range);
+  if (cursor < head) {
+    // The connection is behind. It has no claim to events of the new channels from before, retained or not.
+    const range = { after: cursor, announcedThrough: head, startAfter: head, excused: true };
+    for (const key of keys) (connection.missingRanges ??= new Map()).set(key, range);
   }
-  change(fanout, connection, [...connection.channels, ...added], seq, announcement);
+  connection.channels = [...connection.channels, ...added];
+  fanout.insert(connection, { isTransient: true, bytes: announcement, seq: head, keys: [] });
 }
 
-/** Removes channels from a connection. `announcement` is sent after the events of these channels that it has received. */
+/** Removes channels from a connection, once it has received their events that were appended before. Calls `onLeft` then. */
 export function leaveChannels(
   fanout: Fanout,
   connection: Connection,
-  keys: readonly string[],
-  announcement: Uint8Array<ArrayBuffer> | undefined,
+  keys: ReadonlySet<string>,
+  announcement: Announcement,
+  onLeft: () => void,
 ): void {
-  const seq = settle(fanout, connection);
-  const isRemoved = ({ key }: ChannelLog): boolean => keys.includes(key);
-  fanout.channels.remove(connection, connection.channels.filter(isRemoved), fanout.log);
-  for (const key of keys) connection.missingRanges?.delete(key);
-  const rest = connection.channels.filter((channel) => !isRemoved(channel));
-  change(fanout, connection, rest, seq, announcement);
+  const { head: seq } = settle(fanout, connection);
+  const onReached = (): void => {
+    const isRemoved = ({ key }: ChannelLog): boolean => keys.has(key);
+    fanout.channels.remove(connection, connection.channels.filter(isRemoved), fanout.log);
+    for (const key of keys) connection.missingRanges?.delete(key);
+    connection.channels = connection.channels.filter((channel) => !isRemoved(channel));
+    onLeft();
+  };
+  fanout.insert(connection, { isTransient: true, bytes: announcement, seq, keys: [], onReached });
 }
 
-/** Returns the cursor of a connection. A live one has everything that was offered. */
-function settle({ position }: Fanout, connection: Connection): number {
-  if (connection.live) connection.cursor = Math.max(connection.cursor, position);
-  return connection.cursor;
-}
-
-function change(
-  fanout: Fanout,
-  connection: Connection,
-  channels: readonly ChannelLog[],
-  seq: number,
-  announcement: Uint8Array<ArrayBuffer> | undefined,
-): void {
-  connection.channels = channels;
-  if (announcement) fanout.insert(connection, { isTransient: true, bytes: announcement, seq, keys: [] });
-  // A page of history that is being loaded lacks the new channels.
-  else if (fanout.cancelHistory(connection)) fanout.requestNext(connection);
+/** Gives a live connection what is pending. Returns its cursor, and the head of the log. */
+function settle(fanout: Fanout, connection: Connection): { readonly cursor: number; readonly head: number } {
+  fanout.flush();
+  const { head } = fanout.log;
+  if (connection.live) connection.cursor = head;
+  return { cursor: connection.cursor, head };
 }

@@ -190,7 +190,7 @@ export class ConnectionRegistry implements ConnectionHost {
   /** Returns a secret for a new connection, if its client may change its channels and is told. */
   #newSecret(): string | undefined {
     const { announce, paths } = this.#settings;
-    return announce && (paths.subscribe ?? paths.unsubscribe) !== undefined ? randomName(SECRET_LENGTH) : undefined;
+    return announce && (paths.subscribe || paths.unsubscribe) ? randomName(SECRET_LENGTH) : undefined;
   }
 
   heartbeatFor(connection: StreamConnection): HeartbeatChunk {

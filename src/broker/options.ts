@@ -58,7 +58,7 @@ export interface BrokerOptions {
   /** Milliseconds in which the body of a request must be complete. A slower one is answered 408. 1 or more; `Infinity` waits. @default 10_000 */
   readonly bodyTimeout?: number;
   /**
-   * The paths that `fetch` serves. `history` is not served unless it is set.
+   * The paths that `fetch` serves. `history` is not served unless it is set; `subscribe` and `unsubscribe` are turned off by `false`.
    * @default { connect: "/connect", broadcast: "/broadcast", subscribe: "/subscribe", unsubscribe: "/unsubscribe" }
    */
   readonly paths?: Partial<BrokerPaths>;
@@ -240,8 +240,13 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
     Array.isArray(allowQuery) && allowQuery.every((name) => typeof name === "string"),
     "allowQuery must be a list of names",
   );
-  for (const path of Object.values(paths))
-    check(path === undefined || (typeof path === "string" && path.startsWith("/")), "a path must begin with /");
+  for (const [name, path] of Object.entries(paths))
+    check(
+      path === undefined ||
+        (path === false && name.endsWith("subscribe")) ||
+        (typeof path === "string" && path.startsWith("/")),
+      "a path must begin with /",
+    );
   for (const name of FUNCTIONS) {
     // A wrong `authorize` must not leave everything open.
     check(given[name] === undefined || typeof given[name] === "function", `${name} must be a function`);

@@ -1,13 +1,13 @@
 // Carries out requests about open streams: which channels they read, and events for one of them.
 import { BrokerError } from "../base/errors.ts";
-import type { Connection } from "../delivery/connection.ts";
+import type { ClientInfo, Connection } from "../delivery/connection.ts";
 import type { Fanout } from "../delivery/fanout.ts";
 import type { StreamAnswer, StreamRequest, StreamTarget } from "../engine/engine.ts";
 import { inboxKey, keysOf } from "../event/channel-key.ts";
 import { type EventInput, prepareEvent } from "../event/event.ts";
 import { encode, formatControl } from "../event/sse-format.ts";
 import { MAX_WAITING } from "../log/weave.ts";
-import { joinChannels, leaveChannels } from "./channel-changes.ts";
+import { joinChannels, leaveChannels, NO_ANNOUNCEMENT } from "./channel-changes.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import type { Settings } from "./options.ts";
 
@@ -18,12 +18,21 @@ export interface OpenStreams {
   readonly bySecret: ReadonlyMap<string, Connection>;
 }
 
+/** What a client is told of a change, besides all of its channels. */
+interface Change {
+  readonly added: readonly string[];
+  readonly removed: readonly string[];
+  readonly reason?: string | undefined;
+}
+
 export class StreamRequests {
   readonly #settings: Settings;
   readonly #registry: OpenStreams;
   readonly #limits: ConnectionLimits;
   /** Changes of a connection that the engine has not answered. A later one waits for them. */
   readonly #changes = new WeakMap<Connection, Promise<unknown>>();
+  /** The keys of channels that a connection leaves when it has received their last events, of each request. */
+  readonly #leaving = new WeakMap<Connection, Set<Set<string>>>();
 
   constructor(settings: Settings, registry: OpenStreams, limits: ConnectionLimits) {
     this.#settings = settings;
@@ -124,13 +133,19 @@ export class StreamRequests {
     const { session } = this.#registry.fanout;
     const added = channels.filter((name) => !connection.info.channels.includes(name));
     if (added.length === 0) return undefined;
+    const leaving = [...(this.#leaving.get(connection) ?? [])];
+    // Those that it has not left yet stay.
+    const keys = keysOf(added).filter((key) => !leaving.some((others) => others.delete(key)));
     const join = (): void => {
       const { info } = connection;
-      const isOpen = this.#registry.connections.has(connection);
-      if (!isOpen) session.unsubscribe?.(keysOf(added));
-      else this.#change(connection, [...info.channels, ...added], added, []);
+      if (!this.#registry.connections.has(connection)) {
+        session.unsubscribe?.(keys);
+        return;
+      }
+      const announcement = this.#change(connection, [...info.channels, ...added], { added, removed: [] });
+      joinChannels(this.#registry.fanout, connection, keys, announcement);
     };
-    const subscribed = session.subscribe?.(keysOf(added));
+    const subscribed = keys.length > 0 ? session.subscribe?.(keys) : undefined;
     // At once if nothing has to be waited for: an event that is published right after this is for this connection too.
     if (subscribed !== undefined) return subscribed.then(join);
     join();
@@ -139,28 +154,37 @@ export class StreamRequests {
 
   #unsubscribe(connection: Connection, channels: readonly string[], reason: string | undefined): undefined {
     const { info } = connection;
+    const { fanout, connections } = this.#registry;
     const removed = info.channels.filter((name) => channels.includes(name));
-    if (removed.length === 0 || !this.#registry.connections.has(connection)) return;
+    if (removed.length === 0 || !connections.has(connection)) return;
     const rest = info.channels.filter((name) => !removed.includes(name));
-    this.#change(connection, rest, [], removed, reason);
-    this.#registry.fanout.session.unsubscribe?.(keysOf(removed));
+    const announcement = this.#change(connection, rest, { added: [], removed, reason });
+    const leaving = this.#leaving.get(connection) ?? new Set();
+    const keys = new Set(keysOf(removed));
+    this.#leaving.set(connection, leaving.add(keys));
+    leaveChannels(fanout, connection, keys, announcement, () => {
+      leaving.delete(keys);
+      fanout.session.unsubscribe?.([...keys]);
+    });
   }
 
-  #change(
-    connection: Connection,
-    channels: readonly string[],
-    added: readonly string[],
-    removed: readonly string[],
-    reason?: string,
-  ): void {
-    const { fanout } = this.#registry;
+  /** Gives a connection other channels in its `info`. Returns how its client is told. */
+  #change(connection: Connection, channels: readonly string[], change: Change): Uint8Array<ArrayBuffer> {
     this.#limits.change(channels.length - connection.info.channels.length);
     connection.info = Object.freeze({ ...connection.info, channels: Object.freeze(channels) });
-    const data = { channels, added, removed, reason };
-    const announcement = this.#settings.announce ? encode(formatControl("channels", data)) : undefined;
     connection.onChannelsChanged?.();
-    if (added.length > 0) joinChannels(fanout, connection, keysOf(added), announcement);
-    else leaveChannels(fanout, connection, keysOf(removed), announcement);
+    return this.#announcement(connection.info, change);
+  }
+
+  /** Tells a client again which channels its stream reads: the announcement of a change may have been lost with a socket inside the system. */
+  announceAgain(connection: Connection): void {
+    const { fanout } = this.#registry;
+    const bytes = this.#announcement(connection.info, { added: [], removed: [] });
+    fanout.insert(connection, { isTransient: true, bytes, seq: connection.cursor, keys: [] });
+  }
+
+  #announcement({ channels }: ClientInfo, change: Change): Uint8Array<ArrayBuffer> {
+    return this.#settings.announce ? encode(formatControl("channels", { channels, ...change })) : NO_ANNOUNCEMENT;
   }
 
   #insert(connection: Connection, text: string): void {

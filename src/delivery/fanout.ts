@@ -12,7 +12,7 @@ import type { ChannelLog, Entry } from "../log/channel-log.ts";
 import { type Gap, makeGap } from "../log/gap.ts";
 import { entryCost, type Log } from "../log/log.ts";
 import { ephemeralEvent, type Transient } from "../log/transient.ts";
-import { forChannels, keepFor, weave, withWaiting } from "../log/weave.ts";
+import { forChannels, keepFor, stopOf, weave, withWaiting } from "../log/weave.ts";
 import { ChannelIndex } from "./channel-index.ts";
 import { type FanoutGroup, PendingChannels, RecentBatches } from "./fanout-group.ts";
 import { FlushScheduler, type FlushTiming } from "./flush-scheduler.ts";
@@ -82,7 +82,7 @@ export class Fanout implements EngineListener, HistoryHost {
   /** Opens the engine. */
   constructor(engine: Engine, host: FanoutHost, timing?: FlushTiming) {
     this.#host = host;
-    this.#scheduler = new FlushScheduler(() => this.#flush(), timing?.window);
+    this.#scheduler = new FlushScheduler(() => this.flush(), timing?.window);
     this.#backpressure = new PublisherBackpressure<Subscriber>(() => this.#scheduler.request(), timing?.hold);
     this.#replays = new ReplayQueue<Subscriber>((subscriber) => {
       this.#readNext(subscriber);
@@ -99,7 +99,7 @@ export class Fanout implements EngineListener, HistoryHost {
   /** Adds a subscriber to channels. Returns their records, which are kept until `unsubscribe`. */
   subscribe(subscriber: Subscriber, keys: readonly string[]): ChannelLog[] {
     // An ephemeral event is not for those who come after it.
-    if (this.#transients.length > 0 && subscriber.kind === "connection") this.#flush();
+    if (this.#transients.length > 0 && subscriber.kind === "connection") this.flush();
     return keys.map((key) => {
       const entry = this.channels.add(subscriber, key, this.log);
       const { channel } = entry;
@@ -150,7 +150,7 @@ export class Fanout implements EngineListener, HistoryHost {
     const read = keys.flatMap((key) => this.channels.find(key) ?? []);
     for (const channel of read) this.#markPending(channel);
     if (read.length > 0) this.#transients.push(ephemeralEvent(keys, bytes, this.log.head));
-    if (this.#transients.length >= MAX_TRANSIENTS) this.#flush();
+    if (this.#transients.length >= MAX_TRANSIENTS) this.flush();
     this.#backpressure.appended(bytes.length / MAX_BYTES_AHEAD);
   }
 
@@ -262,7 +262,8 @@ export class Fanout implements EngineListener, HistoryHost {
     }
     let batch: Batch | undefined;
     if (cursor < this.#through || this.#hasMissing) {
-      batch = this.#recent.share(readBatch(this.log, subscriber, this.#through));
+      const through = subscriber.waiting ? Math.min(this.#through, stopOf(subscriber)) : this.#through;
+      batch = this.#recent.share(readBatch(this.log, subscriber, through));
       this.#replays.spend(channels.length);
     }
     batch = withWaiting(subscriber, batch);
@@ -276,7 +277,8 @@ export class Fanout implements EngineListener, HistoryHost {
   }
 
   /** Sends history that was loaded for a subscriber. */
-  deliverHistory(subscriber: Subscriber, history: HistoryRange): void {
+  deliverHistory(subscriber: Subscriber, { channels, limit }: HistoryRange): void {
+    const history = { channels, limit: Math.min(limit, stopOf(subscriber)) };
     const batch = this.#recent.share(readBatch(this.log, subscriber, this.#through, history));
     if (batch) {
       this.#sendReplay(subscriber, withWaiting(subscriber, batch) as Batch);
@@ -309,7 +311,8 @@ export class Fanout implements EngineListener, HistoryHost {
     if (subscriber.live) subscriber.onCaughtUp?.();
   }
 
-  #flush(): void {
+  /** Sends what is pending. A live subscriber has everything that was appended after that. */
+  flush(): void {
     this.#backpressure.beforeFlush();
     this.#sendPending();
     this.#backpressure.afterFlush();

@@ -51,10 +51,10 @@ const CLIENT_ID_LENGTH = 26;
 export interface BrokerPaths {
   readonly connect: string;
   readonly broadcast: string;
-  /** Where a client adds channels to its stream, if it is set. */
-  readonly subscribe?: string | undefined;
-  /** Where a client removes channels from its stream, if it is set. */
-  readonly unsubscribe?: string | undefined;
+  /** Where a client adds channels to its stream; `false` for nowhere. */
+  readonly subscribe: string | false;
+  /** Where a client removes channels from its stream; `false` for nowhere. */
+  readonly unsubscribe: string | false;
   /** Serves the history of channels, if it is set. */
   readonly history?: string | undefined;
 }

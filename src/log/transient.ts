@@ -12,6 +12,8 @@ export interface Transient {
   readonly seq: number;
   /** The keys of its channels. Empty for a control event, which does not count as an event. */
   readonly keys: readonly string[];
+  /** Called when the reader has everything up to `seq`, before the item is sent. Nothing behind it is read before that. */
+  readonly onReached?: () => void;
   /** Epoch milliseconds after which it is dropped. Absent if it waits for as long as the connection lasts. */
   readonly expiresAt?: number;
 }

@@ -48,17 +48,32 @@ export function keepFor(reader: LogReader, added: readonly Transient[]): void {
   reader.waiting = waiting;
 }
 
-/** Adds the items that wait for a reader to its next batch. Those that have expired are dropped, and those after its end wait on. */
+/** Returns the position of the first item behind which a reader must not read yet. */
+export const stopOf = ({ waiting }: LogReader): number =>
+  waiting?.find(({ onReached }) => onReached !== undefined)?.seq ?? Infinity;
+
+/**
+ * Adds the items that wait for a reader to its next batch, which ends at {@link stopOf} at the latest. Those that have expired are dropped, and
+ * those behind its end wait on.
+ */
 export function withWaiting(reader: LogReader, batch: Batch | undefined): Batch | undefined {
   const { waiting, cursor } = reader;
   if (!waiting) return batch;
   const time = Date.now();
   const end = batch?.more ? batch.through : Infinity;
-  const later = waiting.filter(({ seq }) => seq > end);
+  const due: Transient[] = [];
+  const later = [...waiting];
+  for (let [item] = later; item && item.seq <= end; [item] = later) {
+    due.push(item);
+    later.shift();
+    if (!item.onReached) continue;
+    item.onReached();
+    break;
+  }
   reader.waiting = later.length > 0 ? later : undefined;
   return weave(
     batch,
-    waiting.filter(({ expiresAt = Infinity }) => expiresAt >= time),
+    due.filter(({ expiresAt = Infinity }) => expiresAt >= time),
     cursor,
   );
 }

@@ -64,7 +64,8 @@ export function nodeHandler(broker: ServedBroker | NodeFetch, options: NodeHandl
 }
 
 /** Returns the paths that a broker serves. */
-export const pathsOf = ({ paths }: ServedBroker): string[] => Object.values(paths).filter((path) => path !== undefined);
+export const pathsOf = ({ paths }: ServedBroker): string[] =>
+  Object.values(paths).filter((path) => typeof path === "string");
 
 /** Serves a request at a target, which a mount may have shortened. */
 type Serve = (incoming: NodeIncoming, outgoing: NodeOutgoing, target: string, next?: NodeNext) => void;

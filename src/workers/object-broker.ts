@@ -290,7 +290,10 @@ export class ObjectBroker implements ObjectConnectionHost {
         ),
       );
       if (!connection) socket.send(writeJsonFrame(kinds.refusal, {}));
-      else if (changed) connection.onChannelsChanged();
+      else if (changed) {
+        connection.onChannelsChanged();
+        this.#running.registry.requests.announceAgain(connection);
+      }
     } catch (error) {
       socket.send(writeJsonFrame(kinds.refusal, this.refuse(error)));
     }

@@ -112,7 +112,12 @@ test(
     const [info] = broker.clients();
     expect(info?.clientId).toBeTypeOf("string");
     expect(client.clientId).toBe(info?.clientId);
-    expect(JSON.parse(ready.data)).toEqual({ clientId: info?.clientId, resumed: false, channels: [] });
+    expect(JSON.parse(ready.data)).toEqual({
+      clientId: info?.clientId,
+      resumed: false,
+      channels: [],
+      secret: expect.any(String),
+    });
   }),
 );
 

@@ -187,7 +187,7 @@ test(
         client = await setup.connect(broker, { id: "one", channel: "quiet", lastEventId: id ?? "" });
         const ready = await client.untilControl("ready");
         expect([JSON.parse(ready.data), ready.id]).toEqual([
-          { clientId: "one", resumed: true, channels: ["quiet"] },
+          { clientId: "one", resumed: true, channels: ["quiet"], secret: expect.any(String) },
           id,
         ]);
         seen.push((await client.nextData()).data, (await client.nextData()).data);

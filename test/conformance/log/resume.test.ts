@@ -20,7 +20,12 @@ test(
     const client = await setup.connect(broker);
     const ready = await client.next();
     expect(ready).toMatchObject({ event: "fanwire-ready", id: head });
-    expect(JSON.parse(ready.data)).toEqual({ clientId: client.clientId, resumed: false, channels: [] });
+    expect(JSON.parse(ready.data)).toEqual({
+      clientId: client.clientId,
+      resumed: false,
+      channels: [],
+      secret: expect.any(String),
+    });
     await broker.broadcast("4");
     expect(await client.next()).toMatchObject({ data: "4" });
   }),
@@ -100,7 +105,12 @@ for (const [what, make] of foreign) {
       expect(client.response.status).toBe(200);
       const ready = await client.next();
       expect(ready).toMatchObject({ event: "fanwire-ready", id: undefined });
-      expect(JSON.parse(ready.data)).toEqual({ clientId: "one", resumed: false, channels: ["a"] });
+      expect(JSON.parse(ready.data)).toEqual({
+        clientId: "one",
+        resumed: false,
+        channels: ["a"],
+        secret: expect.any(String),
+      });
       const gap = await client.next();
       const zero = first.replace(/1$/, "0");
       expect(gap).toMatchObject({ event: "fanwire-gap", id: zero });

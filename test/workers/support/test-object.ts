@@ -16,6 +16,8 @@ export interface Stub {
   broadcast(event: EventInput, options?: object): Promise<Published>;
   broadcastTo(clientId: string, event: EventInput, options?: object): Promise<Published>;
   disconnect(clientId: string, options?: object): Promise<{ clients: number }>;
+  subscribe: Hub["subscribe"];
+  unsubscribe: Hub["unsubscribe"];
   stats(): Promise<BrokerStats>;
   serve(request: { readonly type: "secret" }): Promise<{ readonly value: string }>;
 }
