@@ -25,7 +25,8 @@ export { readHistoryBounds, readLast, readPage } from "./engine/read-log.ts";
 export type { Position } from "./event/position.ts";
 export { formatPosition, parsePosition } from "./event/position.ts";
 export type { ChannelLog, Entry } from "./log/channel-log.ts";
-export type { Log, LogListener, LogOptions, LogStorageListener, Retention } from "./log/log.ts";
+export type { Log, LogListener, LogStorageListener } from "./log/log.ts";
+export type { ChannelOptions, LogOptions, Retention } from "./log/log-options.ts";
 export type { ChannelBounds, HistoryBounds, MaxReplay } from "./log/resume.ts";
 export { sendEphemeral } from "./log/transient.ts";
 export type {

@@ -29,6 +29,6 @@ export type { CorsOptions } from "./http/cors.ts";
 export type { BrokerPaths, ClientOverrides, EventOverrides } from "./http/handler.ts";
 export { type Rate, type RateLimits, type RateOptions, rateLimits } from "./http/rate-limits.ts";
 export type { Listened, ListenedEvent, ListenedGap } from "./log/listened.ts";
-export type { LogOptions, Retention } from "./log/log.ts";
+export type { ChannelOptions, LogOptions, Retention } from "./log/log-options.ts";
 export type { MaxReplay } from "./log/resume.ts";
 export type { BrokerStats } from "./monitoring/stats.ts";

@@ -112,7 +112,7 @@ export class ConnectionRegistry implements ConnectionHost {
    * Registers a connection that `create` creates. Returns `undefined` if the client id is barred.
    *
    * @throws {@link BrokerError} `closed`, `client-left` if the client left before it was registered, `duplicate-id`, `at-capacity`,
-   * `engine-down`.
+   * `engine-down`; what the engine's option `channels` throws.
    */
   async register<C extends Connection>(
     arrival: Arrival,
@@ -124,6 +124,7 @@ export class ConnectionRegistry implements ConnectionHost {
     const { session } = fanout;
     const { maxReplay, onConnect } = this.#settings;
     const keys = keysOfClient(clientId, channels);
+    session.log.checkChannels(keys);
     const presence = { clientId, subject };
     let entered: PresenceResult | undefined;
     let bounds: HistoryBounds | undefined;
@@ -196,9 +197,10 @@ export class ConnectionRegistry implements ConnectionHost {
   heartbeatFor(connection: StreamConnection): HeartbeatChunk {
     const { log, position } = this.fanout;
     if (!this.#settings.announce || !connection.live || connection.cursor >= position) return PLAIN_HEARTBEAT;
-    // Before half of the retention's age is over: nobody could judge the client's last id afterwards.
+    // Before half of the shortest retention's age is over: nobody could judge the client's last id afterwards.
     const idleMs = this.heartbeat.since(connection.lastPositionTick);
-    return idleMs < log.retention.age / 2 ? PLAIN_HEARTBEAT : this.controlEvents.position(log, position);
+    const age = Math.min(...connection.channels.map(({ retention }) => retention?.age ?? Infinity));
+    return idleMs < age / 2 ? PLAIN_HEARTBEAT : this.controlEvents.position(log, position);
   }
 
   endEvent(reason: DisconnectReason, reconnect: boolean): Uint8Array<ArrayBuffer> {

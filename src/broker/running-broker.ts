@@ -60,6 +60,7 @@ export class RunningBroker {
   listen(keys: readonly string[], start: StartOptions, signal: AbortSignal | undefined): Listener {
     const { fanout } = this;
     const { session } = fanout;
+    session.log.checkChannels(keys);
     const lookUp = session.historyBounds?.bind(session);
     return new Listener(
       {

@@ -349,6 +349,7 @@ export class Fanout implements EngineListener, HistoryHost {
     }
     this.position = through;
     this.#hasMissing = this.#hasNotice = false;
+    this.log.dropPassing();
     for (const subscriber of this.#addressed) if (subscriber.waiting) this.#resend(subscriber, undefined);
     this.#addressed.clear();
   }

@@ -3,7 +3,8 @@ import { quote } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
 import { formatPosition, parsePosition } from "../event/position.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
-import { Log, type LogOptions, type LogStorageListener, resolveLogOptions } from "../log/log.ts";
+import { Log, type LogStorageListener } from "../log/log.ts";
+import { type LogOptions, resolveLogOptions } from "../log/log-options.ts";
 import type { StoredEvent } from "./engine.ts";
 
 /** Returns a new epoch: 12 random characters. Do not call this at module scope on Workers, which have no random numbers there. */

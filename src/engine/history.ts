@@ -46,6 +46,7 @@ export async function readHistory(
   // Waits until the engine has started, which may replace the log.
   const head = await session.head?.();
   const { log } = session;
+  log.checkChannels(keys);
   const part = new Part(log, limit);
   if (head) {
     // A store that has no log yet has nothing to read.

@@ -1,4 +1,5 @@
 // The part of the log that belongs to one channel: its events that can be read, and how far back they reach.
+import type { RetentionBounds } from "./log-options.ts";
 import type { Owner } from "./owner.ts";
 
 /** An element of the log that is no event: it tells that a process has lost events, and who may not have received them. */
@@ -89,6 +90,8 @@ export class ChannelLog {
   readonly key: string;
   /** Who is charged for the channel. Set with its first event. */
   owner: Owner<ChannelLog> | undefined;
+  /** What the channel keeps. Set by the log; absent while the option `channels` fails, and in history that was loaded from a store. */
+  retention: RetentionBounds | undefined;
   /** The position of the channel's newest event, whether the log holds it or not. */
   last: number;
   /** The position of the channel's newest event that the log no longer holds; 0 if it holds all of them. */

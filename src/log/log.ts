@@ -1,71 +1,10 @@
 // The bounded log of one namespace. It assigns positions, and drops events by channel: those that retention no longer keeps, and when the log is
 // full, the oldest ones of the largest channel of the owner that takes the most.
-import { checkNumbers, withDefaults } from "../base/validate.ts";
 import { formatPosition } from "../event/position.ts";
 import { encode, withId } from "../event/sse-format.ts";
 import { ChannelLog, type Entry, type LossNotice } from "./channel-log.ts";
-import { type Owner, Owners, type Tenant } from "./owner.ts";
-
-/**
- * Bounds of the history of each channel, which clients that come back can read. `Infinity` sets no bound. An event of several channels is kept
- * as long as one of them keeps it.
- */
-export interface Retention {
-  /** Events, 1 or more. @default Infinity */
-  readonly events?: number | undefined;
-  /** Bytes as encoded, 1 or more. @default Infinity */
-  readonly bytes?: number | undefined;
-  /** Milliseconds, 1 or more. @default 300_000 */
-  readonly age?: number | undefined;
-}
-
-/** Bounds of a log. */
-export interface LogOptions {
-  readonly retention?: Retention | undefined;
-  /**
-   * Bytes that the log may hold in total, including {@link ENTRY_COST} for each channel of each event; 1 or more. A full log drops events of the
-   * owner that has the most bytes: the oldest ones of its largest channel (to within a factor of two), even if clients have not received them
-   * yet. @default 33_554_432 (32 MiB)
-   */
-  readonly logBytes?: number | undefined;
-  /**
-   * Channels without a client that the log remembers, including inboxes; 1 or more. Beyond that, the owner that has the most loses the one that
-   * was not used for the longest time. A client that comes back to it receives a gap. @default 100_000
-   */
-  readonly maxChannels?: number | undefined;
-  /**
-   * Returns the owner of a channel, such as the tenant that its name begins with. Owners share `logBytes` and `maxChannels`: one that keeps
-   * within an equal part of both loses nothing because of others. MUST return the same string for the same channel. If it throws or returns
-   * something else, the event is refused. Without it, a channel belongs to the subject that published into it first, as inboxes and the channel
-   * for every client always do; events without a subject have one owner. @default none
-   */
-  readonly tenant?: Tenant | undefined;
-}
-
-/** Bounds of a log, with the defaults filled in. */
-export interface LogBounds {
-  readonly retention: { readonly events: number; readonly bytes: number; readonly age: number };
-  readonly logBytes: number;
-  readonly maxChannels: number;
-  readonly tenant: Tenant | undefined;
-}
-
-/** Returns the bounds that options set, and the engine's `others` with their defaults. @throws `RangeError` for a number out of its range, `TypeError` for an unknown option or a `tenant` that is not a function. */
-export function resolveLogOptions<Others extends object = object>(
-  where: string,
-  options: LogOptions,
-  others?: Others,
-): LogBounds & Others {
-  const defaults = { retention: {}, logBytes: 32 * 1024 * 1024, maxChannels: 100_000, tenant: undefined, ...others };
-  const bounds = withDefaults<LogBounds & Others>(where, "option", defaults, options);
-  const unbounded = { events: Infinity, bytes: Infinity, age: 300_000 };
-  const retention = withDefaults<LogBounds["retention"]>(where, "retention option", unbounded, bounds.retention);
-  const { logBytes, maxChannels, tenant } = bounds;
-  if (tenant !== undefined && typeof tenant !== "function")
-    throw new TypeError(`${where} refused: tenant must be a function, not ${String(tenant)}.`);
-  checkNumbers(where, { logBytes, maxChannels, ...retention }, 1);
-  return { ...bounds, retention };
-}
+import { type LogBounds, type RetentionBounds, retentionOf } from "./log-options.ts";
+import { type Owner, Owners } from "./owner.ts";
 
 /** Bytes that the objects around an event cost in each of its channels, as measured on V8 and JavaScriptCore. */
 const ENTRY_COST = 256;
@@ -113,24 +52,26 @@ export class Log {
   /** Events that the log holds, each counted once. */
   size = 0;
 
-  readonly retention: LogBounds["retention"];
-  readonly #maxChannels: number;
+  readonly retention: RetentionBounds;
+  readonly #bounds: LogBounds;
   readonly #channels = new Map<string, ChannelLog>();
   readonly #owners: Owners<ChannelLog>;
   /** How many records have no pin. */
   #unpinned = 0;
+  /** Channels that keep no event, and have one that was not offered to every subscriber yet. */
+  readonly #passing = new Set<ChannelLog>();
   /**
    * The last position of channels that were forgotten, by tenant (`#` and its name) or by the first character of the key. A channel without a
    * record may have had events up to there.
    */
   readonly forgotten: Map<string, number> = new Map();
 
-  constructor(epoch: string, { retention, logBytes, maxChannels, tenant }: LogBounds) {
+  constructor(epoch: string, bounds: LogBounds) {
     this.epoch = epoch;
-    this.maxBytes = logBytes;
-    this.retention = retention;
-    this.#maxChannels = maxChannels;
-    this.#owners = new Owners(tenant);
+    this.maxBytes = bounds.logBytes;
+    this.retention = bounds.retention;
+    this.#bounds = bounds;
+    this.#owners = new Owners(bounds.tenant);
   }
 
   /** How many channels have a record. */
@@ -248,10 +189,32 @@ export class Log {
     return entry;
   }
 
-  /** Drops the events that exceed a bound, of all channels. `time` is in epoch milliseconds. */
-  applyRetention(time: number): void {
-    for (const channel of this.#channels.values()) this.trim(channel, time);
+  /**
+   * Drops the events that exceed a bound, of all channels. `time` is in epoch milliseconds. Returns the shortest `age`, in milliseconds, of a
+   * channel that still retains events (the engine's, where `channels` fails); `Infinity` if nothing is left that will become too old.
+   */
+  applyRetention(time: number): number {
+    let shortest = Infinity;
+    for (const channel of this.#channels.values()) {
+      this.trim(channel, time);
+      if (channel.size > 0) shortest = Math.min(shortest, (channel.retention ?? this.retention).age);
+    }
     this.#evict();
+    return shortest;
+  }
+
+  /** Drops the events of channels that keep none, as far as every subscriber was offered them. Called after each flush. */
+  dropPassing(): void {
+    for (const channel of this.#passing) this.trim(channel, 0);
+  }
+
+  /**
+   * Asks the option `channels` about those of these channels that it was not asked about, or did not answer for. `pin` never throws.
+   *
+   * @throws what `channels` throws; `TypeError` or `RangeError` if it returns no valid options
+   */
+  checkChannels(keys: readonly string[]): void {
+    if (this.#bounds.channels) for (const key of keys) if (!this.find(key)?.retention) retentionOf(this.#bounds, key);
   }
 
   /** Returns the record of a channel, if there is one. */
@@ -264,6 +227,7 @@ export class Log {
     let channel = this.#channels.get(key);
     if (!channel) {
       channel = new ChannelLog(key, this.#forgottenOf(key));
+      channel.retention = this.#retentionOf(key);
       this.#channels.set(key, channel);
     }
     if (channel.pins++ === 0) this.#leaveUnpinned(channel);
@@ -282,16 +246,28 @@ export class Log {
     const { unpinned, unpinnedRecords } = owner ?? owners.assign(channel, owners.settledNameOf(key));
     unpinned.add(channel);
     owners.unpinnedRecords.change(unpinnedRecords, 1);
-    if (++this.#unpinned > this.#maxChannels) this.#forgetOldest();
+    if (++this.#unpinned > this.#bounds.maxChannels) this.#forgetOldest();
   }
 
   /** Drops the events of a channel that retention does not keep, except those that were not offered to every subscriber yet. */
   trim(channel: ChannelLog, time: number): void {
-    const { events, bytes, age } = this.retention;
+    const retention = (channel.retention ??= this.#retentionOf(channel.key));
+    if (!retention) return;
+    const { events, bytes, age } = retention;
     const delivered = this.#deliveredThrough();
     for (let { oldest } = channel; oldest && oldest.seq <= delivered; { oldest } = channel) {
       if (channel.size <= events && channel.bytes <= bytes && time - oldest.at <= age) break;
       this.#dropOldest(channel);
+    }
+    if (events === 0) this.#passing[channel.size > 0 ? "add" : "delete"](channel);
+  }
+
+  /** Returns the retention of a channel, or `undefined` while the option `channels` fails: until it answers, nothing becomes too much or old. */
+  #retentionOf(key: string): RetentionBounds | undefined {
+    try {
+      return retentionOf(this.#bounds, key);
+    } catch {
+      return undefined;
     }
   }
 
@@ -366,9 +342,10 @@ export class Log {
   /**
    * Returns the names of the owners of these channels, for an event of this publisher.
    *
-   * @throws `TypeError` if `tenant` throws, or does not return a string
+   * @throws what `tenant` throws, `TypeError` if it does not return a string; as {@link checkChannels}
    */
   ownersOf(keys: readonly string[], subject?: string): string[] {
+    this.checkChannels(keys);
     return keys.map((key) => {
       const channel = this.#channels.get(key);
       return channel?.owner && channel.size > 0 ? channel.owner.name : this.#owners.nameOf(key, subject);

@@ -1,6 +1,6 @@
 // The engine that keeps the log in Redis.
 import type { Engine } from "../engine/engine.ts";
-import { type LogOptions, resolveLogOptions } from "../log/log.ts";
+import { type LogOptions, resolveLogOptions } from "../log/log-options.ts";
 import { sharedLogEngine } from "../shared-log/shared-log-engine.ts";
 import { type RedisOptions, resolveRedisOptions } from "./options.ts";
 import { redisLog } from "./redis-log.ts";

@@ -1,6 +1,6 @@
 // The options of the Redis engine, their defaults and their checks.
 import { checkNumbers, withDefaults } from "../base/validate.ts";
-import type { Retention } from "../log/log.ts";
+import type { Retention } from "../log/log-options.ts";
 import { adaptClient, type RedisClient, type RedisSubscriber } from "./clients/clients.ts";
 import type { ClientAdapter } from "./clients/connection.ts";
 

@@ -5,12 +5,14 @@ import type { AppendResult, Engine, EngineListener, EngineSession, PeerCommand, 
 import { historyLoader } from "../engine/history-loader.ts";
 import { COMMON } from "../event/channel-key.ts";
 import type { Position } from "../event/position.ts";
-import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import { Log } from "../log/log.ts";
+import { type LogOptions, resolveLogOptions } from "../log/log-options.ts";
 import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
 import { refuseEphemeral, sendEphemeral } from "../log/transient.ts";
 import { CatchUp, PAGE_BYTES } from "./catch-up.ts";
 import { ChannelSubscriptions } from "./channel-subscriptions.ts";
 import { type CheckpointRequest, Checkpoints } from "./checkpoints.ts";
+import { historyBoundsOf } from "./history-bounds.ts";
 import { Lookups } from "./lookups.ts";
 import { parseLostNotice, withNotices } from "./lost-notice.ts";
 import { PresenceSync } from "./presence-sync.ts";
@@ -166,11 +168,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     this.#checkEpoch(epoch, bounds.epoch);
     if (bounds.epoch !== epoch)
       throw new BrokerError("engine-down", "History refused: the log was replaced. Try again.");
-    // A start elsewhere would be a loss that nobody notices, or a flood.
-    if (epoch && last !== undefined && bounds.channels.some(({ lastFloor }) => lastFloor === undefined))
-      throw new BrokerError("bad-request", "Request refused: this engine does not know last; use from=earliest.");
-    const channels = bounds.channels.map((channel, index) => ({ key: keys[index] as string, ...channel }));
-    return { ...bounds, channels };
+    return historyBoundsOf(bounds, keys, last);
   }
 
   async head(): Promise<Position> {

@@ -1,6 +1,6 @@
 // The form of a case, and what a test suite provides so that the cases can be run on its engine.
 import type { Engine } from "../engine/engine.ts";
-import type { Retention } from "../log/log.ts";
+import type { Retention } from "../log/log-options.ts";
 
 /** How a namespace is set up. An option that is left out has the engine's own default. */
 export interface NamespaceOptions {

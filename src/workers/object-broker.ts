@@ -80,9 +80,10 @@ export class ObjectBroker implements ObjectConnectionHost {
 
   /** `closing` is a socket whose close woke the object: the runtime no longer lists it, and its connection is restored as well. */
   constructor(ctx: ObjectContext, options: ObjectOptions, requestWake: (time: number) => void, closing?: Socket) {
-    const { retention, logBytes, maxChannels, tenant, idempotencyWindow, ...rest } = options;
+    const { retention, channels, logBytes, maxChannels, tenant, idempotencyWindow, ...rest } = options;
     this.#ctx = ctx;
-    this.#engine = durableEngine(ctx.storage, { retention, logBytes, maxChannels, tenant, idempotencyWindow });
+    const logOptions = { retention, channels, logBytes, maxChannels, tenant, idempotencyWindow };
+    this.#engine = durableEngine(ctx.storage, logOptions);
     this.#engine.requestWake = requestWake;
     this.#engine.onError = (error) => this.report(error);
     const settings = resolveOptions({ ...rest, engine: this.#engine }, "BrokerObject");

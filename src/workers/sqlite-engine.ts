@@ -8,7 +8,8 @@ import type { Engine, EngineListener, EngineSession } from "../engine/engine.ts"
 import { appendOnce, type SeenEvents } from "../engine/idempotency.ts";
 import { encode, textDecoder } from "../event/sse-format.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
-import { Log, type LogOptions, resolveLogOptions } from "../log/log.ts";
+import { Log } from "../log/log.ts";
+import { type LogOptions, type RetentionBounds, resolveLogOptions } from "../log/log-options.ts";
 import { sendEphemeral } from "../log/transient.ts";
 import type { ObjectStorage, Row } from "./cloudflare.ts";
 
@@ -53,8 +54,8 @@ const SCHEMA_VERSION = 2;
 const MIGRATION =
   "ALTER TABLE fanwire_events ADD COLUMN subject TEXT; ALTER TABLE fanwire_channels ADD COLUMN owner TEXT;";
 
-/** The shortest time between two alarms that delete expired names, in milliseconds. */
-const MIN_NAME_CLEANUP_MS = 30_000;
+/** The shortest time between two alarms that delete expired names, or events that nothing keeps, in milliseconds. */
+const MIN_CLEANUP_MS = 30_000;
 /** Rows of dropped events are deleted in batches of this size at least, because each batch also writes a row for each of its channels. */
 const MIN_DELETE_BATCH = 64;
 /** The default of `logBytes`. The log is also in memory, and the objects of a class share 128 MB. */
@@ -158,7 +159,7 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
           "INSERT OR REPLACE INTO fanwire_names VALUES (?, ?, ?, ?, ?)",
           ...[kind, name, owner, until, JSON.stringify(value)],
         );
-        engine.requestWake?.(Math.max(until, Date.now() + MIN_NAME_CLEANUP_MS));
+        engine.requestWake?.(Math.max(until, Date.now() + MIN_CLEANUP_MS));
       });
   }
 
@@ -191,8 +192,9 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
       if (owner && owner.name !== owners[index]) changedKeys.add(key);
     }
     opened.append(keys, text, at, subject, owners);
-    const { age } = bounds.retention;
-    if (age !== Infinity) engine.requestWake?.(at + age / 2);
+    // The row can be deleted when the last of its channels has released the event.
+    const wakeMs = Math.max(...keys.map((key) => cleanUpAfter(opened.find(key)?.retention ?? bounds.retention)));
+    if (wakeMs !== Infinity) engine.requestWake?.(at + wakeMs);
     if (droppedSeqs.length >= Math.max(MIN_DELETE_BATCH, opened.size / 8)) tryWrite(() => deleteDropped(opened));
     return seq;
   }
@@ -269,18 +271,19 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
       const opened = (log ??= load());
       const time = Date.now();
       unpinLoadedChannels(opened);
-      opened.applyRetention(time);
+      const age = opened.applyRetention(time);
       deleteDropped(opened);
       run("DELETE FROM fanwire_names WHERE until <= ?", time);
-      const { age } = bounds.retention;
       const [nextName] = run("SELECT MIN(until) AS until FROM fanwire_names");
-      const namesMs =
-        typeof nextName?.until === "number" ? Math.max(MIN_NAME_CLEANUP_MS, nextName.until - time) : Infinity;
-      return Math.min(opened.size > 0 ? age / 2 : Infinity, namesMs);
+      const namesMs = typeof nextName?.until === "number" ? Math.max(MIN_CLEANUP_MS, nextName.until - time) : Infinity;
+      return Math.min(age / 2, namesMs);
     },
   };
   return engine;
 }
+
+/** Returns the milliseconds after which the rows of a channel's events may be deleted. */
+const cleanUpAfter = ({ events, age }: RetentionBounds): number => (events === 0 ? MIN_CLEANUP_MS : age / 2);
 
 /** Returns a text as it is sent over the wire: SQLite would store another character for a lone surrogate. */
 const wellFormed = (text: string): string => (/\p{Surrogate}/u.test(text) ? decoder.decode(encode(text)) : text);

@@ -6,6 +6,7 @@ import { httpMutants } from "./http.ts";
 import { logMutants } from "./log.ts";
 import { redisMutants } from "./redis.ts";
 import { sharedLogMutants } from "./shared-log.ts";
+import { startMutants } from "./start.ts";
 import { workersMutants } from "./workers.ts";
 
 /** A small fault of the source, as a text to find and its replacement. */
@@ -30,6 +31,7 @@ export const testFileOf = ({ suite, tests }: Mutant): string => `test/${suite ??
 export const mutants: readonly Mutant[] = [
   ...deliveryMutants,
   ...logMutants,
+  ...startMutants,
   ...httpMutants,
   ...adapterMutants,
   ...sharedLogMutants,

@@ -2,7 +2,7 @@ import { expect, test, vi } from "vitest";
 import { BrokerObject } from "../../src/workers/index.ts";
 import { kinds } from "../../src/workers/protocol.ts";
 import { interceptFrames, kindOf } from "./support/sockets.ts";
-import { numbers, pause, waitUntil, withObject } from "./support/test-object.ts";
+import { keptIn, numbers, pause, waitUntil, withClockAhead, withObject } from "./support/test-object.ts";
 import { publish, transcriptUntil } from "./support/transcript.ts";
 
 // The alarm of an object. There is only one, setting it costs a row, running it wakes the object, and a subclass may use it as well.
@@ -74,3 +74,28 @@ for (const [state, isUsed] of [
       ]);
     }),
   );
+
+test(
+  "alarm: rows are deleted when the last channel of an event has released it, and each alarm comes for the channel that is next",
+  withObject({ retention: { age: 600_000 }, channels: keptIn, inboxLinger: 0 }, async (object) => {
+    const rows = (): Promise<number> => object.rowCount("events");
+    await publish(object, ["both"], ["typing", "chat"]);
+    await publish(object, ["passing"], "typing");
+    await publish(object, ["young"], "other");
+    await object.runAlarm();
+    // Of the event that nothing keeps, nothing is left.
+    expect(await rows()).toBe(2);
+    // Half of the ten minutes of "other" decide, not the hour of "chat".
+    const soon = ((await object.nextAlarm()) ?? 0) - Date.now();
+    expect([soon > 200_000, soon <= 300_000]).toEqual([true, true]);
+    await withClockAhead(601_000, async () => {
+      await object.runAlarm();
+      expect(await rows()).toBe(1);
+      const later = ((await object.nextAlarm()) ?? 0) - Date.now();
+      expect([later > 1_000_000, later <= 1_800_000]).toEqual([true, true]);
+    });
+    await withClockAhead(3_601_000, () => object.runAlarm());
+    // Nothing is left, so the object has dropped its tables.
+    expect(await rows()).toBe(-1);
+  }),
+);

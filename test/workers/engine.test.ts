@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { seqOf } from "../support/clients/connection.ts";
 import { codeOf } from "../support/test-broker.ts";
-import { numbers, type TestObject, withClockAhead, withObject } from "./support/test-object.ts";
+import { keptIn, numbers, type TestObject, withClockAhead, withObject } from "./support/test-object.ts";
 import { epochOf, publish, replay, transcriptUntil } from "./support/transcript.ts";
 
 // The state of an object that outlives its instance.
@@ -83,6 +83,30 @@ for (const [how, restart] of RESTARTS) {
       await restart(object);
       await withClockAhead(12_000, async () => {
         expect(await replay(object, { lastEventId: first })).toEqual(["fanwire-common: (1, 2]", "young"]);
+      });
+    }),
+  );
+
+  test(
+    `restart by ${how}: each channel keeps what the option channels says, from the publish on`,
+    withObject({ retention: { age: 10_000 }, channels: keptIn }, async (object) => {
+      const [first = ""] = await publish(object, numbers(1, 3, "s"), "state");
+      await publish(object, numbers(1, 2, "c"), "chat");
+      await publish(object, ["t1"], "typing");
+      await publish(object, ["o1"], "other");
+      const channel = ["state", "chat", "typing", "other"];
+      const lastEventId = first.replace(/\d+$/, "0");
+      const young = await replay(object, { channel, lastEventId });
+      expect(young.filter((line) => !line.includes(":"))).toEqual(["s3", "c1", "c2", "o1"]);
+      await restart(object);
+      expect(await replay(object, { channel, lastEventId })).toEqual(young);
+      await withClockAhead(12_000, async () => {
+        const old = await replay(object, { channel, lastEventId });
+        expect(old.filter((line) => !line.includes(":"))).toEqual(["c1", "c2"]);
+        const gaps = old.filter((line) => line.includes(":")).map((line) => line.slice(0, line.indexOf(":")));
+        expect([...new Set(gaps)].sort()).toEqual(["other", "state", "typing"]);
+        await restart(object);
+        expect(await replay(object, { channel, lastEventId })).toEqual(old);
       });
     }),
   );

@@ -47,6 +47,29 @@ test(
 );
 
 test(
+  "hub: an event and a connection are refused where the object's option channels throws, and nothing of them is stored",
+  withObject(
+    {
+      channels: (name) => {
+        if (name === "bad") throw new Error("no such room");
+        return undefined;
+      },
+      onError: () => undefined,
+    },
+    async (object) => {
+      const client = await object.join({ channel: "good" });
+      expect(await codeOf(object.hub.broadcast("x", { channels: ["good", "bad"] }))).toBe("internal");
+      const answer = await object.hub.clientHandler(clientRequest({ channel: ["good", "bad"] }));
+      expect([answer.status, await problemOf(answer)]).toEqual([500, "internal"]);
+      expect(await object.rowCount("events")).toBe(0);
+      expect(await object.hub.stats()).toMatchObject({ clients: 1, published: 0, log: { events: 0 } });
+      await object.hub.broadcast("y", { channels: "good" });
+      expect(await transcriptUntil(client, "y")).toEqual(["y"]);
+    },
+  ),
+);
+
+test(
   "hub: a report arrives, with and without receivers",
   withObject({}, async (object) => {
     await Promise.all([object.join({ id: "ada" }), object.join({ id: "ada" }), object.join({ id: "bob" })]);

@@ -102,6 +102,46 @@ test("restoreLog(): applyRetention() reports the events that became too old to t
   expect([removed, readPage(restored, ["#a"], 0).droppedThrough]).toEqual([[1, 2], [2]]);
 });
 
+test("restoreLog(): a channel keeps all that it has until the option channels answers, and then what it says", () => {
+  const age = 3_600_000;
+  const at = Date.now() - 600_000;
+  const events = ["#chat", "#chat", "#other"].map((key, index) => ({
+    seq: index + 1,
+    keys: [key],
+    text: textOf(key),
+    at: index === 0 ? at - age : at,
+  }));
+  let isFailing = true;
+  const restored = restoreLog(
+    { epoch: "e", events },
+    {
+      channels: (name) => {
+        if (isFailing) throw new Error("no answer yet");
+        return name === "chat" ? { retention: { age } } : undefined;
+      },
+    },
+  );
+  const left = (): number[] => readPage(restored, ["#chat", "#other"], 0).records.map(({ seq }) => seq);
+  expect(restored.applyRetention(Date.now())).toBe(300_000);
+  expect(left()).toEqual([1, 2, 3]);
+  expect(() => restored.ownersOf(["#chat"])).toThrow("no answer yet");
+  expect(() => restored.append(["#new", "#chat"], textOf("4"))).toThrow("no answer yet");
+  expect([restored.head, restored.channels]).toEqual([3, 2]);
+  isFailing = false;
+  expect(restored.applyRetention(Date.now())).toBe(age);
+  expect(left()).toEqual([2]);
+});
+
+test("readHistoryBounds(): with last, says where the newest events of each channel begin, and counts only those", () => {
+  const log = createLog("e");
+  append(log, ["#a"], ["#a"], ["#b"], ["#a"], ["#a", "#b"]);
+  const { floor, channels } = readHistoryBounds(log, ["#a", "#b", "#c"], 0, { events: 3 }, 2);
+  expect(channels.map(({ lastFloor }) => lastFloor)).toEqual([3, 2, 0]);
+  expect(floor).toBe(0);
+  expect(readHistoryBounds(log, ["#a", "#b"], 0, { events: 2 }, 2).floor).toBe(3);
+  expect(readHistoryBounds(log, ["#a"], 0).channels[0]?.lastFloor).toBeUndefined();
+});
+
 test("restoreLog(): channels beyond maxChannels are forgotten at once, and reported to the storage listener", () => {
   const events = ["#a", "#b", "#c"].map((key, index) => ({
     seq: index + 1,

@@ -61,6 +61,25 @@ test(
   }),
 );
 
+test(
+  "fanwire-position: the shortest age of the client's channels counts",
+  withBroker(async (setup) => {
+    const broker = setup.broker({
+      heartbeat: 32,
+      log: { channels: (name) => (name === "short" ? { retention: { age: 80 } } : undefined) },
+    });
+    const [short, long] = [
+      await setup.join(broker, { channel: "short" }),
+      await setup.join(broker, { channel: "long" }),
+    ];
+    const { id } = await broker.broadcast("elsewhere", { channels: "other" });
+    const reading = readHeartbeats(long, 4);
+    expect((await short.untilControl("position")).id).toBe(id);
+    await reading;
+    expect(long.control("position")).toEqual([]);
+  }),
+);
+
 const withoutPosition: readonly (readonly [when: string, options: object])[] = [
   ["the last id is not old", { ...QUICK, log: {} }],
   ["announce is false", { ...QUICK, announce: false }],

@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import { readBatch } from "../../../src/log/batch.ts";
 import { ChannelLog, type Entry } from "../../../src/log/channel-log.ts";
-import { Log, resolveLogOptions } from "../../../src/log/log.ts";
+import { Log } from "../../../src/log/log.ts";
+import { resolveLogOptions } from "../../../src/log/log-options.ts";
 import { Merge } from "../../../src/log/merge.ts";
 import { resolveResumePoint } from "../../../src/log/resume.ts";
 

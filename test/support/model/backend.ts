@@ -80,12 +80,13 @@ class MemoryBackend extends Backend {
 
   constructor(
     setup: TestSetup,
-    { events, bytes, age, logBytes, maxChannels, idempotencyWindow }: HistorySettings,
+    { events, eventsOfB, bytes, age, logBytes, maxChannels, idempotencyWindow }: HistorySettings,
     clock: Clock,
   ) {
     super();
     const options: MemoryEngineOptions = {
       retention: { events, bytes, age },
+      channels: (name) => (name === "b" ? { retention: { events: eventsOfB } } : undefined),
       logBytes,
       maxChannels,
       idempotencyWindow,

@@ -27,6 +27,8 @@ export interface HistoryKind {
 /** Options of the brokers and of their log. Times are in milliseconds. */
 export interface HistorySettings {
   readonly events: number;
+  /** Events of channel `b`, if it has a retention of its own. */
+  readonly eventsOfB: number | undefined;
   readonly bytes: number;
   readonly age: number;
   readonly logBytes: number;
@@ -144,6 +146,7 @@ function settingsOf(kind: HistoryKind): fc.Arbitrary<HistorySettings> {
   const unit = sizeUnit(kind);
   return record({
     events: keepsAll ? constant(Infinity) : oneof(integer({ min: 1, max: 5 }), constant(Infinity)),
+    eventsOfB: sharedLog ? constant(undefined) : constantFrom(undefined, undefined, 0, 1),
     bytes: sharedLog ? constant(Infinity) : constantFrom(Infinity, Infinity, 30 * unit),
     age: sharedLog ? constant(Infinity) : constantFrom(Infinity, Infinity, 1_000, 5_000),
     logBytes: overruns

@@ -259,11 +259,11 @@ class Simulation {
   }
 
   #checkReader(reader: Reader, published: readonly PublishedEvent[]): string[] {
-    const { events, bytes, age, logBytes } = this.#history.settings;
+    const { events, eventsOfB = events, bytes, age, logBytes } = this.#history.settings;
     const { sharedLog, dropsChannels = false, losesMessages = false, keepsAll } = this.#kind;
     const bounds = sharedLog
       ? { events, logBytes: Infinity, dropsChannels: losesMessages }
-      : { events, bytes, age, logBytes, dropsChannels, isShared: true };
+      : { events, eventsOf: { b: eventsOfB }, bytes, age, logBytes, dropsChannels, isShared: true };
     // The events of earlier epochs are gone.
     const { baseRank } = this.#backend;
     const { channels, start, floor, historyRequestedAt, newest } = reader;

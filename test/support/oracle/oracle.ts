@@ -43,6 +43,8 @@ export interface ReaderRecord {
 export interface RetentionBounds {
   /** Events of each channel that are certainly retained, unless `logBytes` evicts them. */
   readonly events: number;
+  /** The same of channels with a retention of their own, by name. */
+  readonly eventsOf?: Readonly<Record<string, number>>;
   /** Bytes of each channel. @default Infinity */
   readonly bytes?: number;
   /** Milliseconds. @default Infinity */
@@ -197,14 +199,16 @@ function isRetained(
   published: readonly PublishedEvent[],
   event: PublishedEvent,
   names: readonly string[],
-  { events, bytes = Infinity, age = Infinity, logBytes }: RetentionBounds,
+  { events, eventsOf = {}, bytes = Infinity, age = Infinity, logBytes }: RetentionBounds,
   time: number,
 ): boolean {
   const appended = published.filter(({ at = 0 }) => at <= time);
   if (appended.reduce((sum, { cost }) => sum + cost, 0) > logBytes || time - (event.at ?? 0) > age) return false;
   return names.some((name) => {
     const newer = appended.filter(({ seq, channels }) => seq >= event.seq && channels.includes(name));
-    return newer.length <= events && newer.reduce((sum, each) => sum + (each.bytes ?? 0), 0) <= bytes;
+    return (
+      newer.length <= (eventsOf[name] ?? events) && newer.reduce((sum, each) => sum + (each.bytes ?? 0), 0) <= bytes
+    );
   });
 }
 

@@ -1,7 +1,7 @@
 // One Durable Object under test, with its hub and its clients. Also the waits and clocks that its tests share.
 import { abortAllDurableObjects, evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import type { BrokerStats, EventInput, Published } from "../../../src/index.ts";
+import type { BrokerStats, ChannelOptions, EventInput, Published } from "../../../src/index.ts";
 import type { ObjectContext } from "../../../src/workers/cloudflare.ts";
 import { type Hub, type HubOptions, hub, type ObjectOptions } from "../../../src/workers/index.ts";
 import { Connection } from "../../support/clients/connection.ts";
@@ -136,6 +136,13 @@ export class TestObject {
   async disconnectClients(): Promise<void> {
     for (const connection of this.#connections) await connection.leave();
   }
+}
+
+/** What channels of some tests keep: the latest event, an hour, or nothing. Others have the object's retention. */
+export function keptIn(name: string): ChannelOptions | undefined {
+  if (name === "state") return { retention: { events: 1 } };
+  if (name === "chat") return { retention: { age: 3_600_000 } };
+  return name === "typing" ? { retention: { events: 0 } } : undefined;
 }
 
 /** Returns a test body that runs with an object. */
