@@ -7,7 +7,7 @@ import type { EventInput } from "../event/event.ts";
 import { formatPosition } from "../event/position.ts";
 import type { BrokerBackend } from "../http/handler.ts";
 import type { Disconnection } from "./broker-core.ts";
-import type { BroadcastOptions, Broker, DisconnectOptions, SendOptions, SendToOptions } from "./interface.ts";
+import type { BroadcastOptions, Broker, DisconnectOptions, SendToOptions } from "./interface.ts";
 
 const SEND_OPTIONS = new Set(["report", "idempotencyKey", "ephemeral"]);
 const BROADCAST_OPTIONS = new Set([...SEND_OPTIONS, "channels"]);

@@ -43,7 +43,7 @@ export class StreamRequests {
   /**
    * Carries out a request on the connections of this process. Returns a promise only if the engine needs one.
    *
-   * @throws {@link BrokerError} `bad-channel`, `at-capacity`, `engine-down`
+   * @throws {@link BrokerError} `bad-channel`, `at-capacity`, `engine-down`; as {@link Log.checkChannels}
    */
   run(request: StreamRequest): StreamAnswer | Promise<StreamAnswer> {
     const connections = this.#find(request);
@@ -103,6 +103,7 @@ export class StreamRequests {
   /** Checks before anything changes, so that a request has its effect on all connections or on none. */
   #checkBounds(connections: readonly Connection[], channels: readonly string[]): void {
     const { maxChannelsPerClient } = this.#settings;
+    if (connections.length > 0) this.#registry.fanout.log.checkChannels(keysOf(channels));
     let added = 0;
     for (const { info } of connections) {
       const all = new Set([...info.channels, ...channels]).size;

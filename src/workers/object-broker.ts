@@ -283,17 +283,13 @@ export class ObjectBroker implements ObjectConnectionHost {
         ...{ request: new Request(url), subject, clientId, start },
         ...{ channels: changed ?? channels, since: previous?.connectedAt, secret: previous?.secret },
       };
-      const connection = await this.#withSlot(clientId, (releaseSlot) =>
-        this.#running.registry.register(
-          arrival,
-          releaseSlot,
-          (info, keys) => new ObjectConnection(this, socket, info, keys),
-        ),
-      );
+      const { registry } = this.#running;
+      const create = (info: ClientInfo, keys: readonly string[]) => new ObjectConnection(this, socket, info, keys);
+      const connection = await this.#withSlot(clientId, (release) => registry.register(arrival, release, create));
       if (!connection) socket.send(writeJsonFrame(kinds.refusal, {}));
       else if (changed) {
         connection.onChannelsChanged();
-        this.#running.registry.requests.announceAgain(connection);
+        registry.requests.announceAgain(connection);
       }
     } catch (error) {
       socket.send(writeJsonFrame(kinds.refusal, this.refuse(error)));

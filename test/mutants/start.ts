@@ -36,7 +36,7 @@ export const startMutants: readonly Mutant[] = [
   },
   {
     name: "history-left-out-is-read",
-    file: "delivery/history-loader.ts",
+    file: "engine/history-loader.ts",
     tests: "shared-log/newest",
     find: "if (start > cursor && cursor < head) {",
     replace: "if (false) {",

@@ -24,7 +24,12 @@ describe.each(platformsWithWrangler)("over sockets on %s", (platform) => {
     });
     expect(client.retry).toBeGreaterThan(0);
     const [ready] = client.control("ready");
-    expect(JSON.parse(ready?.data ?? "")).toEqual({ clientId: "a b", resumed: false, channels: [], secret: expect.any(String) });
+    expect(JSON.parse(ready?.data ?? "")).toEqual({
+      clientId: "a b",
+      resumed: false,
+      channels: [],
+      secret: expect.any(String),
+    });
     expect(ready?.id).toMatch(/^[0-9a-v]+-0$/);
     client.leave();
   });
@@ -84,7 +89,12 @@ describe.each(platformsWithWrangler)("over sockets on %s", (platform) => {
     await broker.publish("four");
     await second.until(() => second.data.length === 3);
     expect(second.data).toEqual(["two", "mine", "four"]);
-    expect(JSON.parse(second.control("ready")[0]?.data ?? "")).toEqual({ clientId: "me", resumed: true, channels: [], secret: expect.any(String) });
+    expect(JSON.parse(second.control("ready")[0]?.data ?? "")).toEqual({
+      clientId: "me",
+      resumed: true,
+      channels: [],
+      secret: expect.any(String),
+    });
     expect(second.control("gap")).toEqual([]);
     second.leave();
   });

@@ -50,6 +50,7 @@ const CODES: Record<ErrorCode, 0> = {
   "cross-origin": 0,
   "publishing-closed": 0,
   "unknown-client": 0,
+  "unknown-stream": 0,
   "not-found": 0,
   "method-not-allowed": 0,
   "duplicate-id": 0,
