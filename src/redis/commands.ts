@@ -90,6 +90,8 @@ export class Commands {
   /** Incremented whenever commands become available or unavailable, so that work begun before is recognized as obsolete. */
   #generation = 0;
   #isAvailable = false;
+  /** Whether the adapter has reported the connection. A client may be connected before that, and the report would count as another connection. */
+  #isReported: boolean;
   #isClosed = false;
   #cancelProbe: (() => void) | undefined;
   #cancelDeadline: (() => void) | undefined;
@@ -99,9 +101,13 @@ export class Commands {
     this.#base = base;
     this.#timeoutMs = timeoutMs;
     this.#listener = listener;
+    this.#isReported = client.isReady;
     this.#stopWatching = client.watch({
       onReady: () => this.#onReady(),
-      onLost: () => this.#onLost(undefined),
+      onLost: () => {
+        this.#isReported = false;
+        this.#onLost(undefined);
+      },
       onError: (error) => listener.onError(error),
     });
     this.#scheduleProbe(0);
@@ -117,7 +123,7 @@ export class Commands {
   /** Sends a command. Rejects as `run` does. */
   send(command: readonly string[], isAppend = false): Promise<unknown> {
     if (!this.#isAvailable) return Promise.reject(engineDown());
-    if (!this.#client.isReady) {
+    if (!this.#isReady) {
       this.#onLost(undefined);
       return Promise.reject(engineDown());
     }
@@ -143,6 +149,10 @@ export class Commands {
     this.#cancelProbe?.();
     this.#cancelDeadline?.();
     this.#rejectAll(undefined);
+  }
+
+  get #isReady(): boolean {
+    return this.#isReported && this.#client.isReady;
   }
 
   /** Makes a rejection of an error that the library throws. */
@@ -197,6 +207,7 @@ export class Commands {
 
   /** The library has connected. A probe over an earlier connection may never be answered, so a new one begins. */
   #onReady(): void {
+    this.#isReported = true;
     if (this.#isAvailable) this.#onLost(undefined);
     else {
       this.#generation++;
@@ -213,7 +224,7 @@ export class Commands {
 
   /** Waits until the server answers, and prepares it. Without an answer, waits until the library connects again. */
   async #prepare(): Promise<void> {
-    if (!this.#client.isReady) return this.#scheduleProbe(PROBE_MS);
+    if (!this.#isReady) return this.#scheduleProbe(PROBE_MS);
     const generation = this.#generation;
     try {
       await this.#execute(["PING"]);
@@ -225,7 +236,7 @@ export class Commands {
       const next = randomName(16);
       const args = this.#listener.startArguments(next, this.counter);
       await this.#execute(["EVALSHA", this.#hashes.get("start") ?? "", "1", this.#base, ...args]);
-      if (generation !== this.#generation || !this.#client.isReady) return this.#scheduleProbe(PROBE_MS);
+      if (generation !== this.#generation || !this.#isReady) return this.#scheduleProbe(PROBE_MS);
       this.counter = next;
       this.appends = 0;
       this.#generation++;

@@ -1,4 +1,4 @@
-// Faults in the Redis engine: how long keys, leases and bans last, and connections that are not given back.
+// Faults in the Redis engine: how long keys, leases and bans last, when commands are given, and connections that are not given back.
 import type { Mutant } from "./mutants.ts";
 
 export const redisMutants: readonly Mutant[] = [
@@ -109,6 +109,15 @@ export const redisMutants: readonly Mutant[] = [
     find: "    this.#connection?.close();\n",
     replace: "",
     harm: "Each feed that is replaced, and the last one, leaves a connection to Redis behind.",
+  },
+  {
+    name: "redis-connection-used-before-its-report",
+    file: "redis/commands.ts",
+    suite: "redis",
+    tests: "commands",
+    find: "return this.#isReported && this.#client.isReady;",
+    replace: "return this.#client.isReady;",
+    harm: "With Bun's client, the events of the first 50 ms after a start are refused, or of unknown outcome, while Redis is up.",
   },
   {
     name: "redis-feed-retries-without-pause",

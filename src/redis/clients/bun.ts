@@ -41,6 +41,7 @@ export const adaptBun = (client: BunClient): ClientAdapter => ({
       lastAttempt = now();
       const onSettled = (): void => {
         isConnecting = false;
+        poll();
       };
       client.connect().then(onSettled, (error: unknown) => {
         onSettled();

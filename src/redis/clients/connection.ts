@@ -25,7 +25,7 @@ export interface ClientListener {
 
 /** A client of any library. */
 export interface ClientAdapter {
-  /** Whether a command that is given now is sent at once. */
+  /** Whether a command that is given now is sent at once. May be true before `onReady` is called. */
   readonly isReady: boolean;
   /** Sends a command. A number in a reply stays a number, a string becomes text. */
   send(command: readonly string[]): Promise<unknown>;
