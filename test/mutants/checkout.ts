@@ -14,30 +14,30 @@ import {
 import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Mutant, testFileOf } from "./mutants.ts";
+import { type Mode, type Mutant, modeOf, testFileOf } from "./mutants.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-/** Folders that are not copied: they do not belong to the source, or a link replaces them. */
+/** Folders that are not copied: they do not belong to the source, or links replace them. */
 const NOT_COPIED = new Set(["node_modules", ".git", ".wrangler", "dist", "coverage"]);
-/** A run counts as hanging when it takes this many times as long as a run of the unchanged source. */
-const HANG_FACTOR = 4;
-/** The shortest time after which a run counts as hanging, in seconds. */
-const MIN_LIMIT_S = 120;
-/** The longest time of the first run, in seconds. */
-const MAX_FIRST_RUN_S = 1_800;
 
-const PASSED = { caughtBy: undefined, file: undefined };
-
-/** A mode of vitest. */
-export type Mode = "node" | "wire" | "redis" | "workers";
-
-/** The result of a run of tests. */
-export interface Result {
-  /** The first test that failed, or `undefined` if all passed. */
-  readonly caughtBy: string | undefined;
-  /** The file of that test. */
-  readonly file: string | undefined;
+/** What the tests of one file showed. */
+interface FileResult {
+  /** The first test that failed, or why the file failed. `undefined` if nothing did. */
+  readonly failure: string | undefined;
+  /** Whether a test ran: on a machine without a program that they need, all are skipped. */
+  readonly hasRun: boolean;
+  /** How long the tests took, without the start of vitest. */
   readonly seconds: number;
+}
+
+/** What a run of tests showed. */
+export interface RunResult {
+  /** The first test that failed, or why the run failed. `undefined` if all passed. */
+  readonly failure: string | undefined;
+  /** How long the run took, with the start of vitest. */
+  readonly seconds: number;
+  /** By path. */
+  readonly files: ReadonlyMap<string, FileResult>;
 }
 
 /** The fields of vitest's JSON report that are read here. */
@@ -45,70 +45,75 @@ interface VitestReport {
   readonly testResults: readonly {
     readonly name: string;
     readonly status: string;
+    readonly startTime: number;
+    readonly endTime: number;
     readonly assertionResults: readonly { readonly fullName: string; readonly status: string }[];
   }[];
 }
 
-/** A copy of this checkout that may be broken. It is removed when the process exits. */
+/** A copy of this checkout that may be broken. It runs one thing at a time, and is removed when the process exits, or before. */
 export class Checkout {
   readonly #scratch = realpathSync(mkdtempSync(join(tmpdir(), "fanwire-mutants-")));
   readonly #root = join(this.#scratch, "checkout");
   readonly #reports = join(this.#scratch, "reports");
-  /** Seconds that a run of the unchanged source takes, by mode. */
-  readonly #usualSeconds = new Map<string, number>();
   #running: ChildProcess | undefined;
 
   constructor() {
-    process.once("exit", () => {
-      this.#kill();
-      rmSync(this.#scratch, { recursive: true, force: true, maxRetries: 5 });
-    });
+    process.once("exit", () => this.remove());
     cpSync(ROOT, this.#root, { recursive: true, filter: (path) => !NOT_COPIED.has(basename(path)) });
-    symlinkSync(realpathSync(join(ROOT, "node_modules")), join(this.#root, "node_modules"), "dir");
+    this.#linkModules();
   }
 
-  /** Whether the text to find occurs exactly once in the mutant's file. */
-  fits({ file, find }: Mutant): boolean {
-    return readFileSync(join(this.#root, "src", file), "utf8").split(find).length === 2;
+  /** Ends what runs, and deletes the copy. */
+  remove(): void {
+    this.#kill();
+    rmSync(this.#scratch, { recursive: true, force: true, maxRetries: 5 });
   }
 
   /**
-   * Applies a mutant, runs the file that most likely catches it and then all files if it does not, and undoes the change. In the suites `redis`
-   * and `workers` only the file runs, because they take minutes.
+   * Links each installed package. The folder itself is not a link, because vitest writes into it, and two checkouts would write to the same
+   * files. Links work where the temporary folder is on another file system, which hard links do not.
    */
-  async tryOut(mutant: Mutant, mode: Mode): Promise<Result> {
+  #linkModules(): void {
+    const from = realpathSync(join(ROOT, "node_modules"));
+    const to = join(this.#root, "node_modules");
+    mkdirSync(to);
+    for (const name of readdirSync(from))
+      if (name === ".bin" || !name.startsWith(".")) symlinkSync(join(from, name), join(to, name));
+  }
+
+  /** Applies a mutant, runs its file of tests up to the first failure, or with `runsAll` all files of its mode, and undoes the change. */
+  async tryOut(mutant: Mutant, limitSeconds: number, runsAll = false): Promise<RunResult> {
     const { file, find, replace } = mutant;
     const path = join(this.#root, "src", file);
     const source = readFileSync(path, "utf8");
     writeFileSync(path, source.split(find).join(replace));
     try {
-      const likely = mode === "wire" ? undefined : await this.run(mode, [testFileOf(mutant)]);
-      if (likely && (likely.caughtBy !== undefined || mode !== "node")) return likely;
-      const all = await this.run(mode);
-      // A test may also fail because the machine is busy, so an unexpected failure has to repeat.
-      const again = all.file === undefined ? all : await this.run(mode, [all.file]);
-      return { ...again, seconds: (likely?.seconds ?? 0) + all.seconds };
+      return await this.run(modeOf(mutant), runsAll ? [] : [testFileOf(mutant)], limitSeconds, ["--bail", "1"]);
     } finally {
       writeFileSync(path, source);
     }
   }
 
-  /** Runs the tests of a mode, or some of its files, up to the first failure. */
-  async run(mode: Mode, files: readonly string[] = []): Promise<Result> {
+  /** Runs files of tests, or all of the mode if none is named. A run that takes longer than `limitSeconds` is killed, and counts as failed. */
+  async run(
+    mode: Mode,
+    files: readonly string[],
+    limitSeconds: number,
+    options: readonly string[] = [],
+  ): Promise<RunResult> {
     rmSync(this.#reports, { recursive: true, force: true });
     mkdirSync(this.#reports);
     const start = performance.now();
-    const usual = this.#usualSeconds.get(mode);
-    const limit = usual === undefined ? MAX_FIRST_RUN_S : Math.max(MIN_LIMIT_S, usual * HANG_FACTOR);
-    // A mutant that does not pass the type check is built as well.
-    if (mode === "wire") await this.#start(["node_modules/typescript/bin/tsc", "--noEmitOnError", "false"], limit);
-    const status = await this.#start(
-      ["node_modules/vitest/vitest.mjs", "run", "--mode", mode, "--bail", "1", ...files],
-      limit,
-    );
+    const vitest = ["node_modules/vitest/vitest.mjs", "run", "--mode", mode, ...options, ...files];
+    const status = await this.#start(vitest, limitSeconds);
     const seconds = (performance.now() - start) / 1000;
-    if (status === 0 && usual === undefined && files.length === 0) this.#usualSeconds.set(mode, seconds);
-    return { ...(status === 0 ? PASSED : this.#failure(mode, status)), seconds };
+    const results = this.#readReports();
+    const failures = [...results.values()].flatMap(({ failure }) => failure ?? []);
+    // With `--bail`, files that did not start are reported as failed too.
+    const failure = failures.find((text) => text !== NOT_LOADED) ?? (status === "hangs" ? HANGS : failures[0]);
+    // An unhandled rejection fails a run without failing a test.
+    return { failure: failure ?? (status === 0 ? undefined : OUTSIDE), seconds, files: results };
   }
 
   /** Runs a program of Node. Resolves with its exit code, or with "hangs" after `limitSeconds`. */
@@ -119,11 +124,7 @@ export class Checkout {
         cwd: this.#root,
         detached: true,
         stdio: "ignore",
-        env: {
-          ...process.env,
-          FANWIRE_REPORT_DIR: this.#reports,
-          VITEST_FS_MODULE_CACHE_PATH: join(this.#scratch, "cache"),
-        },
+        env: { ...process.env, FANWIRE_REPORT_DIR: this.#reports },
       });
       this.#running = child;
       let hangs = false;
@@ -142,20 +143,19 @@ export class Checkout {
     });
   }
 
-  #failure(mode: string, status: number | "hangs"): Omit<Result, "seconds"> {
-    const reports = readdirSync(this.#reports).filter((name) => name.startsWith(`${mode}-`));
-    const files = reports.flatMap(
-      (name) => (JSON.parse(readFileSync(join(this.#reports, name), "utf8")) as VitestReport).testResults,
-    );
-    for (const { name, assertionResults } of files) {
-      const test = assertionResults.find((each) => each.status === "failed");
-      const file = relative(this.#root, name);
-      if (test) return { file, caughtBy: `${file}: ${test.fullName}` };
+  #readReports(): Map<string, FileResult> {
+    const results = new Map<string, FileResult>();
+    for (const report of readdirSync(this.#reports)) {
+      const { testResults } = JSON.parse(readFileSync(join(this.#reports, report), "utf8")) as VitestReport;
+      for (const { name, status, startTime, endTime, assertionResults } of testResults) {
+        const file = relative(this.#root, name);
+        const failed = assertionResults.find((test) => test.status === "failed");
+        const hasRun = assertionResults.some((test) => test.status === "passed" || test.status === "failed");
+        const failure = failed ? `${file}: ${failed.fullName}` : status === "failed" ? NOT_LOADED : undefined;
+        results.set(file, { failure, hasRun, seconds: (endTime - startTime) / 1000 });
+      }
     }
-    if (status === "hangs") return { file: undefined, caughtBy: "the run hangs" };
-    // With `--bail`, files that did not start are reported as failed too.
-    const hasUnloadedFile = files.some(({ status }) => status === "failed");
-    return { file: undefined, caughtBy: hasUnloadedFile ? "a file does not load" : "an error outside of a test" };
+    return results;
   }
 
   #kill(): void {
@@ -166,3 +166,7 @@ export class Checkout {
     }
   }
 }
+
+const NOT_LOADED = "a file does not load";
+const HANGS = "the run hangs";
+const OUTSIDE = "an error outside of a test";

@@ -1,5 +1,6 @@
 // The list of mutants: small faults of the source that the tests must notice. They are chosen from what the broker promises, and not from what
 // is tested.
+import { readFileSync } from "node:fs";
 import { adapterMutants } from "./adapters.ts";
 import { deliveryMutants } from "./delivery.ts";
 import { httpMutants } from "./http.ts";
@@ -16,7 +17,7 @@ export interface Mutant {
   readonly file: string;
   /** The suite that has the file of tests. @default "conformance", on Node */
   readonly suite?: "redis" | "workers";
-  /** The file below the folder of the suite that most likely catches the fault, without `.test.ts`. It runs before all others. */
+  /** The file below the folder of the suite that has to catch the fault, without `.test.ts`. It should take a few seconds at most. */
   readonly tests: string;
   /** Occurs in the file exactly once. */
   readonly find: string;
@@ -25,8 +26,13 @@ export interface Mutant {
   readonly harm: string;
 }
 
-/** Returns the path of the mutant's file of tests. */
-export const testFileOf = ({ suite, tests }: Mutant): string => `test/${suite ?? "conformance"}/${tests}.test.ts`;
+/** A mode of vitest (vitest.config.ts). */
+export type Mode = "node" | "redis" | "workers";
+
+/** The room of the files at the top of `src`, which are exports of the package. */
+const TOP_ROOM = "exports";
+
+const SOURCE = new URL("../../src/", import.meta.url);
 
 export const mutants: readonly Mutant[] = [
   ...deliveryMutants,
@@ -38,3 +44,16 @@ export const mutants: readonly Mutant[] = [
   ...workersMutants,
   ...redisMutants,
 ];
+
+/** Returns the path of the mutant's file of tests. */
+export const testFileOf = ({ suite, tests }: Mutant): string => `test/${suite ?? "conformance"}/${tests}.test.ts`;
+
+/** Returns the mode that runs the mutant's file of tests. */
+export const modeOf = ({ suite }: Mutant): Mode => suite ?? "node";
+
+/** Returns the room of `src` that the mutant breaks. */
+export const roomOf = ({ file }: Mutant): string => (file.includes("/") ? file.slice(0, file.indexOf("/")) : TOP_ROOM);
+
+/** Whether the text to find occurs exactly once in the mutant's file. */
+export const fits = ({ file, find }: Mutant): boolean =>
+  readFileSync(new URL(file, SOURCE), "utf8").split(find).length === 2;
