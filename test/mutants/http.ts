@@ -77,7 +77,7 @@ export const httpMutants: readonly Mutant[] = [
   {
     name: "failed-authorize-grants-access",
     file: "http/authorize-queue.ts",
-    tests: "http/authorize",
+    tests: "http/authorize-results",
     find: "authorize({ ...access, signal: abort.signal })",
     replace: "(async () => authorize({ ...access, signal: abort.signal }))().catch(() => true as const)",
     harm: "While the user database is down, everybody reads everything.",
@@ -189,7 +189,7 @@ export const httpMutants: readonly Mutant[] = [
   {
     name: "bad-channel-ends-the-stream",
     file: "http/authorize.ts",
-    tests: "http/authorize",
+    tests: "http/authorize-results",
     find: "const cause = new Error(",
     replace: "throw new TypeError(",
     harm: "A user who names a room badly and invites others ends their streams for good.",
@@ -197,7 +197,7 @@ export const httpMutants: readonly Mutant[] = [
   {
     name: "bad-grant-tells-the-channel",
     file: "http/authorize.ts",
-    tests: "http/authorize",
+    tests: "http/authorize-results",
     find: '"Request refused: its grant is invalid; try again later."',
     replace: "cause.message",
     harm: "A client learns the name of a channel.",
@@ -349,7 +349,7 @@ export const httpMutants: readonly Mutant[] = [
   {
     name: "rate-off-by-rounding",
     file: "http/rate-limits.ts",
-    tests: "http/rate",
+    tests: "http/rate-buckets",
     find: " - ROUNDING_MS;",
     replace: ";",
     harm: "A client that comes back exactly when it was told to is refused again.",
@@ -357,7 +357,7 @@ export const httpMutants: readonly Mutant[] = [
   {
     name: "buckets-without-bound",
     file: "http/rate-limits.ts",
-    tests: "http/rate",
+    tests: "http/rate-buckets",
     find: "buckets.has(key) || buckets.size < MAX_BUCKETS",
     replace: "true",
     harm: "Somebody who makes up keys fills the memory.",
@@ -365,7 +365,7 @@ export const httpMutants: readonly Mutant[] = [
   {
     name: "bucket-in-use-is-dropped",
     file: "http/rate-limits.ts",
-    tests: "http/rate",
+    tests: "http/rate-buckets",
     find: "if (end <= time) buckets.delete(old);",
     replace: "buckets.delete(old);",
     harm: "Somebody who makes up keys gives every other key a full bucket.",
@@ -373,7 +373,7 @@ export const httpMutants: readonly Mutant[] = [
   {
     name: "full-buckets-are-kept",
     file: "http/rate-limits.ts",
-    tests: "http/rate",
+    tests: "http/rate-buckets",
     find: "if (end <= time) buckets.delete(old);",
     replace: "if (end < 0) buckets.delete(old);",
     harm: "After 100,000 users nobody else is ever limited.",
@@ -381,7 +381,7 @@ export const httpMutants: readonly Mutant[] = [
   {
     name: "known-bucket-not-charged-when-full",
     file: "http/rate-limits.ts",
-    tests: "http/rate",
+    tests: "http/rate-buckets",
     find: "buckets.has(key) || ",
     replace: "",
     harm: "While somebody makes up keys, no rate holds.",

@@ -1,48 +1,73 @@
-// When commands can be given: at the start, and in a process that was busy.
+// When commands can be given, with a client that reports late that it is connected.
 import { Redis } from "ioredis";
-import { describe, expect, test, vi } from "vitest";
-import type { RedisOptions } from "../../src/redis/options.ts";
+import { beforeEach, describe, expect, test, vi } from "vitest";
+import type { BunClient } from "../../src/redis/clients/bun.ts";
 import { needsRedis } from "../support/servers/redis.ts";
+import type { Peer } from "./support/peer.ts";
 import { useRedis } from "./support/use-redis.ts";
 
-type Client = RedisOptions["client"];
+/** How often the adapter looks at a client of Bun, which has room for one listener only: the application's. */
+const POLL_MS = 50;
+/** How long a server that is not ready is left alone. */
+const PROBE_MS = 500;
 
-describe("Commands", needsRedis, () => {
+describe("Commands with a client of Bun", needsRedis, () => {
   const redis = useRedis();
+  beforeEach(({ onTestFinished }) => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "setTimeout", "clearTimeout"] });
+    onTestFinished(() => void vi.useRealTimers());
+  });
 
-  /** Returns a client that looks like one of Bun, and is connected as soon as it is told to connect. */
-  function bunClient(): Client {
+  /** Creates a client that looks like one of Bun. It is connected as soon as it is told to connect, and when a test says so. */
+  function createClient(): { client: BunClient & { connected: boolean }; connection: Redis } {
     const connection = redis.connect();
     const unused = (): never => expect.unreachable();
     const client = {
       connected: false,
       onconnect: null,
       onclose: null,
-      async connect() {
-        client.connected = true;
-      },
+      connect: async () => void (client.connected = true),
       send: (command: string, args: string[]) => connection.call(command, ...args),
       duplicate: unused,
       close: unused,
       subscribe: unused,
       unsubscribe: unused,
     };
-    return client;
+    return { client, connection };
   }
 
-  test("a client of Bun that connects between two looks at it: the second look does not give up the commands", async ({
-    onTestFinished,
-  }) => {
-    // A client of Bun has room for one listener, which is the application's. So the adapter looks at it every 50 ms.
-    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
-    onTestFinished(() => void vi.useRealTimers());
-    const peer = await redis.join({
-      client: bunClient(),
-      subscriber: () => new Redis(redis.server.url, { lazyConnect: true }),
-    });
+  /** Returns a peer whose commands are available after a millisecond, so that the adapter has not yet polled. */
+  async function join(client: BunClient): Promise<Peer> {
+    const subscriber = (): Redis => new Redis(redis.server.url, { lazyConnect: true });
+    const peer = redis.peer({ client, subscriber });
+    await vi.advanceTimersByTimeAsync(1);
+    await peer.ready();
+    return peer;
+  }
+  const changes = ({ calls }: Peer): string[] => calls.filter((call) => call.startsWith("commands"));
+
+  test("a client that connects at once: the next look at it does not give up what is under way", async () => {
+    const { client } = createClient();
+    const peer = await join(client);
     const appended = peer.append([""], "the first");
-    vi.advanceTimersByTime(1_000);
+    await vi.advanceTimersByTimeAsync(2 * POLL_MS);
     expect(await appended).toMatchObject({ seq: 1 });
-    expect(peer.calls.filter((call) => call.startsWith("commands"))).toEqual(["commands true"]);
+    expect(changes(peer)).toEqual(["commands true"]);
+  });
+
+  test("a client that reconnects between two looks, just before the server is asked: it is prepared once", async () => {
+    const { client, connection } = createClient();
+    const peer = await join(client);
+    client.connected = false;
+    await vi.advanceTimersByTimeAsync(POLL_MS);
+    expect(changes(peer)).toEqual(["commands true", "commands false"]);
+    await vi.advanceTimersByTimeAsync(PROBE_MS - 1);
+    client.connected = true;
+    await vi.advanceTimersByTimeAsync(1);
+    // If the server is asked now, it has answered all questions before these.
+    for (let n = 0; n < 10; n++) await connection.ping();
+    await vi.advanceTimersByTimeAsync(POLL_MS);
+    await peer.until(() => peer.hasCommands);
+    expect(changes(peer)).toEqual(["commands true", "commands false", "commands true"]);
   });
 });
