@@ -17,6 +17,9 @@ export type {
   PresenceStore,
   ReplayPage,
   StoredEvent,
+  StreamAnswer,
+  StreamRequest,
+  StreamTarget,
 } from "./engine/engine.ts";
 export { historyLoader } from "./engine/history-loader.ts";
 export type { IdempotencyWindow } from "./engine/idempotency.ts";

@@ -45,6 +45,7 @@ export class RunningBroker {
             new Error("More was published at once than logBytes holds; raise logBytes or publish slower."),
           ),
         onCommand: (command) => this.registry.onCommand(command),
+        onRequest: async (request) => this.registry.requests.run(request),
         onError: (error) => {
           // `stats().engine` shows that the engine is away, and the engine has reported why; each failed attempt says no more.
           if (!(error instanceof BrokerError && error.code === "engine-down")) reportError("engine", error);

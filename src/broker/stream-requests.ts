@@ -58,7 +58,7 @@ export class StreamRequests {
       this.#inTurn(connection, () =>
         request.type === "subscribe"
           ? this.#subscribe(connection, channels)
-          : this.#unsubscribe(connection, channels, request.reason),
+          : this.#settle(() => this.#unsubscribe(connection, channels, request.reason)),
       ),
     );
     const waiting = changed.filter((each) => each !== undefined);
@@ -153,7 +153,15 @@ export class StreamRequests {
     return undefined;
   }
 
-  #unsubscribe(connection: Connection, channels: readonly string[], reason: string | undefined): undefined {
+  /** Makes a change behind everything that was published before it, also in other processes. */
+  #settle(change: () => void): Promise<void> | undefined {
+    const settled = this.#registry.fanout.session.settle?.();
+    if (settled !== undefined) return settled.then(change);
+    change();
+    return undefined;
+  }
+
+  #unsubscribe(connection: Connection, channels: readonly string[], reason: string | undefined): void {
     const { info } = connection;
     const { fanout, connections } = this.#registry;
     const removed = info.channels.filter((name) => channels.includes(name));

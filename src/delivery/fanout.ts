@@ -6,6 +6,8 @@ import type {
   HistoryHost,
   HistoryLoader,
   PeerCommand,
+  StreamAnswer,
+  StreamRequest,
 } from "../engine/engine.ts";
 import { type Batch, chunkOf, type HistoryRange, hasMissing, hasNews, readBatch } from "../log/batch.ts";
 import type { ChannelLog, Entry } from "../log/channel-log.ts";
@@ -27,6 +29,7 @@ export interface FanoutHost {
   /** More was published at once than the log holds. */
   onOverrun(): void;
   onCommand(command: PeerCommand): void;
+  onRequest(request: StreamRequest): Promise<StreamAnswer>;
   onError(error: unknown): void;
 }
 
@@ -60,6 +63,8 @@ export class Fanout implements EngineListener, HistoryHost {
   readonly channels: ChannelIndex = new ChannelIndex();
   /** Listeners that wait for the engine before they can read anything. */
   readonly waitingForEngine: Set<Subscriber> = new Set();
+  readonly onCommand: FanoutHost["onCommand"];
+  readonly onRequest: FanoutHost["onRequest"];
   readonly #host: FanoutHost;
   readonly #pending = new PendingChannels<Subscriber>();
   readonly #recent = new RecentBatches();
@@ -82,6 +87,7 @@ export class Fanout implements EngineListener, HistoryHost {
   /** Opens the engine. */
   constructor(engine: Engine, host: FanoutHost, timing?: FlushTiming) {
     this.#host = host;
+    ({ onCommand: this.onCommand, onRequest: this.onRequest } = host);
     this.#scheduler = new FlushScheduler(() => this.flush(), timing?.window);
     this.#backpressure = new PublisherBackpressure<Subscriber>(() => this.#scheduler.request(), timing?.hold);
     this.#replays = new ReplayQueue<Subscriber>((subscriber) => {
@@ -209,10 +215,6 @@ export class Fanout implements EngineListener, HistoryHost {
         isBehindCursor ? [...(subscriber.pendingGaps ?? []), makeGap(this.log, gap)] : undefined,
       );
     }
-  }
-
-  onCommand(command: PeerCommand): void {
-    this.#host.onCommand(command);
   }
 
   onError(error: unknown): void {

@@ -103,6 +103,8 @@ export interface EngineSession {
    */
   subscribe?(keys: readonly string[]): Promise<void> | undefined;
   unsubscribe?(keys: readonly string[]): void;
+  /** Resolves when `log` has every event of the subscribed channels that was published before the call, anywhere. Present if `subscribe` is. */
+  settle?(): Promise<void>;
   /**
    * Reads the retained events of these channels after a position, in order, with the facts needed to detect a gap: at least one event if
    * there is one, and every event up to the end of the page. Absent if `log` holds everything that is retained. If present,

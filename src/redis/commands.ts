@@ -13,6 +13,7 @@ import {
   LEAVE,
   LINGER,
   RENEW,
+  REQUEST,
   START,
   STOP,
 } from "./scripts/presence-scripts.ts";
@@ -32,6 +33,7 @@ type ScriptName =
   | "renew"
   | "isBarred"
   | "disconnect"
+  | "request"
   | "stop";
 const SCRIPTS: Readonly<Record<ScriptName, string>> = {
   append: APPEND,
@@ -48,6 +50,7 @@ const SCRIPTS: Readonly<Record<ScriptName, string>> = {
   renew: RENEW,
   isBarred: IS_BARRED,
   disconnect: DISCONNECT,
+  request: REQUEST,
   stop: STOP,
 };
 

@@ -1,7 +1,14 @@
 // A shared log in Redis: translates the operations of a shared log into scripts and messages.
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
-import type { AppendResult, Presence, PresenceResult, ReplayPage } from "../engine/engine.ts";
+import type {
+  AppendResult,
+  Presence,
+  PresenceResult,
+  ReplayPage,
+  StreamAnswer,
+  StreamRequest,
+} from "../engine/engine.ts";
 import { eventFingerprint } from "../engine/idempotency.ts";
 import type { Position } from "../event/position.ts";
 import type { MaxReplay } from "../log/resume.ts";
@@ -13,6 +20,7 @@ import { Feed } from "./feed.ts";
 import { History } from "./history.ts";
 import { CheckpointAssembler, type CheckpointRequest, parseEvent, parsePeerCommand, parseSeq } from "./messages.ts";
 import { type RedisOptions, type RedisSettings, resolveRedisOptions } from "./options.ts";
+import { isRequest, PeerRequests } from "./requests.ts";
 
 /** Keys in one call of the script `checkpoint`. */
 const KEYS_PER_CALL = 2_000;
@@ -48,6 +56,7 @@ class RedisSession implements SharedLogSession {
   readonly #commands: Commands;
   readonly #history: History;
   readonly #feed: Feed;
+  readonly #peerRequests: PeerRequests;
   readonly #process = randomName(16);
   readonly #retention: readonly string[];
   /** Milliseconds after which Redis deletes a log that nobody uses. */
@@ -85,6 +94,12 @@ class RedisSession implements SharedLogSession {
       startArguments: (next, previous) => [...this.#lifeSign(), previous, next, base],
     });
     this.#history = new History(this.#commands, bound(retention.age));
+    this.#peerRequests = new PeerRequests(this.#commands, {
+      ...{ process: this.#process, base, commandTimeout },
+      proof: () => this.#secret,
+      carryOut: (request) => listener.onRequest?.(request) ?? Promise.reject(engineDown()),
+      onError: (error) => listener.onError(error),
+    });
     this.#feed = new Feed(
       async (connectionListener) => {
         if (typeof subscriber !== "function") return await subscriber.openFeed(connectionListener, "duplicate");
@@ -258,6 +273,10 @@ class RedisSession implements SharedLogSession {
     return Number(await this.#commands.run("disconnect", args));
   }
 
+  request(request: StreamRequest): Promise<readonly StreamAnswer[]> {
+    return this.#peerRequests.send(request);
+  }
+
   close(lingerMs: number): void {
     const args = [this.#process, bound(Math.min(lingerMs, DAY_MS)), this.#commands.counter];
     this.#commands.run("stop", args).catch(() => undefined);
@@ -303,7 +322,8 @@ class RedisSession implements SharedLogSession {
   }
 
   #handleMessage(channel: string, text: string): void {
-    if (channel.startsWith("checkpoint:")) this.#onCheckpointPart(text);
+    if (isRequest(text)) this.#peerRequests.receive(text);
+    else if (channel.startsWith("checkpoint:")) this.#onCheckpointPart(text);
     else if (channel === "inbox" && text.startsWith("!")) this.#executePeerCommand(text);
     else if (isEphemeral(text)) this.#onEphemeral(text);
     else this.#onEvent(text);

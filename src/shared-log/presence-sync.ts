@@ -1,6 +1,7 @@
 // Registers the connections of this process in the store, and renews the registrations before their lease ends.
+import { BrokerError } from "../base/errors.ts";
 import { every, now } from "../base/runtime.ts";
-import type { Presence, PresenceResult, PresenceStore } from "../engine/engine.ts";
+import type { Presence, PresenceResult, PresenceStore, StreamAnswer, StreamRequest } from "../engine/engine.ts";
 import type { SharedLogSession } from "./shared-log.ts";
 
 type DuplicateRule = Parameters<PresenceStore["enter"]>[1];
@@ -12,10 +13,17 @@ interface PendingRegistration {
   readonly reject: (error: unknown) => void;
 }
 
+/** The session that the connections belong to. */
+interface PresenceHost {
+  onError(error: unknown): void;
+  /** Resolves when this process is in the feed. */
+  joinFeed(): Promise<void>;
+}
+
 /** The connections of this process, as the other processes know them. Connections that come at the same time are registered together. */
 export class PresenceSync implements PresenceStore {
   readonly #store: SharedLogSession;
-  readonly #onError: (error: unknown) => void;
+  readonly #host: PresenceHost;
   /** How many connections each presence has. */
   readonly #counts = new Map<Presence, number>();
   readonly #presences = new Map<string, Presence>();
@@ -25,9 +33,9 @@ export class PresenceSync implements PresenceStore {
   #isRegistering = false;
   readonly #stopRenewing: () => void;
 
-  constructor(store: SharedLogSession, onError: (error: unknown) => void) {
+  constructor(store: SharedLogSession, host: PresenceHost) {
     this.#store = store;
-    this.#onError = onError;
+    this.#host = host;
     this.#stopRenewing = every(store.lease, () => void this.renew());
   }
 
@@ -55,6 +63,13 @@ export class PresenceSync implements PresenceStore {
     return this.#store.disconnect(clientId, barMs, reason);
   }
 
+  async request(request: StreamRequest): Promise<readonly StreamAnswer[]> {
+    if (!this.#store.request)
+      throw new BrokerError("engine-refused", "Refused: this store cannot reach the streams of other processes.");
+    await this.#host.joinFeed();
+    return this.#store.request(request);
+  }
+
   /** Registers all connections again. A registration that is not renewed expires, and the store may have lost some. */
   async renew(): Promise<void> {
     const unreported = [...this.#unreportedLingers];
@@ -70,7 +85,7 @@ export class PresenceSync implements PresenceStore {
       for (const [presence, count] of this.#counts) for (let n = 0; n < count; n++) all.push(presence);
       await this.#store.renew(all);
     } catch (error) {
-      this.#onError(error);
+      this.#host.onError(error);
       for (const [id, until] of unreported) if (until <= time) this.#unreportedLingers.delete(id);
     }
   }

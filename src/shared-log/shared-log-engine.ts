@@ -12,6 +12,7 @@ import { refuseEphemeral, sendEphemeral } from "../log/transient.ts";
 import { CatchUp, PAGE_BYTES } from "./catch-up.ts";
 import { ChannelSubscriptions } from "./channel-subscriptions.ts";
 import { type CheckpointRequest, Checkpoints } from "./checkpoints.ts";
+import { Deferred } from "./deferred.ts";
 import { historyBoundsOf } from "./history-bounds.ts";
 import { Lookups } from "./lookups.ts";
 import { parseLostNotice, withNotices } from "./lost-notice.ts";
@@ -26,10 +27,13 @@ import { Startup } from "./startup.ts";
 const VERIFY_MS = 5_000;
 /** How long a new client waits for the feed, and the first publisher for the store. */
 const STARTUP_MS = 4_000;
-/** The memory that an event takes while it is deferred, apart from its text. */
-const DEFERRED_COST = 256;
 
 const UNAVAILABLE = new Error("The store is not reachable, or its log was replaced.");
+function rejectSubscription(cause: unknown): never {
+  throw new BrokerError("engine-down", "Subscription refused: the feed of events is not connected. Try again.", {
+    cause,
+  });
+}
 
 /**
  * Creates an engine over a log that several processes share. `options` bound the part of it that one process holds.
@@ -46,20 +50,17 @@ export function sharedLogEngine(sharedLog: SharedLog, options: LogOptions = {}):
 
 /**
  * The part of a shared log that one process holds: its subscribed channels, each from the position at which it subscribed.
- *
- * The session does not trust the feed. Every event carries the previous position of each of its channels. Every few seconds a checkpoint
- * travels through the feed with the last position of each channel. Missing events are read from the store once for all clients. A missing
- * event that later events of other channels have overtaken cannot be put in order any more. It is left to each subscriber: one that is still
- * before it reads it from the store, and one that is past it receives a gap.
- *
- * A feed that was lost, or that cannot be trusted, is `synchronizing`: events are ignored until a checkpoint of all channels has arrived.
- * Then the session is `catching-up`: it reads missing events, and defers events that arrive. Then it is `up`.
+ * The session does not trust the feed. Every event carries the previous position of each of its channels, and every few seconds a checkpoint
+ * travels through the feed with the last position of each channel. What is missing is read from the store once for all clients. README.md has
+ * the states of the session, and says what becomes of an event that cannot be put in order any more.
  */
 class SharedLogEngineSession implements EngineSession, SharedLogListener {
   readonly presence: PresenceSync;
   readonly loadHistory: NonNullable<EngineSession["loadHistory"]> = historyLoader((keys, after) =>
     this.read(keys, after),
   );
+  readonly onRequest: NonNullable<SharedLogListener["onRequest"]> = (request) =>
+    this.#listener.onRequest?.(request) ?? Promise.reject(UNAVAILABLE);
   #log: Log;
   readonly #createLog: (epoch: string) => Log;
   readonly #listener: EngineListener;
@@ -71,9 +72,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
   readonly #startup = new Startup(STARTUP_MS);
   #isClosed = false;
   readonly #checkpoints: Checkpoints;
-  /** Items that arrived while the session was catching up. */
-  #deferred: (FeedEvent | Checkpoint)[] = [];
-  #deferredBytes = 0;
+  readonly #deferred = new Deferred();
   #isSynchronizing = false;
   /** Incremented whenever the session stops trusting the feed, so that results of earlier work are recognized as obsolete. */
   #generation = 0;
@@ -96,7 +95,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
       this.#leaveFeed();
       this.#store.renewFeed();
     });
-    this.presence = new PresenceSync(this.#store, (error) => this.onError(error));
+    this.presence = new PresenceSync(this.#store, this);
     this.#publishAcks = new PublishAcks(
       (position) => this.#isSettled(position),
       () => void this.#verifyFeed(),
@@ -130,8 +129,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
   }
 
   async sendEphemeral(keys: readonly string[], text: string): Promise<void> {
-    // A process that is not in the feed could not prove that it belongs to it.
-    if (this.#state !== "up") await this.subscribe([COMMON])?.then(() => this.unsubscribe([COMMON]));
+    if (this.#state !== "up") await this.joinFeed();
     await (this.#store.sendEphemeral?.(keys, text) ?? refuseEphemeral());
   }
 
@@ -145,10 +143,18 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     void this.#synchronize();
     return synchronized.catch((cause) => {
       this.#subscriptions.remove(keys);
-      throw new BrokerError("engine-down", "Subscription refused: the feed of events is not connected. Try again.", {
-        cause,
-      });
+      return rejectSubscription(cause);
     });
+  }
+
+  /** Resolves when this process is in the feed: before that, it could not prove that it belongs to it. */
+  async joinFeed(): Promise<void> {
+    if (this.#state !== "up") await this.subscribe([COMMON])?.then(() => this.unsubscribe([COMMON]));
+  }
+
+  async settle(): Promise<void> {
+    await this.joinFeed();
+    await this.#checkpoints.request([], false, this.#seen.last).catch(rejectSubscription);
   }
 
   unsubscribe(keys: readonly string[]): void {
@@ -166,9 +172,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     const { epoch } = this.#log;
     const bounds = await this.#lookups.run(() => this.#store.historyBounds(epoch, keys, after, max, last));
     this.#checkEpoch(epoch, bounds.epoch);
-    if (bounds.epoch !== epoch)
-      throw new BrokerError("engine-down", "History refused: the log was replaced. Try again.");
-    return historyBoundsOf(bounds, keys, last);
+    return historyBoundsOf(epoch, bounds, keys, last);
   }
 
   async head(): Promise<Position> {
@@ -203,7 +207,6 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     this.#hasCommands = isConnected;
     if (!isConnected) return;
     this.#startup.end();
-    // The store may have lost the registrations of this process.
     void this.presence.renew();
     void this.#synchronize();
   }
@@ -219,7 +222,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
   onEvent(event: FeedEvent): void {
     const { epoch, seq, keys, text } = event;
     if (this.#state === "catching-up") {
-      this.#defer(event, text.length);
+      this.#defer(event);
     } else if (this.#state === "up" && !this.#seen.isPast(epoch)) {
       const channels = this.#seen.believes(event, this.#log.epoch)
         ? this.#subscriptions.continuedChannels(event)
@@ -242,7 +245,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
 
   onCheckpoint(checkpoint: Checkpoint): void {
     const request = this.#checkpoints.arrive(checkpoint);
-    if (this.#state === "catching-up") this.#defer(checkpoint, 0);
+    if (this.#state === "catching-up") this.#defer(checkpoint);
     else if (request) this.#applyCheckpoint(checkpoint, request);
   }
 
@@ -289,9 +292,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     this.#subscriptions.markSynchronized(request.keys, checkpoint);
     request.resolve(checkpoint);
     this.#publishAcks.release();
-    const deferred = this.#deferred.splice(0);
-    this.#deferredBytes = 0;
-    for (const item of deferred) {
+    for (const item of this.#deferred.take()) {
       if ("token" in item) this.onCheckpoint(item);
       else this.onEvent(item);
     }
@@ -299,11 +300,10 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     void this.#synchronize();
   }
 
-  #defer(item: FeedEvent | Checkpoint, bytes: number): void {
-    this.#deferred.push(item);
-    this.#deferredBytes += bytes + DEFERRED_COST;
+  #defer(item: FeedEvent | Checkpoint): void {
+    this.#deferred.add(item);
     // If reading takes this long, the store still retains the deferred events too.
-    if (this.#deferredBytes > this.#log.maxBytes / 4) this.#resynchronize();
+    if (this.#deferred.bytes > this.#log.maxBytes / 4) this.#resynchronize();
   }
 
   /** Continues with the log of another epoch. */
@@ -358,7 +358,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
   #leaveFeed(): void {
     this.#generation++;
     this.#state = "disconnected";
-    this.#deferred.length = this.#deferredBytes = 0;
+    this.#deferred.take();
     this.#checkpoints.rejectAll(UNAVAILABLE);
     this.#subscriptions.markAllUnsynchronized();
     this.#publishAcks.release();

@@ -1,6 +1,14 @@
 // The port of a log that several processes share: the operations that a store such as Redis has to offer to one of them. Everything about
 // trust (is an event missing, did the log begin again, is the feed alive) is the work of `sharedLogEngine`, which makes an engine of a store.
-import type { AppendResult, PeerCommand, Presence, PresenceResult, ReplayPage } from "../engine/engine.ts";
+import type {
+  AppendResult,
+  PeerCommand,
+  Presence,
+  PresenceResult,
+  ReplayPage,
+  StreamAnswer,
+  StreamRequest,
+} from "../engine/engine.ts";
 import type { Position } from "../event/position.ts";
 import type { MaxReplay } from "../log/resume.ts";
 
@@ -23,6 +31,8 @@ export interface SharedLogListener {
    * from before its first connection.
    */
   onCommand(command: PeerCommand): void;
+  /** Another process asks for a request to be carried out on the streams of this one. Rejects with the {@link BrokerError} that refuses it. */
+  onRequest?(request: StreamRequest): Promise<StreamAnswer>;
   /**
    * The feed is connected, and nothing is subscribed (`true`), or it is lost (`false`). Called at every change. The store reconnects it without
    * being asked.
@@ -155,6 +165,8 @@ export interface SharedLogSession {
    * connections those have.
    */
   disconnect(clientId: string, barMs: number, reason?: string): Promise<number>;
+  /** As `request` of a {@link PresenceStore}. Absent if the store cannot. */
+  request?(request: StreamRequest): Promise<readonly StreamAnswer[]>;
   /** Milliseconds between two calls of `renew`. A store counts a process as dead after a few times as long. */
   readonly lease: number;
 

@@ -157,6 +157,22 @@ sendCommand(ARGV[4], '!disconnect\\n' .. process .. '\\n' .. ARGV[3] .. '\\n' ..
 return num(count)
 `);
 
+/**
+ * Sends a request to the other living processes; with a client id to those that have a connection of it.
+ *
+ * ARGV: process, client id or empty, channel prefix, message. Returns the processes that it was sent to.
+ */
+export const REQUEST: string = presenceScript(`
+local asked = {}
+for _, other in ipairs(redis.call('ZRANGE', processes, '(' .. num(millis()), '+inf', 'BYSCORE')) do
+  if other ~= ARGV[1] and (ARGV[2] == '' or redis.call('HEXISTS', hashOf(other), ARGV[2]) == 1) then
+    redis.call('PUBLISH', ARGV[3] .. ':checkpoint:' .. other, ARGV[4])
+    asked[#asked + 1] = other
+  end
+end
+return asked
+`);
+
 /** Removes a process that closes. Its client ids linger. ARGV: process, linger, name of the append counter. */
 export const STOP: string = presenceScript(`
 local process, time = ARGV[1], millis()
