@@ -88,6 +88,19 @@ export class Owner<Channel> {
 /** Returns the name of a channel's owner. See `LogOptions.tenant`. */
 export type Tenant = (channel: string) => string;
 
+/**
+ * Returns the name of the owner that a channel has if this subject publishes into it first. `key` is the channel's key.
+ *
+ * @throws what `tenant` throws, and `TypeError` if it does not return a string
+ */
+export function ownerNameOf(tenant: Tenant | undefined, key: string, subject = ""): string {
+  if (!tenant || key[0] !== "#") return `@${subject}`;
+  const channel = key.slice(1);
+  const name: unknown = tenant(channel);
+  if (typeof name === "string") return `#${name}`;
+  throw new TypeError(`Event refused: tenant(${quote(channel)}) must return a string, not ${String(name)}.`);
+}
+
 /** The owners of the channels that have a record. */
 export class Owners<Channel extends { owner: Owner<Channel> | undefined; readonly size: number }> {
   readonly bytes: Shares<Channel> = new Shares();
@@ -99,17 +112,9 @@ export class Owners<Channel extends { owner: Owner<Channel> | undefined; readonl
     this.#tenant = tenant;
   }
 
-  /**
-   * Returns the name of the owner that a channel has if this subject publishes into it first.
-   *
-   * @throws what `tenant` throws, and `TypeError` if it does not return a string
-   */
-  nameOf(key: string, subject = ""): string {
-    if (!this.#tenant || key[0] !== "#") return `@${subject}`;
-    const name = key.slice(1);
-    const tenant: unknown = this.#tenant(name);
-    if (typeof tenant === "string") return `#${tenant}`;
-    throw new TypeError(`Event refused: tenant(${quote(name)}) must return a string, not ${String(tenant)}.`);
+  /** As {@link ownerNameOf}. */
+  nameOf(key: string, subject?: string): string {
+    return ownerNameOf(this.#tenant, key, subject);
   }
 
   /** As `nameOf`, for what was published before: it never throws. */

@@ -1,6 +1,6 @@
 // The options of the Redis engine, their defaults and their checks.
 import { checkNumbers, withDefaults } from "../base/validate.ts";
-import type { Retention } from "../log/log-options.ts";
+import type { LogOptions, Retention } from "../log/log-options.ts";
 import { adaptClient, type RedisClient, type RedisSubscriber } from "./clients/clients.ts";
 import type { ClientAdapter } from "./clients/connection.ts";
 
@@ -25,10 +25,23 @@ export interface RedisOptions {
   /** How much of each channel Redis keeps. @default { age: 300_000, events: 10_000, bytes: 4_194_304 } */
   readonly retention?: Retention | undefined;
   /**
-   * Channels whose last position Redis remembers, inboxes included; 1 or more. Beyond it, the channel without an event for the longest time
-   * is forgotten. @default 100_000
+   * Bytes of all events in Redis, 1 or more: each event once, and 256 for each channel that retains it. Beyond it, the owner that has the most
+   * loses the oldest events of its largest channel (to within a factor of two). Redis needs up to three times as much memory.
+   * @default 134_217_728 (128 MiB)
+   */
+  readonly redisBytes?: number | undefined;
+  /**
+   * Channels whose last position Redis remembers, inboxes included; 1 or more. Beyond it, the owner that has the most loses the channel
+   * without an event for the longest time. @default 100_000
    */
   readonly maxChannels?: number | undefined;
+  /**
+   * Returns the owner of a channel, such as the tenant that its name begins with. Owners share `redisBytes`, `maxChannels` and `logBytes`: one
+   * that keeps within an equal part of them loses nothing because of others. MUST return the same string for the same channel, in all processes.
+   * If it throws or returns something else, the event is refused. Without it, a channel belongs to the subject that published into it first,
+   * as inboxes and the channel for every client always do; events without a subject have one owner. @default none
+   */
+  readonly tenant?: LogOptions["tenant"];
   /** Milliseconds for which the idempotency key of an event is remembered, 0 or more; 0 remembers none. @default 300_000 */
   readonly idempotencyWindow?: number | undefined;
   /**
@@ -54,7 +67,9 @@ export interface RedisSettings {
   /** The beginning of keys and channels, braces included. */
   readonly base: string;
   readonly retention: { readonly events: number; readonly bytes: number; readonly age: number };
+  readonly redisBytes: number;
   readonly maxChannels: number;
+  readonly tenant: LogOptions["tenant"];
   readonly idempotencyWindow: number;
   readonly commandTimeout: number;
   readonly lease: number;
@@ -68,7 +83,9 @@ const DEFAULTS = {
   subscriber: undefined,
   prefix: undefined,
   retention: {},
+  redisBytes: 128 * 1024 * 1024,
   maxChannels: 100_000,
+  tenant: undefined,
   idempotencyWindow: 300_000,
   commandTimeout: 5_000,
   lease: 15_000,
@@ -89,14 +106,15 @@ export function resolveRedisOptions(options: RedisOptions): RedisSettings {
     DEFAULT_RETENTION,
     all.retention,
   );
-  const { prefix, maxChannels = 0, idempotencyWindow = 0, commandTimeout = 0, lease = 0, waitReplicas = 0 } = all;
+  const { prefix, redisBytes = 0, maxChannels = 0, tenant } = all;
+  const { idempotencyWindow = 0, commandTimeout = 0, lease = 0, waitReplicas = 0 } = all;
   if (typeof prefix !== "string" || prefix === "" || prefix.length > 100 || FORBIDDEN_IN_PREFIX.test(prefix)) {
     throw new TypeError(
       `${WHERE} refused: prefix must be a string of 1 to 100 characters without braces and control characters. Use the application's name: ` +
         "two applications with the same prefix on one Redis would read each other's events.",
     );
   }
-  checkNumbers(WHERE, { maxChannels, commandTimeout, ...retention }, 1);
+  checkNumbers(WHERE, { redisBytes, maxChannels, commandTimeout, ...retention }, 1);
   checkNumbers(WHERE, { idempotencyWindow, waitReplicas }, 0);
   checkNumbers(WHERE, { lease }, MIN_LEASE_MS, MAX_LEASE_MS);
   const client = adaptClient(WHERE, "client", all.client);
@@ -111,7 +129,9 @@ export function resolveRedisOptions(options: RedisOptions): RedisSettings {
           : adaptClient(WHERE, "subscriber", subscriber),
     base: `{${prefix}}`,
     retention,
+    redisBytes,
     maxChannels,
+    tenant,
     idempotencyWindow,
     commandTimeout,
     lease,

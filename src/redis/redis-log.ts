@@ -11,6 +11,7 @@ import type {
 } from "../engine/engine.ts";
 import { eventFingerprint } from "../engine/idempotency.ts";
 import type { Position } from "../event/position.ts";
+import { ownerNameOf } from "../log/owner.ts";
 import type { MaxReplay } from "../log/resume.ts";
 import type { SharedHistoryBounds, SharedLog, SharedLogListener, SharedLogSession } from "../shared-log/shared-log.ts";
 import { Commands } from "./commands.ts";
@@ -121,8 +122,11 @@ class RedisSession implements SharedLogSession {
     seen: Position | undefined,
     idempotencyKey: string | undefined,
     recipient: string | undefined,
+    subject?: string,
   ): Promise<AppendResult> {
-    const { base, idempotencyWindow, maxChannels, waitReplicas, commandTimeout } = this.#settings;
+    const { base, idempotencyWindow, maxChannels, redisBytes, waitReplicas, commandTimeout, tenant } = this.#settings;
+    const owners = keys.map((key) => ownerNameOf(tenant, key, subject));
+    const isOfOne = owners.every((owner) => owner === owners[0]);
     const fingerprint = idempotencyKey === undefined ? "" : eventFingerprint(keys, text);
     const commands = this.#commands;
     // Both commands are sent before anything is awaited. That keeps the order of the calls.
@@ -132,7 +136,8 @@ class RedisSession implements SharedLogSession {
       [
         ...[base, randomName(12), commands.counter, number, ...positionArguments(seen)],
         ...[idempotencyKey ?? "", fingerprint, bound(idempotencyWindow), recipient ?? ""],
-        ...[...this.#retention, bound(maxChannels), this.#ttl, text, ...keys],
+        ...[...this.#retention, bound(maxChannels), bound(redisBytes), this.#ttl],
+        ...[text, String(keys.length), ...keys, ...(isOfOne ? owners.slice(0, 1) : owners)],
       ],
       true,
     );
@@ -258,7 +263,8 @@ class RedisSession implements SharedLogSession {
     if (pages.length === 0) pages.push([]);
     const answers = pages.map((args, index) => {
       const counts = [String(index + 1), String(pages.length)];
-      return this.#commands.run("renew", [...this.#lifeSign(), ...counts, this.#commands.counter, ...args]);
+      const age = bound(this.#settings.retention.age);
+      return this.#commands.run("renew", [...this.#lifeSign(), ...counts, this.#commands.counter, age, ...args]);
     });
     await Promise.all(answers);
   }

@@ -102,8 +102,8 @@ export const logMutants: readonly Mutant[] = [
     name: "publishers-are-one-owner",
     file: "log/owner.ts",
     tests: "log/owners",
-    find: 'if (!this.#tenant || key[0] !== "#") return',
-    replace: 'if (!this.#tenant) return "@"; if (key[0] !== "#") return',
+    find: 'if (!tenant || key[0] !== "#") return',
+    replace: 'if (!tenant) return "@"; if (key[0] !== "#") return',
     harm: "Without tenants, one publisher pushes out the events of all others.",
   },
   {

@@ -37,7 +37,7 @@ describe("clients that read history at a cold instance", needsRedis, () => {
     await redis.server.command("CONFIG", "RESETSTAT");
     const result = await run();
     const stats = (await redis.server.command("INFO", "commandstats")) as string;
-    return { looks: Number(/cmdstat_xrange:calls=(\d+)/.exec(stats)?.[1]), result };
+    return { looks: Number(/cmdstat_zrange:calls=(\d+)/.exec(stats)?.[1]), result };
   }
 
   test("50 clients with different channels and positions cost about as much as one", async () => {

@@ -70,11 +70,11 @@ describe("redisLog assigns no position twice", needsRedis, () => {
     while (!String(await server.command("INFO", "replication")).includes("state=online"));
     const one = await join(server.port);
     const kept = await append(one, ["#a"], "kept");
-    while ((await replica.command("XLEN", `{test}:${kept.epoch}:stream:#a`)) !== 1);
+    while ((await replica.command("ZCARD", `{test}:${kept.epoch}:channel:#a`)) !== 1);
     await replica.command("REPLICAOF", "NO", "ONE");
     await append(one, ["#a"], "missed");
     await server.kill("SIGKILL");
-    expect(await replica.command("XLEN", `{test}:${kept.epoch}:stream:#a`)).toBe(1);
+    expect(await replica.command("ZCARD", `{test}:${kept.epoch}:channel:#a`)).toBe(1);
     const two = await join(replica.port);
     const after = await append(two, ["#a"], "after");
     expect(after.epoch).not.toBe(kept.epoch);
@@ -88,13 +88,13 @@ describe("redisLog assigns no position twice", needsRedis, () => {
     while (!String(await server.command("INFO", "replication")).includes("state=online"));
     // The first replica of a server changes nothing.
     expect((await append(one, ["#a"], "kept, too")).epoch).toBe(kept.epoch);
-    while ((await replica.command("XLEN", `{test}:${kept.epoch}:stream:#a`)) !== 2);
+    while ((await replica.command("ZCARD", `{test}:${kept.epoch}:channel:#a`)) !== 2);
     await replica.command("REPLICAOF", "NO", "ONE");
     await append(one, ["#a"], "missed");
     await server.command("REPLICAOF", "127.0.0.1", String(replica.port));
     while (!String(await server.command("INFO", "replication")).includes("master_link_status:up"));
     await server.command("REPLICAOF", "NO", "ONE");
-    expect(await server.command("XLEN", `{test}:${kept.epoch}:stream:#a`)).toBe(2);
+    expect(await server.command("ZCARD", `{test}:${kept.epoch}:channel:#a`)).toBe(2);
     expect((await append(one, ["#a"], "after")).epoch).not.toBe(kept.epoch);
   });
 
@@ -155,10 +155,14 @@ describe("redisLog assigns no position twice", needsRedis, () => {
       }
     }
     expect([...evicted].sort()).toEqual([
+      "{test}:*:bytes",
+      "{test}:*:channel:#a",
+      "{test}:*:channel:#b",
+      "{test}:*:channel:@c",
+      "{test}:*:data",
       "{test}:*:last",
-      "{test}:*:stream:#a",
-      "{test}:*:stream:#b",
-      "{test}:*:stream:@c",
+      "{test}:*:order",
+      "{test}:*:records",
       "{test}:appends:*",
       "{test}:log",
       "{test}:old-epochs",

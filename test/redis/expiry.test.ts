@@ -9,6 +9,8 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 /** The most that a time in Redis may differ from the expected one: far more than a test takes, and less than any two of them differ. */
 const TOLERANCE_MS = 25_000;
+/** The keys of a log that live as long as it does. */
+const LOG = ["log", "last", "data", "order", "bytes", "records"];
 
 describe("redisEngine: expiry", needsRedis, () => {
   const redis = useRedis();
@@ -51,9 +53,8 @@ describe("redisEngine: expiry", needsRedis, () => {
     await peer.session.disconnect("eve", 30 * MINUTE);
     await peer.session.linger(new Map([["bob", 20 * MINUTE]]));
     await expectLives({
-      log: 14 * DAY,
-      last: 14 * DAY,
-      "stream:#a": 7 * DAY + MINUTE,
+      ...Object.fromEntries(LOG.map((name) => [name, 14 * DAY])),
+      "channel:#a": 7 * DAY + MINUTE,
       "key:k": 10 * MINUTE,
       appends: DAY,
       // For an hour longer than the ids of a dead process linger.
@@ -69,11 +70,9 @@ describe("redisEngine: expiry", needsRedis, () => {
   test("keys: with a short retention the log lives for a day, and without a bound of age for ever", async () => {
     const short = await redis.join({ retention: { age: 5 * MINUTE } });
     await short.append(["#a"], "text");
-    expect(await lives()).toMatchObject({ log: expect.any(Number), last: expect.any(Number) });
-    const { log, last, "stream:#a": stream } = await lives();
-    expectAbout(log, DAY, "log");
-    expectAbout(last, DAY, "last");
-    expectAbout(stream, 6 * MINUTE, "stream");
+    const all = await lives();
+    for (const name of LOG) expectAbout(all[name], DAY, name);
+    expectAbout(all["channel:#a"], 6 * MINUTE, "channel");
     await redis.server.command("FLUSHALL");
     const endless = redis.peer({
       prefix: "endless",
@@ -83,8 +82,8 @@ describe("redisEngine: expiry", needsRedis, () => {
     await endless.ready();
     await endless.append(["#a"], "text", { idempotencyKey: "k" });
     const keys = (await redis.server.command("KEYS", "{endless}:*")) as string[];
-    const permanent = keys.filter((key) => /:(log|last|stream:#a|key:k)$/.test(key));
-    expect(permanent).toHaveLength(4);
+    const permanent = keys.filter((key) => !/:(appends|process|processes):?[^:]*$/.test(key));
+    expect(permanent).toHaveLength(LOG.length + 2);
     for (const key of permanent) expect(await redis.server.command("PTTL", key), key).toBe(-1);
   });
 
@@ -92,12 +91,10 @@ describe("redisEngine: expiry", needsRedis, () => {
     const peer = await redis.join({ retention: { age: 2 * DAY } });
     await peer.append(["#a"], "text");
     const keys = (await redis.server.command("KEYS", "{test}:*")) as string[];
-    for (const key of keys.filter((name) => /:(log|last)$/.test(name)))
-      expect(await redis.server.command("PEXPIRE", key, String(MINUTE))).toBe(1);
+    for (const key of keys) expect(await redis.server.command("PEXPIRE", key, String(MINUTE))).toBe(1);
     await peer.checkpoint(["#a"]);
-    const { log, last } = await lives();
-    expectAbout(log, 4 * DAY, "log");
-    expectAbout(last, 4 * DAY, "last");
+    const all = await lives();
+    for (const name of LOG) expectAbout(all[name], 4 * DAY, name);
   });
 
   test("keys: a renewal extends the counter of appends and the process", async () => {

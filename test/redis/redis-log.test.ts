@@ -116,7 +116,7 @@ describe("redisLog", needsRedis, () => {
     const read = () => peer.session.read(epoch, ["#a"], 0, 1000);
     while ((await read()).records.length > 0);
     expect(await read()).toMatchObject({ droppedThrough: [1], through: 1 });
-    expect(Number(await redis.server.command("PTTL", `{test}:${epoch}:stream:#a`))).toBeGreaterThan(0);
+    expect(Number(await redis.server.command("PTTL", `{test}:${epoch}:channel:#a`))).toBeGreaterThan(0);
   });
 
   test("maxChannels: forgets the quietest channel; a channel without a record may have had events up to there", async () => {
@@ -129,7 +129,7 @@ describe("redisLog", needsRedis, () => {
     expect((await peer.session.read(checkpoint.epoch, ["#a", "#new", "#b"], 0, 1000)).droppedThrough).toEqual([
       1, 1, 0,
     ]);
-    expect(await redis.server.command("EXISTS", `{test}:${checkpoint.epoch}:stream:#a`)).toBe(0);
+    expect(await redis.server.command("EXISTS", `{test}:${checkpoint.epoch}:channel:#a`)).toBe(0);
   });
 
   test("historyBounds: finds the floor of the newest events by count and by bytes", async () => {

@@ -7,7 +7,7 @@ import { logScript } from "./lua.ts";
 export const KEYS_PER_SCRIPT = 128;
 
 /**
- * Functions of reading. A script counts its work: each command on a stream is 2, and each entry that it fetches 1. Over `BUDGET` it ends its page
+ * Functions of reading. A script counts its work: each look at a channel is 2, and each header that it fetches 1. Over `BUDGET` it ends its page
  * with what it has, at the next event that it would have to fetch. A unit is about 3 microseconds on a slow core.
  *
  * `merge` merges the entries of several sources, each with its first batch. `isFirst` compares positions, and `fetch` returns the next entries of a
@@ -17,8 +17,8 @@ export const KEYS_PER_SCRIPT = 128;
  */
 const READING = `
 local BUDGET, work = 1000, 0
-local function range(command, stream, from, to, count)
-  local batch = redis.call(command, stream, from, to, 'COUNT', num(count))
+local function range(index, from, to, count, ...)
+  local batch = redis.call('ZRANGE', index, from, to, 'BYSCORE', 'LIMIT', 0, num(count), ...)
   work = work + 2 + #batch
   return batch
 end
@@ -66,7 +66,7 @@ end
 
 /**
  * Functions that leave out events that are too old. What one channel tells about old positions holds for the others too, so all channels of a
- * script together cost one search. A script sets `age` first.
+ * script together cost one search. A script sets `age` first, and `tooOldThrough` to the position up to which all events have been dropped.
  *
  * `youngEvents` returns the first events of a channel after a position that are not too old; `last` is the channel's last position.
  * `lookAtNewest` looks at the newest event of all channels. If it is too old, so are all others.
@@ -85,28 +85,28 @@ local function isYoung(entry)
   return false
 end
 
-local function youngEvents(stream, after, last, count)
+local function youngEvents(index, after, last, count)
   local from = math.max(after, tooOldThrough) + 1
   if last < from then return {} end
-  local batch = range('XRANGE', stream, num(from), '+', count)
-  for index = 1, #batch do
-    if isYoung(batch[index]) then return {unpack(batch, index)} end
+  local batch = range(index, num(from), '+inf', count)
+  for place = 1, #batch do
+    if isYoung(batch[place]) then return {unpack(batch, place)} end
   end
   if #batch < count then return {} end
   local low, high = seqOf(batch[#batch]) + 1, math.min(youngFrom, last + 1)
   while low < high do
     local middle = math.floor((low + high) / 2)
-    local entry = range('XRANGE', stream, num(middle), '+', 1)[1]
+    local entry = range(index, num(middle), '+inf', 1)[1]
     if entry and not isYoung(entry) then low = seqOf(entry) + 1 else high = middle end
   end
-  return high > last and {} or range('XRANGE', stream, num(high), '+', count)
+  return high > last and {} or range(index, num(high), '+inf', count)
 end
 
 local function lookAtNewest(epoch, last, from)
   local newest = 1
   for index = 2, #last do if last[index] > last[newest] then newest = index end end
   if age < 0 or #last == 0 then return end
-  local entry = range('XREVRANGE', streamOf(epoch, ARGV[from + newest - 1]), num(last[newest]), '-', 1)[1]
+  local entry = range(indexOf(epoch, ARGV[from + newest - 1]), num(last[newest]), '-inf', 1, 'REV')[1]
   if entry then isYoung(entry) end
 end
 `;
@@ -119,67 +119,55 @@ end
  * Returns the epoch, the position up to which the page is complete, the last dropped position of each channel (0 if it is not after the
  * position), and then position and event of each event. For another epoch, returns only the current one.
  *
- * Three quarters of the budget are for the first batches, and the rest is for channels that have more. A large event that Redis has evicted counts
- * as dropped.
+ * Three quarters of the budget are for the first batches, and the rest is for channels that have more. The events themselves are fetched at the end,
+ * by one command. An event that is missing counts as dropped.
  */
 export const READ: string = logScript(
   READING,
   AGE,
   `
-local epoch, head, forgotten = currentLog()
-if epoch ~= ARGV[1] then return {epoch or ''} end
-local after, room, from = tonumber(ARGV[2]), tonumber(ARGV[4]), 6
-local limit = math.min(head, tonumber(ARGV[3]))
-age = tonumber(ARGV[5])
-local last, dropped, sources = lastPositions(epoch, forgotten, from), {}, {}
+local log = currentLog()
+if not log or log.epoch ~= ARGV[1] then return {log and log.epoch or ''} end
+local epoch, after, room, from = log.epoch, tonumber(ARGV[2]), tonumber(ARGV[4]), 6
+local limit = math.min(log.head, tonumber(ARGV[3]))
+age, tooOldThrough = tonumber(ARGV[5]), log.swept
+local last, dropped, sources = lastPositions(log, from), {}, {}
 lookAtNewest(epoch, last, from)
-for index = 1, #last do
-  local newest, droppedThrough = last[index], 0
+for place = 1, #last do
+  local newest, droppedThrough = last[place], 0
   if newest > after then
-    local stream = streamOf(epoch, ARGV[from + index - 1])
-    local share = math.floor((BUDGET * 0.75 - work) / (#last + 1 - index)) - 2
+    local index = indexOf(epoch, ARGV[from + place - 1])
+    local share = math.floor((BUDGET * 0.75 - work) / (#last + 1 - place)) - 2
     local count = math.max(1, math.min(64, share))
-    local batch = youngEvents(stream, after, newest, count)
+    local batch = youngEvents(index, after, newest, count)
     if batch[1] then
       droppedThrough = headerOf(batch[1])
       if droppedThrough <= after then droppedThrough = 0 end
       sources[#sources + 1] = {
-        key = ARGV[from + index - 1], index = index, stream = stream, newest = newest, batch = batch, next = 1, count = count,
-        isOver = seqOf(batch[#batch]) == newest,
+        place = place, index = index, newest = newest, batch = batch, next = 1, count = count, isOver = seqOf(batch[#batch]) == newest,
       }
     else droppedThrough = newest end
   end
-  dropped[index] = num(droppedThrough)
+  dropped[place] = num(droppedThrough)
 end
 
 local peek, advance, order = merge(sources, function(a, b) return a < b end, function(source)
-  return range('XRANGE', source.stream, num(seqOf(source.batch[#source.batch]) + 1), '+', source.count)
+  return range(source.index, num(seqOf(source.batch[#source.batch]) + 1), '+inf', source.count)
 end)
-local function largeEvent(entry, seq)
-  for _, source in ipairs(order) do
-    if source.seq ~= seq then break end
-    local large = range('XRANGE', largeOf(epoch, source.key), entry[1], entry[1], 1)[1]
-    if large then return large[2][2] end
-  end
-  for _, source in ipairs(order) do
-    if source.seq ~= seq then break end
-    dropped[source.index] = num(seq)
-  end
-end
-local answer, through = {epoch, '', ''}, limit
+local seqs, places, through = {}, {}, limit
 local entry = peek()
 while entry and seqOf(entry) <= limit do
-  local seq, event = seqOf(entry), entry[2][4]
-  local size = #event > 0 and #event or tonumber(string.match(entry[2][2], '%d+ %d+ (%d+)'))
-  if #answer > 3 and size > room then
+  local seq, _, _, size = seqOf(entry), headerOf(entry)
+  if #seqs > 0 and size > room then
     through = seq - 1
     break
   end
-  if event == '' then event = largeEvent(entry, seq) end
-  if event then
-    room = room - size
-    answer[#answer + 1] = num(seq)
-    answer[#answer + 1] = event
+  room = room - size
+  seqs[#seqs + 1] = 'e' .. num(seq)
+  places[#seqs] = {}
+  for _, source in ipairs(order) do
+    if source.seq ~= seq then break end
+    table.insert(places[#seqs], source.place)
   end
   if not advance() then
     through = seq
@@ -187,7 +175,17 @@ while entry and seqOf(entry) <= limit do
   end
   entry = peek()
 end
-answer[2], answer[3] = num(through), table.concat(dropped, ' ')
+local answer = {epoch, num(through), ''}
+for number, event in ipairs(fetch(keyOf(epoch, 'data'), seqs)) do
+  local seq = string.sub(seqs[number], 2)
+  if event then
+    answer[#answer + 1] = seq
+    answer[#answer + 1] = event
+  else
+    for _, place in ipairs(places[number]) do dropped[place] = seq end
+  end
+end
+answer[3] = table.concat(dropped, ' ')
 return answer
 `,
 );
@@ -204,22 +202,22 @@ export const HISTORY_BOUNDS: string = logScript(
   READING,
   AGE,
   `
-local epoch, head, forgotten = currentLog()
-if epoch ~= ARGV[1] then return {epoch or '', epoch and num(head) or '0'} end
-local after, from = tonumber(ARGV[2]), 4
-age = tonumber(ARGV[3])
-local last, answer = lastPositions(epoch, forgotten, from), {epoch, num(head)}
+local log = currentLog()
+if not log or log.epoch ~= ARGV[1] then return {log and log.epoch or '', num(log and log.head or 0)} end
+local epoch, after, from = log.epoch, tonumber(ARGV[2]), 4
+age, tooOldThrough = tonumber(ARGV[3]), log.swept
+local last, answer = lastPositions(log, from), {epoch, num(log.head)}
 lookAtNewest(epoch, last, from)
-for index = 1, #last do
-  local stream, newest = streamOf(epoch, ARGV[from + index - 1]), last[index]
-  local first = youngEvents(stream, 0, newest, 2)[1]
+for place = 1, #last do
+  local index, newest = indexOf(epoch, ARGV[from + place - 1]), last[place]
+  local first = youngEvents(index, 0, newest, 2)[1]
   local line = {num(newest), '-', '-'}
   if first then
     local previous = headerOf(first)
     line[1] = num(previous)
     line[2] = num(seqOf(first))
     local next = first
-    if seqOf(first) <= after then next = newest > after and range('XRANGE', stream, num(after + 1), '+', 1)[1] end
+    if seqOf(first) <= after then next = newest > after and range(index, num(after + 1), '+inf', 1)[1] end
     if next then line[3] = num(seqOf(next)) end
   end
   answer[#answer + 1] = table.concat(line, ' ')
@@ -239,16 +237,16 @@ return answer
 export const COUNT_NEWEST: string = logScript(
   READING,
   `
-local epoch = currentLog()
-if epoch ~= ARGV[1] then return {epoch or ''} end
+local log = currentLog()
+if not log or log.epoch ~= ARGV[1] then return {log and log.epoch or ''} end
 local after, most, room, sources = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), {}
-for index = 6, #ARGV do
-  local stream = streamOf(epoch, ARGV[index])
-  local batch = range('XREVRANGE', stream, ARGV[2], '-', 1)
-  if batch[1] then sources[#sources + 1] = {stream = stream, batch = batch, next = 1, count = 1} end
+for place = 6, #ARGV do
+  local index = indexOf(log.epoch, ARGV[place])
+  local batch = range(index, ARGV[2], '-inf', 1, 'REV')
+  if batch[1] then sources[#sources + 1] = {index = index, batch = batch, next = 1, count = 1} end
 end
 local peek, advance = merge(sources, function(a, b) return a > b end, function(source)
-  return range('XREVRANGE', source.stream, '(' .. source.batch[#source.batch][1], '-', source.count)
+  return range(source.index, num(seqOf(source.batch[#source.batch]) - 1), '-inf', source.count, 'REV')
 end)
 local count, bytes, through, state = 0, 0, after, 'end'
 local entry = peek()
@@ -265,7 +263,7 @@ while entry and seqOf(entry) > after do
   entry = peek()
   if not entry or seqOf(entry) <= after then through, state = after, 'end' end
 end
-return {epoch, num(through), state, num(count), num(bytes)}
+return {log.epoch, num(through), state, num(count), num(bytes)}
 `,
 );
 
@@ -280,17 +278,17 @@ return {epoch, num(through), state, num(count), num(bytes)}
 export const COUNT_THROUGH: string = logScript(
   READING,
   `
-local epoch = currentLog()
-if epoch ~= ARGV[1] then return {epoch or ''} end
-local answer, position = {epoch}, tonumber(ARGV[2])
-for index = 3, #ARGV do
-  local stream, line = streamOf(epoch, ARGV[index]), '0 0 -'
-  local next = range('XRANGE', stream, num(position + 1), '+', 1)[1]
+local log = currentLog()
+if not log or log.epoch ~= ARGV[1] then return {log and log.epoch or ''} end
+local answer, position = {log.epoch}, tonumber(ARGV[2])
+for place = 3, #ARGV do
+  local index, line = indexOf(log.epoch, ARGV[place]), '0 0 -'
+  local next = range(index, num(position + 1), '+inf', 1)[1]
   if next then
     local _, _, size, count, bytes = headerOf(next)
     line = table.concat({num(count - 1), num(bytes - size), num(seqOf(next))}, ' ')
   else
-    local newest = range('XREVRANGE', stream, '+', '-', 1)[1]
+    local newest = range(index, '+inf', '-inf', 1, 'REV')[1]
     if newest then
       local _, _, _, count, bytes = headerOf(newest)
       line = num(count) .. ' ' .. num(bytes) .. ' -'

@@ -1,61 +1,18 @@
 // The Lua scripts that append to the log and report where it is.
+import { ACCOUNTS } from "./accounts.ts";
 import { fullScript, logScript } from "./lua.ts";
-
-/**
- * Drops events that retention does not keep from a channel. A bound below 0 is no bound. Each append finds an event or two. What has become
- * old meanwhile is found by a search and dropped by one command. The looks of all searches of a script are bounded, and so are the events that
- * it drops: later appends drop the rest. Nobody reads it in the meantime, because readers leave out what is too old.
- * Everything before `low` is to be dropped, and `lowCount` is the number of the last event of it.
- */
-const TRIM = `
-local looks, droppable = 100, 2000
-local function trim(epoch, key, time, events, bytes, age, count, total)
-  local stream = streamOf(epoch, key)
-  local function isKept(entry)
-    local _, at, size, entryCount, entryTotal = headerOf(entry)
-    return (events < 0 or count - entryCount < events) and (bytes < 0 or total - entryTotal + size <= bytes) and (age < 0 or time - at <= age)
-  end
-  local first
-  for _ = 1, 3 do
-    first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-    if not first or isKept(first) then return end
-    redis.call('XDEL', stream, first[1])
-    if first[2][4] == '' then redis.call('XDEL', largeOf(epoch, key), first[1]) end
-  end
-  local _, _, _, dropped = headerOf(first)
-  local low, high, lowCount = seqOf(first) + 1, nil, dropped
-  local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-  if not newest then return end
-  high = seqOf(newest) + 1
-  while low < high and looks > 0 do
-    looks = looks - 1
-    local middle = math.floor((low + high) / 2)
-    local entry = redis.call('XRANGE', stream, num(middle), '+', 'COUNT', 1)[1]
-    if not entry or isKept(entry) then high = middle
-    else
-      low = seqOf(entry) + 1
-      local _, _, _, entryCount = headerOf(entry)
-      lowCount = entryCount
-    end
-  end
-  if lowCount - dropped <= droppable then redis.call('XTRIM', stream, 'MINID', num(low))
-  else redis.call('XTRIM', stream, 'MAXLEN', num(count - dropped - droppable)) end
-  droppable = droppable - math.min(droppable, lowCount - dropped)
-  first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  redis.call('XTRIM', largeOf(epoch, key), 'MINID', first and first[1] or num(high))
-end
-`;
 
 /**
  * Appends an event and publishes it to its channels.
  *
  * ARGV: channel prefix, candidate for an epoch, name of the append counter, number of the append, seen epoch and position, idempotency key,
- * fingerprint, idempotency window, recipient, retained events, bytes and age, most channels, ttl of the log, text, keys.
+ * fingerprint, idempotency window, recipient, retained events, bytes and age of a channel, most channels and bytes of the log, ttl of the log,
+ * text, number of keys, keys, and then the name of the owner of each key, or one for all. A bound below 0 is no bound.
  *
  * Returns `ok`, epoch, position and whether the event was repeated; or `no-counter`, `stale`, `key-reused` or `unknown-client`.
  */
 export const APPEND: string = fullScript(
-  TRIM,
+  ACCOUNTS,
   `
 local counter = base .. ':appends:' .. ARGV[3]
 local done = redis.call('GET', counter)
@@ -77,57 +34,81 @@ if ARGV[7] ~= '' and window ~= 0 then
     return {'ok', epoch, seq, '1'}
   end
 end
-local time = millis()
-if ARGV[10] ~= '' and not isPresent(ARGV[10], time) then return {'unknown-client'} end
+now = millis()
+if ARGV[10] ~= '' and not isPresent(ARGV[10], now) then return {'unknown-client'} end
 
-local ttl = tonumber(ARGV[15])
-local epoch, head, forgotten, secret = provedLog(ARGV[2], ARGV[5], ARGV[6], ttl)
-local seq = num(head + 1)
-redis.call('SET', counter, ARGV[4] .. ' ' .. epoch .. ' ' .. seq, 'PX', 86400000)
-if known then redis.call('SET', known, epoch .. ' ' .. seq .. ' ' .. ARGV[8]) end
+log = provedLog(ARGV[2], ARGV[5], ARGV[6], tonumber(ARGV[16]))
+local epoch, seq = log.epoch, log.head + 1
+local position = num(seq)
+redis.call('SET', counter, ARGV[4] .. ' ' .. epoch .. ' ' .. position, 'PX', 86400000)
+if known then redis.call('SET', known, epoch .. ' ' .. position .. ' ' .. ARGV[8]) end
 if known and window > 0 then redis.call('PEXPIRE', known, ARGV[9]) end
-local text, keys, first = ARGV[16], table.concat(ARGV, '\\n', 17), 17
-local events, bytes, age, most = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local previous = lastPositions(epoch, forgotten, first)
-local message = {epoch .. ' ' .. secret, seq, num(#previous)}
-local size = #text + #epoch + #seq + 6
-local event = num(#previous) .. '\\n' .. keys .. '\\n' .. text
-local isLarge = #event > 1024
-redis.call('ZADD', lastOf(epoch), seq, 'head')
-for index = first, #ARGV do
-  local key, prev = ARGV[index], num(previous[index - first + 1])
-  local stream = streamOf(epoch, key)
-  local newest, count, total = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1], 0, 0
-  local _
-  if newest then _, _, _, count, total = headerOf(newest) end
-  count, total = count + 1, total + size
-  local header = table.concat({prev, num(time), num(size), num(count), num(total)}, ' ')
-  redis.call('XADD', stream, seq .. '-0', 'h', header, 'e', isLarge and '' or event)
-  if isLarge then
-    redis.call('XADD', largeOf(epoch, key), seq .. '-0', 'e', event)
-    if age >= 0 then redis.call('PEXPIRE', largeOf(epoch, key), num(age + 60000)) end
-  end
-  redis.call('ZADD', lastOf(epoch), seq, 'c' .. key)
-  trim(epoch, key, time, events, bytes, age, count, total)
-  if age >= 0 then redis.call('PEXPIRE', stream, num(age + 60000)) end
-  message[#message + 1] = prev
-  message[#message + 1] = key
+local events, bytes, age = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local mostChannels, mostBytes = tonumber(ARGV[14]), tonumber(ARGV[15])
+local text, keys, members, owners, last = ARGV[17], {}, {}, {}, {position, 'head'}
+local first = 19 + tonumber(ARGV[18])
+for index = 19, first - 1 do
+  keys[#keys + 1] = ARGV[index]
+  members[#members + 1] = 'c' .. ARGV[index]
 end
-for _ = 1, most < 0 and 0 or math.min(64, redis.call('ZCARD', lastOf(epoch)) - 1 - most) do
-  local oldest = redis.call('ZPOPMIN', lastOf(epoch))
-  local key = string.sub(oldest[1], 2)
-  redis.call('UNLINK', streamOf(epoch, key), largeOf(epoch, key))
-  redis.call('HSET', base .. ':log', 'forgotten', oldest[2])
+members[#members + 1] = 'p' .. num(log.swept + 1)
+for index = first, #ARGV do owners[#owners + 1] = ownerOf(ARGV[index]) end
+
+local records = fetch(keyOf(epoch, 'data'), members)
+left = 100 + #keys
+local isSwept = sweep(age, table.remove(records))
+left = math.max(left, 0) + 100 + 2 * #keys
+local charge = {size = #text + #epoch + #position + 6, time = now, references = 0, owners = {}}
+charges[seq], changed[seq] = charge, true
+local channels, previous, before, isNew = {}, {}, forgottenOf(log, keys), false
+for index, record in ipairs(records) do
+  local key, owner = keys[index], owners[index] or owners[1]
+  local channel = {key = key, last = 0, count = 0, total = 0, gone = log.swept, goneCount = 0, goneTotal = 0}
+  if record then channel = parseChannel(key, record) else isNew = true end
+  previous[index] = record and channel.last or before[index]
+  skipSwept(channel)
+  if isEmpty(channel) and channel.owner ~= owner then
+    if channel.owner then add(recordDeltas, channel.owner, -1) end
+    add(recordDeltas, owner, 1)
+    channel.owner = owner
+  end
+  channel.last, channel.count, channel.total = seq, channel.count + 1, channel.total + charge.size
+  retain(seq, charge, channel.owner)
+  local headers = indexOf(epoch, key)
+  local header = string.format(
+    '%.0f %.0f %.0f %.0f %.0f %.0f', seq, previous[index], now, charge.size, channel.count, channel.total
+  )
+  redis.call('ZADD', headers, position, header)
+  if age >= 0 then redis.call('PEXPIRE', headers, num(age + 60000)) end
+  dropOldest(channel, function()
+    return (events >= 0 and channel.count - channel.goneCount > events) or (bytes >= 0 and channel.total - channel.goneTotal > bytes)
+  end)
+  channels[index] = channel
+  last[#last + 1] = position
+  last[#last + 1] = members[index]
+end
+callAll('ZADD', lastOf(epoch), last)
+local message = {epoch .. ' ' .. log.secret, position, num(#keys)}
+if charge.references > 0 then
+  writes = {'e' .. position, num(#keys) .. '\\n' .. table.concat(keys, '\\n') .. '\\n' .. text}
+end
+save(channels)
+if isSwept and mostBytes >= 0 then evict(mostBytes) end
+if isNew and mostChannels >= 0 then forget(mostChannels) end
+flush()
+
+for index, key in ipairs(keys) do
+  message[#message + 1] = num(previous[index])
+  message[#message + 1] = key
 end
 message[#message + 1] = text
 local whole, toInboxes = table.concat(message, '\\n'), false
-for index = first, #ARGV do
-  local key = ARGV[index]
-  if string.sub(key, 1, 1) == '@' then toInboxes = true
+for _, key in ipairs(keys) do
+  if kindOf(key) == '@' then toInboxes = true
   else redis.call('PUBLISH', ARGV[1] .. ':feed:' .. key, whole) end
 end
 if toInboxes then redis.call('PUBLISH', ARGV[1] .. ':inbox', whole) end
-return {'ok', epoch, seq, '0'}
+return {'ok', epoch, position, '0'}
 `,
 );
 
@@ -144,10 +125,11 @@ return {'ok', epoch, seq, '0'}
  */
 export const CHECKPOINT: string = logScript(`
 local part, parts, ttl = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local epoch, head, forgotten, secret = provedLog(ARGV[2], ARGV[4], ARGV[5], ttl)
+local log = provedLog(ARGV[2], ARGV[4], ARGV[5], ttl)
+local epoch = log.epoch
 extendLife(epoch, ttl)
 local start, changes = base .. ':checkpoint:' .. ARGV[3], {}
-if parts > 1 and part == 1 then redis.call('SET', start, epoch .. ' ' .. num(head), 'PX', 60000) end
+if parts > 1 and part == 1 then redis.call('SET', start, epoch .. ' ' .. num(log.head), 'PX', 60000) end
 if parts > 1 and part == parts then
   local firstEpoch, firstHead = string.match(redis.call('GET', start) or '', '^(%S+) (%d+)$')
   redis.call('DEL', start)
@@ -158,9 +140,9 @@ if parts > 1 and part == parts then
     if member ~= 'head' then changes[#changes + 1] = '\\n' .. changed[index + 1] .. ' ' .. string.sub(member, 2) end
   end
 end
-local last = lastPositions(epoch, forgotten, 10)
+local last = lastPositions(log, 10)
 for index = 1, #last do last[index] = num(last[index]) end
-local line = table.concat({ARGV[6], ARGV[7], ARGV[8], epoch, secret, num(head), num(forgotten)}, ' ')
+local line = table.concat({ARGV[6], ARGV[7], ARGV[8], epoch, log.secret, num(log.head), num(log.forgottenThrough)}, ' ')
 redis.call('PUBLISH', ARGV[1] .. ':checkpoint:' .. ARGV[3], line .. '\\n' .. table.concat(last, ' ') .. table.concat(changes))
 return 'ok'
 `);

@@ -8,12 +8,14 @@
  * at all.
  *
  * Commands, for the rules of an ACL user. From the client: PING, SCRIPT LOAD, EVALSHA, WAIT (with `waitReplicas`), SUBSCRIBE and UNSUBSCRIBE.
- * In scripts: DEL, GET, HDEL, HEXISTS, HGET, HINCRBY, HLEN, HMGET, HRANDFIELD, HSET, INFO, PEXPIRE, PUBLISH, RENAME, SADD, SET, SRANDMEMBER, SREM,
- * TIME, UNLINK, XADD, XDEL, XRANGE, XREVRANGE, XTRIM, ZADD, ZCARD, ZMSCORE, ZPOPMIN, ZRANGE, ZREM, ZSCORE.
+ * In scripts: DEL, EXISTS, GET, HDEL, HEXISTS, HGET, HINCRBY, HKEYS, HLEN, HMGET, HRANDFIELD, HSET, INFO, PEXPIRE, PUBLISH, RENAME, SADD, SET,
+ * SRANDMEMBER, SREM, TIME, UNLINK, XADD, XRANGE, XREVRANGE, ZADD, ZCARD, ZCOUNT, ZINCRBY, ZMSCORE, ZPOPMIN, ZRANGE, ZREM, ZREMRANGEBYRANK, ZSCORE.
  * Keys and channels: `{prefix}` followed by anything.
  *
  * KEYS[1] is the prefix of all keys. The prefix of channels is an argument of its own, because ioredis puts its `keyPrefix` before keys and
  * not before channels.
+ *
+ * `fetch` returns fields of a hash, and `callAll` calls a command, both with any number of arguments: Lua passes at most some thousands at a time.
  */
 const COMMON = `
 local base = KEYS[1]
@@ -22,20 +24,33 @@ local function millis()
   local t = redis.call('TIME')
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
+local function callAll(command, key, args)
+  for start = 1, #args, 1000 do redis.call(command, key, unpack(args, start, math.min(start + 999, #args))) end
+end
+local function fetch(key, fields)
+  local result = {}
+  for start = 1, #fields, 1000 do
+    local values = redis.call('HMGET', key, unpack(fields, start, math.min(start + 999, #fields)))
+    for index = 1, #values do result[#result + 1] = values[index] end
+  end
+  return result
+end
 `;
 
 /**
  * Functions of the log. Its keys, without the prefix:
  *
- * - `log`: a hash of the `epoch`, the server's run id (`run`) and replication id (`history`), the last position of all channels that were forgotten
- *   (`forgotten`), and what proves to other processes that an event in the feed is from a script (`secret`).
+ * - `log`: a hash of the `epoch`, the epoch whose keys have the present form (`format`), the server's run id (`run`) and replication id
+ *   (`history`), what proves to other processes that an event in the feed is from a script (`secret`), the bytes that the log has (`bytes`), the
+ *   position up to which all events have expired (`swept`), the last position of all channels that were forgotten (`forgottenThrough`), and the
+ *   same for groups of channels (`f:<group>`).
  * - `<epoch>:last`: a sorted set of the head (member `head`) and the last position of each channel (member `c` and the channel's key).
- * - `<epoch>:stream:<key>`: the stream of a channel. Fields of an entry: `h` its header, and `e` the event. The header has five numbers: the
- *   previous position in this channel, the time of the append, the bytes of the event on the wire, and the events and bytes of this channel
- *   up to and including this one. The event is a line with the number of its keys, a line for each key, and its text. A script finds a field
- *   by its place.
- * - `<epoch>:large:<key>`: a stream of the channel's events over 1 KiB, field `e`. In the other stream their `e` is empty, so that a script can
- *   look at an entry without copying the event.
+ * - `<epoch>:channel:<key>`: a sorted set of the headers of a channel's events by position. A header has six numbers: position, previous position
+ *   in this channel, time of the append, bytes of the event on the wire, and the events and bytes of this channel up to and including this one.
+ * - `<epoch>:data`: a hash. The fields `e<position>` are the events, each stored once: a line with the number of its keys, a line for each key, and
+ *   the text. The other fields, and `<epoch>:order`, `<epoch>:bytes` and `<epoch>:records`, say who has what: see `accounts.ts`.
+ *
+ * The keys without `<key>` are there from the beginning to the end of an epoch, with an empty member. Without one of them the epoch is over.
  *
  * `identity` returns the run id of this server, the replication id of its data, and whether it has taken its data over from another server. A
  * server gets a new replication id with its first replica, and after an hour without one, and its data stay the same.
@@ -44,13 +59,20 @@ end
  * `provedLog` returns it for a process that knows the seen position, and starts a new epoch if the log cannot be proved to be complete. The
  * epoch's name depends on the server and the time, so that a command that is sent twice does not start the same epoch twice.
  *
- * `headerOf` returns the previous position, time and bytes of an entry, and the events and bytes of its channel up to it. `lastPositions` returns
- * the last position of each channel from `ARGV[from]` on. A channel without a record may have had events up to the forgotten position.
+ * `headerOf` returns the numbers of a header after the position. `forgottenOf` returns up to where channels without a record may have had events:
+ * the last position of the forgotten ones of their group. A group follows from the key alone, so that all processes agree on it. `lastPositions`
+ * returns the last position of each channel from `ARGV[from]` on.
  */
 const LOG = `
-local function lastOf(epoch) return base .. ':' .. epoch .. ':last' end
-local function streamOf(epoch, key) return base .. ':' .. epoch .. ':stream:' .. key end
-local function largeOf(epoch, key) return base .. ':' .. epoch .. ':large:' .. key end
+local FIXED = {'last', 'data', 'order', 'bytes', 'records'}
+local function keyOf(epoch, name) return base .. ':' .. epoch .. ':' .. name end
+local function lastOf(epoch) return keyOf(epoch, 'last') end
+local function indexOf(epoch, key) return base .. ':' .. epoch .. ':channel:' .. key end
+local function fixedKeys(epoch)
+  local keys = {}
+  for index, name in ipairs(FIXED) do keys[index] = keyOf(epoch, name) end
+  return keys
+end
 
 local function identity()
   local info = redis.call('INFO', 'server', 'replication')
@@ -59,19 +81,24 @@ local function identity()
 end
 
 local function currentLog()
-  local log = redis.call('HMGET', base .. ':log', 'epoch', 'run', 'forgotten', 'history', 'secret')
+  local fields = {'epoch', 'format', 'run', 'history', 'secret', 'bytes', 'swept', 'forgottenThrough'}
+  local epoch, format, run, replication, secret, bytes, swept, through = unpack(redis.call('HMGET', base .. ':log', unpack(fields)))
   local server, history, isTaken = identity()
-  if not (log[1] and log[3] and log[5]) or log[2] ~= server then return nil end
-  if log[4] ~= history and isTaken then return nil end
-  local top = redis.call('ZRANGE', lastOf(log[1]), -1, -1, 'WITHSCORES')
+  if not epoch or format ~= epoch or run ~= server or not through then return nil end
+  if replication ~= history and isTaken then return nil end
+  if redis.call('EXISTS', unpack(fixedKeys(epoch))) < #FIXED then return nil end
+  local top = redis.call('ZRANGE', lastOf(epoch), -1, -1, 'WITHSCORES')
   if top[1] ~= 'head' then return nil end
-  return log[1], tonumber(top[2]), tonumber(log[3]), log[5]
+  return {
+    epoch = epoch, head = tonumber(top[2]), secret = secret, bytes = tonumber(bytes), swept = tonumber(swept),
+    forgottenThrough = tonumber(through),
+  }
 end
 
 local function extendLife(epoch, ttl)
   if ttl < 0 then return end
   redis.call('PEXPIRE', base .. ':log', ttl)
-  redis.call('PEXPIRE', lastOf(epoch), ttl)
+  for _, key in ipairs(fixedKeys(epoch)) do redis.call('PEXPIRE', key, ttl) end
 end
 
 local function startEpoch(candidate, ttl)
@@ -81,34 +108,68 @@ local function startEpoch(candidate, ttl)
   local name = redis.sha1hex(candidate .. server .. time[1] .. '.' .. time[2])
   local epoch, secret = string.sub(name, 1, 16), string.sub(name, 17)
   redis.call('ZADD', lastOf(epoch), 0, 'head')
+  redis.call('HSET', keyOf(epoch, 'data'), '', '')
+  for _, each in ipairs({'order', 'bytes', 'records'}) do redis.call('ZADD', keyOf(epoch, each), 0, '') end
   if old then redis.call('SADD', base .. ':old-epochs', old) end
-  redis.call('HSET', base .. ':log', 'epoch', epoch, 'run', server, 'history', history, 'forgotten', '0', 'secret', secret)
+  redis.call('DEL', base .. ':log')
+  redis.call(
+    'HSET', base .. ':log', 'epoch', epoch, 'format', epoch, 'run', server, 'history', history, 'secret', secret, 'bytes', '0', 'swept', '0',
+    'forgottenThrough', '0'
+  )
   extendLife(epoch, ttl)
-  return epoch, 0, 0, secret
+  return {epoch = epoch, head = 0, secret = secret, bytes = 0, swept = 0, forgottenThrough = 0}
 end
 
 local function provedLog(candidate, seenEpoch, seenSeq, ttl)
-  local epoch, head, forgotten, secret = currentLog()
-  if not epoch or (epoch == seenEpoch and head < tonumber(seenSeq)) then return startEpoch(candidate, ttl) end
-  return epoch, head, forgotten, secret
+  local log = currentLog()
+  if not log or (log.epoch == seenEpoch and log.head < tonumber(seenSeq)) then return startEpoch(candidate, ttl) end
+  return log
 end
 
-local function seqOf(entry) return tonumber(string.match(entry[1], '^%d+')) end
+local function seqOf(entry) return tonumber(string.match(entry, '^%d+')) end
 
 local function headerOf(entry)
-  local previous, time, size, count, bytes = string.match(entry[2][2], '(%d+) (%d+) (%d+) (%d+) (%d+)')
-  return tonumber(previous), tonumber(time), tonumber(size), tonumber(count), tonumber(bytes)
+  local previous, time, size, count, total = string.match(entry, '^%d+ (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  return tonumber(previous), tonumber(time), tonumber(size), tonumber(count), tonumber(total)
 end
 
-local function lastPositions(epoch, forgotten, from)
-  local result = {}
+local function kindOf(key) return string.sub(key, 1, 1) end
+local function groupOf(key) return string.match(key, '^#[^/:.]*[/:.]') or kindOf(key) end
+
+local function forgottenOf(log, keys)
+  local result, positions, groups, fields = {}, {}, {}, {}
+  if log.forgottenThrough > 0 then
+    for _, key in ipairs(keys) do
+      for _, group in ipairs({kindOf(key), groupOf(key)}) do
+        if not positions[group] then
+          positions[group] = 0
+          groups[#groups + 1] = group
+          fields[#fields + 1] = 'f:' .. group
+        end
+      end
+    end
+    for index, position in ipairs(fetch(base .. ':log', fields)) do positions[groups[index]] = tonumber(position or '0') end
+  end
+  for index, key in ipairs(keys) do
+    result[index] = math.max(positions[kindOf(key)] or 0, positions[groupOf(key)] or 0)
+  end
+  return result
+end
+
+local function lastPositions(log, from)
+  local result, unknown, places = {}, {}, {}
   for start = from, #ARGV, 1000 do
     local members = {}
     for index = start, math.min(start + 999, #ARGV) do members[#members + 1] = 'c' .. ARGV[index] end
-    for _, score in ipairs(redis.call('ZMSCORE', lastOf(epoch), unpack(members))) do
-      result[#result + 1] = score and tonumber(score) or forgotten
+    for _, score in ipairs(redis.call('ZMSCORE', lastOf(log.epoch), unpack(members))) do
+      result[#result + 1] = tonumber(score or '0')
+      if not score then
+        places[#places + 1] = #result
+        unknown[#unknown + 1] = ARGV[from + #result - 1]
+      end
     end
   end
+  for index, position in ipairs(forgottenOf(log, unknown)) do result[places[index]] = position end
   return result
 end
 `;

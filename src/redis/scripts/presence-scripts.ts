@@ -1,4 +1,5 @@
 // The Lua scripts about processes and their connections, and about commands to other processes.
+import { ACCOUNTS } from "./accounts.ts";
 import { fullScript, presenceScript } from "./lua.ts";
 
 /**
@@ -9,8 +10,9 @@ import { fullScript, presenceScript } from "./lua.ts";
  */
 export const START: string = presenceScript(`
 local allowed = {
-  {'XADD', base .. ':e:stream:', '1-0', 'k', 'v'}, {'ZPOPMIN', base .. ':e:last'}, {'HINCRBY', base .. ':process:p', 'f', '1'},
-  {'INFO', 'server'}, {'PUBLISH', ARGV[6] .. ':feed:', ''}, {'UNLINK', base .. ':e:stream:'}, {'RENAME', base .. ':a', base .. ':b'},
+  {'XADD', base .. ':commands', '1-0', 'k', 'v'}, {'ZPOPMIN', base .. ':e:last'}, {'HINCRBY', base .. ':process:p', 'f', '1'},
+  {'INFO', 'server'}, {'PUBLISH', ARGV[6] .. ':feed:', ''}, {'UNLINK', base .. ':e:channel:'}, {'RENAME', base .. ':a', base .. ':b'},
+  {'ZINCRBY', base .. ':e:bytes', '1', 'm'}, {'ZREMRANGEBYRANK', base .. ':e:channel:', '0', '0'}, {'HKEYS', base .. ':log'},
 }
 for _, call in ipairs(allowed) do
   if not redis.acl_check_cmd(unpack(call)) then
@@ -83,17 +85,20 @@ return 'ok'
 `);
 
 /**
- * Replaces all connections of a process. Also clears away a bounded part of what dead processes and past epochs have left behind.
+ * Replaces all connections of a process. Also clears away a bounded part of the events that have expired, and of what dead processes and past
+ * epochs have left behind.
  *
- * ARGV: process, lease, linger, part, parts, name of the append counter, then client id and subject of each connection.
+ * ARGV: process, lease, linger, part, parts, name of the append counter, retained age, then client id and subject of each connection.
  */
-export const RENEW: string = fullScript(`
+export const RENEW: string = fullScript(
+  ACCOUNTS,
+  `
 local process, time = ARGV[1], millis()
 local new = hashOf(process) .. ':new'
 redis.call('ZADD', processes, num(time + tonumber(ARGV[2])), process)
 if ARGV[4] == '1' then redis.call('DEL', new) end
 redis.call('PEXPIRE', base .. ':appends:' .. ARGV[6], 86400000)
-for index = 7, #ARGV, 2 do
+for index = 8, #ARGV, 2 do
   redis.call('HINCRBY', new, ARGV[index], 1)
   redis.call('HINCRBY', new, ARGV[index] .. '\\n' .. ARGV[index + 1], 1)
 end
@@ -105,17 +110,27 @@ redis.call('HSET', new, '', ARGV[3])
 redis.call('RENAME', new, hashOf(process))
 markAlive(process, time, tonumber(ARGV[2]), tonumber(ARGV[3]))
 removeDead(time)
+log, now, left = currentLog(), time, 500
+if log then
+  sweep(tonumber(ARGV[7]), redis.call('HGET', keyOf(log.epoch, 'data'), 'p' .. num(log.swept + 1)))
+  flush()
+end
 local old = redis.call('SRANDMEMBER', base .. ':old-epochs')
 if old then
   local members = redis.call('ZPOPMIN', lastOf(old), 200)
   for index = 1, #members, 2 do
     local key = string.sub(members[index], 2)
-    if members[index] ~= 'head' then redis.call('UNLINK', streamOf(old, key), largeOf(old, key)) end
+    -- A log of version 0.1 before owners had streams.
+    if members[index] ~= 'head' then redis.call('UNLINK', indexOf(old, key), keyOf(old, 'stream:' .. key), keyOf(old, 'large:' .. key)) end
   end
-  if #members < 400 then redis.call('SREM', base .. ':old-epochs', old) end
+  if #members < 400 then
+    redis.call('UNLINK', unpack(fixedKeys(old)))
+    redis.call('SREM', base .. ':old-epochs', old)
+  end
 end
 return 'ok'
-`);
+`,
+);
 
 /** Tells whether a client id is barred. ARGV: client id. */
 export const IS_BARRED: string = presenceScript(`

@@ -2,7 +2,7 @@
 // the log outlives them. A failure prints the smallest history that shows the fault: SEED=… npm run test:node -- model/owners
 import fc from "fast-check";
 import { expect, inject, test } from "vitest";
-import { logOptionsOf, ownersHistories, playOwners } from "../../support/model/owners.ts";
+import { engineLog, logOptionsOf, ownersHistories, playOwners } from "../../support/model/owners.ts";
 import { withBroker } from "../../support/test-broker.ts";
 
 const part = inject("part");
@@ -14,12 +14,13 @@ test(
   { timeout: 600_000 },
   withBroker(async (setup) => {
     const total = { lost: 0, forgotten: 0, checks: 0, restarts: 0 };
-    const property = fc.property(ownersHistories, (history) => {
-      const { faults, ...outcome } = playOwners(history, setup.engines(logOptionsOf(history)), part === "durable");
+    const property = fc.asyncProperty(ownersHistories, async (history) => {
+      const log = engineLog(setup.engines(logOptionsOf(history)), part === "durable");
+      const { faults, ...outcome } = await playOwners(history, log);
       for (const name of ["lost", "forgotten", "checks", "restarts"] as const) total[name] += outcome[name];
       if (faults.length > 0) throw new Error(faults.join("\n"));
     });
-    fc.assert(property, { seed, numRuns });
+    await fc.assert(property, { seed, numRuns });
     // Owners lost events and channels, while others had something to lose.
     expect(total.lost).toBeGreaterThan(numRuns);
     expect(total.forgotten).toBeGreaterThan(numRuns);

@@ -70,9 +70,10 @@ export class Peer {
   append(
     keys: readonly string[],
     text: string,
-    { idempotencyKey, recipient }: { idempotencyKey?: string; recipient?: string } = {},
+    options: { idempotencyKey?: string; recipient?: string; subject?: string } = {},
   ): ReturnType<SharedLogSession["append"]> {
-    return this.session.append(keys, text, undefined, idempotencyKey, recipient);
+    const { idempotencyKey, recipient, subject } = options;
+    return this.session.append(keys, text, undefined, idempotencyKey, recipient, subject);
   }
 
   /** Requests a checkpoint, and returns it once it has arrived. */

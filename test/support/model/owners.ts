@@ -3,6 +3,33 @@
 import fc from "fast-check";
 import type { Engine, EngineSession, LogOptions } from "../../../src/engine.ts";
 
+/** What a log answers about a channel. */
+interface ChannelState {
+  /** The positions of its events that can be read. */
+  readonly held: readonly number[];
+  /** The position of the last event that it may have had, and that cannot be read. */
+  readonly droppedThrough: number;
+  /** Whether the log has no record of it. */
+  readonly isForgotten: boolean;
+}
+
+/** The log that a history is played on. */
+export interface OwnersLog {
+  /** Returns the position, and the bytes of the event on the wire. */
+  append(
+    keys: readonly string[],
+    text: string,
+    subject: string,
+  ): MaybePromise<{ readonly seq: number; readonly bytes: number }>;
+  /** Returns the state of each channel. */
+  states(keys: readonly string[]): MaybePromise<readonly ChannelState[]>;
+  /** Has a subscriber of a channel come or go, where the log knows of them. */
+  setSubscribed?(key: string, isSubscribed: boolean): void;
+  /** Starts the log again, where it outlives that. */
+  restart?(): void;
+}
+type MaybePromise<T> = T | Promise<T>;
+
 /** What the log needs for an event in each of its channels, in bytes, as documented. */
 const ENTRY_COST = 256;
 
@@ -105,13 +132,8 @@ export interface OwnersOutcome {
   restarts: number;
 }
 
-/** Plays a history. `start` starts the engine, also for a restart; `canRestart` tells whether its log outlives that. */
-export function playOwners(history: OwnersHistory, start: () => Engine, canRestart: boolean): OwnersOutcome {
-  const { by, logBytes, maxChannels } = history;
-  const outcome: OwnersOutcome = { faults: [], lost: 0, forgotten: 0, checks: 0, restarts: 0 };
-  const accounts = new Map<string, Account>();
-  /** Keys with a subscriber. */
-  const subscribed = new Set<string>();
+/** Returns the log of an engine in this process. `start` starts the engine; `canRestart` tells whether its log outlives that. */
+export function engineLog(start: () => Engine, canRestart: boolean): OwnersLog {
   let lastBytes = 0;
   const open = (): EngineSession =>
     start().open({
@@ -122,13 +144,51 @@ export function playOwners(history: OwnersHistory, start: () => Engine, canResta
       onOverrun: () => undefined,
     });
   let session = open();
+  /** Keys with a subscriber. */
+  const subscribed = new Set<string>();
+  return {
+    append(keys, text, subject) {
+      const { seq } = session.append(keys, text, undefined, undefined, subject) as { readonly seq: number };
+      return { seq, bytes: lastBytes };
+    },
+    states: (keys) =>
+      keys.map((key) => {
+        const { log } = session;
+        const found = log.find(key);
+        const record = found ?? log.pin(key);
+        const held: number[] = [];
+        for (let entry = record.at(0); entry; entry = record.at(held.length)) held.push(entry.seq);
+        const { droppedThrough } = record;
+        if (!found) log.unpin(record);
+        return { held, droppedThrough, isForgotten: !found };
+      }),
+    setSubscribed(key, isSubscribed) {
+      const record = session.log.find(key);
+      if (isSubscribed && !subscribed.has(key)) {
+        subscribed.add(key);
+        session.log.pin(key);
+      } else if (!isSubscribed && subscribed.delete(key) && record) session.log.unpin(record);
+    },
+    ...(canRestart && {
+      restart() {
+        session = open();
+        for (const key of subscribed) session.log.pin(key);
+      },
+    }),
+  };
+}
+
+/** Plays a history. */
+export async function playOwners(history: OwnersHistory, log: OwnersLog): Promise<OwnersOutcome> {
+  const { by, logBytes, maxChannels } = history;
+  const outcome: OwnersOutcome = { faults: [], lost: 0, forgotten: 0, checks: 0, restarts: 0 };
+  const accounts = new Map<string, Account>();
   let created = 0;
   // Tenants own channels, and subjects their inboxes. There may be this many owners of the two kinds together.
   const most = by === "tenant" ? 2 * OWNERS : OWNERS;
 
-  function publish(index: number, keys: readonly string[], size: number): void {
-    const text = `data: ${"x".repeat(size)}\n\n`;
-    const { seq } = session.append(keys, text, undefined, undefined, nameOf(index)) as { readonly seq: number };
+  async function publish(index: number, keys: readonly string[], size: number): Promise<void> {
+    const { seq, bytes } = await log.append(keys, `data: ${"x".repeat(size)}\n\n`, nameOf(index));
     const touched = new Set<Account>();
     for (const key of keys) {
       const isTenant = by === "tenant" && key.startsWith("#");
@@ -139,69 +199,58 @@ export function playOwners(history: OwnersHistory, start: () => Engine, canResta
       touched.add(account);
       account.channels.set(key, [...(account.channels.get(key) ?? []), seq]);
     }
-    for (const account of touched) account.bytes += lastBytes;
+    for (const account of touched) account.bytes += bytes;
   }
 
-  function check(at: string): void {
-    const { log } = session;
+  async function check(at: string): Promise<void> {
     let lost = 0;
     let forgotten = 0;
-    const fair: [string, Account][] = [];
-    for (const [name, account] of accounts) {
-      if (account.bytes <= logBytes / most && account.channels.size <= maxChannels / most) fair.push([name, account]);
-      for (const [key, seqs] of account.channels) {
-        const record = log.find(key);
-        if (!record) forgotten++;
-        const held = new Set(Array.from({ length: seqs.length }, (_, place) => record?.at(place)?.seq));
-        lost += seqs.filter((seq) => !held.has(seq)).length;
+    for (const { channels } of accounts.values()) {
+      const states = await log.states([...channels.keys()]);
+      for (const [place, seqs] of [...channels.values()].entries()) {
+        const { held, isForgotten } = states[place] as ChannelState;
+        lost += seqs.filter((seq) => !held.includes(seq)).length;
+        if (isForgotten) forgotten++;
       }
     }
     outcome.lost = Math.max(outcome.lost, lost);
     outcome.forgotten = Math.max(outcome.forgotten, forgotten);
+    const fair = [...accounts].filter(
+      ([, { bytes, channels }]) => bytes <= logBytes / most && channels.size <= maxChannels / most,
+    );
     for (const [name, { channels }] of fair) {
       if (lost > 0) outcome.checks++;
-      for (const [key, seqs] of channels) {
-        const record = log.find(key);
-        const held = Array.from({ length: seqs.length }, (_, place) => record?.at(place)?.seq);
+      const states = await log.states([...channels.keys()]);
+      for (const [place, [key, seqs]] of [...channels].entries()) {
+        const { held, droppedThrough } = states[place] as ChannelState;
         if (held.join() !== seqs.join()) outcome.faults.push(`${at}: ${name} has lost events of ${key}`);
-        const [first = 0] = seqs;
-        if (record && record.droppedThrough >= first) outcome.faults.push(`${at}: ${name} has a gap in ${key}`);
+        if (droppedThrough >= (seqs[0] ?? 0)) outcome.faults.push(`${at}: ${name} has a gap in ${key}`);
       }
     }
     // Channels that nobody has published into: the common channel, and one of each tenant that keeps within its part.
     const unused =
       by === "tenant" ? fair.flatMap(([name]) => (name.startsWith("tenant ") ? [`#${name.slice(7)}/unused`] : [])) : [];
-    for (const key of ["", ...unused]) {
-      const record = log.pin(key);
-      if (record.droppedThrough > 0) outcome.faults.push(`${at}: there is a gap in "${key}", which had no event`);
-      log.unpin(record);
-    }
+    for (const [place, { droppedThrough }] of (await log.states(["", ...unused])).entries())
+      if (droppedThrough > 0)
+        outcome.faults.push(`${at}: there is a gap in "${["", ...unused][place]}", which had no event`);
   }
 
   for (const [index, step] of history.steps.entries()) {
     if (step.do === "publish") {
       const keys = step.channels.map((each) => keyOf(step.owner, each));
       const isShared = step.isShared && by === "tenant";
-      publish(step.owner, isShared ? [...keys, keyOf((step.owner + 1) % OWNERS, 0)] : keys, step.size);
+      await publish(step.owner, isShared ? [...keys, keyOf((step.owner + 1) % OWNERS, 0)] : keys, step.size);
     } else if (step.do === "flood") {
       for (let event = 0; event < step.events; event++) {
         const keys = Array.from({ length: step.width }, () => `#${nameOf(step.owner)}/new ${created++}`);
-        publish(step.owner, keys, step.size);
+        await publish(step.owner, keys, step.size);
       }
     } else if (step.do === "restart") {
-      if (!canRestart) continue;
+      if (!log.restart) continue;
       outcome.restarts++;
-      session = open();
-      for (const key of subscribed) session.log.pin(key);
-    } else {
-      const key = keyOf(step.owner, step.channel);
-      const record = session.log.find(key);
-      if (step.do === "subscribe" && !subscribed.has(key)) {
-        subscribed.add(key);
-        session.log.pin(key);
-      } else if (step.do === "unsubscribe" && subscribed.delete(key) && record) session.log.unpin(record);
-    }
-    check(`step ${index} (${step.do})`);
+      log.restart();
+    } else log.setSubscribed?.(keyOf(step.owner, step.channel), step.do === "subscribe");
+    await check(`step ${index} (${step.do})`);
     if (outcome.faults.length > 0) break;
   }
   return outcome;
