@@ -43,8 +43,8 @@ export const redisMutants: readonly Mutant[] = [
     file: "redis/scripts/accounts.ts",
     suite: "redis",
     tests: "owners-model",
-    find: "local owner, amount, other = largestOwner(keyOf(log.epoch, 'bytes'))",
-    replace: "local owner, amount, other = redis.call('ZRANGE', keyOf(log.epoch, 'bytes'), 1, 1)[1], 0, 0",
+    find: "    local owner, second = largest()\n    local prefix",
+    replace: "    local owner, second = {name = redis.call('ZRANGE', keyOf(log.epoch, 'bytes'), 1, 1)[1], amount = 0}, 0\n    local prefix",
     harm: "One owner fills the log, and the others lose what they have.",
   },
   {
@@ -52,8 +52,8 @@ export const redisMutants: readonly Mutant[] = [
     file: "redis/scripts/accounts.ts",
     suite: "redis",
     tests: "owners-model",
-    find: "local owner, amount, other = largestOwner(keyOf(log.epoch, 'records'))",
-    replace: "local owner, amount, other = redis.call('ZRANGE', keyOf(log.epoch, 'records'), 1, 1)[1], 1, 0",
+    find: "    local owner, second = largest()\n    if not owner",
+    replace: "    local owner, second = {name = redis.call('ZRANGE', keyOf(log.epoch, 'records'), 1, 1)[1], amount = 1}, 0\n    if not owner",
     harm: "One owner fills the list of channels, and those of others are forgotten.",
   },
   {

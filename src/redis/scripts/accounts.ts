@@ -20,6 +20,8 @@
  * `sweep` drops events that have expired, oldest first, and returns whether none is left. `first` is the charge after the swept position. It follows
  * the charges, so it costs the same however many channels have an event. The headers that it leaves behind are removed by `skipSwept` when their
  * channel is used, and by Redis when it is not. Scripts read nothing up to the swept position.
+ * `largestOwners` returns a function that returns the owner that has the most at the time, and how much the second one has; the caller keeps its
+ * amount. It looks at some owners at a time.
  * `dropOldest` drops the oldest events of a channel as long as `isOver` holds. `evict` drops the oldest events of the largest channel of the
  * owner that has the most bytes, until the log has at most so many. `forget` removes the quietest channel of the owner that has the most channels.
  * So an owner with at most an equal part of a bound loses nothing because of others. That holds only if nothing is charged that has expired, so
@@ -28,9 +30,9 @@
  * `save` and all others collect what they change, and `flush` writes it. It must be the last call.
  */
 export const ACCOUNTS = `
-local COST, GROUPS, QUIET = 256, 1000, 1000
-local log, now, left, removable = nil, 0, 0, 2000
-local charges, changed, writes, deltas, recordDeltas, forgotten = {}, {}, {}, {}, {}, {}
+local COST, GROUPS, QUIET, OWNERS = 256, 1000, 1000, 16
+local log, now, left, removable = nil, 0, 0, 1000
+local known, charges, changed, writes, deltas, recordDeltas, forgotten = {}, {}, {}, {}, {}, {}, {}
 
 local function ownerOf(name) return string.sub(redis.sha1hex(name), 1, 20) end
 local function add(totals, owner, by) totals[owner] = (totals[owner] or 0) + by end
@@ -53,7 +55,10 @@ local function loadCharges(seqs)
       fields[#fields + 1] = 'p' .. num(seq)
     end
   end
-  for index, text in ipairs(fetch(keyOf(log.epoch, 'data'), fields)) do charges[missing[index]] = text and parseCharge(text) end
+  for index, text in ipairs(fetch(keyOf(log.epoch, 'data'), fields)) do
+    charges[missing[index]] = text and parseCharge(text)
+    left = left - (text and #text or 0) / 100
+  end
 end
 
 local function retain(seq, charge, owner)
@@ -136,6 +141,7 @@ local function sweep(age, first)
     if left <= 0 then return false end
     local from, gone, isDone = log.swept, {}, false
     for index, text in ipairs(texts) do
+      if left <= 0 then break end
       local charge = text and parseCharge(text)
       if charge and (age < 0 or now - charge.time <= age) then
         isDone = true
@@ -196,6 +202,7 @@ local function save(channels)
     if channel.gone >= channel.last then channel.place = '-'
     elseif string.sub(channel.place or '-', 1, 2) ~= class then channel.place = class .. string.format('%016.0f', 9e15 - channel.last) end
     if channel.last >= (channel.quiet or -QUIET) + QUIET then channel.quiet = channel.last end
+    known[channel.key] = channel
     channel.quietName = moved(channel.quietName, quietNameOf(channel), old, new)
     channel.sizeName = moved(channel.sizeName, sizeNameOf(channel), old, new)
     writes[#writes + 1] = 'c' .. channel.key
@@ -246,28 +253,47 @@ local function dropOldest(channel, isOver)
       channel.gone, channel.goneCount, channel.goneTotal = seqs[count], number, total
     end
     redis.call('ZREMRANGEBYRANK', index, 0, num(count - 1))
-    looks = math.min(64, looks * 4)
+    looks = math.min(16, looks * 4)
   end
 end
 
-local function largestOwner(key)
-  local top = redis.call('ZRANGE', key, 0, 1, 'REV', 'WITHSCORES')
-  if top[1] == '' then return nil end
-  return top[1], tonumber(top[2]), tonumber(top[4])
+local function largestOwners(key)
+  local owners, others = {}, 0
+  return function()
+    local first, second = nil, others
+    for _, owner in ipairs(owners) do
+      if not first or owner.amount > first.amount then
+        if first then second = math.max(second, first.amount) end
+        first = owner
+      else second = math.max(second, owner.amount) end
+    end
+    if first and first.amount > 0 and first.amount >= others then return first, second end
+    flush()
+    local found = redis.call('ZRANGE', key, 0, OWNERS, 'REV', 'WITHSCORES')
+    owners, others = {}, tonumber(found[2 * OWNERS + 2] or '0')
+    for place = 1, math.min(#found, 2 * OWNERS), 2 do
+      if found[place] ~= '' then owners[#owners + 1] = {name = found[place], amount = tonumber(found[place + 1])} end
+    end
+    return owners[1], owners[2] and owners[2].amount or others
+  end
 end
 
 local function evict(most)
+  local largest, order = largestOwners(keyOf(log.epoch, 'bytes')), keyOf(log.epoch, 'order')
   while log.bytes > most and left > 0 do
-    flush()
-    local owner, amount, other = largestOwner(keyOf(log.epoch, 'bytes'))
-    local names = owner and redis.call('ZRANGE', keyOf(log.epoch, 'order'), '(s' .. owner .. ':', '[s' .. owner, 'BYLEX', 'REV', 'LIMIT', 0, 1)
-    if not names or not names[1] then return end
-    local key = string.sub(names[1], 40)
-    local channel = parseChannel(key, redis.call('HGET', keyOf(log.epoch, 'data'), 'c' .. key))
+    local owner, second = largest()
+    local prefix = owner and 's' .. owner.name
+    local name = owner and redis.call('ZRANGE', order, '(' .. prefix .. ':', '[' .. prefix, 'BYLEX', 'REV', 'LIMIT', 0, 1)[1]
+    if not name then return end
+    local key = string.sub(name, 40)
+    local channel = known[key] or parseChannel(key, redis.call('HGET', keyOf(log.epoch, 'data'), 'c' .. key))
+    local before = deltas[owner.name] or 0
+    local function rest() return owner.amount + (deltas[owner.name] or 0) - before end
     skipSwept(channel)
-    dropOldest(channel, function() return log.bytes > most and amount + (deltas[owner] or 0) >= other end)
+    dropOldest(channel, function() return log.bytes > most and rest() >= second end)
     save({channel})
-    left = left - 4
+    owner.amount = rest()
+    left = left - 2
   end
 end
 
@@ -275,6 +301,7 @@ local function removeRecords(channels)
   local indexes, members, names = {}, {}, {}
   for _, channel in ipairs(channels) do
     local group = groupOf(channel.key)
+    known[channel.key] = nil
     indexes[#indexes + 1] = indexOf(log.epoch, channel.key)
     members[#members + 1] = 'c' .. channel.key
     names[#names + 1] = channel.quietName
@@ -284,6 +311,9 @@ local function removeRecords(channels)
     log.forgottenThrough = math.max(log.forgottenThrough, channel.last)
   end
   if #indexes == 0 then return end
+  -- Or a record that is not written yet would come back.
+  callAll('HSET', keyOf(log.epoch, 'data'), writes)
+  writes = {}
   redis.call('UNLINK', unpack(indexes))
   callAll('ZREM', lastOf(log.epoch), members)
   callAll('HDEL', keyOf(log.epoch, 'data'), members)
@@ -291,23 +321,25 @@ local function removeRecords(channels)
 end
 
 local function forget(most)
-  local over = redis.call('ZCARD', lastOf(log.epoch)) - 1 - most
+  local largest, over = largestOwners(keyOf(log.epoch, 'records')), redis.call('ZCARD', lastOf(log.epoch)) - 1 - most
   while over > 0 and left > 0 do
-    flush()
-    local owner, amount, other = largestOwner(keyOf(log.epoch, 'records'))
+    local owner, second = largest()
     if not owner then return end
-    local count = math.max(1, math.min(over, 64, math.ceil(left / 2), amount - other))
-    local names, members = redis.call('ZRANGE', keyOf(log.epoch, 'order'), '[q' .. owner, '(q' .. owner .. ':', 'BYLEX', 'LIMIT', 0, num(count)), {}
+    local count, from = math.max(1, math.min(over, 32, math.ceil(left / 2), owner.amount - second)), 'q' .. owner.name
+    local names, members = redis.call('ZRANGE', keyOf(log.epoch, 'order'), '[' .. from, '(' .. from .. ':', 'BYLEX', 'LIMIT', 0, num(count)), {}
     for index, name in ipairs(names) do members[index] = 'c' .. string.sub(name, 38) end
     local channels, seqs, removed, stale = {}, {}, {}, {}
     for index, text in ipairs(fetch(keyOf(log.epoch, 'data'), members)) do
-      local channel = parseChannel(string.sub(members[index], 2), text)
+      local key = string.sub(members[index], 2)
+      local channel = known[key] or parseChannel(key, text)
       if channel.quiet < channel.last then
         channel.quiet = channel.last
         stale[#stale + 1] = channel
         left = left - 1
-      elseif #stale == 0 then channels[#channels + 1] = channel end
-      if not isEmpty(channel) and channel.count - channel.goneCount == 1 then seqs[#seqs + 1] = channel.last end
+      elseif #stale == 0 then
+        channels[#channels + 1] = channel
+        if not isEmpty(channel) and channel.count - channel.goneCount == 1 then seqs[#seqs + 1] = channel.last end
+      end
     end
     loadCharges(seqs)
     for _, channel in ipairs(channels) do
@@ -329,7 +361,7 @@ local function forget(most)
     end
     removeRecords(removed)
     save(stale)
-    over = over - #removed
+    over, owner.amount = over - #removed, owner.amount - #removed
     if #removed < #channels or #names == 0 then return end
   end
 end

@@ -57,7 +57,7 @@ for index = first, #ARGV do owners[#owners + 1] = ownerOf(ARGV[index]) end
 local records = fetch(keyOf(epoch, 'data'), members)
 left = 100 + #keys
 local isSwept = sweep(age, table.remove(records))
-left = math.max(left, 0) + 100 + 2 * #keys
+left = math.max(left, 0) + 100 + 4 * #keys
 local charge = {size = #text + #epoch + #position + 6, time = now, references = 0, owners = {}}
 charges[seq], changed[seq] = charge, true
 local channels, previous, before, isNew = {}, {}, forgottenOf(log, keys), false

@@ -137,22 +137,22 @@ local function kindOf(key) return string.sub(key, 1, 1) end
 local function groupOf(key) return string.match(key, '^#[^/:.]*[/:.]') or kindOf(key) end
 
 local function forgottenOf(log, keys)
-  local result, positions, groups, fields = {}, {}, {}, {}
-  if log.forgottenThrough > 0 then
-    for _, key in ipairs(keys) do
-      for _, group in ipairs({kindOf(key), groupOf(key)}) do
+  local result, positions, groups, fields, names = {}, {}, {}, {}, {}
+  for index, key in ipairs(keys) do
+    result[index] = 0
+    if log.forgottenThrough > 0 then
+      groups[index] = groupOf(key)
+      for _, group in ipairs({groups[index], kindOf(key)}) do
         if not positions[group] then
           positions[group] = 0
-          groups[#groups + 1] = group
+          names[#names + 1] = group
           fields[#fields + 1] = 'f:' .. group
         end
       end
     end
-    for index, position in ipairs(fetch(base .. ':log', fields)) do positions[groups[index]] = tonumber(position or '0') end
   end
-  for index, key in ipairs(keys) do
-    result[index] = math.max(positions[kindOf(key)] or 0, positions[groupOf(key)] or 0)
-  end
+  for index, position in ipairs(fetch(base .. ':log', fields)) do positions[names[index]] = tonumber(position or '0') end
+  for index, group in ipairs(groups) do result[index] = math.max(positions[group], positions[kindOf(keys[index])]) end
   return result
 end
 
