@@ -26,7 +26,7 @@ export interface RedisOptions {
   readonly retention?: Retention | undefined;
   /**
    * Bytes of all events in Redis, 1 or more: each event once, and 256 for each channel that retains it. Beyond it, the owner that has the most
-   * loses the oldest events of its largest channel (to within a factor of two). Redis needs up to three times as much memory.
+   * loses the oldest events of its largest channel (to within a factor of two). Redis needs up to 1.3 times as much memory.
    * @default 134_217_728 (128 MiB)
    */
   readonly redisBytes?: number | undefined;

@@ -44,7 +44,8 @@ export const redisMutants: readonly Mutant[] = [
     suite: "redis",
     tests: "owners-model",
     find: "    local owner, second = largest()\n    local prefix",
-    replace: "    local owner, second = {name = redis.call('ZRANGE', keyOf(log.epoch, 'bytes'), 1, 1)[1], amount = 0}, 0\n    local prefix",
+    replace:
+      "    local owner, second = {name = redis.call('ZRANGE', keyOf(log.epoch, 'bytes'), 1, 1)[1], amount = 0}, 0\n    local prefix",
     harm: "One owner fills the log, and the others lose what they have.",
   },
   {
@@ -53,7 +54,8 @@ export const redisMutants: readonly Mutant[] = [
     suite: "redis",
     tests: "owners-model",
     find: "    local owner, second = largest()\n    if not owner",
-    replace: "    local owner, second = {name = redis.call('ZRANGE', keyOf(log.epoch, 'records'), 1, 1)[1], amount = 1}, 0\n    if not owner",
+    replace:
+      "    local owner, second = {name = redis.call('ZRANGE', keyOf(log.epoch, 'records'), 1, 1)[1], amount = 1}, 0\n    if not owner",
     harm: "One owner fills the list of channels, and those of others are forgotten.",
   },
   {

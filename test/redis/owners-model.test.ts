@@ -1,5 +1,7 @@
 // Random histories of owners that share one log in Redis. A failure prints the smallest history that shows the fault, and its seed.
+import { readFileSync } from "node:fs";
 import fc from "fast-check";
+import { Redis } from "ioredis";
 import { describe, expect, inject, test } from "vitest";
 import { logOptionsOf, type OwnersLog, ownersHistories, playOwners } from "../support/model/owners.ts";
 import { needsRedis } from "../support/servers/redis.ts";
@@ -9,6 +11,16 @@ import { useRedis } from "./support/use-redis.ts";
 
 const seed = Number.parseInt(inject("seed") || "1", 10);
 const numRuns = Number(inject("histories") || 200);
+
+/** The user of the guide, who may give the commands of all scripts, and no others. */
+const [, acl = ""] = /^redis-cli (ACL SETUSER .*?)\n```/ms.exec(
+  readFileSync(new URL("../../src/redis/README.md", import.meta.url), "utf8"),
+) as RegExpExecArray;
+const [command = "", ...user] = acl
+  .replaceAll("\\\n", " ")
+  .replaceAll("'", "")
+  .replaceAll("{shop}", "{test}")
+  .split(/\s+/);
 
 describe("redisEngine: histories of owners", needsRedis, () => {
   const redis = useRedis();
@@ -46,13 +58,16 @@ describe("redisEngine: histories of owners", needsRedis, () => {
     timeout: 600_000,
   }, async () => {
     const total = { lost: 0, forgotten: 0, checks: 0 };
+    await redis.server.command(command as "ACL", ...user);
     const property = fc.asyncProperty(ownersHistories, async (history) => {
       const { logBytes, ...options } = logOptionsOf(history);
       await redis.server.command("FLUSHALL");
-      const peer = await redis.join({ ...options, redisBytes: logBytes });
+      const client = new Redis(redis.server.port, "127.0.0.1", { username: "fanwire", password: "secret" });
+      const peer = await redis.join({ ...options, redisBytes: logBytes, client });
       const { faults, ...outcome } = await playOwners(history, await logOf(peer));
       await auditLog(redis.server);
       peer.close();
+      client.disconnect();
       for (const name of ["lost", "forgotten", "checks"] as const) total[name] += outcome[name];
       if (faults.length > 0) throw new Error(faults.join("\n"));
     });

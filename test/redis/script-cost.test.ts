@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import type { ReplayPage } from "../../src/engine/engine.ts";
 import { needsRedis } from "../support/servers/redis.ts";
+import { auditLog } from "./support/audit.ts";
 import type { Peer } from "./support/peer.ts";
 import { useRedis } from "./support/use-redis.ts";
 
@@ -184,6 +185,38 @@ describe("the cost of a script", needsRedis, () => {
       expect(records.every(({ seq }) => seq > 9_000)).toBe(true);
       before = now;
     }
+  });
+
+  test("append: pushes out an event of each of 100 owners at a bounded cost", async () => {
+    const peer = await redis.join({ tenant: (name) => name, redisBytes: 500_000 });
+    for (let index = 0; index < 40; index++) await peer.append(CHANNELS, "x".repeat(100));
+    for (let index = 0; index < 5; index++) {
+      const { looks, result } = await looksOf(() => peer.append(CHANNELS, "x".repeat(100)));
+      // Each channel is looked at twice, and the owners some at a time.
+      expect(looks).toBeGreaterThan(100);
+      expect(looks).toBeLessThan(450);
+      const { droppedThrough } = await peer.session.read(result.epoch, CHANNELS, 0, 1e9);
+      const { records } = await peer.session.read(result.epoch, CHANNELS, result.seq - 1, 1e9);
+      expect(records).toHaveLength(1);
+      expect(droppedThrough.every((seq) => seq > result.seq - 25)).toBe(true);
+      expect(Number(await redis.server.command("HGET", "{test}:log", "bytes"))).toBeLessThanOrEqual(500_000);
+    }
+    await auditLog(redis.server);
+  });
+
+  test("append: an owner that has far too much loses some events at a time", async () => {
+    const [writer, peer] = [await redis.join(), await redis.join({ redisBytes: 10_000 })];
+    const epoch = await fill(writer, 3_000);
+    const bytes = async (): Promise<number> => Number(await redis.server.command("HGET", "{test}:log", "bytes"));
+    const before = await bytes();
+    let appends = 0;
+    for (; (await bytes()) > 10_000; appends++) {
+      const { looks } = await looksOf(() => peer.append(["#0"], "new"));
+      expect(looks).toBeLessThan(450);
+    }
+    expect([before > 500_000, appends > 10]).toEqual([true, true]);
+    expect((await peer.session.read(epoch, CHANNELS, 0, 1e9)).records.length).toBeLessThan(40);
+    await auditLog(redis.server);
   });
 
   test("renew: clears a dead process away with any number of connections, a bounded part at a time", async () => {

@@ -252,7 +252,8 @@ local function dropOldest(channel, isOver)
       local _, _, _, number, total = headerOf(headers[count])
       channel.gone, channel.goneCount, channel.goneTotal = seqs[count], number, total
     end
-    redis.call('ZREMRANGEBYRANK', index, 0, num(count - 1))
+    -- A rank of -1 would be the last one.
+    if count > 0 then redis.call('ZREMRANGEBYRANK', index, 0, num(count - 1)) end
     looks = math.min(16, looks * 4)
   end
 end

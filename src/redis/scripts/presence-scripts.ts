@@ -13,6 +13,7 @@ local allowed = {
   {'XADD', base .. ':commands', '1-0', 'k', 'v'}, {'ZPOPMIN', base .. ':e:last'}, {'HINCRBY', base .. ':process:p', 'f', '1'},
   {'INFO', 'server'}, {'PUBLISH', ARGV[6] .. ':feed:', ''}, {'UNLINK', base .. ':e:channel:'}, {'RENAME', base .. ':a', base .. ':b'},
   {'ZINCRBY', base .. ':e:bytes', '1', 'm'}, {'ZREMRANGEBYRANK', base .. ':e:channel:', '0', '0'}, {'HKEYS', base .. ':log'},
+  {'EXISTS', base .. ':e:last'}, {'ZCOUNT', base .. ':e:channel:', '0', '1'},
 }
 for _, call in ipairs(allowed) do
   if not redis.acl_check_cmd(unpack(call)) then
