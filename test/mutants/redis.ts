@@ -77,6 +77,15 @@ export const redisMutants: readonly Mutant[] = [
     harm: "Events that no channel has any more stay in Redis until the log ends.",
   },
   {
+    name: "redis-drops-rest-of-channel",
+    file: "redis/scripts/accounts.ts",
+    suite: "redis",
+    tests: "accounts-stress",
+    find: "if count > 0 then redis.call('ZREMRANGEBYRANK'",
+    replace: "if count >= 0 then redis.call('ZREMRANGEBYRANK'",
+    harm: "Where the budget of a script ends, a channel loses all of its events, and its owner still pays for them.",
+  },
+  {
     name: "redis-forgotten-channels-are-not-in-doubt",
     file: "redis/scripts/accounts.ts",
     suite: "redis",

@@ -26,6 +26,25 @@ describe("redisLog", needsRedis, () => {
     ]);
   });
 
+  test("append: a large event of many channels is sent once to each process, and not once for each channel", async () => {
+    const keys = Array.from({ length: 100 }, (_, index) => `#${index}`);
+    const [writer, reader, other] = [await redis.join(), await redis.join(), await redis.join()];
+    await reader.session.subscribe(keys);
+    await redis.server.command("CONFIG", "RESETSTAT");
+    const { epoch, seq } = await writer.append(keys, "x".repeat(60_000));
+    expect(String(await redis.server.command("INFO", "commandstats"))).toContain("cmdstat_publish:calls=1,");
+    for (const peer of [reader, other]) {
+      await peer.until(() => peer.events.length === 1);
+      expect(peer.events).toMatchObject([{ epoch, seq, keys, text: "x".repeat(60_000) }]);
+    }
+    // Small events, and those of few channels, go only where they are wanted.
+    await writer.append(keys.slice(0, 10), "x".repeat(60_000));
+    await writer.append(keys.slice(0, 20), "x");
+    await reader.until(() => reader.events.length === 3);
+    await other.checkpoint();
+    expect(other.events).toHaveLength(1);
+  });
+
   test("requestCheckpoint: the checkpoint has its place among the events", async () => {
     const [one, two] = [await redis.join(), await redis.join()];
     await one.session.subscribe([""]);

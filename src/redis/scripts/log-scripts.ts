@@ -9,6 +9,9 @@ import { fullScript, logScript } from "./lua.ts";
  * fingerprint, idempotency window, recipient, retained events, bytes and age of a channel, most channels and bytes of the log, ttl of the log,
  * text, number of keys, keys, and then the name of the owner of each key, or one for all. A bound below 0 is no bound.
  *
+ * An event of an inbox is sent to every process, because no process subscribes to inboxes. So is one of many channels whose copies would be large:
+ * a process that has some of them would receive as many.
+ *
  * Returns `ok`, epoch, position and whether the event was repeated; or `no-counter`, `stale`, `key-reused` or `unknown-client`.
  */
 export const APPEND: string = fullScript(
@@ -102,12 +105,11 @@ for index, key in ipairs(keys) do
   message[#message + 1] = key
 end
 message[#message + 1] = text
-local whole, toInboxes = table.concat(message, '\\n'), false
-for _, key in ipairs(keys) do
-  if kindOf(key) == '@' then toInboxes = true
-  else redis.call('PUBLISH', ARGV[1] .. ':feed:' .. key, whole) end
-end
-if toInboxes then redis.call('PUBLISH', ARGV[1] .. ':inbox', whole) end
+local whole = table.concat(message, '\\n')
+local toAll = #keys >= 16 and #keys * #whole > 65536
+for _, key in ipairs(keys) do toAll = toAll or kindOf(key) == '@' end
+if toAll then redis.call('PUBLISH', ARGV[1] .. ':inbox', whole)
+else for _, key in ipairs(keys) do redis.call('PUBLISH', ARGV[1] .. ':feed:' .. key, whole) end end
 return {'ok', epoch, position, '0'}
 `,
 );
