@@ -168,31 +168,25 @@ local function sweep(age, first)
   return true
 end
 
-local function quietNameOf(channel) return 'q' .. channel.owner .. string.format('%016.0f', channel.quiet) .. channel.key end
-local function sizeNameOf(channel) return channel.place ~= '-' and 's' .. channel.owner .. channel.place .. channel.key end
-
 local function parseChannel(key, text)
   local last, owner, count, total, gone, goneCount, goneTotal, place, quiet =
     string.match(text, '^(%d+) (%x+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%d+)$')
-  local channel = {
+  quiet = tonumber(quiet)
+  return {
     key = key, last = tonumber(last), owner = owner, count = tonumber(count), total = tonumber(total), gone = tonumber(gone),
-    goneCount = tonumber(goneCount), goneTotal = tonumber(goneTotal), place = place, quiet = tonumber(quiet),
+    goneCount = tonumber(goneCount), goneTotal = tonumber(goneTotal), place = place, quiet = quiet, named = {owner, quiet, place},
   }
-  channel.quietName, channel.sizeName = quietNameOf(channel), sizeNameOf(channel)
-  return channel
+end
+
+local function addNames(list, channel, owner, quiet, place, score)
+  list[#list + 1] = score
+  list[#list + 1] = 'q' .. owner .. string.format('%016.0f', quiet) .. channel.key
+  if place == '-' then return end
+  list[#list + 1] = score
+  list[#list + 1] = 's' .. owner .. place .. channel.key
 end
 
 local function isEmpty(channel) return math.max(channel.gone, log.swept) >= channel.last end
-
-local function moved(before, name, old, new)
-  if before == name then return name end
-  if before then old[#old + 1] = before end
-  if name then
-    new[#new + 1] = '0'
-    new[#new + 1] = name
-  end
-  return name
-end
 
 local function save(channels)
   local old, new = {}, {}
@@ -203,8 +197,12 @@ local function save(channels)
     elseif string.sub(channel.place or '-', 1, 2) ~= class then channel.place = class .. string.format('%016.0f', 9e15 - channel.last) end
     if channel.last >= (channel.quiet or -QUIET) + QUIET then channel.quiet = channel.last end
     known[channel.key] = channel
-    channel.quietName = moved(channel.quietName, quietNameOf(channel), old, new)
-    channel.sizeName = moved(channel.sizeName, sizeNameOf(channel), old, new)
+    local owner, quiet, place = unpack(channel.named or {})
+    if owner ~= channel.owner or quiet ~= channel.quiet or place ~= channel.place then
+      if owner then addNames(old, channel, owner, quiet, place) end
+      addNames(new, channel, channel.owner, channel.quiet, channel.place, '0')
+      channel.named = {channel.owner, channel.quiet, channel.place}
+    end
     writes[#writes + 1] = 'c' .. channel.key
     writes[#writes + 1] = string.format(
       '%.0f %s %.0f %.0f %.0f %.0f %.0f %s %.0f', channel.last, channel.owner, channel.count, channel.total, channel.gone, channel.goneCount,
@@ -240,8 +238,9 @@ local function skipSwept(channel)
 end
 
 local function dropOldest(channel, isOver)
-  local index, looks = indexOf(log.epoch, channel.key), 1
+  local looks = 1
   while channel.gone < channel.last and left > 0 and isOver() do
+    local index = indexOf(log.epoch, channel.key)
     local headers, seqs, count = redis.call('ZRANGE', index, 0, looks - 1), {}, 0
     if #headers == 0 then return removeAll(channel) end
     for place, header in ipairs(headers) do seqs[place] = seqOf(header) end
@@ -305,8 +304,7 @@ local function removeRecords(channels)
     known[channel.key] = nil
     indexes[#indexes + 1] = indexOf(log.epoch, channel.key)
     members[#members + 1] = 'c' .. channel.key
-    names[#names + 1] = channel.quietName
-    names[#names + 1] = channel.sizeName or nil
+    addNames(names, channel, unpack(channel.named))
     add(recordDeltas, channel.owner, -1)
     forgotten[group] = math.max(forgotten[group] or 0, channel.last)
     log.forgottenThrough = math.max(log.forgottenThrough, channel.last)
