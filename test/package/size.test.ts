@@ -28,14 +28,15 @@ const root = new URL("../../", import.meta.url).pathname;
  * the events of the log, which it does not hold, are 720, and ephemeral events 360, with 400 more in the Redis engine.
  * Starts at the newest events (`last`, `from=latest`) are 480, and a retention of single channels 310. Changes of the channels of an open stream, and
  * events for one connection, are 2,000: the endpoints 480, the methods 400, carrying it out 650, bounds and messages 470; in objects 400 more, and 880 in the
- * Redis engine, where another process may hold the stream.
+ * Redis engine, where another process may hold the stream. Owners that share Redis are scripts of 4,050 there: accounts, what leaves first, and
+ * each event stored once.
  */
 const budgets = [
   ["createBroker with the memory engine", 'export { createBroker } from "./dist/index.js";', 31_800],
   [
     "createBroker with the Redis engine",
     'export { createBroker } from "./dist/index.js"; export { redisEngine } from "./dist/redis/index.js";',
-    52_520,
+    56_650,
   ],
   ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 41_200],
 ] as const;
