@@ -263,9 +263,10 @@ export class Fanout implements EngineListener, HistoryHost {
       return;
     }
     let batch: Batch | undefined;
-    if (cursor < this.#through || this.#hasMissing) {
-      const through = subscriber.waiting ? Math.min(this.#through, stopOf(subscriber)) : this.#through;
-      batch = this.#recent.share(readBatch(this.log, subscriber, through));
+    const limit = stopOf(subscriber);
+    if (cursor < limit && (cursor < this.#through || this.#hasMissing)) {
+      const range = limit < Infinity ? { channels, limit } : undefined;
+      batch = this.#recent.share(readBatch(this.log, subscriber, this.#through, range));
       this.#replays.spend(channels.length);
     }
     batch = withWaiting(subscriber, batch);

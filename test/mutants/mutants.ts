@@ -8,6 +8,7 @@ import { logMutants } from "./log.ts";
 import { redisMutants } from "./redis.ts";
 import { sharedLogMutants } from "./shared-log.ts";
 import { startMutants } from "./start.ts";
+import { streamMutants } from "./streams.ts";
 import { workersMutants } from "./workers.ts";
 
 /** A small fault of the source, as a text to find and its replacement. */
@@ -36,6 +37,7 @@ const SOURCE = new URL("../../src/", import.meta.url);
 
 export const mutants: readonly Mutant[] = [
   ...deliveryMutants,
+  ...streamMutants,
   ...logMutants,
   ...startMutants,
   ...httpMutants,

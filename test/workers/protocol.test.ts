@@ -1,5 +1,15 @@
 import { expect, test } from "vitest";
-import { CLOSE_PROTOCOL_ERROR, kinds, VERSION, writeFrame, writeJsonFrame } from "../../src/workers/protocol.ts";
+import {
+  CLOSE_PROTOCOL_ERROR,
+  type Frame,
+  kinds,
+  readFrame,
+  readJsonFrame,
+  VERSION,
+  type Welcome,
+  writeFrame,
+  writeJsonFrame,
+} from "../../src/workers/protocol.ts";
 import { codeOf } from "../support/test-broker.ts";
 import { numbers, pause, type TestObject, waitUntil, withObject } from "./support/test-object.ts";
 import { publish, transcript, transcriptUntil } from "./support/transcript.ts";
@@ -228,5 +238,32 @@ test(
     await object.evict();
     expect(await object.stub.stats()).toMatchObject({ clients: 0, channels: 0 });
     expect(await codeOf(object.hub.broadcastTo("raw client", "x"))).toBe("unknown-client");
+  }),
+);
+
+test(
+  "object: a Worker that has not heard of changed channels dials again with the old ones, and receives the new ones and their events",
+  withObject({}, async (object) => {
+    const first = await dial(object);
+    first.socket.send(hello());
+    await waitUntil("it is registered", () => first.received.length > 0);
+    const welcome = readJsonFrame<Welcome>(readFrame(first.received[0]) as Frame);
+    await object.hub.subscribe("raw client", "new");
+    first.socket.close(1000);
+    await object.untilNoClients();
+    const again = await dial(object);
+    const { connectionId, secret } = welcome;
+    again.socket.send(hello({ previous: { connectionId, connectedAt: Date.now(), secret } }));
+    await waitUntil("it is registered", () => again.received.length > 0);
+    await publish(object, ["for the new channel"], "new");
+    const texts = (): string[] => again.received.map((data) => new TextDecoder().decode(data));
+    await waitUntil("the event arrives", () => texts().some((text) => text.includes("for the new channel")));
+    const notices = again.received.map((data) => readFrame(data)).filter((frame) => frame?.kind === kinds.channels);
+    expect(notices.map((frame) => readJsonFrame(frame as Frame))).toEqual([{ channels: ["a", "new"] }]);
+    // The page of that stream still has its secret.
+    const body = new URLSearchParams({ secret: secret as string, channel: "more" });
+    const response = await object.hub.fetch(new Request("https://fanwire.test/subscribe", { method: "POST", body }));
+    expect(response.status).toBe(200);
+    again.socket.close(1000);
   }),
 );

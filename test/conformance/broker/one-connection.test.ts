@@ -46,6 +46,7 @@ test(
   withBroker(async (setup) => {
     const broker = setup.broker();
     const client = await setup.join(broker, { id: "ann" });
+    const other = await setup.join(broker, { id: "bob" });
     const { connectionId } = broker.clients()[0] as { connectionId: string };
     await broker.broadcast("first");
     while (broker.stats().blocked === 0) await turn();
@@ -58,6 +59,8 @@ test(
     // Ephemeral events never take the place of these.
     for (let n = 0; n < 10; n++) await broker.broadcast("typing", { ephemeral: true });
     await broker.broadcast("end");
+    // Everything was offered to both.
+    await other.untilData("end");
     const seen = await transcript(client, "end");
     expect(seen.filter((data) => data !== "typing")).toEqual(["first", ...sent, "end"]);
     expect(await broker.broadcastTo("ann", "again", { connectionId })).toEqual({ clients: 1 });

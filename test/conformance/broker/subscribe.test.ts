@@ -1,5 +1,8 @@
 // `subscribe` and `unsubscribe`: the channels of an open stream change, without a reconnect, a loss or a repetition.
 import { expect, test } from "vitest";
+import { brokerOf } from "../../../src/broker/broker.ts";
+import { BrokerCore } from "../../../src/broker/broker-core.ts";
+import { resolveOptions } from "../../../src/broker/options.ts";
 import type { Broker } from "../../../src/index.ts";
 import type { Connection } from "../../support/clients/connection.ts";
 import { Random } from "../../support/random.ts";
@@ -126,6 +129,62 @@ test(
     const back = await setup.connect(broker, { id: "ann", channel: "b", lastEventId });
     expect(await transcript(back, "3")).toEqual(["2", "3"]);
     expect(back.control("gap")).toHaveLength(1);
+  }),
+);
+
+test(
+  "unsubscribe: a client that is overrun afterwards receives nothing of the channel either",
+  withBroker(async (setup) => {
+    const broker = setup.broker({ log: { logBytes: 1_000 } });
+    const client = await setup.join(broker, { id: "ann", channel: "a" });
+    await broker.broadcast("taken", { channels: "a" });
+    while (broker.stats().blocked === 0) await turn();
+    await broker.subscribe("ann", "b");
+    await broker.unsubscribe("ann", "b");
+    await broker.broadcast("not for ann", { channels: "b" });
+    for (let n = 0; n < 3; n++) await broker.broadcast(`${n}`, { channels: "a" });
+    await transcript(client, "2");
+    expect(client.data).not.toContain("not for ann");
+    expect(client.control("gap").length).toBeGreaterThan(0);
+  }),
+);
+
+test(
+  "unsubscribe and subscribe again, while the client is behind: it misses nothing, and is told both times",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "ann", channel: "a" });
+    await broker.broadcast("1", { channels: "a" });
+    while (broker.stats().blocked === 0) await turn();
+    await broker.unsubscribe("ann", "a");
+    await broker.subscribe("ann", "a");
+    await broker.broadcast("2", { channels: "a" });
+    expect(await transcript(client, "2")).toEqual(["1", "2"]);
+    expect(changesOf(client)).toEqual([
+      { channels: [], added: [], removed: ["a"] },
+      { channels: ["a"], added: ["a"], removed: [] },
+    ]);
+    await broker.unsubscribe("ann", "a");
+    await broker.broadcast("3", { channels: "a" });
+    await broker.broadcast("end");
+    expect(await transcript(client, "end")).toEqual(["1", "2", "end"]);
+  }),
+);
+
+test(
+  "unsubscribe: what was published just before reaches a live client and one that is behind",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const reading = await setup.join(broker, { id: "ann", channel: "a" });
+    const behind = await setup.join(broker, { id: "ann", channel: "a" });
+    // It asks for more, and is live until something comes.
+    const live = reading.read();
+    await broker.broadcast("you are out", { channels: "a" });
+    await broker.unsubscribe("ann", "a");
+    await broker.broadcast("behind your back", { channels: "a" });
+    await broker.broadcast("end");
+    await live;
+    for (const client of [reading, behind]) expect(await transcript(client, "end")).toEqual(["you are out", "end"]);
   }),
 );
 
@@ -277,6 +336,20 @@ test(
     expect(await transcript(ann, "end")).toEqual(["end"]);
     // A channel that is no longer granted can still be left.
     expect((await post(broker, "/unsubscribe", { secret, channel: "c" }, as("ann")))[0]).toBe(200);
+  }),
+);
+
+test(
+  "POST /subscribe: no secret of a stream that has ended is kept",
+  withBroker(async (setup) => {
+    const core = new BrokerCore(resolveOptions({ engine: setup.engine() }));
+    const broker = brokerOf(core);
+    const clients = [await setup.join(broker), await setup.join(broker)];
+    const { bySecret } = core.open().registry;
+    expect([...bySecret.keys()]).toEqual(clients.map(secretOf));
+    for (const client of clients) await client.leave();
+    expect(bySecret.size).toBe(0);
+    await broker.close();
   }),
 );
 

@@ -101,3 +101,27 @@ test(
     }
   }),
 );
+
+test(
+  "subscribe: a channel that no stream reads any more is unsubscribed: it was left, left and joined again, or its stream has ended",
+  sharedLogTest(async (processes) => {
+    const broker = processes.broker();
+    const { clock } = processes;
+    await processes.join(broker);
+    const client = await processes.join(broker, { id: "ann", channel: "asked" });
+    const { subscribed } = processes.session();
+    const connectionId = broker.clients().find(({ clientId }) => clientId === "ann")?.connectionId as string;
+    const change = (kind: "subscribe" | "unsubscribe", channels: string[]): Promise<unknown> =>
+      clock.advanceUntil(broker[kind]("ann", channels, { connectionId }));
+    await change("subscribe", ["left", "again", "ended"]);
+    expect([...subscribed].sort()).toEqual(["", "#again", "#asked", "#ended", "#left"]);
+    await change("unsubscribe", ["left", "again", "asked"]);
+    await change("subscribe", ["again"]);
+    await client.untilControl("channels");
+    await clock.advance(IDLE_MS);
+    expect([...subscribed].sort()).toEqual(["", "#again", "#ended"]);
+    await client.leave();
+    await clock.advance(IDLE_MS);
+    expect([...subscribed]).toEqual([""]);
+  }),
+);

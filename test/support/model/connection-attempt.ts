@@ -4,9 +4,10 @@ import type { Clock } from "../clock.ts";
 import { clientRequest } from "../test-broker.ts";
 import type { Drop, ReaderPlan } from "./history.ts";
 import type { Instance } from "./instance.ts";
-import { inboxName } from "./items.ts";
+import { type Item, inboxName } from "./items.ts";
 import type { StartOption } from "./reader.ts";
 import { VirtualSocket } from "./socket.ts";
+import type { Membership } from "./stream-oracle.ts";
 
 /** Milliseconds until a server notices a client that left without a sign. */
 const UNNOTICED_MS = 1_500;
@@ -48,6 +49,9 @@ export class ConnectionAttempt {
   leftAt: number | undefined;
   /** The state in which the client dropped the connection, if it did. */
   droppedWhile: "connecting" | "behind" | "reading" | undefined;
+  readonly memberships: Membership[] = [];
+  /** What the client has read, each item with the rank of its id. */
+  readonly received: (readonly [Item, rank: number])[] = [];
   readonly #clock: Clock;
   readonly #abort = new AbortController();
   #isDropped = false;

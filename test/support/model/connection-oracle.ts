@@ -5,6 +5,7 @@ import { type ConnectionAttempt, type Registered, rankOfRequest } from "./connec
 import type { HistorySettings } from "./history.ts";
 import type { Instance } from "./instance.ts";
 import type { StreamEnd, VirtualSocket } from "./socket.ts";
+import { JOINED } from "./stream-oracle.ts";
 
 /** Facts that the oracle needs in addition to the connections. */
 export interface OracleFacts {
@@ -65,8 +66,9 @@ function checkStats({ broker, attempts }: Instance): string[] {
   const areRead = attempts.every(({ registered, socket }) => !registered || (socket && socket.chunks.length > 0));
   const items = attempts.flatMap(({ socket }) => socket?.chunks.flatMap((chunk) => chunk.items) ?? []);
   const count = (type: string): number => items.filter((item) => item.type === type).length;
-  if (areRead && (stats.sent !== count("event") || stats.gaps !== count("gap")))
-    faults.push(`it counts ${stats.sent} events and ${stats.gaps} gaps, of ${count("event")} and ${count("gap")}`);
+  const events = count("event") + count("ephemeral");
+  if (areRead && (stats.sent !== events || stats.gaps !== count("gap")))
+    faults.push(`it counts ${stats.sent} events and ${stats.gaps} gaps, of ${events} and ${count("gap")}`);
   return faults;
 }
 
@@ -179,22 +181,24 @@ function blockedTimes(
     const from = index === 0 ? registered.at : (chunks[index]?.at ?? Infinity);
     const to = requestedAt[index + 1] ?? Infinity;
     if (to === from) continue;
-    const since = Math.max(from, nextEventTime(attempt, least, published));
-    const certain = Math.max(from, nextEventTime(attempt, most, published));
+    const joined = attempt.memberships.length > 0 ? [JOINED] : [];
+    const since = Math.max(from, nextEventTime([...attempt.channels, ...joined], least, published));
+    const certain = Math.max(from, nextEventTime(attempt.channels, most, published));
     blocked.push({ from, to, since, certain });
   }
   return blocked;
 }
 
-/** Returns when the first event of the client's channels after a rank was appended, or `Infinity`. */
-const nextEventTime = (attempt: ConnectionAttempt, rank: number, published: readonly PublishedEvent[]): number =>
-  published.find(({ seq, channels }) => seq > rank && channels.some((name) => attempt.channels.includes(name)))?.at ??
-  Infinity;
+/** Returns when the first event of some channels after a rank was appended, or `Infinity`. */
+const nextEventTime = (read: readonly string[], rank: number, published: readonly PublishedEvent[]): number =>
+  published.find(({ seq, channels }) => seq > rank && channels.some((name) => read.includes(name)))?.at ?? Infinity;
 
 /** The connection ends after `timeout` × `tolerance` without progress while there is something to receive; neither sooner nor later. */
 function checkTimeout(connection: CompleteConnection, facts: OracleFacts): string[] {
-  const { closed, registered, socket } = connection;
+  const { closed, registered, socket, attempt } = connection;
   const { timeout, tolerance } = facts.settings;
+  // An announcement of changed channels is something to receive, too.
+  if (attempt.memberships.length > 0) return [];
   const timeouts = Math.max(1, tolerance);
   const limit = timeout * timeouts;
   const dues = blockedTimes(connection, facts).map(({ since, certain, to }) => ({
@@ -315,7 +319,7 @@ function checkDrained(
   if (attempt.plan.start === "earliest" && Math.min(events, bytes, age) < Infinity) return [];
   const { closing } = attempt.instance;
   const ids = socket.chunks.flatMap(({ items }) => items.flatMap(({ id }) => (id === undefined ? [] : [rankOf(id)])));
-  const next = nextEventTime(attempt, Math.max(rankOfRequest(attempt, rankOf), ...ids), published);
+  const next = nextEventTime(attempt.channels, Math.max(rankOfRequest(attempt, rankOf), ...ids), published);
   if (!isImmediate || !closing || next >= closing.at) return [];
   return [`it received fanwire-end, and not an event that was there since ${next}`];
 }

@@ -1,6 +1,7 @@
 // Random histories of brokers and their clients as plain data, which fast-check can shrink and print.
 import fc from "fast-check";
 import type { StartOption } from "./reader.ts";
+import { JOINED } from "./stream-oracle.ts";
 
 /** Conditions that a kind of history has in addition to those that all have. */
 export interface HistoryKind {
@@ -83,6 +84,9 @@ export type Step =
   /** Connects the reader, leaves published events unread for a time, and then lets the reader read everything. */
   | { readonly do: "stall"; readonly process: Process; readonly reader: number; readonly ms: number }
   | { readonly do: "drop"; readonly reader: number; readonly how: Drop; readonly moves: boolean }
+  /** The open streams of the reader's client id join or leave the channel that no reader asks for. */
+  | { readonly do: "subscribe" | "unsubscribe"; readonly reader: number }
+  | { readonly do: "ephemeral"; readonly process: Process; readonly channel: string; readonly times: number }
   | { readonly do: "disconnect"; readonly process: Process; readonly reader: number; readonly barFor: number }
   /** Closes a process, and starts another one in its place. */
   | { readonly do: "restart"; readonly process: Process; readonly spreadOver: number }
@@ -117,6 +121,8 @@ export interface History {
 }
 
 export const CHANNEL_NAMES = ["a", "b", "c"];
+/** The channels of events: one of them is read only after `subscribe()`. */
+const EVENT_CHANNELS = [...CHANNEL_NAMES, JOINED];
 const READER_COUNT = 4;
 /** About what an event costs the log in addition to its padding, in bytes. */
 export const EVENT_COST_BYTES = 256 + 40;
@@ -193,7 +199,7 @@ function steps(kind: HistoryKind): Weighted<Step>[] {
       arbitrary: record({
         do: literal("publish"),
         process,
-        channels: subarray(CHANNEL_NAMES),
+        channels: subarray(EVENT_CHANNELS),
         size,
         times,
         report,
@@ -214,6 +220,7 @@ function steps(kind: HistoryKind): Weighted<Step>[] {
     { weight: 8, arbitrary: constant({ do: "turn" }) },
     { weight: 5, arbitrary: record({ do: literal("pass"), ms }) },
     ...disturbances(kind),
+    ...streamSteps(kind),
   ];
   // A client that leaves with the id of a later message, before the broker finds that an earlier one vanished, cannot receive a gap for it.
   if (losesMessages) return always;
@@ -228,6 +235,22 @@ function steps(kind: HistoryKind): Weighted<Step>[] {
     {
       weight: 1,
       arbitrary: record({ do: literal("restart"), process, spreadOver: constantFrom(0, 0, 100, 700) }),
+    },
+  ];
+}
+
+/** What changes an open stream. The shared log of these histories has no requests to other processes; Redis is tested with its own. */
+function streamSteps({ sharedLog }: HistoryKind): Weighted<Step>[] {
+  if (sharedLog) return [];
+  const reader = nat({ max: READER_COUNT - 1 });
+  const process = constantFrom(0 as const, 1 as const);
+  const channel = constantFrom(...CHANNEL_NAMES);
+  return [
+    { weight: 3, arbitrary: record({ do: literal("subscribe"), reader }) },
+    { weight: 2, arbitrary: record({ do: literal("unsubscribe"), reader }) },
+    {
+      weight: 2,
+      arbitrary: record({ do: literal("ephemeral"), process, channel, times: integer({ min: 1, max: 3 }) }),
     },
   ];
 }

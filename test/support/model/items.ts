@@ -8,7 +8,8 @@ export type Item =
   | ({ readonly type: "gap"; readonly id: string } & GapData)
   | { readonly type: "ready" | "position"; readonly id: string | undefined }
   | { readonly type: "end"; readonly id: undefined; readonly reason: string; readonly reconnect: boolean }
-  | { readonly type: "comment"; readonly id: undefined };
+  | { readonly type: "channels" | "comment"; readonly id: undefined }
+  | { readonly type: "ephemeral"; readonly id: undefined; readonly data: string };
 
 /** Reads the bytes of one stream, in pieces of any size. */
 export class ItemReader {
@@ -42,6 +43,10 @@ function itemOf(name: string | undefined, id: string | undefined, data: string):
       return { type: "ready", id };
     case "fanwire-position":
       return { type: "position", id };
+    case "ephemeral":
+      return { type: "ephemeral", id: undefined, data };
+    case "fanwire-channels":
+      return { type: "channels", id: undefined };
     case "fanwire-end":
       return { type: "end", id: undefined, ...(JSON.parse(data) as { reason: string; reconnect: boolean }) };
     default:

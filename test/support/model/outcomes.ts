@@ -7,6 +7,7 @@ import type { Trace } from "./trace.ts";
 /** Every kind of step. */
 const STEPS = [
   ...["publish", "republish", "publish-to", "read", "read-and-drop", "stall", "disconnect", "restart", "turn", "pass"],
+  ...["subscribe", "unsubscribe", "ephemeral"],
   ...["cancel", "abort", "unnoticed", "never noticed"].map((how) => `drop: ${how}`),
   ...["delay", "refuse", "lose-reply", "feed", "commands", "silence", "lose-messages", "new-epoch", "lose-log"],
 ];

@@ -5,6 +5,7 @@ import type { ReaderRecord, ReceivedItem } from "../oracle/oracle.ts";
 import { type ConnectionAttempt, channelsOf, FOREIGN_ID, RETAINED_STARTS } from "./connection-attempt.ts";
 import type { Drop, ReaderPlan } from "./history.ts";
 import { type Item, inboxName } from "./items.ts";
+import { JOINED } from "./stream-oracle.ts";
 
 /**
  * Where a reader starts that has no id yet: at the newest event, at the oldest retained one, at the newest one or two of each channel, or with
@@ -34,6 +35,7 @@ export class Reader implements ReaderRecord {
   readonly channels: readonly string[];
   readonly items: ReceivedItem[] = [];
   readonly newest: number | undefined;
+  readonly joined: readonly string[] = [JOINED];
   start = Infinity;
   floor = 0;
   historyRequestedAt: number | undefined;
@@ -136,6 +138,10 @@ export class Reader implements ReaderRecord {
 
   #receive(item: Item | Listened, at: number): void {
     const { id, type } = item;
+    this.#attempt?.received.push([
+      rankedItem(item as Item, this.#environment.rankOf),
+      id ? this.#environment.rankOf(id) : 0,
+    ]);
     const registered = this.#attempt?.registered;
     if (type === "ready" && this.#lastEventId === undefined && registered) {
       if (id !== undefined && this.plan.start === "live") this.start = this.floor = this.#environment.rankOf(id);
@@ -153,3 +159,9 @@ export class Reader implements ReaderRecord {
     this.items.push({ type, id: idOf(id), channels, after, through: idOf(item.through), at });
   }
 }
+
+/** Returns an item with ranks in place of the ids of its range. */
+const rankedItem = (item: Item, rankOf: (id: string) => number): Item =>
+  item.type === "gap"
+    ? { ...item, after: item.after === null ? null : `x-${rankOf(item.after)}`, through: `x-${rankOf(item.through)}` }
+    : item;

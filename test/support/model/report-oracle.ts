@@ -6,6 +6,7 @@ import type { PublishedEvent } from "../oracle/oracle.ts";
 import { type ConnectionAttempt, rankOfRequest } from "./connection-attempt.ts";
 import type { OracleFacts } from "./connection-oracle.ts";
 import type { PublishCall } from "./publisher.ts";
+import { JOINED } from "./stream-oracle.ts";
 
 /** A connection that an event may be for. */
 export interface AudienceMember {
@@ -40,15 +41,18 @@ function audienceAt(
 ): AudienceMember[] {
   return instance.attempts.flatMap((attempt) => {
     const { registered, closed, socket } = attempt;
-    if (!registered || !channels.some((name) => attempt.channels.includes(name))) return [];
+    const reads = channels.some((name) => attempt.channels.includes(name));
+    // Another oracle knows when it was a member.
+    const mayRead = reads || (channels.includes(JOINED) && attempt.memberships.length > 0);
+    if (!registered || !mayRead) return [];
     const { connectionId } = registered.info;
     if (isSynchronous)
-      return clients.some((info) => info.connectionId === connectionId) ? [{ attempt, isCertain: true }] : [];
+      return clients.some((info) => info.connectionId === connectionId) ? [{ attempt, isCertain: reads }] : [];
     const closedAt = closed?.at ?? Infinity;
     // A connection that is drained is there until its stream ends.
     const endsAt = closed?.reason === "closing" ? (socket?.ended?.at ?? closedAt) : closedAt;
     if (compare(registered) > 0 || endsAt < time) return [];
-    return [{ attempt, isCertain: compare(registered) < 0 && closedAt > time }];
+    return [{ attempt, isCertain: reads && compare(registered) < 0 && closedAt > time }];
   });
 }
 

@@ -14,6 +14,7 @@ import { Instance } from "./instance.ts";
 import { findPublishFaults } from "./publish-oracle.ts";
 import { Publisher } from "./publisher.ts";
 import { Reader } from "./reader.ts";
+import { ephemeralData, findStreamFaults, JOINED } from "./stream-oracle.ts";
 import type { Trace } from "./trace.ts";
 
 /** Milliseconds after the last disturbance until everything works again. A late engine has sent its last answer by then. */
@@ -55,6 +56,7 @@ class Simulation {
   readonly #readers: readonly Reader[];
   readonly #publisher: Publisher;
   readonly #faults: string[] = [];
+  #ephemerals = 0;
 
   constructor(setup: TestSetup, kind: HistoryKind, history: History, clock: Clock) {
     this.#kind = kind;
@@ -157,6 +159,17 @@ class Simulation {
       case "disconnect":
         this.#open[step.process].disconnect(this.#reader(step.reader).plan.id, step.barFor);
         break;
+      case "subscribe":
+      case "unsubscribe":
+        this.#change(step.do, this.#reader(step.reader).plan.id);
+        break;
+      case "ephemeral":
+        for (let time = 0; time < step.times; time++) {
+          const data = ephemeralData(this.#ephemerals++, this.#backend.head, step.channel);
+          const options = { channels: step.channel, ephemeral: true } as const;
+          this.#open[step.process].broker.broadcast({ event: "ephemeral", data }, options).catch(() => undefined);
+        }
+        break;
       case "restart":
         this.#open[step.process].close(step.spreadOver);
         // A publisher that does not know that the broker closes must receive an error.
@@ -171,6 +184,42 @@ class Simulation {
         break;
       default:
         this.#backend.disturb(step);
+    }
+  }
+
+  /** Has the open streams of a client id join or leave a channel, in both processes. */
+  #change(kind: "subscribe" | "unsubscribe", id: string): void {
+    const backend = this.#backend;
+    for (const instance of this.#open) {
+      const connected = new Set(instance.broker.clients().map(({ connectionId }) => connectionId));
+      const attempts = instance.attempts.filter(
+        ({ plan, registered, closed }) =>
+          plan.id === id && !closed && connected.has(registered?.info.connectionId ?? ""),
+      );
+      const current = attempts
+        .flatMap(({ memberships }) => memberships.at(-1) ?? [])
+        .filter(({ leavingAt }) => leavingAt === Infinity);
+      const fail = (error: unknown): void => {
+        if ((error as { code?: string }).code === undefined) this.#faults.push(`${kind}: ${error}`);
+      };
+      if (kind === "unsubscribe") {
+        for (const membership of current) membership.leavingAt = backend.head;
+        const onLeft = (): void => {
+          for (const membership of current) membership.leftAt = backend.head;
+        };
+        instance.broker.unsubscribe(id, JOINED).then(onLeft, fail);
+        continue;
+      }
+      const joining = attempts.flatMap(({ memberships }) => {
+        if (memberships.at(-1)?.leavingAt === Infinity) return [];
+        const membership = { calledAt: backend.head, joinedAt: Infinity, leavingAt: Infinity, leftAt: Infinity };
+        memberships.push(membership);
+        return [membership];
+      });
+      const onJoined = (): void => {
+        for (const membership of joining) membership.joinedAt = backend.head;
+      };
+      instance.broker.subscribe(id, JOINED).then(onJoined, fail);
     }
   }
 
@@ -252,6 +301,9 @@ class Simulation {
     for (const instance of this.#instances)
       this.#faults.push(...findConnectionFaults(instance, facts), ...findInstanceFaults(instance, facts));
     this.#faults.push(...findPublishFaults(this.#publisher.calls, facts));
+    for (const { attempts } of this.#instances)
+      for (const attempt of attempts)
+        this.#faults.push(...findStreamFaults(facts.published, attempt).map((fault) => `${attempt.plan.id}: ${fault}`));
     for (const reader of this.#readers)
       this.#faults.push(
         ...this.#checkReader(reader, facts.published).map((fault) => `${reader.plan.kind} ${reader.plan.id}: ${fault}`),
@@ -268,7 +320,7 @@ class Simulation {
     const { baseRank } = this.#backend;
     const { channels, start, floor, historyRequestedAt, newest } = reader;
     const items = reader.items.filter(({ id }) => seqOf(id) >= baseRank);
-    const inLastEpoch = { channels, start, floor, historyRequestedAt, newest, items };
+    const inLastEpoch = { channels, joined: reader.joined, start, floor, historyRequestedAt, newest, items };
     const retained = published.filter(({ seq }) => seq > baseRank);
     return [
       ...findFaults(published, reader, { ...bounds, dropsChannels: true }),

@@ -27,6 +27,8 @@ export type ReceivedItem = {
 /** The items that one reader received over all of its connections. */
 export interface ReaderRecord {
   readonly channels: readonly string[];
+  /** Channels that its streams joined for a time. Whether their events came as they should is the work of another oracle. */
+  readonly joined?: readonly string[] | undefined;
   /** The reader must receive every event of its channels after this position, or a gap for it. */
   readonly start: number;
   /** No gap may begin before this position, because the reader requested nothing before it. */
@@ -74,7 +76,10 @@ export function findFaults(
 }
 
 /** Events arrive in order, each at most once, only from the reader's channels, and with the data that was published. */
-function findOrderFaults(published: readonly PublishedEvent[], { channels, items }: ReaderRecord): string[] {
+function findOrderFaults(
+  published: readonly PublishedEvent[],
+  { channels, joined = [], items }: ReaderRecord,
+): string[] {
   const faults: string[] = [];
   const bySeq = new Map(published.map((event) => [event.seq, event]));
   let last = 0;
@@ -88,7 +93,7 @@ function findOrderFaults(published: readonly PublishedEvent[], { channels, items
     if (seq <= last) faults.push(`event ${seq} came after event ${last}`);
     if (!event) faults.push(`event ${seq} was never published`);
     else if (event.data !== item.data) faults.push(`event ${seq} does not have the data that was published`);
-    else if (!event.channels.some((name) => channels.includes(name)))
+    else if (!event.channels.some((name) => channels.includes(name) || joined.includes(name)))
       faults.push(`event ${seq} is not for this reader`);
     last = Math.max(last, seq);
   }
@@ -111,7 +116,10 @@ function findSilentLosses(published: readonly PublishedEvent[], { channels, star
 }
 
 /** Returns gaps that begin before the reader's start, or that cover no event which the reader did not receive. */
-export function findFalseGaps(published: readonly PublishedEvent[], { floor, items }: ReaderRecord): string[] {
+export function findFalseGaps(
+  published: readonly PublishedEvent[],
+  { joined = [], floor, items }: ReaderRecord,
+): string[] {
   const received = receivedSeqs(items);
   const faults: string[] = [];
   for (const item of items) {
@@ -120,7 +128,7 @@ export function findFalseGaps(published: readonly PublishedEvent[], { floor, ite
     const name = `gap (${after}, ${through}] of ${item.channels.join(", ")}`;
     if (after < floor) faults.push(`${name} begins before the reader's start ${floor}`);
     if (after >= through) faults.push(`${name} is empty`);
-    for (const channel of item.channels) {
+    for (const channel of item.channels.filter((each) => !joined.includes(each))) {
       const isInside = ({ seq, channels }: PublishedEvent): boolean =>
         seq > after && seq <= through && channels.includes(channel);
       if (!published.some((event) => isInside(event) && !received.has(event.seq)))
