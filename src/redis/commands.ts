@@ -57,6 +57,13 @@ const SCRIPTS: Readonly<Record<ScriptName, string>> = {
 /** The interval at which a server that is not ready is asked again. */
 const PROBE_MS = 500;
 
+/**
+ * How long answers are read before a command is given up whose time is over: this many milliseconds, and as long as its time has been over, up to
+ * the second of the two.
+ */
+const MIN_READ_MS = 10;
+const MAX_READ_MS = 1_000;
+
 /** A command that is not answered yet. */
 interface PendingCommand {
   readonly deadline: number;
@@ -176,14 +183,19 @@ export class Commands {
     this.#onLost(error);
   }
 
-  /** Gives up the connection if its oldest command took too long. All later commands wait behind that one. */
-  #checkDeadline(): void {
+  /**
+   * Gives up the connection if its oldest command took too long. All later commands wait behind that one. Timers run before sockets are read, so
+   * in a process that stood still the answer may have arrived in time. Where the whole machine stood still, the server needs time as well.
+   */
+  #checkDeadline(overdue?: PendingCommand): void {
     this.#cancelDeadline = undefined;
     const [oldest] = this.#pending;
     if (!oldest) return;
     const left = oldest.deadline - now();
-    if (left <= 0) this.#onLost(new Error(`Redis did not answer within ${this.#timeoutMs} ms.`));
-    else this.#cancelDeadline = after(left, () => this.#checkDeadline(), true);
+    if (left > 0) this.#cancelDeadline = after(left, () => this.#checkDeadline(), true);
+    else if (oldest === overdue) this.#onLost(new Error(`Redis did not answer within ${this.#timeoutMs} ms.`));
+    else
+      this.#cancelDeadline = after(Math.min(MIN_READ_MS - left, MAX_READ_MS), () => this.#checkDeadline(oldest), true);
   }
 
   #rejectAll(cause: unknown): void {

@@ -176,6 +176,15 @@ export const redisMutants: readonly Mutant[] = [
     harm: "With Bun's client, the events of the first 50 ms after a start are refused, or of unknown outcome, while Redis is up.",
   },
   {
+    name: "redis-answer-not-read-in-time",
+    file: "redis/commands.ts",
+    suite: "redis",
+    tests: "commands",
+    find: "else if (oldest === overdue) this.#onLost(",
+    replace: "else if (true) this.#onLost(",
+    harm: "A process that stood still for commandTimeout refuses events, or says that their outcome is unknown, while Redis is up.",
+  },
+  {
     name: "redis-feed-retries-without-pause",
     file: "redis/feed.ts",
     suite: "redis",

@@ -1,4 +1,5 @@
-// When commands can be given, with a client that reports late that it is connected.
+// When commands can be given, and when they are given up: with a client that reports late that it is connected, and in a process that stood still.
+import { execFileSync } from "node:child_process";
 import { Redis } from "ioredis";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import type { BunClient } from "../../src/redis/clients/bun.ts";
@@ -69,5 +70,30 @@ describe("Commands with a client of Bun", needsRedis, () => {
     await vi.advanceTimersByTimeAsync(POLL_MS);
     await peer.until(() => peer.hasCommands);
     expect(changes(peer)).toEqual(["commands true", "commands false", "commands true"]);
+  });
+});
+
+describe("Commands in a process that stood still", needsRedis, () => {
+  const redis = useRedis();
+
+  /** Blocks this process, timers and sockets included, until Redis has a log. */
+  function blockUntilAppended(): void {
+    const script = `
+      import { Redis } from "ioredis";
+      const redis = new Redis(${redis.server.port});
+      while ((await redis.exists("{test}:log")) === 0);
+      redis.disconnect();`;
+    execFileSync(process.execPath, ["--input-type=module", "-e", script]);
+  }
+
+  test("commandTimeout: an answer that has arrived, and is not read yet, counts", async () => {
+    const commandTimeout = 100;
+    const peer = await redis.join({ commandTimeout });
+    const end = performance.now() + 2 * commandTimeout;
+    const appended = peer.append([""], "event");
+    blockUntilAppended();
+    while (performance.now() < end);
+    expect(await appended).toMatchObject({ seq: 1 });
+    expect(peer.hasCommands).toBe(true);
   });
 });
