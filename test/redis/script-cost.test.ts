@@ -204,6 +204,26 @@ describe("the cost of a script", needsRedis, () => {
     await auditLog(redis.server);
   });
 
+  test("append: two bounds that are passed at a time both hold", async () => {
+    const peer = await redis.join({ redisBytes: 100_000, maxChannels: 1_000 });
+    const sizes: number[][] = [];
+    for (let index = 0; index < 120; index++) {
+      const { epoch } = await peer.append(
+        CHANNELS.map((key) => `${key}-${index}`),
+        "x",
+      );
+      const [bytes, channels] = await Promise.all([
+        redis.server.command("HGET", "{test}:log", "bytes"),
+        redis.server.command("ZCARD", `{test}:${epoch}:last`),
+      ]);
+      sizes.push([Number(bytes), Number(channels) - 1]);
+    }
+    const late = sizes.slice(60);
+    expect(Math.max(...late.map(([bytes = 0]) => bytes))).toBeLessThanOrEqual(100_000);
+    expect(Math.max(...late.map(([, channels = 0]) => channels))).toBeLessThanOrEqual(1_000);
+    await auditLog(redis.server);
+  });
+
   test("append: an owner that has far too much loses some events at a time", async () => {
     const [writer, peer] = [await redis.join(), await redis.join({ redisBytes: 10_000 })];
     const epoch = await fill(writer, 3_000);

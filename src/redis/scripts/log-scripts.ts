@@ -97,6 +97,7 @@ if charge.references > 0 then
 end
 save(channels)
 if isSwept and mostBytes >= 0 then evict(mostBytes) end
+left = math.max(left, 0) + 2 * #keys
 if isNew and mostChannels >= 0 then forget(mostChannels) end
 flush()
 
