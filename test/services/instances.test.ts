@@ -125,7 +125,7 @@ describe("two instances of examples/bun/redis.ts", needsRedis, () => {
 
     const [{ url }] = instances;
     expect((await post(url, "", "with all")).status).toBe(200);
-    await redis.command("ACL", "SETUSER", "fanwire", "-xadd");
+    await redis.command("ACL", "SETUSER", "fanwire", "-zincrby");
     expect((await post(url, "", "without one")).status).toBe(503);
     await redis.command(command, ...user);
     await publish(url, "", "with all again");
