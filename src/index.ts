@@ -16,6 +16,7 @@ export type {
   UnsubscribeOptions,
 } from "./broker/interface.ts";
 export type { BrokerOptions, ConnectEvent } from "./broker/options.ts";
+export type { Snapshot, SnapshotEvents, SnapshotReason, SnapshotRequest } from "./broker/snapshot-run.ts";
 export type { ClientInfo, DisconnectReason, FailureReason } from "./delivery/connection.ts";
 export type { DeliveryReport, Failure, Published, Reported, Sent } from "./delivery/delivery-report.ts";
 export type { Engine } from "./engine/engine.ts";

@@ -43,6 +43,7 @@ export type ErrorCode = keyof typeof STATUS;
  * The part of the broker that reports an error which no caller waits for:
  * - `on-connect`, `on-disconnect` and `error-handler`: the hook of this name threw or rejected;
  * - `authorize`: the function threw, rejected or returned an invalid value;
+ * - `snapshot`: the option threw, rejected, took too long, or returned what are not events, and the client was asked to come back;
  * - `request`: a request failed in an unexpected way and was answered with 500;
  * - `overrun`: more was published at once than the log holds, so clients that were not slow lost events and received a gap;
  * - `storage`: on Workers, the storage of a Durable Object refused a write in the background;
@@ -53,6 +54,7 @@ export type ErrorStage =
   | "on-disconnect"
   | "error-handler"
   | "authorize"
+  | "snapshot"
   | "request"
   | "overrun"
   | "storage"

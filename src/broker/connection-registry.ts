@@ -1,6 +1,7 @@
 // Registers connections, and ends them.
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
+import { track } from "../base/track.ts";
 import { type ClientInfo, type Connection, type DisconnectReason, REPLACED_RETRY_MS } from "../delivery/connection.ts";
 import { type ConnectionTimeouts, createConnectionTimeouts } from "../delivery/connection-timeouts.ts";
 import { ControlEvents, type EndOptions, type HeartbeatChunk, PLAIN_HEARTBEAT } from "../delivery/control-events.ts";
@@ -16,8 +17,8 @@ import type { ConnectionLimits } from "./connection-limits.ts";
 import type { ErrorReporter } from "./error-reporter.ts";
 import { KnownClients } from "./known-clients.ts";
 import type { Settings } from "./options.ts";
+import { ConnectionSnapshots, Snapshots } from "./snapshots.ts";
 import { StreamRequests } from "./stream-requests.ts";
-import { track } from "./track.ts";
 
 const REPLACED: EndOptions = { retry: REPLACED_RETRY_MS };
 
@@ -62,6 +63,7 @@ export class ConnectionRegistry implements ConnectionHost {
   readonly disconnects: Partial<Record<DisconnectReason, number>> = {};
   readonly #context: RegistryContext;
   readonly #settings: Settings;
+  readonly #snapshots: Snapshots | undefined;
   readonly #idPrefix = randomName(8);
   #idCounter = 0;
   /** When each connection was registered in the store, where processes share one. */
@@ -79,6 +81,14 @@ export class ConnectionRegistry implements ConnectionHost {
     this.controlEvents = new ControlEvents(settings);
     this.timeouts = createConnectionTimeouts(settings.timeout, settings.tolerance);
     this.requests = new StreamRequests(settings, this, context.limits);
+    const { snapshot } = settings;
+    this.#snapshots =
+      snapshot &&
+      new Snapshots(snapshot, settings, {
+        fanout,
+        reportError: (error) => void context.errors.report("snapshot", error),
+        endFailed: (connection) => this.#close(connection, "snapshot-failed", true),
+      });
   }
 
   /**
@@ -170,7 +180,10 @@ export class ConnectionRegistry implements ConnectionHost {
     const connection = create(info, keys);
     if (typeof entered === "number") this.#enteredAt.set(connection, entered);
     connection.secret = secret ?? this.#newSecret();
-    const point = resolveResumePoint(session.log, connection.channels, start, maxReplay, bounds);
+    const snapshots = this.#snapshots && new ConnectionSnapshots(this.#snapshots, connection, request);
+    connection.snapshots = snapshots;
+    const resumed = resolveResumePoint(session.log, connection.channels, start, maxReplay, bounds);
+    const point = snapshots?.openAt(resumed) ?? resumed;
     const opening = this.controlEvents.opening(session.log, info, point, since !== undefined, connection.secret);
     connection.startAt(point, opening);
     fanout.countOpeningGaps(point.gaps);
@@ -183,6 +196,7 @@ export class ConnectionRegistry implements ConnectionHost {
 
   /** Counts a connection that is registered. */
   add(connection: Connection): void {
+    if (this.#snapshots) connection.snapshots ??= new ConnectionSnapshots(this.#snapshots, connection);
     this.connections.add(connection);
     if (connection.secret !== undefined) this.bySecret.set(connection.secret, connection);
     this.#context.limits.add(connection.info);
@@ -208,6 +222,7 @@ export class ConnectionRegistry implements ConnectionHost {
   }
 
   unsubscribe(connection: Connection): void {
+    connection.snapshots?.cancel();
     if (this.fanout.unsubscribe(connection))
       this.fanout.session.unsubscribe?.(connection.channels.map(({ key }) => key));
   }
@@ -253,7 +268,9 @@ export class ConnectionRegistry implements ConnectionHost {
   /** Ends a connection because the broker closes. Without `force` the client first receives everything it has not read. */
   closeWithBroker(connection: Connection, force = false): void {
     const endEvent = this.controlEvents.end("closing", true);
-    void track(this.#closing, connection.close("closing", { endEvent, drain: !force, force }));
+    // A client that leaves in the middle of a snapshot gets it whole when it comes back.
+    const drain = !connection.snapshots?.stop() && !force;
+    void track(this.#closing, connection.close("closing", { endEvent, drain, force }));
   }
 
   /** Resolves when every connection that was told to end has closed. */

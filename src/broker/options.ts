@@ -11,6 +11,7 @@ import { Cors, type CorsOptions } from "../http/cors.ts";
 import type { BrokerPaths } from "../http/handler.ts";
 import type { RateLimiter, RateLimits } from "../http/rate-limits.ts";
 import type { MaxReplay } from "../log/resume.ts";
+import type { Snapshot } from "./snapshot-run.ts";
 
 /** The argument of `onConnect`. */
 export interface ConnectEvent {
@@ -125,6 +126,17 @@ export interface BrokerOptions {
    */
   readonly maxReplay?: MaxReplay;
   /**
+   * Returns the application's state as events, a list or a generator. They are sent to a client whose stream is new, or has a gap, before the
+   * events from `position` on. A client that resumes without a gap needs none. Change the state before you publish the change: then nothing is
+   * missing between the two. A change may come twice, in the state and as an event. If it fails, the stream ends with `snapshot-failed`, the
+   * client comes back, and the error goes to `onError`. @default none
+   */
+  readonly snapshot?: Snapshot | undefined;
+  /** Milliseconds in which a snapshot must be complete, slow clients included. 1 or more; `Infinity` waits. @default 30_000 */
+  readonly snapshotTimeout?: number;
+  /** Snapshots that may run at a time, 1 or more; the others wait in order, and their clients receive heartbeats. @default 100 */
+  readonly maxSnapshots?: number;
+  /**
    * Whether every stream starts with `fanwire-ready`, and quiet streams receive `fanwire-position`. Without them, a client that drops before its
    * first event has no id to resume after, and loses the events in between. @default true
    */
@@ -146,7 +158,7 @@ export interface BrokerOptions {
 }
 
 /** Options that have no default value. */
-type Unset = "authorize" | "errorHandler" | "onConnect" | "onDisconnect" | "onError" | "publishToken";
+type Unset = "authorize" | "errorHandler" | "onConnect" | "onDisconnect" | "onError" | "publishToken" | "snapshot";
 /** Options with all defaults filled in. */
 export interface Settings
   extends Readonly<Required<Omit<BrokerOptions, Unset | "cors" | "paths" | "rate">>>,
@@ -187,6 +199,9 @@ const DEFAULTS = {
   maxChannelsPerEvent: 100,
   maxNameLength: 256,
   maxReplay: {},
+  snapshot: undefined,
+  snapshotTimeout: 30_000,
+  maxSnapshots: 100,
   errorHandler: undefined,
   onConnect: undefined,
   onDisconnect: undefined,
@@ -194,7 +209,15 @@ const DEFAULTS = {
   engine: undefined,
   paths: {},
 };
-const FUNCTIONS = ["authorize", "serialize", "errorHandler", "onConnect", "onDisconnect", "onError"] as const;
+const FUNCTIONS = [
+  "authorize",
+  "serialize",
+  "errorHandler",
+  "onConnect",
+  "onDisconnect",
+  "onError",
+  "snapshot",
+] as const;
 const MAX_REPLAY = { events: Infinity, bytes: Infinity };
 const PATHS = {
   connect: "/connect",
@@ -220,6 +243,7 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   checkNumbers(where, fromZero, 0);
   checkNumbers(where, { timeout, heartbeat, maxEventBytes, maxBodyBytes, authorizeTimeout, maxConnectionAge }, 1);
   checkNumbers(where, { maxClientsPerSubject, maxClientsPerId, maxPending, maxChannelsPerEvent, bodyTimeout }, 1);
+  checkNumbers(where, { snapshotTimeout: given.snapshotTimeout, maxSnapshots: given.maxSnapshots }, 1);
   checkNumbers(where, { maxNameLength }, 1, MAX_NAME_LENGTH);
   if (!Number.isSafeInteger(retry) || retry < 0) {
     throw new RangeError(`${where} refused: retry must be a whole number of milliseconds, not ${String(retry)}.`);

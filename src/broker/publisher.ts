@@ -1,4 +1,6 @@
 // Publishes events: checks, appends, counts, and holds a publisher that is too far ahead.
+
+import { track } from "../base/track.ts";
 import type { DeliveryReports, Published, PublishOptions, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { Fanout } from "../delivery/fanout.ts";
 import type { AppendResult } from "../engine/engine.ts";
@@ -7,7 +9,6 @@ import { type EventInput, type EventRules, prepareEvent } from "../event/event.t
 import { formatPosition } from "../event/position.ts";
 import { refuseEphemeral } from "../log/transient.ts";
 import type { KnownClients } from "./known-clients.ts";
-import { track } from "./track.ts";
 
 export class Publisher {
   /** Events published through this broker. */

@@ -6,7 +6,7 @@ import type { Subscriber } from "./subscriber.ts";
 
 /**
  * Why a connection ended: the client left, it was blocked for `timeout` × `tolerance`, `disconnect()` named it, its grant expired, it reached
- * `maxConnectionAge`, another connection replaced it (`duplicateIds`), the broker closed, or the runtime refused a chunk.
+ * `maxConnectionAge`, another connection replaced it (`duplicateIds`), the broker closed, the runtime refused a chunk, or the option `snapshot` failed.
  */
 export type DisconnectReason = (typeof DISCONNECT_REASONS)[number];
 
@@ -19,6 +19,7 @@ export const DISCONNECT_REASONS = [
   "replaced",
   "closing",
   "write-failed",
+  "snapshot-failed",
 ] as const;
 
 /**

@@ -48,7 +48,7 @@ export class ControlEvents {
   opening(
     log: Log,
     { clientId, channels }: ClientInfo,
-    { cursor, gaps = [], resumed, hasMissing, incomplete }: ResumePoint,
+    { cursor, gaps = [], resumed, hasMissing, incomplete, isHeld }: ResumePoint,
     continues: boolean,
     secret?: string,
   ): Uint8Array<ArrayBuffer> {
@@ -57,7 +57,7 @@ export class ControlEvents {
     let text = continues ? "" : formatRetry(jitter(retry));
     if (announce && !continues) {
       // With the id, a client that drops before a gap arrives would skip that gap.
-      const id = gaps.length > 0 || hasMissing ? undefined : log.id(cursor);
+      const id = gaps.length > 0 || hasMissing || isHeld ? undefined : log.id(cursor);
       text += formatControl("ready", { clientId, resumed, channels, secret, ...completeness(incomplete) }, id);
     }
     return concat([encode(text), ...gaps.map(({ bytes }) => bytes)]);

@@ -37,8 +37,6 @@ export interface FanoutHost {
 const MAX_BYTES_AHEAD = 1024 * 1024;
 /** Ephemeral events that may wait for a flush. */
 const MAX_TRANSIENTS = 1_024;
-/** How many positions a subscriber may be behind to be served at once. */
-const NEAR_HEAD = 1_024;
 
 /**
  * Connects the engine to the subscribers of one broker. A live subscriber receives new events in the next flush. A subscriber that is
@@ -125,14 +123,15 @@ export class Fanout implements EngineListener, HistoryHost {
     return wasListed;
   }
 
-  /** Whether a subscriber wants more, and waits for history: from the store, or for its turn to read the log. */
+  /** Whether a subscriber wants more, and waits: for the store, for its turn to read the log, or for a snapshot. */
   isLoadingHistory(subscriber: Subscriber): boolean {
-    return this.#replays.has(subscriber) || (this.#history?.has(subscriber) ?? false);
+    return Boolean(subscriber.snapshots?.isWaiting || this.#replays.has(subscriber) || this.#history?.has(subscriber));
   }
 
   /** Cancels the wait for history, because the subscriber receives something else first. Returns whether it was waiting. */
   cancelHistory(subscriber: Subscriber): boolean {
     const wasWaiting = this.isLoadingHistory(subscriber);
+    subscriber.snapshots?.pause();
     this.#replays.delete(subscriber);
     this.#history?.cancel(subscriber);
     return wasWaiting;
@@ -243,10 +242,8 @@ export class Fanout implements EngineListener, HistoryHost {
 
   /** A subscriber wants more: sends it what it has not read, now or in its turn, or makes it live. */
   requestNext(subscriber: Subscriber): void {
-    // Live delivery comes first: a subscriber that has almost caught up does not wait for those that read history.
-    const isNear = this.#through - subscriber.cursor <= NEAR_HEAD;
-    if (!isNear && !this.#replays.admit(subscriber)) return;
-    this.#readNext(subscriber);
+    if (subscriber.snapshots?.requestNext()) this.#backpressure.caughtUp(subscriber);
+    else if (this.#replays.admit(subscriber, this.#through - subscriber.cursor)) this.#readNext(subscriber);
   }
 
   #readNext(subscriber: Subscriber): void {
@@ -323,8 +320,7 @@ export class Fanout implements EngineListener, HistoryHost {
 
   #sendPending(): void {
     const from = this.position;
-    const through = this.log.head;
-    this.#through = through;
+    const through = (this.#through = this.log.head);
     const transients = this.#transients;
     if (transients.length > 0) this.#transients = [];
     // A single event is the same batch for everybody, whichever of its channels they read.
@@ -342,7 +338,7 @@ export class Fanout implements EngineListener, HistoryHost {
         subscriber.missingRanges ||
         subscriber.waiting ||
         (this.#hasMissing && hasMissing(group.channels, from)) ||
-        (this.#hasNotice && subscriber.resumedAfter !== undefined)
+        (this.#hasNotice && (subscriber.snapshots ?? subscriber.resumedAfter) !== undefined)
       ) {
         this.#flushAlone(subscriber, from, through, transients);
       } else {
@@ -383,9 +379,10 @@ export class Fanout implements EngineListener, HistoryHost {
     if (this.#send(subscriber, batch) && subscriber.kind === "connection") this.replayedEvents += batch.events;
   }
 
-  #send(subscriber: Subscriber, batch: Batch): boolean {
+  #send(subscriber: Subscriber, read: Batch): boolean {
+    const batch = subscriber.snapshots?.beginAfter(read) ?? read;
     subscriber.live = false;
-    subscriber.cursor = batch.through;
+    subscriber.cursor = read.through;
     if (!subscriber.receive(batch)) return false;
     if (subscriber.kind === "connection") {
       this.sentEvents += batch.events;

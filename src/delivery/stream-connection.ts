@@ -16,6 +16,7 @@ import type { HeartbeatChunk } from "./control-events.ts";
 import type { Fanout } from "./fanout.ts";
 import type { FanoutGroup } from "./fanout-group.ts";
 import type { HeartbeatTarget } from "./heartbeat.ts";
+import type { SnapshotSource } from "./subscriber.ts";
 
 /** Takes the chunks of a connection: the controller of a web stream, or a response that an adapter writes itself. */
 export interface ChunkSink {
@@ -80,6 +81,7 @@ export class StreamConnection implements Connection, HeartbeatTarget {
   overrun = 0;
   resumedAfter: LogReader["resumedAfter"];
   pendingGaps: LogReader["pendingGaps"];
+  snapshots: SnapshotSource | undefined;
   group: FanoutGroup | undefined;
   live = false;
   lastSentTick = 0;
@@ -188,6 +190,7 @@ export class StreamConnection implements Connection, HeartbeatTarget {
   }
 
   onLogReplaced(): void {
+    this.snapshots?.reset();
     this.#failReports("lost");
   }
 

@@ -24,6 +24,8 @@ export interface Batch<I extends Item = Item> {
   readonly more: boolean;
   /** The batch consists of gaps up to the head, because the subscriber could not keep up. */
   readonly jumpsToHead?: boolean;
+  /** More follows before the client's id moves on: a snapshot. `through` is the position that it has until then. */
+  readonly isHeld?: boolean;
   /** The bytes of all items. Built once and shared by every subscriber that receives this batch. */
   chunk?: Uint8Array<ArrayBuffer>;
   /** The positions of its events. Built when a delivery report asks for them. */
@@ -48,6 +50,8 @@ export interface LogReader {
   resumedAfter?: number | undefined;
   /** Gaps to send before anything else. */
   pendingGaps?: readonly Gap[] | undefined;
+  /** Says after which gaps a batch ends. Absent if after none. */
+  readonly snapshots?: { stopsAfter(gap: Gap): boolean } | undefined;
   /** Items that the log does not hold, to send once the cursor has reached their positions, which is their order. */
   waiting?: Transient[] | undefined;
 }
@@ -146,7 +150,8 @@ export function readBatch(
     // A range can end at this very event, because another channel retains it. Its gap goes first. A client that drops between the two then has
     // an id from before the event.
     closeMissingRanges(log, reader, incomplete, entry.seq, items, 0, entry.seq - 1);
-    if (entry.notice) {
+    const isStop = endsWithStop(reader, items);
+    if (entry.notice && !isStop) {
       const lost = entry.notice.lostFor(channels, reader.resumedAfter);
       if (lost) items.push(makeGap(log, { ...lost, seq: entry.seq }));
       merge.advance();
@@ -154,7 +159,7 @@ export function readBatch(
     }
     bytes += entry.bytes.length;
     const last = items.at(-1);
-    if (bytes > MAX_CHUNK_BYTES && last)
+    if (last && (isStop || bytes > MAX_CHUNK_BYTES))
       return { items, events, gaps: items.length - events, through: last.seq, more: true };
     items.push(entry);
     events++;
@@ -164,6 +169,12 @@ export function readBatch(
   return items.length > 0
     ? { items, events, gaps: items.length - events, through: end, more: end < through }
     : undefined;
+}
+
+/** Whether the last item is a gap after which the reader receives something else before the log. */
+function endsWithStop({ snapshots }: LogReader, items: readonly LogItem[]): boolean {
+  const last = snapshots && items.at(-1);
+  return last !== undefined && isGap(last) && snapshots?.stopsAfter(last) === true;
 }
 
 const startOfGap = ({ cursor }: LogReader, range: MissingRange | undefined): number =>

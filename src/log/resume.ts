@@ -46,6 +46,8 @@ export interface ResumePoint {
    * events without an id.
    */
   readonly incomplete?: readonly string[];
+  /** The position is sent later, behind a snapshot. */
+  readonly isHeld?: boolean;
   /** The reader asked for no history. */
   readonly isLive?: boolean;
 }

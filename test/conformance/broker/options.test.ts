@@ -23,6 +23,8 @@ const smallest: Readonly<Record<string, number>> = {
   maxChannelsPerClient: 0,
   maxChannelsPerEvent: 1,
   maxNameLength: 1,
+  snapshotTimeout: 1,
+  maxSnapshots: 1,
 };
 /** Values that are not a number from `low` up. */
 const wrongNumbers = (low: number): unknown[] => [low - 1, -5, Number.NaN, -Infinity, "5", "", null, true, {}, [5], 5n];
@@ -77,6 +79,9 @@ test(
       maxNameLength: 256,
       maxReplay: { events: Infinity, bytes: Infinity },
       announce: true,
+      snapshot: undefined,
+      snapshotTimeout: 30_000,
+      maxSnapshots: 100,
     });
   }),
 );
@@ -139,7 +144,7 @@ for (const [name, values] of wrongObjects) {
   );
 }
 
-for (const name of ["authorize", "errorHandler", "onConnect", "onDisconnect", "onError"]) {
+for (const name of ["authorize", "errorHandler", "onConnect", "onDisconnect", "onError", "snapshot"]) {
   test(
     `${name}: anything but a function is refused by createBroker()`,
     withBroker(async (setup) => {

@@ -37,6 +37,7 @@ const REASONS: Record<DisconnectReason, 0> = {
   replaced: 0,
   closing: 0,
   "write-failed": 0,
+  "snapshot-failed": 0,
 };
 const CODES: Record<ErrorCode, 0> = {
   "bad-request": 0,

@@ -253,6 +253,7 @@ function checkReason(
       ),
     closing: () => closing !== undefined && closed.at >= closing.at,
     "write-failed": () => false,
+    "snapshot-failed": () => false,
   };
   return isRight[closed.reason]()
     ? faults
@@ -300,6 +301,7 @@ function checkEnd(connection: CompleteConnection, facts: OracleFacts): string[] 
     replaced: () => isRight.disconnected(),
     "max-age": () => isRight.disconnected(),
     "write-failed": () => false,
+    "snapshot-failed": () => false,
   };
   if (!isRight[reason]()) {
     const state = isReading ? "it reads" : mayRead ? "it may read" : "it does not read";
