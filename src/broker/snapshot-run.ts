@@ -125,7 +125,8 @@ export class SnapshotRun {
     const { channels, reason } = this.#place;
     const onTimeout = (): void =>
       this.#fail(new Error(`Snapshot failed: it was not complete within snapshotTimeout (${snapshotTimeout} ms).`));
-    this.#cancelTimer = after(snapshotTimeout, onTimeout, true);
+    // A timer would keep an object from hibernating.
+    if (snapshotTimeout !== Infinity) this.#cancelTimer = after(snapshotTimeout, onTimeout, true);
     // In a microtask of its own, because a flush may be running.
     await undefined;
     try {

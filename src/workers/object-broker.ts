@@ -51,6 +51,7 @@ const CONNECTED = 1;
 interface Attachment {
   readonly ackBytes: number;
   readonly ackNumber: number;
+  readonly isHeld: boolean;
   readonly info?: ClientInfo;
   readonly secret?: string | undefined;
   /** The id of the row that has `info`, which is too large for an attachment. */
@@ -228,13 +229,14 @@ export class ObjectBroker implements ObjectConnectionHost {
   }
 
   save(connection: ObjectConnection): void {
-    const { info, secret, ackBytes, ackNumber, socket } = connection;
+    const { info, secret, ackBytes, ackNumber, isHeld, socket } = connection;
+    const state = { secret, ackBytes, ackNumber, isHeld };
     try {
-      socket.serializeAttachment({ info, secret, ackBytes, ackNumber } satisfies Attachment);
+      socket.serializeAttachment({ info, ...state } satisfies Attachment);
     } catch {
       // The list of channels is larger than an attachment may be.
       const { connectionId } = info;
-      socket.serializeAttachment({ row: connectionId, secret, ackBytes, ackNumber } satisfies Attachment);
+      socket.serializeAttachment({ row: connectionId, ...state } satisfies Attachment);
       this.#tryWrite(() =>
         this.#ctx.storage.sql.exec(
           "INSERT OR REPLACE INTO fanwire_connections VALUES (?, ?)",
@@ -374,7 +376,7 @@ export class ObjectBroker implements ObjectConnectionHost {
     for (const { id, info } of sql.exec("SELECT id, info FROM fanwire_connections"))
       rows.set(id as string, JSON.parse(info as string));
     for (const socket of new Set([...this.#ctx.getWebSockets(), ...(closing ? [closing] : [])])) {
-      const { info: attachedInfo, secret, row, ackBytes = 0, ackNumber = 0 } = attachmentOf(socket);
+      const { info: attachedInfo, secret, row, ackBytes = 0, ackNumber = 0, isHeld } = attachmentOf(socket);
       const info = attachedInfo ?? rows.get(row ?? "");
       if (!info) {
         // A socket without a row has not sent its hello yet.
@@ -387,6 +389,8 @@ export class ObjectBroker implements ObjectConnectionHost {
       connection.restore(head, ackBytes, ackNumber);
       this.#connections.set(info.connectionId, connection);
       this.#running.registry.add(connection);
+      // The previous instance was in the middle of a snapshot. The Worker asks the client to come back for it.
+      if (isHeld) connection.onSocketClosed("snapshot-failed");
     }
     for (const id of rows.keys()) sql.exec("DELETE FROM fanwire_connections WHERE id = ?", id);
   }

@@ -11,6 +11,7 @@ import type { ControlEvents } from "../delivery/control-events.ts";
 import type { Fanout } from "../delivery/fanout.ts";
 import type { FanoutGroup } from "../delivery/fanout-group.ts";
 import type { ConnectionHost } from "../delivery/stream-connection.ts";
+import type { SnapshotSource } from "../delivery/subscriber.ts";
 import { textDecoder } from "../event/sse-format.ts";
 import { type Batch, chunkOf, type LogReader } from "../log/batch.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
@@ -72,12 +73,15 @@ export class ObjectConnection implements Connection {
   cursor = 0;
   missingRanges: LogReader["missingRanges"];
   overrun = 0;
+  snapshots: SnapshotSource | undefined;
   group: FanoutGroup | undefined;
   live = false;
   reports: Set<DeliveryWatcher> | undefined;
   /** Bytes covered by the requested acknowledgement, and its number. */
   ackBytes = 0;
   ackNumber = 0;
+  /** The client's id is held back. What this instance knows of the snapshot does not outlive it. */
+  isHeld = false;
 
   readonly #host: ObjectConnectionHost;
   /** The position of the client once it has received everything that was sent. */
@@ -102,14 +106,18 @@ export class ObjectConnection implements Connection {
     return this.info.connectionId;
   }
 
-  startAt({ cursor, missingRanges }: ResumePoint, opening: Uint8Array<ArrayBuffer>): void {
+  startAt({ cursor, missingRanges, isHeld = false }: ResumePoint, opening: Uint8Array<ArrayBuffer>): void {
     const { epoch, timing } = this.#host;
     this.cursor = this.#sentThrough = cursor;
     this.missingRanges = missingRanges;
+    this.isHeld = isHeld;
     this.#host.save(this);
     const { connectionId, secret } = this;
     this.#send(
-      writeJsonFrame(kinds.welcome, { connectionId, secret, epoch, cursor, opening: decoder.decode(opening), timing }),
+      writeJsonFrame(kinds.welcome, {
+        ...{ connectionId, secret, epoch, cursor, timing, isHeld },
+        opening: decoder.decode(opening),
+      }),
     );
     this.#host.fanout.requestNext(this);
   }
@@ -131,6 +139,10 @@ export class ObjectConnection implements Connection {
   }
 
   receive(batch: Batch): boolean {
+    if (this.isHeld !== (batch.isHeld ?? false)) {
+      this.isHeld = !this.isHeld;
+      this.#host.save(this);
+    }
     this.#send(frameOf(batch, this.#sentThrough), chunkOf(batch).length);
     this.#sentThrough = batch.through;
     if (this.reports?.size) for (const report of this.reports) report.sentTo(this, batch);
@@ -171,6 +183,7 @@ export class ObjectConnection implements Connection {
   }
 
   onRefill({ cursor }: Refill): void {
+    this.snapshots?.reset();
     this.cursor = this.#sentThrough = cursor;
     this.missingRanges = undefined;
     this.live = false;
@@ -278,7 +291,8 @@ const frames = new WeakMap<Batch, { readonly previous: number; readonly frame: U
 function frameOf(batch: Batch, previous: number): Uint8Array<ArrayBuffer> {
   const last = frames.get(batch);
   if (last?.previous === previous) return last.frame;
-  const frame = writeFrame({ kind: kinds.chunk, previous, position: batch.through, payload: chunkOf(batch) });
+  const kind = batch.isHeld ? kinds.held : kinds.chunk;
+  const frame = writeFrame({ kind, previous, position: batch.through, payload: chunkOf(batch) });
   frames.set(batch, { previous, frame });
   return frame;
 }

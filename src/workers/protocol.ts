@@ -26,6 +26,8 @@ export const kinds = {
   end: 6,
   /** The stream reads other channels from now on: a {@link ChannelsNotice}. The Worker presents them when it dials again. */
   channels: 7,
+  /** Bytes for the client, as a chunk, behind which its id stays held back: the stream cannot go on elsewhere before the next chunk. */
+  held: 8,
 } as const;
 
 /** A frame of the object: the client's stream goes from the position `previous` to `position`. */
@@ -143,6 +145,8 @@ export interface Welcome {
   readonly cursor: number;
   /** The first chunk of the stream. */
   readonly opening: string;
+  /** Whether the position is held back behind a snapshot. */
+  readonly isHeld?: boolean;
   readonly timing: ConnectionTiming;
 }
 

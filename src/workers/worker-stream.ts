@@ -40,6 +40,8 @@ const MAX_CHUNK_BYTES = 64 * 1024;
 interface ClientPosition {
   readonly epoch: string;
   readonly cursor: number;
+  /** The client does not have the id of this position, which follows a snapshot. */
+  readonly isHeld: boolean;
 }
 
 /** A chunk that waits for the client, with the client's position after it; or the number of an acknowledgement. */
@@ -105,14 +107,14 @@ export class WorkerStream implements ConnectionHost {
     dial: () => Promise<Socket>,
     { socket, welcome, rest }: DialedObject,
   ) {
-    const { timing, connectionId, epoch, cursor, opening, secret } = welcome;
+    const { timing, connectionId, epoch, cursor, opening, secret, isHeld = false } = welcome;
     const { heartbeat, timeout, tolerance, maxConnectionAge } = timing;
     this.#dial = dial;
     this.#hello = hello;
     this.#timing = timing;
     this.#secret = secret;
     this.#connectionId = connectionId;
-    this.#received = this.#sent = { epoch, cursor };
+    this.#received = this.#sent = { epoch, cursor, isHeld };
     // Two slots: a timer for each stream should have little to do.
     this.heartbeat = new Heartbeat(heartbeat, (connection) => connection.sendHeartbeat(), 2);
     this.timeouts = createConnectionTimeouts(timeout, tolerance);
@@ -207,7 +209,7 @@ export class WorkerStream implements ConnectionHost {
       return;
     }
     const frame = readFrame(data);
-    if (frame?.kind === kinds.chunk || frame?.kind === kinds.position) {
+    if (frame?.kind === kinds.chunk || frame?.kind === kinds.held || frame?.kind === kinds.position) {
       this.#receiveChunk(frame);
     } else if (frame?.kind === kinds.ackRequest) {
       this.#queue.push(frame.position);
@@ -234,7 +236,7 @@ export class WorkerStream implements ConnectionHost {
       return;
     }
     this.#isRefilling = false;
-    this.#received = { epoch, cursor: position };
+    this.#received = { epoch, cursor: position, isHeld: kind === kinds.held };
     this.#positionEvent = kind === kinds.position ? payload : undefined;
     if (this.#positionEvent) return;
     this.#lastChunkAt = Date.now();
@@ -292,7 +294,8 @@ export class WorkerStream implements ConnectionHost {
     // The object sends again what the client has not received. The queue is bounded by what one socket may have on its way.
     this.#queue = [];
     this.#positionEvent = undefined;
-    if (this.#dials >= MAX_DIALS) {
+    // In the middle of a snapshot there is no position to go on from. The client comes back, and receives it whole.
+    if (this.#dials >= MAX_DIALS || this.#sent.isHeld) {
       this.#close("engine-down", true);
       return;
     }
@@ -320,8 +323,8 @@ export class WorkerStream implements ConnectionHost {
     const { socket, welcome, rest } = dialed;
     this.#failures = 0;
     this.#connectionId = welcome.connectionId;
-    const { epoch, cursor, opening } = welcome;
-    this.#received = { epoch, cursor };
+    const { epoch, cursor, opening, isHeld = false } = welcome;
+    this.#received = { epoch, cursor, isHeld };
     // Without an opening, the client is at this position already.
     if (opening === "") this.#sent = this.#received;
     else this.#queue.push({ ...this.#received, chunk: encode(opening) });

@@ -72,7 +72,7 @@ test(
     expect(families.get("fanwire_clients")?.samples).toEqual([{ labels: {}, value: 1 }]);
     expect(families.get("fanwire_events_published_total")?.samples[0]?.value).toBe(1);
     expect(families.get("fanwire_engine_up")?.samples[0]?.value).toBe(1);
-    expect(families.get("fanwire_disconnects_total")?.samples.length).toBe(8);
+    expect(families.get("fanwire_disconnects_total")?.samples.length).toBe(9);
     expect([families.has("fanwire_failures_total"), families.has("fanwire_pending_requests")]).toEqual([false, false]);
     const unreachable = hub({ getByName: () => ({ serve: () => Promise.reject(new Error("inner text")) }) });
     expect([await problemOf(await unreachable.metrics(get("metrics")))]).toEqual(["engine-down"]);

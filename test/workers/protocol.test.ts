@@ -10,6 +10,7 @@ import {
   writeFrame,
   writeJsonFrame,
 } from "../../src/workers/protocol.ts";
+import { seqOf } from "../support/clients/connection.ts";
 import { codeOf } from "../support/test-broker.ts";
 import { numbers, pause, type TestObject, waitUntil, withObject } from "./support/test-object.ts";
 import { publish, transcript, transcriptUntil } from "./support/transcript.ts";
@@ -36,6 +37,9 @@ async function dial(object: TestObject, allowHalfOpen = false): Promise<WorkerSo
   socket.accept({ allowHalfOpen });
   return { socket, closed, received };
 }
+
+const textsOf = ({ received }: WorkerSocket): string[] =>
+  received.map((data) => new TextDecoder().decode(readFrame(data)?.payload));
 
 const hello = (more: object = {}): string =>
   JSON.stringify({
@@ -130,6 +134,40 @@ test(
     await client.untilData("2");
     await waitUntil("it has both", () => raw.received.length >= 2);
     expect(await object.stub.stats()).toMatchObject({ clients: 2, blocked: 0 });
+  }),
+);
+
+test(
+  "object: a refill in the middle of a snapshot begins again at the gap before it, with a snapshot of its own",
+  withObject({ retention: { events: 1 } }, async (object) => {
+    const signals: AbortSignal[] = [];
+    object.reconfigure({
+      retention: { events: 1 },
+      snapshot: async function* ({ signal }) {
+        signals.push(signal);
+        if (signals.length === 1) await new Promise((resolve) => signal.addEventListener("abort", resolve));
+        yield `state ${signals.length}`;
+      },
+    });
+    const [first = ""] = await publish(object, ["1", "2", "3"], "a");
+    const raw = await dial(object);
+    raw.socket.send(hello({ start: { lastEventId: first } }));
+    await waitUntil("the first snapshot runs", () => signals.length === 1);
+    raw.socket.send(JSON.stringify({ kind: "refill", cursor: seqOf(first) }));
+    await waitUntil("the last event arrived", () => textsOf(raw).some((text) => text.includes("data: 3")));
+    expect(signals.map(({ aborted }) => aborted)).toEqual([true, false]);
+    const texts = textsOf(raw).map((text) => /gap|state \d|snapshot|data: 3/.exec(text)?.[0]);
+    expect(texts).toEqual([undefined, "gap", "gap", "state 2", "snapshot", "data: 3"]);
+    const positions = raw.received.map((data) => readFrame(data)).map((frame) => [frame?.kind, frame?.position]);
+    const { chunk, held, welcome } = kinds;
+    expect(positions).toEqual([
+      [welcome, 0],
+      [held, 1],
+      [held, 1],
+      [held, 1],
+      [chunk, 2],
+      [chunk, 3],
+    ]);
   }),
 );
 

@@ -61,14 +61,14 @@ export class TestObject {
     return hub(env.HUB, { name: this.name, retry: 50, ...options });
   }
 
-  requestStream(options: ConnectOptions = {}, signal?: AbortSignal): Promise<Response> {
-    return this.hub.clientHandler(clientRequest(options, signal), options.overrides);
+  requestStream(options: ConnectOptions = {}, signal?: AbortSignal, through: Hub = this.hub): Promise<Response> {
+    return through.clientHandler(clientRequest(options, signal), options.overrides);
   }
 
   /** Connects a client that reads only when the test asks it to. */
-  async connect(options: ConnectOptions = {}): Promise<Connection> {
+  async connect(options: ConnectOptions = {}, through?: Hub): Promise<Connection> {
     const controller = new AbortController();
-    const connection = new Connection(await this.requestStream(options, controller.signal), controller);
+    const connection = new Connection(await this.requestStream(options, controller.signal, through), controller);
     this.#connections.push(connection);
     return connection;
   }
