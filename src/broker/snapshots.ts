@@ -113,7 +113,7 @@ export class ConnectionSnapshots implements SnapshotSource {
     return { ...rest, cursor, isHeld: true };
   }
 
-  /** Sends a snapshot of channels that were added to the open stream, behind the one that is being sent. The client's id stays where it is. */
+  /** Behind the snapshot that is being sent, if there is one. */
   join(channels: readonly string[]): void {
     this.#joined.push(...channels);
     const { connection } = this;

@@ -338,7 +338,7 @@ export class Fanout implements EngineListener, HistoryHost {
         subscriber.missingRanges ||
         subscriber.waiting ||
         (this.#hasMissing && hasMissing(group.channels, from)) ||
-        (this.#hasNotice && (subscriber.snapshots ?? subscriber.resumedAfter) !== undefined)
+        (this.#hasNotice && subscriber.resumedAfter !== undefined)
       ) {
         this.#flushAlone(subscriber, from, through, transients);
       } else {

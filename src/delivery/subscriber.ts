@@ -16,6 +16,8 @@ export interface SnapshotSource {
   requestNext(): boolean;
   /** The connection receives something else first. Returns whether it was waiting. */
   pause(): boolean;
+  /** Sends a snapshot of channels that were added to the open stream. The client's id stays where it is. */
+  join(channels: readonly string[]): void;
   /** Ends a snapshot that is sent, because the stream goes on from another place. */
   reset(): void;
   /** Ends a snapshot that is sent, and any later one, because the broker closes. Returns whether one was sent. */

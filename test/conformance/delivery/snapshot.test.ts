@@ -1,5 +1,8 @@
 // The option `snapshot`: who receives the application's state, when, and what happens to the ids meanwhile.
 import { expect, test } from "vitest";
+import { brokerOf } from "../../../src/broker/broker.ts";
+import { BrokerCore } from "../../../src/broker/broker-core.ts";
+import { resolveOptions } from "../../../src/broker/options.ts";
 import type { ClientInfo, DisconnectReason, EventInput, SnapshotRequest } from "../../../src/index.ts";
 import { type Connection, gapOf, isData } from "../../support/clients/connection.ts";
 import { Clock } from "../../support/clock.ts";
@@ -597,6 +600,53 @@ test(
     expect(order.slice(-2)).toEqual(["gap", "end"]);
     expect(calls).toBe(1);
   }),
+);
+
+test.each(["live", "blocked", "in a snapshot"])(
+  "snapshot: channels that are added to an open stream which is %s are asked for at the client's position, and the log goes on behind them",
+  (state) =>
+    withBroker(async (setup) => {
+      const asked: SnapshotRequest[] = [];
+      const first = gate();
+      const core = new BrokerCore(
+        resolveOptions({
+          engine: setup.engine(),
+          snapshot: async (request) => {
+            asked.push(request);
+            if (request.reason === "new") await first.promise;
+            return [`${request.reason} ${request.channels}`];
+          },
+        }),
+      );
+      const broker = brokerOf(core);
+      const client = await setup.connect(broker, { channel: "a" });
+      const reading = client.untilControl("snapshot");
+      while (asked.length === 0) await turn();
+      if (state !== "in a snapshot") {
+        first.open();
+        await reading;
+      }
+      if (state === "live") void client.read();
+      await turn();
+      const [connection] = core.connections;
+      connection?.snapshots?.join(["b", "c"]);
+      connection?.snapshots?.join(["d"]);
+      const { id } = await broker.broadcast("live", { channels: "a" });
+      first.open();
+      await reading;
+      await client.untilData("live");
+      const added = state === "in a snapshot" ? [["b", "c", "d"]] : [["b", "c"], ["d"]];
+      const joined = added.flatMap((channels) => [`joined ${channels}`, "snapshot +id"]);
+      expect(seen(client)).toEqual(["ready", "new a", "snapshot +id", ...joined, "live +id"]);
+      expect(asked.slice(1)).toMatchObject(
+        added.map((channels) => ({ channels, reason: "joined", request: undefined })),
+      );
+      const [position, ...others] = client.control("snapshot").map((event) => event.id);
+      expect(new Set(others)).toEqual(new Set([position]));
+      expect(position).not.toBe(id);
+      await client.leave();
+      await broker.close();
+    })(),
 );
 
 test(
