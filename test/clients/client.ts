@@ -23,5 +23,6 @@ export const EVENT_TYPES = [
   "fanwire-ready",
   "fanwire-position",
   "fanwire-gap",
+  "fanwire-snapshot",
   "fanwire-end",
 ] as const;

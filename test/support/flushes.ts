@@ -5,8 +5,9 @@ import type { Broker, Listened } from "../../src/index.ts";
 export class Flushes {
   readonly #listener: AsyncIterableIterator<Listened, undefined>;
 
-  constructor(broker: Broker, channels: string | readonly string[]) {
-    this.#listener = broker.listen({ channels });
+  /** Without channels it shows events for every client. */
+  constructor(broker: Broker, channels?: string | readonly string[]) {
+    this.#listener = broker.listen(channels === undefined ? {} : { channels });
   }
 
   /** Resolves when the event with this id was flushed. It must be in one of the channels, and newer than that of an earlier call. */
