@@ -55,6 +55,8 @@ export interface SnapshotPlace {
   readonly heldAt: number;
 }
 
+const DONE = { done: true, value: undefined } as const;
+
 /** The connection that a snapshot is for. */
 interface SnapshotOwner {
   readonly all: {
@@ -65,6 +67,8 @@ interface SnapshotOwner {
     enter(run: SnapshotRun): void;
     /** A snapshot needs the application no more. */
     leave(run: SnapshotRun): void;
+    /** Returns a promise for a snapshot to wait for, if all of them have sent enough in this turn of the event loop. */
+    nextShare(): Promise<void> | undefined;
     /** An event was sent, and the connection has not asked for the next one yet. */
     onSent(run: SnapshotRun): void;
     /** The connection has asked for the next event. */
@@ -147,9 +151,10 @@ export class SnapshotRun {
   async #pull(): Promise<void> {
     const { settings } = this.#owner.all;
     try {
-      const next = await this.#iterator?.next();
+      await this.#owner.all.nextShare();
+      const next = this.#iterator ? await this.#iterator.next() : DONE;
       if (this.#isOver) return;
-      if (next && !next.done) {
+      if (!next.done) {
         this.#chunk = encode(prepareEvent(next.value, settings));
         this.#state = "ready";
       } else {

@@ -1,4 +1,5 @@
 // The option `snapshot`: the application's state, sent to a client before the events that change it, at the start of a stream and after a gap.
+import { nextTurn } from "../base/runtime.ts";
 import { TimeoutQueue } from "../base/timeout-queue.ts";
 import type { Connection } from "../delivery/connection.ts";
 import type { SnapshotSource } from "../delivery/subscriber.ts";
@@ -18,6 +19,11 @@ import {
 
 /** Milliseconds for which a client may leave an event of its snapshot untaken while others wait for theirs. */
 const MAX_UNTAKEN_MS = 5_000;
+/**
+ * Events of all snapshots in one turn of the event loop. The runtime asks for more in microtasks until the kernel's buffer is full, and a
+ * generator that has its state at hand would take the whole turn: live delivery, new connections and I/O come between.
+ */
+const EVENTS_PER_TURN = 128;
 
 /** The snapshots of one broker. At most `maxSnapshots` run at a time; the others wait in the order in which their clients asked. */
 export class Snapshots {
@@ -27,6 +33,9 @@ export class Snapshots {
   readonly #running = new Set<SnapshotRun>();
   readonly #queue = new Set<SnapshotRun>();
   readonly #untaken = new TimeoutQueue<SnapshotRun>(MAX_UNTAKEN_MS, (run) => this.#onUntaken(run));
+  /** Events of this turn of the event loop, and its end. */
+  #inTurn = 0;
+  #turn: Promise<void> | undefined;
   /** Running ones whose client did not take an event for that long. They are ended when another one needs their place. */
   readonly #stalled = new Set<SnapshotRun>();
 
@@ -46,6 +55,17 @@ export class Snapshots {
     this.#queue.delete(run);
     this.onTaken(run);
     if (this.#running.delete(run)) this.#startNext();
+  }
+
+  nextShare(): Promise<void> | undefined {
+    this.#turn ??= new Promise((resolve) =>
+      nextTurn(() => {
+        this.#turn = undefined;
+        this.#inTurn = 0;
+        resolve();
+      }),
+    );
+    return ++this.#inTurn > EVENTS_PER_TURN ? this.#turn : undefined;
   }
 
   onSent(run: SnapshotRun): void {

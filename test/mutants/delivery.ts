@@ -411,6 +411,14 @@ export const deliveryMutants: readonly Mutant[] = [
     harm: "After a restart each client reads the state several times.",
   },
   {
+    name: "snapshot-takes-the-whole-turn",
+    file: "broker/snapshots.ts",
+    tests: "delivery/snapshot",
+    find: "return ++this.#inTurn > EVENTS_PER_TURN ? this.#turn : undefined;",
+    replace: "return undefined;",
+    harm: "A large snapshot stops the server for everybody.",
+  },
+  {
     name: "slow-clients-keep-all-snapshots",
     file: "broker/snapshots.ts",
     tests: "delivery/snapshot",

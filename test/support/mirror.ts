@@ -7,7 +7,7 @@ import { turn } from "./test-broker.ts";
 
 export const CHANNELS = ["a", "b", "c"];
 
-export interface Change {
+interface Change {
   readonly channel: string;
   readonly version: number;
 }

@@ -302,6 +302,28 @@ test(
 );
 
 test(
+  "snapshot: a generator that has everything at hand does not take the whole turn of the event loop",
+  withBroker(async (setup) => {
+    let yielded = 0;
+    const broker = setup.broker({
+      snapshot: function* () {
+        for (; yielded < 5_000; yielded++) yield "x";
+      },
+    });
+    const client = await setup.connect(broker);
+    const reading = client.untilControl("snapshot");
+    let most = 0;
+    for (let before = yielded; yielded < 5_000; before = yielded) {
+      await turn();
+      most = Math.max(most, yielded - before);
+    }
+    await reading;
+    expect(client.data).toHaveLength(5_000);
+    expect(most).toBeLessThan(5_000);
+  }),
+);
+
+test(
   "heartbeat: goes on while the application has no event, and the client does not count as blocked by what is published meanwhile",
   withBroker(async (setup) => {
     const clock = new Clock();
@@ -397,6 +419,7 @@ test(
       () => ["x".repeat(2_000)],
       () => [{ data: 1n }],
       () => ({ [Symbol.asyncIterator]: () => ({ next: () => 5 }) }),
+      () => ({ [Symbol.asyncIterator]: () => ({ next: () => null }) }),
       () => ({ [Symbol.iterator]: 5 }),
     ];
     for (const fault of faults) {
@@ -594,6 +617,7 @@ test(
     for (let event = 0; event < 8; event++)
       await flushes.reach((await broker.broadcast(`${event}`, { channels: "a" })).id);
     const closing = broker.close();
+    while (broker.stats().closing === 0) await turn();
     await client.ended();
     await closing;
     const order = seen(client);
