@@ -8,12 +8,13 @@ import type { ChannelLog } from "../log/channel-log.ts";
 type Announcement = Uint8Array<ArrayBuffer>;
 export const NO_ANNOUNCEMENT: Announcement = HEARTBEAT;
 
-/** Adds channels to a connection: it receives their events that are appended from now on. */
+/** Adds channels to a connection: it receives their events that are appended from now on. Calls `onJoined` when it has what was before. */
 export function joinChannels(
   fanout: Fanout,
   connection: Connection,
   keys: readonly string[],
   announcement: Announcement,
+  onJoined?: () => void,
 ): void {
   const { cursor, head } = settle(fanout, connection);
   const added = fanout.subscribe(connection, keys);
@@ -23,7 +24,8 @@ export function joinChannels(
     for (const key of keys) (connection.missingRanges ??= new Map()).set(key, range);
   }
   connection.channels = [...connection.channels, ...added];
-  fanout.insert(connection, { isTransient: true, bytes: announcement, seq: head, keys: [] });
+  const item = { isTransient: true, bytes: announcement, seq: head, keys: [] } as const;
+  fanout.insert(connection, onJoined ? { ...item, onReached: onJoined } : item);
 }
 
 /** Removes channels from a connection, once it has received their events that were appended before. Calls `onLeft` then. */

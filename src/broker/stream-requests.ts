@@ -144,7 +144,13 @@ export class StreamRequests {
         return;
       }
       const announcement = this.#change(connection, [...info.channels, ...added], { added, removed: [] });
-      joinChannels(this.#registry.fanout, connection, keys, announcement);
+      const { snapshots } = connection;
+      const sendSnapshot = (): void => {
+        if (this.#registry.connections.has(connection)) snapshots?.join(added);
+      };
+      // Later in this turn, when the connection's position is behind what it has received.
+      const onJoined = snapshots && (() => queueMicrotask(sendSnapshot));
+      joinChannels(this.#registry.fanout, connection, keys, announcement, onJoined);
     };
     const subscribed = keys.length > 0 ? session.subscribe?.(keys) : undefined;
     // At once if nothing has to be waited for: an event that is published right after this is for this connection too.

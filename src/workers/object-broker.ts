@@ -237,13 +237,8 @@ export class ObjectBroker implements ObjectConnectionHost {
       // The list of channels is larger than an attachment may be.
       const { connectionId } = info;
       socket.serializeAttachment({ row: connectionId, ...state } satisfies Attachment);
-      this.#tryWrite(() =>
-        this.#ctx.storage.sql.exec(
-          "INSERT OR REPLACE INTO fanwire_connections VALUES (?, ?)",
-          connectionId,
-          JSON.stringify(info),
-        ),
-      );
+      const query = "INSERT OR REPLACE INTO fanwire_connections VALUES (?, ?)";
+      this.#tryWrite(() => this.#ctx.storage.sql.exec(query, connectionId, JSON.stringify(info)));
     }
     this.#connections.set(info.connectionId, connection);
   }

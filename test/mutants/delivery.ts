@@ -174,8 +174,8 @@ export const deliveryMutants: readonly Mutant[] = [
     name: "one-event-behind-is-live",
     file: "delivery/fanout.ts",
     tests: "shared-log/shared-log",
-    find: "if (cursor < this.#through || this.#hasMissing) {",
-    replace: "if (cursor < this.#through - 1 || this.#hasMissing) {",
+    find: "(cursor < this.#through || this.#hasMissing)",
+    replace: "(cursor < this.#through - 1 || this.#hasMissing)",
     harm: "A client that is one event behind counts as complete, and loses that event.",
   },
   {
