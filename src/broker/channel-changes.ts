@@ -51,6 +51,7 @@ export function leaveChannels(
 function settle(fanout: Fanout, connection: Connection): { readonly cursor: number; readonly head: number } {
   fanout.flush();
   const { head } = fanout.log;
-  if (connection.live) connection.cursor = head;
+  // A client that came from another process may be ahead of what this one holds.
+  if (connection.live) connection.cursor = Math.max(connection.cursor, head);
   return { cursor: connection.cursor, head };
 }

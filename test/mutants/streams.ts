@@ -165,4 +165,12 @@ export const streamMutants: readonly Mutant[] = [
     replace: "",
     harm: "Who can publish to Redis, and not read it, sends events to every client.",
   },
+  {
+    name: "goes-back-to-what-its-process-has",
+    file: "broker/channel-changes.ts",
+    tests: "shared-log/joined",
+    find: "Math.max(connection.cursor, head)",
+    replace: "head",
+    harm: "A client that came from a process that was ahead receives events a second time when it joins a room.",
+  },
 ];

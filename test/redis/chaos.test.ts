@@ -23,6 +23,7 @@ test.for(runs)(
     expect(outcome.faults.filter((fault) => !isKnown(fault)).slice(0, 20)).toEqual([]);
     // A run without faults or events proves nothing.
     expect(outcome.connections).toBeGreaterThan(300);
+    expect(outcome.joins).toBeGreaterThan(50);
     expect(outcome.events).toBeGreaterThan(outcome.acknowledged);
     if (options.family === "same-epoch") expect(outcome.gaps).toBe(0);
   },

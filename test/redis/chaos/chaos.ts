@@ -23,6 +23,8 @@ export interface Outcome extends Judgement {
   readonly published: number;
   readonly acknowledged: number;
   readonly connections: number;
+  /** How often a client joined a channel on an open stream. */
+  readonly joins: number;
   readonly epochs: readonly string[];
   readonly answers: Readonly<Record<string, number>>;
   readonly seconds: number;
@@ -89,6 +91,7 @@ export async function runChaos({
     published: publications.length,
     acknowledged: publications.filter(({ id }) => id !== undefined).length,
     connections: deployment.clients.reduce((sum, { connections }) => sum + connections, 0),
+    joins: deployment.clients.reduce((sum, { joins }) => sum + joins, 0),
     epochs: deployment.epochs.names,
     answers,
     seconds: (Date.now() - start) / 1000,
@@ -110,10 +113,10 @@ async function until(holds: () => boolean): Promise<void> {
 
 /** Returns one line about a run. */
 export function summary({ seed, family }: RunOptions, outcome: Outcome): string {
-  const { published, acknowledged, connections, epochs, events, gaps } = outcome;
+  const { published, acknowledged, connections, joins, epochs, events, gaps } = outcome;
   const { coveredEvents, silentLosses, faults, seconds, answers } = outcome;
   return (
-    `seed ${seed} ${family}: ${published} published, ${acknowledged} acknowledged, ${events} events to clients over ${connections} connections, ` +
+    `seed ${seed} ${family}: ${published} published, ${acknowledged} acknowledged, ${events} events to clients over ${connections} connections with ${joins} joins, ` +
     `${epochs.length} epochs, ${gaps} gaps (${coveredEvents} retained events in them), ${silentLosses} silent losses, ${faults.length} faults, ` +
     `${seconds.toFixed(1)} s; answers ${JSON.stringify(answers)}`
   );

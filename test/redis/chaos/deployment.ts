@@ -34,7 +34,11 @@ export class Deployment {
     const instances = (): readonly string[] => this.instances.filter(({ isUp }) => isUp).map(({ url }) => url);
     const { epochs } = this;
     this.publisher = new Publisher(instances, this.#random.fork(), epochs);
-    const environment = { instances, epochs, publications: () => this.publisher.publications.length };
+    const environment = {
+      ...{ instances, epochs, channels: CHANNELS },
+      publications: () => this.publisher.publications.length,
+      acknowledged: () => this.publisher.publications.filter(({ id }) => id).map(({ number }) => number),
+    };
     this.clients = Array.from({ length: size.clients }, (_, index) => {
       const random = this.#random.fork();
       return new RoamingClient(`client-${index}`, random.sample(CHANNELS, random.integer(1, 5)), random, environment);

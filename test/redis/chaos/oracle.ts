@@ -32,12 +32,23 @@ export type Observation =
       readonly resumed: boolean;
       /** The instance that answered. The oracle does not use it. */
       readonly instance?: string;
+    }
+  /** The stream has joined a channel. It is entitled to every publication of it after this number, as long as it lasts. */
+  | { readonly type: "joined"; readonly id: undefined; readonly channel: string; readonly after: number }
+  /** The stream is about to leave the channel. These publications were acknowledged before. */
+  | {
+      readonly type: "leaving";
+      readonly id: undefined;
+      readonly channel: string;
+      readonly acknowledged: ReadonlySet<number>;
     };
 
 /** Everything that one client received, over all of its connections. */
 export interface ClientHistory {
   readonly name: string;
   readonly channels: readonly string[];
+  /** Channels that it asked to join. It may have joined one although its request had no answer. */
+  readonly asked?: readonly string[];
   /** The client is entitled to every publication after this number: those that began after its first `ready`. */
   readonly entitledAfter: number;
   readonly observations: readonly Observation[];
@@ -70,7 +81,7 @@ export function judge(
   allowed: Allowed,
 ): Judgement {
   const oracle = new Oracle(publications, clients, epochs, allowed);
-  const silentLosses = clients.flatMap((client) => oracle.silentLosses(client));
+  const silentLosses = clients.flatMap((client) => [...oracle.silentLosses(client), ...oracle.lossesOfJoined(client)]);
   const faults = [...silentLosses, ...oracle.positionFaults(), ...clients.flatMap((client) => oracle.faultsOf(client))];
   if (!allowed.epochChange && epochs.length > 1)
     faults.push(`the epoch changed without a reason: ${epochs.join(", ")}`);
@@ -126,6 +137,34 @@ class Oracle {
     return faults;
   }
 
+  /** Finds events of a channel that a stream had joined, that did not arrive before a later one did, and that no gap covers. */
+  lossesOfJoined({ name, channels, observations }: ClientHistory): string[] {
+    const faults: string[] = [];
+    const received = receivedIds(observations);
+    const gaps = observations.filter(isGap);
+    for (const [index, joined] of observations.entries()) {
+      if (joined.type !== "joined") continue;
+      const rest = observations.slice(index + 1);
+      const end = rest.findIndex(({ type }) => type === "ready");
+      const stream = end < 0 ? rest : rest.slice(0, end);
+      const leaving = stream.find((other) => other.type === "leaving" && other.channel === joined.channel);
+      const last = stream.findLast(({ id }) => id !== undefined)?.id;
+      for (const { number, id, channels: targets } of this.#publications) {
+        const isDue =
+          number > joined.after &&
+          targets.includes(joined.channel) &&
+          !targets.some((target) => channels.includes(target)) &&
+          (leaving?.type !== "leaving" || leaving.acknowledged.has(number));
+        if (!isDue || id === undefined || last === undefined || received.has(id)) continue;
+        const [at, reached] = [parsePosition(id), parsePosition(last)];
+        if (!at || !reached || this.#compare(at, reached) >= 0) continue;
+        if (gaps.some((gap) => this.#covers(gap, joined.channel, id))) continue;
+        faults.push(`${name}: publication ${number} of the joined ${joined.channel} at ${id} was lost without a gap`);
+      }
+    }
+    return faults;
+  }
+
   /** Finds positions of two events, and events with two positions in one epoch. */
   positionFaults(): string[] {
     const faults = new Set<string>();
@@ -148,7 +187,8 @@ class Oracle {
   }
 
   /** Checks one client: its events in order, each at most once, only of its channels, and no gap without a reason. */
-  faultsOf({ name, channels, observations }: ClientHistory): string[] {
+  faultsOf({ name, channels: requested, asked = [], observations }: ClientHistory): string[] {
+    const channels = [...requested, ...asked];
     const faults: string[] = [];
     const received = new Set<number>();
     let last: Position | undefined;
@@ -163,7 +203,7 @@ class Oracle {
         const { after, through } = observation;
         if (fault)
           faults.push(`${name}: a gap of ${observation.channels.length} channels, ${after} to ${through}: ${fault}`);
-      } else {
+      } else if (observation.type === "ready") {
         const fault = this.#readyFault(observation);
         if (fault) faults.push(`${name}: ready at ${observation.id} after ${observation.requestedId}: ${fault}`);
       }

@@ -1,4 +1,5 @@
 // A client that reconnects to any instance, as an EventSource behind a load balancer does.
+import { setTimeout as sleep } from "node:timers/promises";
 import { SocketClient } from "../../support/clients/socket-client.ts";
 import type { Random } from "../../support/random.ts";
 import type { Epochs } from "./epochs.ts";
@@ -12,10 +13,17 @@ export interface ClientEnvironment {
   /** Returns how many publications have begun. */
   readonly publications: () => number;
   readonly epochs: Epochs;
+  /** Returns the numbers of the publications that are acknowledged. */
+  readonly acknowledged: () => readonly number[];
+  /** Names of channels that a client may join. */
+  readonly channels: readonly string[];
 }
 
 /** The longest time until the next attempt to connect. */
 const MAX_RECONNECT_MS = 400;
+/** How many of the connections join a channel while they are open, and how long that takes at most. */
+const JOINING = 0.4;
+const MAX_JOIN_MS = 1_500;
 
 /** Keeps nothing between connections except its last id, and records everything that it receives. */
 export class RoamingClient implements ClientHistory {
@@ -25,6 +33,9 @@ export class RoamingClient implements ClientHistory {
   readonly observations: Observation[] = [];
   entitledAfter = Infinity;
   connections = 0;
+  readonly asked: string[] = [];
+  /** How often it joined a channel. */
+  joins = 0;
   readonly #requestedChannels: readonly string[];
   readonly #random: Random;
   readonly #environment: ClientEnvironment;
@@ -101,7 +112,8 @@ export class RoamingClient implements ClientHistory {
         this.#numbers.add(number);
         this.observations.push({ type: "event", id: id ?? "", number });
       } else if (event === "fanwire-ready") {
-        const { resumed } = JSON.parse(data) as { readonly resumed: boolean };
+        const { resumed, secret = "" } = JSON.parse(data) as { readonly resumed: boolean; readonly secret?: string };
+        void this.#joinAndLeave(socket, secret);
         this.observations.push({ type: "ready", requestedId, id, resumed, instance });
         this.entitledAfter = Math.min(this.entitledAfter, this.#environment.publications());
       } else if (event === "fanwire-gap") {
@@ -112,6 +124,41 @@ export class RoamingClient implements ClientHistory {
       }
     }
     if (socket.ended || (socket.status !== 0 && socket.status !== 200)) socket.leave();
+  }
+
+  /** Joins a channel for a while, with requests to any instance. */
+  async #joinAndLeave(socket: SocketClient, secret: string): Promise<void> {
+    const random = this.#random;
+    const { acknowledged, publications, channels } = this.#environment;
+    const isJoining = random.next() < JOINING;
+    const channel = random.pick(channels);
+    const pauses = [random.next() * MAX_JOIN_MS, random.next() * MAX_JOIN_MS * 2];
+    if (!isJoining || this.channels.includes(channel)) return;
+    await sleep(pauses[0]);
+    this.asked.push(channel);
+    if (!(await this.#change("subscribe", socket, secret, channel))) return;
+    this.joins++;
+    this.observations.push({ type: "joined", id: undefined, channel, after: publications() });
+    await sleep(pauses[1]);
+    if (socket !== this.#socket) return;
+    this.observations.push({ type: "leaving", id: undefined, channel, acknowledged: new Set(acknowledged()) });
+    await this.#change("unsubscribe", socket, secret, channel);
+  }
+
+  /** Returns whether the stream was changed, and is still open. */
+  async #change(path: string, socket: SocketClient, secret: string, channel: string): Promise<boolean> {
+    const instances = this.#environment.instances();
+    if (socket !== this.#socket || instances.length === 0) return false;
+    try {
+      const body = new URLSearchParams({ secret, channel });
+      const init = { method: "POST", body, signal: AbortSignal.timeout(10_000) };
+      const response = await fetch(`${this.#random.pick(instances)}/${path}`, init);
+      await response.text();
+      return response.status === 200 && socket === this.#socket;
+    } catch {
+      // The instance was killed.
+      return false;
+    }
   }
 
   #onClose(socket: SocketClient): void {
