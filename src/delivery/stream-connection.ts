@@ -208,7 +208,8 @@ export class StreamConnection implements Connection, HeartbeatTarget {
   }
 
   onBlocked(): void {
-    if (this.#state === "open") this.#host.timeouts.blocked.add(this);
+    // The snapshot may be asked for its first event while the chunk before it is sent.
+    if (this.#state === "open" && !this.snapshots?.isWaiting) this.#host.timeouts.blocked.add(this);
   }
 
   /** Sends a heartbeat to a connection that waits for news, or for history from the store. A blocked one has enough to read. */

@@ -151,7 +151,7 @@ export class ObjectConnection implements Connection {
   }
 
   onBlocked(): void {
-    if (!this.#isClosed) this.#host.timeouts.blocked.add(this);
+    if (!this.#isClosed && !this.snapshots?.isWaiting) this.#host.timeouts.blocked.add(this);
   }
 
   /** Sends the position of the log to a client that has everything up to there. */

@@ -16,7 +16,7 @@ interface Change {
 export class Application {
   readonly versions = new Map<string, number>(CHANNELS.map((channel) => [channel, 0]));
   /** Publishes the changes. */
-  broker!: Broker;
+  broker!: Pick<Broker, "broadcast">;
   /** Snapshots that were asked for, by reason. */
   readonly asked: Record<string, number> = { new: 0, gap: 0 };
   readonly #random: Random;
@@ -31,8 +31,15 @@ export class Application {
     const version = (this.versions.get(channel) ?? 0) + 1;
     this.versions.set(channel, version);
     const data: Change = { channel, version };
-    const { id } = await this.broker.broadcast({ event: "change", data }, { channels: channel });
-    return id;
+    for (;;) {
+      try {
+        const { id } = await this.broker.broadcast({ event: "change", data }, { channels: channel });
+        return id;
+      } catch (error) {
+        // It may be published or not, because an object was lost. Twice does no harm.
+        if ((error as { code?: string }).code !== "publish-outcome-unknown") throw error;
+      }
+    }
   }
 
   async *snapshot({ channels, reason }: { channels: readonly string[]; reason: string }) {
@@ -48,6 +55,8 @@ export class Application {
 export class Mirror {
   readonly versions = new Map<string, number>();
   drops = 0;
+  /** Whether the server has ended the stream. */
+  hasEnded = false;
   readonly #connect: (lastEventId: string | undefined) => Promise<Connection>;
   #stream: Connection | undefined;
   #reading: Promise<void> | undefined;
@@ -63,6 +72,7 @@ export class Mirror {
   async open(): Promise<void> {
     const stream = await this.#connect(this.#lastEventId);
     this.#stream = stream;
+    this.hasEnded = false;
     this.#reading = this.#read(stream);
   }
 
@@ -90,7 +100,10 @@ export class Mirror {
       while (!this.isReading && this.#stream === stream) await turn();
       // The stream ends when the client drops.
       const next = await stream.next().catch(() => undefined);
-      if (!next) return;
+      if (!next) {
+        this.hasEnded = this.#stream === stream;
+        return;
+      }
       const { event, id, data } = next;
       if (event === "fanwire-ready") this.#isInSnapshot = id === undefined;
       if (event === "fanwire-gap" && id === undefined) this.#isInSnapshot = true;

@@ -63,12 +63,18 @@ for (const mode of MODES) {
   test(
     `mode ${mode}: a gap holds its id back until the state of its channels was sent`,
     withObject({}, async (object) => {
-      const { snapshot, asked } = pausing(["state"], -1);
+      const { snapshot, asked, open } = pausing(["state"], 0);
       object.reconfigure({ snapshot, retention: { events: 1 } });
       const hub = object.otherHub({ mode });
       const [first = ""] = await publish(object, ["1", "2", "3"], "a");
       const client = await object.connect({ channel: ["a", "b"], lastEventId: first }, hub);
-      await client.untilData("3");
+      const reading = client.untilData("3");
+      await waitUntil("the state is asked for", () => asked.length === 1);
+      // It waits for the application, and not the other way round.
+      expect(await object.stub.stats()).toMatchObject({ clients: 1, blocked: 0 });
+      open();
+      await reading;
+      expect(await object.stub.stats()).toMatchObject({ clients: 1, blocked: 0 });
       expect(seen(client)).toEqual(["ready", "gap", "state", "snapshot +id", "3 +id"]);
       expect(seqOf(client.control("snapshot")[0]?.id)).toBe(seqOf(first) + 1);
       expect(asked).toMatchObject([{ channels: ["a"], reason: "gap" }]);
