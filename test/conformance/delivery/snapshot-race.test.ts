@@ -1,13 +1,13 @@
 // Random histories of a client that mirrors a state: snapshots, events, gaps, and drops at random moments. Its state always equals the server's.
-import { expect, test } from "vitest";
+import { expect, inject, test } from "vitest";
 import { Flushes } from "../../support/flushes.ts";
 import { Application, CHANNELS, Mirror } from "../../support/mirror.ts";
 import { Random } from "../../support/random.ts";
 import { runtime } from "../../support/runtime.ts";
 import { turn, withBroker } from "../../support/test-broker.ts";
 
-/** On one runtime all of them: a turn of the event loop takes a millisecond on the others. */
-const HISTORIES = runtime === "node" ? 1_000 : 200;
+/** More of them on one runtime: a turn of the event loop takes a millisecond on the others. */
+const HISTORIES = Number(inject("histories") || (runtime === "node" ? 300 : 50));
 /** Histories in one test, so that a failure names its seed, and no test takes long. */
 const PER_TEST = 50;
 
