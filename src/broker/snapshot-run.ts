@@ -152,6 +152,8 @@ export class SnapshotRun {
     const { settings } = this.#owner.all;
     try {
       await this.#owner.all.nextShare();
+      // An iterator that was ended meanwhile is not asked again.
+      if (this.#isOver) return;
       const next = this.#iterator ? await this.#iterator.next() : DONE;
       if (this.#isOver) return;
       if (!next.done) {
