@@ -2,7 +2,7 @@
 import { after } from "../base/runtime.ts";
 import type { AppendResult } from "../engine/engine.ts";
 import { formatPosition } from "../event/position.ts";
-import { type Batch, holdsEvent } from "../log/batch.ts";
+import { type Batch, holdsEvent, startIn } from "../log/batch.ts";
 import type { Entry } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import type { ChannelIndex } from "./channel-index.ts";
@@ -72,15 +72,15 @@ export class ReportTracker implements DeliveryWatcher {
   #resolve!: (report: DeliveryReport) => void;
   #cancel: (() => void) | undefined;
 
-  constructor(seq: number, connections: Set<Connection>, timeout: number) {
+  /** `connections` are those of the event's channels, whose keys are `keys`. */
+  constructor(seq: number, keys: readonly string[], connections: Set<Connection>, timeout: number) {
     this.#seq = seq;
     this.#waiting = connections;
     this.done = new Promise((resolve) => {
       this.#resolve = resolve;
     });
     for (const connection of connections) {
-      // A connection whose cursor is past the event joined after it.
-      if (connection.cursor >= seq) connections.delete(connection);
+      if (isPast(connection, seq, keys)) connections.delete(connection);
       else (connection.reports ??= new Set()).add(this);
     }
     this.clients = connections.size;
@@ -193,7 +193,7 @@ export class DeliveryReports {
     const { publishes, reports } = pending;
     reports.set(
       this.#fanout.log.id(seq),
-      new ReportTracker(seq, this.#fanout.channels.connectionsOf(keys), this.#timeout),
+      new ReportTracker(seq, keys, this.#fanout.channels.connectionsOf(keys), this.#timeout),
     );
     const [oldest] = reports.keys();
     if (reports.size > publishes.length + MAX_FOREIGN_REPORTS) forget(reports, oldest);
@@ -203,12 +203,19 @@ export class DeliveryReports {
   #late(keys: readonly string[], { epoch, seq, repeated }: AppendResult): Pick<ReportTracker, "clients" | "done"> {
     const fanout = this.#fanout;
     const isHere = epoch === fanout.log.epoch;
-    const report = new ReportTracker(isHere ? seq : Infinity, fanout.channels.connectionsOf(keys), this.#timeout);
+    const connections = fanout.channels.connectionsOf(keys);
+    const report = new ReportTracker(isHere ? seq : Infinity, keys, connections, this.#timeout);
     // An event of a previous log is sent to no connection any more.
     if (!isHere) report.settle(repeated ? "lost" : "late");
     return repeated ? { clients: fanout.channels.countConnections(keys), done: report.done } : report;
   }
 }
+
+/** Whether a connection joined after an event: its cursor is past it, or it reads the event's channels only from later on. */
+const isPast = (connection: Connection, seq: number, keys: readonly string[]): boolean =>
+  connection.cursor >= seq ||
+  (connection.missingRanges !== undefined &&
+    connection.channels.every(({ key }) => !keys.includes(key) || startIn(connection, key) >= seq));
 
 const nameOf = (keys: readonly string[]): string => keys.join("\n");
 
