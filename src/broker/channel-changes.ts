@@ -18,33 +18,47 @@ export function joinChannels(
 ): void {
   const { cursor, head } = settle(fanout, connection);
   const added = fanout.subscribe(connection, keys);
-  if (cursor < head) {
-    // The connection is behind. It has no claim to events of the new channels from before, retained or not.
-    const range = { after: cursor, announcedThrough: head, startAfter: head, excused: true };
-    for (const key of keys) (connection.missingRanges ??= new Map()).set(key, range);
-  }
+  // If the connection is behind, it has no claim to events of the new channels from before, retained or not.
+  if (cursor < head) for (const key of keys) startAfter(connection, key, cursor, head);
   connection.channels = [...connection.channels, ...added];
   const item = { isTransient: true, bytes: announcement, seq: head, keys: [] } as const;
   fanout.insert(connection, onJoined ? { ...item, onReached: onJoined } : item);
 }
 
+/**
+ * Channels that a connection leaves when it has received their events that were appended before, by key. One that it joins again until then has
+ * the position of that: it reads the channel from there on.
+ */
+export type Leaving = Map<string, number | undefined>;
+
 /** Removes channels from a connection, once it has received their events that were appended before. Calls `onLeft` then. */
 export function leaveChannels(
   fanout: Fanout,
   connection: Connection,
-  keys: ReadonlySet<string>,
+  leaving: Leaving,
   announcement: Announcement,
-  onLeft: () => void,
+  onLeft: (keys: readonly string[]) => void,
 ): void {
   const { head: seq } = settle(fanout, connection);
   const onReached = (): void => {
-    const isRemoved = ({ key }: ChannelLog): boolean => keys.has(key);
+    const keys: string[] = [];
+    for (const [key, joinedAt] of leaving) {
+      connection.missingRanges?.delete(key);
+      if (joinedAt === undefined) keys.push(key);
+      else if (joinedAt > seq) startAfter(connection, key, seq, joinedAt);
+    }
+    const isRemoved = ({ key }: ChannelLog): boolean => keys.includes(key);
     fanout.channels.remove(connection, connection.channels.filter(isRemoved), fanout.log);
-    for (const key of keys) connection.missingRanges?.delete(key);
     connection.channels = connection.channels.filter((channel) => !isRemoved(channel));
-    onLeft();
+    onLeft(keys);
   };
   fanout.insert(connection, { isTransient: true, bytes: announcement, seq, keys: [], onReached });
+}
+
+/** Lets a connection read a channel from a later position on. */
+function startAfter(connection: Connection, key: string, after: number, through: number): void {
+  const range = { after, announcedThrough: through, startAfter: through, excused: true };
+  (connection.missingRanges ??= new Map()).set(key, range);
 }
 
 /** Gives a live connection what is pending. Returns its cursor, and the head of the log. */

@@ -7,7 +7,7 @@ import { inboxKey, keysOf } from "../event/channel-key.ts";
 import { type EventInput, prepareEvent } from "../event/event.ts";
 import { encode, formatControl } from "../event/sse-format.ts";
 import { MAX_WAITING } from "../log/weave.ts";
-import { joinChannels, leaveChannels, NO_ANNOUNCEMENT } from "./channel-changes.ts";
+import { joinChannels, type Leaving, leaveChannels, NO_ANNOUNCEMENT } from "./channel-changes.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import type { Settings } from "./options.ts";
 
@@ -31,8 +31,8 @@ export class StreamRequests {
   readonly #limits: ConnectionLimits;
   /** Changes of a connection that the engine has not answered. A later one waits for them. */
   readonly #changes = new WeakMap<Connection, Promise<unknown>>();
-  /** The keys of channels that a connection leaves when it has received their last events, of each request. */
-  readonly #leaving = new WeakMap<Connection, Set<Set<string>>>();
+  /** Channels that a connection has not left yet, of each request. */
+  readonly #leaving = new WeakMap<Connection, Set<Leaving>>();
 
   constructor(settings: Settings, registry: OpenStreams, limits: ConnectionLimits) {
     this.#settings = settings;
@@ -134,9 +134,7 @@ export class StreamRequests {
     const { session } = this.#registry.fanout;
     const added = channels.filter((name) => !connection.info.channels.includes(name));
     if (added.length === 0) return undefined;
-    const leaving = [...(this.#leaving.get(connection) ?? [])];
-    // Those that it has not left yet stay.
-    const keys = keysOf(added).filter((key) => !leaving.some((others) => others.delete(key)));
+    const keys = keysOf(added).filter((key) => !this.#returns(connection, key));
     const join = (): void => {
       const { info } = connection;
       if (!this.#registry.connections.has(connection)) {
@@ -159,6 +157,13 @@ export class StreamRequests {
     return undefined;
   }
 
+  /** Whether a connection has not left a channel yet that it joins again. It then stays, and does not read what is published in between. */
+  #returns(connection: Connection, key: string): boolean {
+    const leaving = [...(this.#leaving.get(connection) ?? [])].findLast((others) => others.has(key));
+    leaving?.set(key, this.#registry.fanout.log.head);
+    return leaving !== undefined;
+  }
+
   /** Makes a change behind everything that was published before it, also in other processes. */
   #settle(change: () => void): Promise<void> | undefined {
     const settled = this.#registry.fanout.session.settle?.();
@@ -174,12 +179,12 @@ export class StreamRequests {
     if (removed.length === 0 || !connections.has(connection)) return;
     const rest = info.channels.filter((name) => !removed.includes(name));
     const announcement = this.#change(connection, rest, { added: [], removed, reason });
-    const leaving = this.#leaving.get(connection) ?? new Set();
-    const keys = new Set(keysOf(removed));
-    this.#leaving.set(connection, leaving.add(keys));
-    leaveChannels(fanout, connection, keys, announcement, () => {
-      leaving.delete(keys);
-      fanout.session.unsubscribe?.([...keys]);
+    const all = this.#leaving.get(connection) ?? new Set();
+    const leaving: Leaving = new Map(keysOf(removed).map((key) => [key, undefined]));
+    this.#leaving.set(connection, all.add(leaving));
+    leaveChannels(fanout, connection, leaving, announcement, (keys) => {
+      all.delete(leaving);
+      fanout.session.unsubscribe?.(keys);
     });
   }
 

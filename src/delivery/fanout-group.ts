@@ -30,7 +30,7 @@ export class FanoutGroup {
   read(log: Log, cursor: number, through: number, transients: readonly Transient[]): Batch | undefined {
     const { channels } = this;
     const reader = { channels, cursor, missingRanges: undefined, overrun: 0 };
-    return (this.#batch ??= weave(readBatch(log, reader, through), forChannels(transients, channels), through));
+    return (this.#batch ??= weave(readBatch(log, reader, through), forChannels(transients, channels, cursor), through));
   }
 
   /** Returns the group of subscribers that have one more channel with news. */

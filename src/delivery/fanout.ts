@@ -329,7 +329,8 @@ export class Fanout implements EngineListener, HistoryHost {
       const group = subscriber.group as FanoutGroup;
       subscriber.group = undefined;
       if (!subscriber.live) {
-        if (subscriber.kind === "connection") keepFor(subscriber, forChannels(transients, group.channels));
+        if (subscriber.kind === "connection")
+          keepFor(subscriber, forChannels(transients, group.channels, subscriber.cursor));
         // A subscriber that joined after these events has nothing to wait for.
         if (hasNews(group.channels, subscriber.cursor) && !this.isLoadingHistory(subscriber)) subscriber.onBlocked?.();
       } else if (
@@ -363,7 +364,7 @@ export class Fanout implements EngineListener, HistoryHost {
     }
     const { channels, cursor } = subscriber;
     const batch = this.#recent.share(readBatch(this.log, subscriber, through));
-    const all = withWaiting(subscriber, weave(batch, forChannels(transients, channels), cursor));
+    const all = withWaiting(subscriber, weave(batch, forChannels(transients, channels, cursor), cursor));
     if (all) this.#sendLive(subscriber, all);
   }
 

@@ -26,11 +26,15 @@ export function weave(batch: Batch | undefined, added: readonly Transient[], thr
   };
 }
 
-/** Returns the items that a reader of these channels receives. */
-export function forChannels(items: readonly Transient[], channels: readonly ChannelLog[]): readonly Transient[] {
+/** Returns the items that a reader of these channels receives, whose cursor is not past them. */
+export function forChannels(
+  items: readonly Transient[],
+  channels: readonly ChannelLog[],
+  cursor: number,
+): readonly Transient[] {
   if (items.length === 0) return items;
   const read = new Set(channels.map(({ key }) => key));
-  return items.filter(({ keys }) => keys.some((key) => read.has(key)));
+  return items.filter(({ keys, seq }) => seq >= cursor && keys.some((key) => read.has(key)));
 }
 
 /** Items that may wait for one reader. Beyond that, the oldest ephemeral event is dropped. */

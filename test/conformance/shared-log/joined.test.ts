@@ -32,7 +32,7 @@ for (const live of [true, false]) {
       missingRanges: undefined,
     });
     expect(inserted).toHaveLength(1);
-    leaveChannels(fanout, connection, new Set(["#a"]), BYTES, () => undefined);
+    leaveChannels(fanout, connection, new Map([["#a", undefined]]), BYTES, () => undefined);
     inserted[1]?.onReached?.();
     expect(connection).toMatchObject({ cursor: 10, channels: [{ key: "#b" }] });
   });

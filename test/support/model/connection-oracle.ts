@@ -1,7 +1,7 @@
 // The oracle of a connection. It checks the response, the content of the stream, the heartbeats, and when and why the connection ends. It knows
 // when each event was published, and when each chunk was requested and received. Events of one millisecond may have happened in any order.
 import type { PublishedEvent } from "../oracle/oracle.ts";
-import { type ConnectionAttempt, type Registered, rankOfRequest } from "./connection-attempt.ts";
+import { type ConnectionAttempt, RETAINED_STARTS, type Registered, rankOfRequest } from "./connection-attempt.ts";
 import type { HistorySettings } from "./history.ts";
 import type { Instance } from "./instance.ts";
 import type { StreamEnd, VirtualSocket } from "./socket.ts";
@@ -316,9 +316,9 @@ function checkDrained(
   { attempt, socket }: CompleteConnection,
   { published, rankOf, isImmediate, settings }: OracleFacts,
 ): string[] {
-  const { events, bytes, age } = settings;
-  // A client that starts with the earliest event has no claim to dropped events.
-  if (attempt.plan.start === "earliest" && Math.min(events, bytes, age) < Infinity) return [];
+  const { events, eventsOfB = Infinity, bytes, age } = settings;
+  // A client that starts with retained events has no claim to dropped ones.
+  if (RETAINED_STARTS[attempt.plan.start] && Math.min(events, eventsOfB, bytes, age) < Infinity) return [];
   const { closing } = attempt.instance;
   const ids = socket.chunks.flatMap(({ items }) => items.flatMap(({ id }) => (id === undefined ? [] : [rankOf(id)])));
   const next = nextEventTime(attempt.channels, Math.max(rankOfRequest(attempt, rankOf), ...ids), published);
