@@ -68,23 +68,38 @@ export class History {
   }
 
   /** As `SharedLogSession.historyBounds`. */
-  async bounds(epoch: string, keys: readonly string[], after: number, max: MaxReplay): Promise<SharedHistoryBounds> {
+  async bounds(
+    epoch: string,
+    keys: readonly string[],
+    after: number,
+    max: MaxReplay,
+    last?: number,
+  ): Promise<SharedHistoryBounds> {
     const channels: Omit<ChannelBounds, "key">[] = [];
     const groups = groupsOf(keys);
     let head = Infinity;
     for (const group of groups) {
-      const args = [epoch, String(after), this.#age, ...group];
+      // All groups count from the same head, or one would leave out events that another one has.
+      const limit = String(Math.min(head, Number.MAX_SAFE_INTEGER));
+      const args = [epoch, String(after), this.#age, String(last ?? 0), limit, ...group];
       const [current = "", end, ...lines] = (await this.#commands.run("historyBounds", args)) as string[];
       head = Math.min(head, parseSeq(end));
       if (current !== epoch) return { epoch: current, head: parseSeq(end), floor: 0, channels };
       for (const line of lines) {
-        const [dropped, oldest, next] = line.split(" ");
-        channels.push({ droppedThrough: parseSeq(dropped), oldest: optionalSeq(oldest), next: optionalSeq(next) });
+        const [dropped, oldest, next, lastFloor] = line.split(" ");
+        channels.push({
+          droppedThrough: parseSeq(dropped),
+          oldest: optionalSeq(oldest),
+          next: optionalSeq(next),
+          lastFloor: last === undefined ? undefined : parseSeq(lastFloor),
+        });
       }
     }
-    // Nothing before these positions is replayed in any case.
-    const start = Math.max(after, Math.min(...channels.map(({ oldest = Infinity }) => oldest - 1)));
-    const floor = await new ReplayFloor(this.#commands, epoch, groups, max).find(start, head);
-    return floor === undefined ? this.bounds(epoch, keys, after, max) : { epoch, head, floor, channels };
+    // Nothing up to these positions is replayed in any case.
+    const starts = channels.map(({ oldest = Infinity, lastFloor = 0 }) =>
+      Math.min(head, Math.max(after, oldest - 1, lastFloor)),
+    );
+    const floor = await new ReplayFloor(this.#commands, epoch, groups, starts, max).find(head);
+    return floor === undefined ? this.bounds(epoch, keys, after, max, last) : { epoch, head, floor, channels };
   }
 }

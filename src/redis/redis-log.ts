@@ -12,7 +12,6 @@ import type {
 import { eventFingerprint } from "../engine/idempotency.ts";
 import type { Position } from "../event/position.ts";
 import { ownerNameOf } from "../log/owner.ts";
-import type { MaxReplay } from "../log/resume.ts";
 import type { SharedHistoryBounds, SharedLog, SharedLogListener, SharedLogSession } from "../shared-log/shared-log.ts";
 import { Commands } from "./commands.ts";
 import { type EphemeralMessage, formatEphemeral, isEphemeral, parseEphemeral, SeenMessages } from "./ephemeral.ts";
@@ -221,8 +220,10 @@ class RedisSession implements SharedLogSession {
     return this.#history.read(epoch, keys, after, bytes);
   }
 
-  historyBounds(epoch: string, keys: readonly string[], after: number, max: MaxReplay): Promise<SharedHistoryBounds> {
-    return this.#history.bounds(epoch, keys, after, max);
+  historyBounds(
+    ...[epoch, keys, after, max, last]: Parameters<SharedLogSession["historyBounds"]>
+  ): Promise<SharedHistoryBounds> {
+    return this.#history.bounds(epoch, keys, after, max, last);
   }
 
   renewFeed(): void {

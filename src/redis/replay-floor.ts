@@ -22,38 +22,46 @@ const bound = (value: number): string => (value === Infinity ? "-1" : String(Mat
  * one. Before them, each entry tells how many events and bytes its channel had, so a position costs a look at each channel. There an event of
  * several channels counts in each of them, so a replay never has more than `maxReplay` allows, and may have less.
  *
+ * Each channel has a start of its own: what is not after it does not count, because it is not replayed in any case.
+ *
  * Each script does a bounded amount of work. The log may grow and be trimmed between two of them: neither changes what lies after a position.
  */
 export class ReplayFloor {
   readonly #commands: Commands;
   readonly #epoch: string;
+  /** For each script: keys, each with the position after which its channel starts. */
   readonly #groups: readonly (readonly string[])[];
+  readonly #start: number;
   readonly #max: Amount;
 
   constructor(
     commands: Commands,
     epoch: string,
     groups: readonly (readonly string[])[],
+    starts: readonly number[],
     { events = Infinity, bytes = Infinity }: MaxReplay,
   ) {
     this.#commands = commands;
     this.#epoch = epoch;
-    this.#groups = groups;
+    let place = 0;
+    this.#groups = groups.map((keys) => keys.flatMap((key) => [key, String(starts[place++])]));
+    this.#start = Math.min(...starts);
     this.#max = { events, bytes };
   }
 
   /**
-   * Returns the position, or 0 if everything after `start` may be replayed. `head` is the position of the newest event. Returns `undefined` if
-   * the log was replaced in the meantime.
+   * Returns the position, or 0 if everything after the starts may be replayed. `head` is the position of the newest event. Returns `undefined`
+   * if the log was replaced in the meantime.
    */
-  async find(start: number, head: number): Promise<number | undefined> {
+  async find(head: number): Promise<number | undefined> {
     const max = this.#max;
+    const start = this.#start;
     if ((max.events === Infinity && max.bytes === Infinity) || start >= head) return 0;
     let counted: Amount = { events: 0, bytes: 0 };
     let top = head;
     const [keys = []] = this.#groups;
     if (this.#groups.length === 1) {
-      const args = [this.#epoch, String(head), String(start), bound(max.events), bound(max.bytes), ...keys];
+      const args = [this.#epoch, String(head), bound(max.events), bound(max.bytes), ...keys];
       const [epoch, through, state, events, bytes] = (await this.#commands.run("countNewest", args)) as string[];
       if (epoch !== this.#epoch) return undefined;
       if (state === "end") return 0;

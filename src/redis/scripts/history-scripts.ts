@@ -193,10 +193,11 @@ return answer
 /**
  * Finds the bounds of what is retained of several channels.
  *
- * ARGV: epoch, position, retained age, keys.
+ * ARGV: epoch, position, retained age, how many newest events of each channel (0 if nobody asks for them), the position up to which they are
+ * counted, keys.
  *
- * Returns the epoch and the head. Then a line for each channel: its last dropped position, its oldest event, and its first event after the
- * given position. For another epoch, returns only the current one and its head.
+ * Returns the epoch and the head. Then a line for each channel: its last dropped position, its oldest event, its first event after the given
+ * position, and the position after which its newest events lie, or 0. For another epoch, returns only the current one and its head.
  */
 export const HISTORY_BOUNDS: string = logScript(
   READING,
@@ -204,14 +205,14 @@ export const HISTORY_BOUNDS: string = logScript(
   `
 local log = currentLog()
 if not log or log.epoch ~= ARGV[1] then return {log and log.epoch or '', num(log and log.head or 0)} end
-local epoch, after, from = log.epoch, tonumber(ARGV[2]), 4
+local epoch, after, count, limit, from = log.epoch, tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5]), 6
 age, tooOldThrough = tonumber(ARGV[3]), log.swept
 local last, answer = lastPositions(log, from), {epoch, num(log.head)}
 lookAtNewest(epoch, last, from)
 for place = 1, #last do
   local index, newest = indexOf(epoch, ARGV[from + place - 1]), last[place]
   local first = youngEvents(index, 0, newest, 2)[1]
-  local line = {num(newest), '-', '-'}
+  local line = {num(newest), '-', '-', '0'}
   if first then
     local previous = headerOf(first)
     line[1] = num(previous)
@@ -219,6 +220,13 @@ for place = 1, #last do
     local next = first
     if seqOf(first) <= after then next = newest > after and range(index, num(after + 1), '+inf', 1)[1] end
     if next then line[3] = num(seqOf(next)) end
+    if count > 0 then
+      local rank = -count
+      if newest > limit then rank = rank - redis.call('ZCOUNT', index, num(limit + 1), '+inf') end
+      local start = redis.call('ZRANGE', index, num(rank), num(rank))[1]
+      -- The one at the rank may be one that is too old.
+      if start and seqOf(start) > seqOf(first) then line[4] = num(seqOf(start) - 1) end
+    end
   end
   answer[#answer + 1] = table.concat(line, ' ')
 end
@@ -229,7 +237,7 @@ return answer
 /**
  * Counts the newest events of several channels, newest first, until there are more than a replay may have.
  *
- * ARGV: epoch, position of the first one, position after which it ends, most events, most bytes, keys.
+ * ARGV: epoch, position of the first one, most events, most bytes, and then each key with the position after which its events count.
  *
  * Returns the epoch; the position after which everything was counted; `full` if the event at that position is one too many, `end` if there is
  * no event left, `more` otherwise; events and bytes. For another epoch, returns only the current one.
@@ -239,18 +247,18 @@ export const COUNT_NEWEST: string = logScript(
   `
 local log = currentLog()
 if not log or log.epoch ~= ARGV[1] then return {log and log.epoch or ''} end
-local after, most, room, sources = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), {}
-for place = 6, #ARGV do
-  local index = indexOf(log.epoch, ARGV[place])
-  local batch = range(index, ARGV[2], '-inf', 1, 'REV')
-  if batch[1] then sources[#sources + 1] = {index = index, batch = batch, next = 1, count = 1} end
+local most, room, sources = tonumber(ARGV[3]), tonumber(ARGV[4]), {}
+for place = 5, #ARGV, 2 do
+  local index, start = indexOf(log.epoch, ARGV[place]), '(' .. ARGV[place + 1]
+  local batch = range(index, ARGV[2], start, 1, 'REV')
+  if batch[1] then sources[#sources + 1] = {index = index, start = start, batch = batch, next = 1, count = 1} end
 end
 local peek, advance = merge(sources, function(a, b) return a > b end, function(source)
-  return range(source.index, num(seqOf(source.batch[#source.batch]) - 1), '-inf', source.count, 'REV')
+  return range(source.index, num(seqOf(source.batch[#source.batch]) - 1), source.start, source.count, 'REV')
 end)
-local count, bytes, through, state = 0, 0, after, 'end'
+local count, bytes, through, state = 0, 0, 0, 'end'
 local entry = peek()
-while entry and seqOf(entry) > after do
+while entry do
   local _, _, size = headerOf(entry)
   through, state = seqOf(entry), 'more'
   if (most >= 0 and count >= most) or (room >= 0 and bytes + size > room) then
@@ -261,7 +269,7 @@ while entry and seqOf(entry) > after do
   through = through - 1
   if not advance() then break end
   entry = peek()
-  if not entry or seqOf(entry) <= after then through, state = after, 'end' end
+  if not entry then state = 'end' end
 end
 return {log.epoch, num(through), state, num(count), num(bytes)}
 `,
@@ -270,10 +278,10 @@ return {log.epoch, num(through), state, num(count), num(bytes)}
 /**
  * Tells how many events several channels had up to a position.
  *
- * ARGV: epoch, position, keys.
+ * ARGV: epoch, position, and then each key with the position up to which all of its events count.
  *
- * Returns the epoch, then a line for each channel: events and bytes up to the position, and the position of the next event or `-`. Events that
- * are no longer retained count too. For another epoch, returns only the current one.
+ * Returns the epoch, then a line for each channel: events and bytes up to the later one of the two positions, and the position of the next event
+ * or `-`. Events that are no longer retained count too. For another epoch, returns only the current one.
  */
 export const COUNT_THROUGH: string = logScript(
   READING,
@@ -281,9 +289,9 @@ export const COUNT_THROUGH: string = logScript(
 local log = currentLog()
 if not log or log.epoch ~= ARGV[1] then return {log and log.epoch or ''} end
 local answer, position = {log.epoch}, tonumber(ARGV[2])
-for place = 3, #ARGV do
+for place = 3, #ARGV, 2 do
   local index, line = indexOf(log.epoch, ARGV[place]), '0 0 -'
-  local next = range(index, num(position + 1), '+inf', 1)[1]
+  local next = range(index, num(math.max(position, tonumber(ARGV[place + 1])) + 1), '+inf', 1)[1]
   if next then
     local _, _, size, count, bytes = headerOf(next)
     line = table.concat({num(count - 1), num(bytes - size), num(seqOf(next))}, ' ')
