@@ -97,7 +97,10 @@ export function resolveLogOptions<Others extends object = object>(
  *
  * @throws what `channels` throws; `TypeError` or `RangeError` if it returns no valid options
  */
-export function retentionOf({ retention, channels }: LogBounds, key: string): RetentionBounds {
+export function retentionOf(
+  { retention, channels }: Pick<LogBounds, "retention" | "channels">,
+  key: string,
+): RetentionBounds {
   const name = key.slice(1);
   const options = key[0] === "#" ? channels?.(name) : undefined;
   if (options === undefined) return retention;

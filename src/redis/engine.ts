@@ -22,8 +22,8 @@ export interface RedisEngineOptions extends RedisOptions, Pick<LogOptions, "logB
  * @throws `TypeError` and `RangeError` for options that are not valid.
  */
 export function redisEngine({ logBytes, ...options }: RedisEngineOptions): Engine {
-  const { retention, maxChannels, tenant } = resolveRedisOptions(options);
+  const { retention, channels, maxChannels, tenant } = resolveRedisOptions(options);
   // Resolved here, so that an error names the function that the application called.
-  const bounds = resolveLogOptions("redisEngine()", { logBytes, maxChannels, retention, tenant });
+  const bounds = resolveLogOptions("redisEngine()", { logBytes, maxChannels, retention, channels, tenant });
   return sharedLogEngine(redisLog(options), bounds);
 }

@@ -2,17 +2,16 @@
 import type { ReplayPage, StoredEvent } from "../engine/engine.ts";
 import type { ChannelBounds, MaxReplay } from "../log/resume.ts";
 import type { SharedHistoryBounds } from "../shared-log/shared-log.ts";
+import type { ChannelRetention } from "./channel-retention.ts";
 import type { Commands } from "./commands.ts";
 import { parseSeq, parseStoredEvent } from "./messages.ts";
 import { ReplayFloor } from "./replay-floor.ts";
-import { KEYS_PER_SCRIPT } from "./scripts/history-scripts.ts";
+import { KEYS_PER_AGE, KEYS_PER_SCRIPT } from "./scripts/history-scripts.ts";
 
-/** Splits keys into groups, each for one script. Without keys there is one empty group. */
-function groupsOf(keys: readonly string[]): (readonly string[])[] {
-  const groups = [keys.slice(0, KEYS_PER_SCRIPT)];
-  for (let index = KEYS_PER_SCRIPT; index < keys.length; index += KEYS_PER_SCRIPT)
-    groups.push(keys.slice(index, index + KEYS_PER_SCRIPT));
-  return groups;
+/** Channels that one script looks at, and their ages as it takes them. */
+interface ChannelGroup {
+  readonly keys: readonly string[];
+  readonly ages: string;
 }
 
 const optionalSeq = (seq: string | undefined): number | undefined => (seq === "-" ? undefined : parseSeq(seq));
@@ -38,14 +37,37 @@ function joinPages(pages: readonly ReplayPage[], bytes: number): ReplayPage {
   return { epoch: first.epoch, records, through, droppedThrough: pages.flatMap((page) => page.droppedThrough) };
 }
 
-/** The events that Redis retains. `age` is the retained age as the scripts take it. */
+/** The events that Redis retains. */
 export class History {
   readonly #commands: Commands;
-  readonly #age: string;
+  readonly #retention: ChannelRetention;
 
-  constructor(commands: Commands, age: string) {
+  constructor(commands: Commands, retention: ChannelRetention) {
     this.#commands = commands;
-    this.#age = age;
+    this.#retention = retention;
+  }
+
+  /** Splits keys into groups, each for one script. Without keys there is one empty group. */
+  #groupsOf(keys: readonly string[]): ChannelGroup[] {
+    const ages = keys.map((key) => this.#retention.ageOf(key));
+    const groups: ChannelGroup[] = [];
+    let from = 0;
+    const endGroup = (through: number): void => {
+      const agesOfGroup = ages.slice(from, through);
+      const isOne = agesOfGroup.every((age) => age === agesOfGroup[0]);
+      groups.push({ keys: keys.slice(from, through), ages: isOne ? (agesOfGroup[0] ?? "") : agesOfGroup.join(" ") });
+      from = through;
+    };
+    const distinct = new Set<string>();
+    for (const [index, age] of ages.entries()) {
+      distinct.add(age);
+      if (index - from + 1 + (distinct.size - 1) * KEYS_PER_AGE <= KEYS_PER_SCRIPT) continue;
+      endGroup(index);
+      distinct.clear();
+      distinct.add(age);
+    }
+    endGroup(keys.length);
+    return groups;
   }
 
   /** As `SharedLogSession.read`. */
@@ -53,8 +75,8 @@ export class History {
     const room = Math.ceil(Math.min(bytes, Number.MAX_SAFE_INTEGER));
     const pages: ReplayPage[] = [];
     let limit = Number.MAX_SAFE_INTEGER;
-    for (const group of groupsOf(keys)) {
-      const args = [epoch, String(after), String(limit), String(room), this.#age, ...group];
+    for (const group of this.#groupsOf(keys)) {
+      const args = [epoch, String(after), String(limit), String(room), group.ages, ...group.keys];
       const [current = "", through, dropped = "", ...events] = (await this.#commands.run("read", args)) as string[];
       if (through === undefined) return { epoch: current, records: [], through: 0, droppedThrough: keys.map(() => 0) };
       const records: StoredEvent[] = [];
@@ -76,12 +98,12 @@ export class History {
     last?: number,
   ): Promise<SharedHistoryBounds> {
     const channels: Omit<ChannelBounds, "key">[] = [];
-    const groups = groupsOf(keys);
+    const groups = this.#groupsOf(keys);
     let head = Infinity;
     for (const group of groups) {
       // All groups count from the same head, or one would leave out events that another one has.
       const limit = String(Math.min(head, Number.MAX_SAFE_INTEGER));
-      const args = [epoch, String(after), this.#age, String(last ?? 0), limit, ...group];
+      const args = [epoch, String(after), group.ages, String(last ?? 0), limit, ...group.keys];
       const [current = "", end, ...lines] = (await this.#commands.run("historyBounds", args)) as string[];
       head = Math.min(head, parseSeq(end));
       if (current !== epoch) return { epoch: current, head: parseSeq(end), floor: 0, channels };
@@ -99,7 +121,8 @@ export class History {
     const starts = channels.map(({ oldest = Infinity, lastFloor = 0 }) =>
       Math.min(head, Math.max(after, oldest - 1, lastFloor)),
     );
-    const floor = await new ReplayFloor(this.#commands, epoch, groups, starts, max).find(head);
+    const keysOfGroups = groups.map((group) => group.keys);
+    const floor = await new ReplayFloor(this.#commands, epoch, keysOfGroups, starts, max).find(head);
     return floor === undefined ? this.bounds(epoch, keys, after, max, last) : { epoch, head, floor, channels };
   }
 }

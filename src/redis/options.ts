@@ -25,6 +25,13 @@ export interface RedisOptions {
   /** How much of each channel Redis keeps. @default { age: 300_000, events: 10_000, bytes: 4_194_304 } */
   readonly retention?: Retention | undefined;
   /**
+   * Returns the options of a channel; `undefined` for none of its own. `retention` is what Redis and each process keep of it; what is not set
+   * comes from the engine's. An `age` of `Infinity` is ten years. MUST return the same for the same name, at once, in all processes: the one that
+   * publishes decides what is kept, and the one that reads leaves out what is too old. If it throws or returns something else, the event or the
+   * connection is refused. Inboxes and events for every client have the engine's `retention`. @default none
+   */
+  readonly channels?: LogOptions["channels"];
+  /**
    * Bytes of all events in Redis, 1 or more: each event once, and 256 for each channel that retains it. Beyond it, the owner that has the most
    * loses the oldest events of its largest channel (to within a factor of two). Redis needs up to 1.3 times as much memory.
    * @default 134_217_728 (128 MiB)
@@ -67,6 +74,7 @@ export interface RedisSettings {
   /** The beginning of keys and channels, braces included. */
   readonly base: string;
   readonly retention: { readonly events: number; readonly bytes: number; readonly age: number };
+  readonly channels: LogOptions["channels"];
   readonly redisBytes: number;
   readonly maxChannels: number;
   readonly tenant: LogOptions["tenant"];
@@ -83,6 +91,7 @@ const DEFAULTS = {
   subscriber: undefined,
   prefix: undefined,
   retention: {},
+  channels: undefined,
   redisBytes: 128 * 1024 * 1024,
   maxChannels: 100_000,
   tenant: undefined,
@@ -106,7 +115,7 @@ export function resolveRedisOptions(options: RedisOptions): RedisSettings {
     DEFAULT_RETENTION,
     all.retention,
   );
-  const { prefix, redisBytes = 0, maxChannels = 0, tenant } = all;
+  const { prefix, redisBytes = 0, maxChannels = 0, tenant, channels } = all;
   const { idempotencyWindow = 0, commandTimeout = 0, lease = 0, waitReplicas = 0 } = all;
   if (typeof prefix !== "string" || prefix === "" || prefix.length > 100 || FORBIDDEN_IN_PREFIX.test(prefix)) {
     throw new TypeError(
@@ -129,6 +138,7 @@ export function resolveRedisOptions(options: RedisOptions): RedisSettings {
           : adaptClient(WHERE, "subscriber", subscriber),
     base: `{${prefix}}`,
     retention,
+    channels,
     redisBytes,
     maxChannels,
     tenant,

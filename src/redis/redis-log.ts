@@ -13,6 +13,7 @@ import { eventFingerprint } from "../engine/idempotency.ts";
 import type { Position } from "../event/position.ts";
 import { ownerNameOf } from "../log/owner.ts";
 import type { SharedHistoryBounds, SharedLog, SharedLogListener, SharedLogSession } from "../shared-log/shared-log.ts";
+import { bound, ChannelRetention } from "./channel-retention.ts";
 import { Commands } from "./commands.ts";
 import { type EphemeralMessage, formatEphemeral, isEphemeral, parseEphemeral, SeenMessages } from "./ephemeral.ts";
 import { engineDown, outcomeUnknown } from "./errors.ts";
@@ -33,9 +34,6 @@ const MAX_BAR_MS = 365 * DAY_MS;
 const MAX_STAMPS = 2_000;
 /** Attempts to get a checkpoint in parts. The log may be replaced between two parts, but rarely three times in a row. */
 const CHECKPOINT_ATTEMPTS = 3;
-
-/** A number as the scripts take it. `Infinity` becomes -1. */
-const bound = (value: number): string => (value === Infinity ? "-1" : String(Math.ceil(value)));
 
 const positionArguments = (seen: Position | undefined): readonly [string, string] => [
   seen?.epoch ?? "",
@@ -58,9 +56,7 @@ class RedisSession implements SharedLogSession {
   readonly #feed: Feed;
   readonly #peerRequests: PeerRequests;
   readonly #process = randomName(16);
-  readonly #retention: readonly string[];
-  /** Milliseconds after which Redis deletes a log that nobody uses. */
-  readonly #ttl: string;
+  readonly #retention: ChannelRetention;
   /** The checkpoints that were requested through this feed, by token. */
   readonly #requests = new Map<number, CheckpointRequest>();
   #assembler = new CheckpointAssembler();
@@ -81,9 +77,8 @@ class RedisSession implements SharedLogSession {
   constructor(settings: RedisSettings, listener: SharedLogListener) {
     this.#settings = settings;
     this.#listener = listener;
-    const { client, subscriber, base, commandTimeout, retention } = settings;
-    this.#retention = [bound(retention.events), bound(retention.bytes), bound(retention.age)];
-    this.#ttl = retention.age === Infinity ? "-1" : bound(Math.max(DAY_MS, retention.age * 2));
+    const { client, subscriber, base, commandTimeout } = settings;
+    this.#retention = new ChannelRetention(settings.retention, settings.channels);
     this.lease = Math.ceil(settings.lease / 3);
     this.#commands = new Commands(client, base, commandTimeout, {
       onCommands: (isConnected) => {
@@ -93,7 +88,7 @@ class RedisSession implements SharedLogSession {
       onError: (error) => listener.onError(error),
       startArguments: (next, previous) => [...this.#lifeSign(), previous, next, base],
     });
-    this.#history = new History(this.#commands, bound(retention.age));
+    this.#history = new History(this.#commands, this.#retention);
     this.#peerRequests = new PeerRequests(this.#commands, {
       ...{ process: this.#process, base, commandTimeout },
       proof: () => this.#secret,
@@ -125,6 +120,8 @@ class RedisSession implements SharedLogSession {
   ): Promise<AppendResult> {
     const { base, idempotencyWindow, maxChannels, redisBytes, waitReplicas, commandTimeout, tenant } = this.#settings;
     const owners = keys.map((key) => ownerNameOf(tenant, key, subject));
+    const retention = this.#retention;
+    const retentions = [retention.argumentOf(keys), retention.engineAge, retention.hasOwn ? "1" : ""];
     const isOfOne = owners.every((owner) => owner === owners[0]);
     const fingerprint = idempotencyKey === undefined ? "" : eventFingerprint(keys, text);
     const commands = this.#commands;
@@ -135,7 +132,7 @@ class RedisSession implements SharedLogSession {
       [
         ...[base, randomName(12), commands.counter, number, ...positionArguments(seen)],
         ...[idempotencyKey ?? "", fingerprint, bound(idempotencyWindow), recipient ?? ""],
-        ...[...this.#retention, bound(maxChannels), bound(redisBytes), this.#ttl],
+        ...[...retentions, bound(maxChannels), bound(redisBytes), retention.ttl],
         ...[text, String(keys.length), ...keys, ...(isOfOne ? owners.slice(0, 1) : owners)],
       ],
       true,
@@ -210,7 +207,7 @@ class RedisSession implements SharedLogSession {
       const keysOfPart = keys.slice((part - 1) * KEYS_PER_CALL, part * KEYS_PER_CALL);
       const counts = [`${token} ${nonce}`, String(part), String(parts)];
       const { base } = this.#settings;
-      const args = [base, randomName(12), this.#process, ...positionArguments(seen), ...counts, this.#ttl];
+      const args = [base, randomName(12), this.#process, ...positionArguments(seen), ...counts, this.#retention.ttl];
       answers.push(this.#commands.run("checkpoint", [...args, ...keysOfPart]));
     }
     return (await Promise.all(answers)).at(-1) === "ok";
@@ -264,8 +261,8 @@ class RedisSession implements SharedLogSession {
     if (pages.length === 0) pages.push([]);
     const answers = pages.map((args, index) => {
       const counts = [String(index + 1), String(pages.length)];
-      const age = bound(this.#settings.retention.age);
-      return this.#commands.run("renew", [...this.#lifeSign(), ...counts, this.#commands.counter, age, ...args]);
+      const { engineAge } = this.#retention;
+      return this.#commands.run("renew", [...this.#lifeSign(), ...counts, this.#commands.counter, engineAge, ...args]);
     });
     await Promise.all(answers);
   }

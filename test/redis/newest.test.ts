@@ -1,7 +1,6 @@
 // Streams that start with the newest events of each channel, on Redis: what a session answers, and what clients of several processes receive.
 import { afterEach, describe, expect, test } from "vitest";
 import type { Broker } from "../../src/index.ts";
-import { redisEngine } from "../../src/redis/index.ts";
 import { gapOf } from "../support/clients/connection.ts";
 import { Random } from "../support/random.ts";
 import { needsRedis } from "../support/servers/redis.ts";
@@ -223,9 +222,4 @@ describe("the newest events of each channel, on Redis", needsRedis, () => {
     }
     expect(received).toEqual(["a7", "a8", "a9"]);
   });
-});
-
-test("redisEngine(): the option channels is a TypeError", () => {
-  const options = { client: {}, prefix: "x", channels: () => undefined } as never;
-  expect(() => redisEngine(options)).toThrow(/there is no option "channels"/);
 });

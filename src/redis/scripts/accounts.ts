@@ -4,7 +4,7 @@
  * Functions of owners and bounds. Their keys, without the prefix and the epoch:
  *
  * - `data`: a hash. `e` and a position: the event, see `lua.ts`. `p` and a position: its charge, which has the bytes of the event on the wire, the
- *   time, and each owner with the number of its channels that retain the event. `c` and a key: the record of a channel, which has its last
+ *   time, the longest age of its channels if it is not the engine's, and each owner with the number of its channels that retain the event. `c` and a key: the record of a channel, which has its last
  *   position, its owner, the events and bytes that it ever had, the position up to which its headers were removed, the events and bytes up to
  *   there, its place by size (`-` if nothing is left), and an earlier or the same last position.
  * - `order`: a sorted set in the order of its names, of two for each channel: `q`, the owner, that earlier position and the key; and `s`, the owner,
@@ -22,7 +22,7 @@
  * channel is used, and by Redis when it is not. Scripts read nothing up to the swept position.
  * `largestOwners` returns a function that returns the owner that has the most at the time, and how much the second one has; the caller keeps its
  * amount. It looks at some owners at a time.
- * `dropOldest` drops the oldest events of a channel as long as `isOver` holds. `evict` drops the oldest events of the largest channel of the
+ * `dropOldest` drops the oldest events of a channel as long as `isOver` holds for the next one; it is first called without one. `evict` drops the oldest events of the largest channel of the
  * owner that has the most bytes, until the log has at most so many. `forget` removes the quietest channel of the owner that has the most channels.
  * So an owner with at most an equal part of a bound loses nothing because of others. That holds only if nothing is charged that has expired, so
  * `evict` waits until `sweep` has found the last of it.
@@ -38,8 +38,8 @@ local function ownerOf(name) return string.sub(redis.sha1hex(name), 1, 20) end
 local function add(totals, owner, by) totals[owner] = (totals[owner] or 0) + by end
 
 local function parseCharge(text)
-  local size, at, owners = string.match(text, '^(%d+) (%d+)(.*)$')
-  local charge = {size = tonumber(size), time = tonumber(at), references = 0, owners = {}}
+  local size, at, age, owners = string.match(text, '^(%d+) (%d+):?(%-?%d*)(.*)$')
+  local charge = {size = tonumber(size), time = tonumber(at), age = tonumber(age), references = 0, owners = {}}
   for owner, count in string.gmatch(owners, ' (%x+) (%d+)') do
     charge.owners[owner] = tonumber(count)
     charge.references = charge.references + charge.owners[owner]
@@ -118,7 +118,7 @@ local function flush()
       gone[#gone + 1] = 'e' .. num(seq)
       charges[seq] = false
     else
-      local parts = {string.format('%.0f %.0f', charge.size, charge.time)}
+      local parts = {string.format('%.0f %.0f', charge.size, charge.time) .. (charge.age and ':' .. num(charge.age) or '')}
       for owner, count in pairs(charge.owners) do parts[#parts + 1] = owner .. ' ' .. count end
       writes[#writes + 1] = 'p' .. num(seq)
       writes[#writes + 1] = table.concat(parts, ' ')
@@ -135,7 +135,7 @@ local function flush()
   )
 end
 
-local function sweep(age, first)
+local function sweep(engineAge, first)
   local texts = {first}
   while log.swept < log.head do
     if left <= 0 then return false end
@@ -143,6 +143,7 @@ local function sweep(age, first)
     for index, text in ipairs(texts) do
       if left <= 0 then break end
       local charge = text and parseCharge(text)
+      local age = charge and charge.age or engineAge
       if charge and (age < 0 or now - charge.time <= age) then
         isDone = true
         break
@@ -243,9 +244,10 @@ local function dropOldest(channel, isOver)
     local index = indexOf(log.epoch, channel.key)
     local headers, seqs, count = redis.call('ZRANGE', index, 0, looks - 1), {}, 0
     if #headers == 0 then return removeAll(channel) end
+    if not isOver(headers[1]) then return end
     for place, header in ipairs(headers) do seqs[place] = seqOf(header) end
     loadCharges(seqs)
-    while count < #headers and left > 0 and isOver() do
+    while count < #headers and left > 0 and isOver(headers[count + 1]) do
       count, left = count + 1, left - 1
       release(seqs[count], channel.owner)
       local _, _, _, number, total = headerOf(headers[count])

@@ -64,57 +64,77 @@ local function merge(sources, isFirst, fetch)
 end
 `;
 
+/** Channels that a script may look at less for each age that it has to search for, besides the first one. */
+export const KEYS_PER_AGE = 16;
+
 /**
- * Functions that leave out events that are too old. What one channel tells about old positions holds for the others too, so all channels of a
- * script together cost one search. A script sets `age` first, and `tooOldThrough` to the position up to which all events have been dropped.
+ * Functions that leave out events that are too old. What one channel tells about old positions holds for the others of the same age too, so they
+ * cost one search together.
  *
+ * `setAges` is called first, with the ages of the channels, or one for all, how many channels there are, and the position up to which all events
+ * have been dropped. It returns for each channel what is known about its age.
  * `youngEvents` returns the first events of a channel after a position that are not too old; `last` is the channel's last position.
- * `lookAtNewest` looks at the newest event of all channels. If it is too old, so are all others.
+ * `lookAtNewest` looks at the newest event of the channels of each age. If it is too old, so are their others.
  */
 const AGE = `
-local age, tooOldThrough, youngFrom, time = -1, 0, math.huge, millis()
-local function isYoung(entry)
+local byAge, byPlace, time = {}, {}, millis()
+local function setAges(text, count, swept)
+  local ages = {}
+  for age in string.gmatch(text, '%S+') do ages[#ages + 1] = age end
+  for place = 1, count do
+    local age = ages[place] or ages[1]
+    byAge[age] = byAge[age] or {age = tonumber(age), tooOldThrough = swept, youngFrom = math.huge, newest = place}
+    byPlace[place] = byAge[age]
+  end
+  return byPlace
+end
+
+local function isYoung(span, entry)
   local seq = seqOf(entry)
-  if age < 0 or seq >= youngFrom then return true end
+  if span.age < 0 or seq >= span.youngFrom then return true end
   local _, at = headerOf(entry)
-  if time - at <= age then
-    youngFrom = seq
+  if time - at <= span.age then
+    span.youngFrom = seq
     return true
   end
-  tooOldThrough = math.max(tooOldThrough, seq)
+  span.tooOldThrough = math.max(span.tooOldThrough, seq)
   return false
 end
 
-local function youngEvents(index, after, last, count)
-  local from = math.max(after, tooOldThrough) + 1
+local function youngEvents(span, index, after, last, count)
+  local from = math.max(after, span.tooOldThrough) + 1
   if last < from then return {} end
   local batch = range(index, num(from), '+inf', count)
   for place = 1, #batch do
-    if isYoung(batch[place]) then return {unpack(batch, place)} end
+    if isYoung(span, batch[place]) then return {unpack(batch, place)} end
   end
   if #batch < count then return {} end
-  local low, high = seqOf(batch[#batch]) + 1, math.min(youngFrom, last + 1)
+  local low, high = seqOf(batch[#batch]) + 1, math.min(span.youngFrom, last + 1)
   while low < high do
     local middle = math.floor((low + high) / 2)
     local entry = range(index, num(middle), '+inf', 1)[1]
-    if entry and not isYoung(entry) then low = seqOf(entry) + 1 else high = middle end
+    if entry and not isYoung(span, entry) then low = seqOf(entry) + 1 else high = middle end
   end
   return high > last and {} or range(index, num(high), '+inf', count)
 end
 
 local function lookAtNewest(epoch, last, from)
-  local newest = 1
-  for index = 2, #last do if last[index] > last[newest] then newest = index end end
-  if age < 0 or #last == 0 then return end
-  local entry = range(indexOf(epoch, ARGV[from + newest - 1]), num(last[newest]), '-inf', 1, 'REV')[1]
-  if entry then isYoung(entry) end
+  for place, span in ipairs(byPlace) do
+    if last[place] > last[span.newest] then span.newest = place end
+  end
+  for _, span in pairs(byAge) do
+    if span.age >= 0 then
+      local entry = range(indexOf(epoch, ARGV[from + span.newest - 1]), num(last[span.newest]), '-inf', 1, 'REV')[1]
+      if entry then isYoung(span, entry) end
+    end
+  end
 end
 `;
 
 /**
  * Reads a page of events of several channels, in order of position.
  *
- * ARGV: epoch, position, end of the page at most, bytes, retained age, keys.
+ * ARGV: epoch, position, end of the page at most, bytes, retained age of each channel, or one for all, keys.
  *
  * Returns the epoch, the position up to which the page is complete, the last dropped position of each channel (0 if it is not after the
  * position), and then position and event of each event. For another epoch, returns only the current one.
@@ -130,8 +150,8 @@ local log = currentLog()
 if not log or log.epoch ~= ARGV[1] then return {log and log.epoch or ''} end
 local epoch, after, room, from = log.epoch, tonumber(ARGV[2]), tonumber(ARGV[4]), 6
 local limit = math.min(log.head, tonumber(ARGV[3]))
-age, tooOldThrough = tonumber(ARGV[5]), log.swept
 local last, dropped, sources = lastPositions(log, from), {}, {}
+local spans = setAges(ARGV[5], #last, log.swept)
 lookAtNewest(epoch, last, from)
 for place = 1, #last do
   local newest, droppedThrough = last[place], 0
@@ -139,7 +159,7 @@ for place = 1, #last do
     local index = indexOf(epoch, ARGV[from + place - 1])
     local share = math.floor((BUDGET * 0.75 - work) / (#last + 1 - place)) - 2
     local count = math.max(1, math.min(64, share))
-    local batch = youngEvents(index, after, newest, count)
+    local batch = youngEvents(spans[place], index, after, newest, count)
     if batch[1] then
       droppedThrough = headerOf(batch[1])
       if droppedThrough <= after then droppedThrough = 0 end
@@ -193,7 +213,7 @@ return answer
 /**
  * Finds the bounds of what is retained of several channels.
  *
- * ARGV: epoch, position, retained age, how many newest events of each channel (0 if nobody asks for them), the position up to which they are
+ * ARGV: epoch, position, retained age of each channel, or one for all, how many newest events of each channel (0 if nobody asks for them), the position up to which they are
  * counted, keys.
  *
  * Returns the epoch and the head. Then a line for each channel: its last dropped position, its oldest event, its first event after the given
@@ -206,12 +226,12 @@ export const HISTORY_BOUNDS: string = logScript(
 local log = currentLog()
 if not log or log.epoch ~= ARGV[1] then return {log and log.epoch or '', num(log and log.head or 0)} end
 local epoch, after, count, limit, from = log.epoch, tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5]), 6
-age, tooOldThrough = tonumber(ARGV[3]), log.swept
 local last, answer = lastPositions(log, from), {epoch, num(log.head)}
+local spans = setAges(ARGV[3], #last, log.swept)
 lookAtNewest(epoch, last, from)
 for place = 1, #last do
   local index, newest = indexOf(epoch, ARGV[from + place - 1]), last[place]
-  local first = youngEvents(index, 0, newest, 2)[1]
+  local first = youngEvents(spans[place], index, 0, newest, 2)[1]
   local line = {num(newest), '-', '-', '0'}
   if first then
     local previous = headerOf(first)

@@ -1,13 +1,15 @@
 // The Lua scripts that append to the log and report where it is.
 import { ACCOUNTS } from "./accounts.ts";
+import { EXPIRY } from "./expiry.ts";
 import { fullScript, logScript } from "./lua.ts";
 
 /**
  * Appends an event and publishes it to its channels.
  *
  * ARGV: channel prefix, candidate for an epoch, name of the append counter, number of the append, seen epoch and position, idempotency key,
- * fingerprint, idempotency window, recipient, retained events, bytes and age of a channel, most channels and bytes of the log, ttl of the log,
- * text, number of keys, keys, and then the name of the owner of each key, or one for all. A bound below 0 is no bound.
+ * fingerprint, idempotency window, recipient, the retained events, bytes and age of each key's channel, or one of each for all, the engine's age,
+ * `1` if channels have retentions of their own, most channels and bytes of the log, ttl of the log, text, number of keys, keys, and then the name
+ * of the owner of each key, or one for all. A bound below 0 is no bound.
  *
  * An event of an inbox is sent to every process, because no process subscribes to inboxes. So is one of many channels whose copies would be large:
  * a process that has some of them would receive as many.
@@ -16,6 +18,7 @@ import { fullScript, logScript } from "./lua.ts";
  */
 export const APPEND: string = fullScript(
   ACCOUNTS,
+  EXPIRY,
   `
 local counter = base .. ':appends:' .. ARGV[3]
 local done = redis.call('GET', counter)
@@ -46,7 +49,11 @@ local position = num(seq)
 redis.call('SET', counter, ARGV[4] .. ' ' .. epoch .. ' ' .. position, 'PX', 86400000)
 if known then redis.call('SET', known, epoch .. ' ' .. position .. ' ' .. ARGV[8]) end
 if known and window > 0 then redis.call('PEXPIRE', known, ARGV[9]) end
-local events, bytes, age = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local engineAge, hasOwn, retentions, longest = tonumber(ARGV[12]), ARGV[13] == '1', {}, nil
+for events, bytes, age in string.gmatch(ARGV[11], '([^ ,]+) ([^ ,]+) ([^ ,]+)') do
+  retentions[#retentions + 1] = {tonumber(events), tonumber(bytes), tonumber(age)}
+  longest = math.max(longest or 0, tonumber(age))
+end
 local mostChannels, mostBytes = tonumber(ARGV[14]), tonumber(ARGV[15])
 local text, keys, members, owners, last = ARGV[17], {}, {}, {}, {position, 'head'}
 local first = 19 + tonumber(ARGV[18])
@@ -59,13 +66,15 @@ for index = first, #ARGV do owners[#owners + 1] = ownerOf(ARGV[index]) end
 
 local records = fetch(keyOf(epoch, 'data'), members)
 left = 100 + #keys
-local isSwept = sweep(age, table.remove(records))
+local isSwept = sweep(engineAge, table.remove(records))
 left = math.max(left, 0) + 100 + 4 * #keys
 local charge = {size = #text + #epoch + #position + 6, time = now, references = 0, owners = {}}
+if hasOwn and longest ~= engineAge then charge.age = longest end
 charges[seq], changed[seq] = charge, true
 local channels, previous, before, isNew = {}, {}, forgottenOf(log, keys), false
 for index, record in ipairs(records) do
   local key, owner = keys[index], owners[index] or owners[1]
+  local events, bytes, age = unpack(retentions[index] or retentions[1])
   local channel = {key = key, last = 0, count = 0, total = 0, gone = log.swept, goneCount = 0, goneTotal = 0}
   if record then channel = parseChannel(key, record) else isNew = true end
   previous[index] = record and channel.last or before[index]
@@ -83,9 +92,12 @@ for index, record in ipairs(records) do
   )
   redis.call('ZADD', headers, position, header)
   if age >= 0 then redis.call('PEXPIRE', headers, num(age + 60000)) end
-  dropOldest(channel, function()
+  local isOld = hasOwn and olderThan(age)
+  dropOldest(channel, function(header)
     return (events >= 0 and channel.count - channel.goneCount > events) or (bytes >= 0 and channel.total - channel.goneTotal > bytes)
+      or (isOld and isOld(header))
   end)
+  if isOld and channel.gone < seq then redis.call('ZADD', keyOf(epoch, 'expiry'), 'NX', num(now + age), num(age) .. ' ' .. key) end
   channels[index] = channel
   last[#last + 1] = position
   last[#last + 1] = members[index]
@@ -96,6 +108,12 @@ if charge.references > 0 then
   writes = {'e' .. position, num(#keys) .. '\\n' .. table.concat(keys, '\\n') .. '\\n' .. text}
 end
 save(channels)
+if hasOwn then
+  local ttl = tonumber(ARGV[16])
+  if ttl >= 0 then redis.call('PEXPIRE', keyOf(epoch, 'expiry'), ttl, 'NX') end
+  extendLife(epoch, ttl, 'GT')
+  isSwept = expire(8) and isSwept
+end
 if isSwept and mostBytes >= 0 then evict(mostBytes) end
 left = math.max(left, 0) + 2 * #keys
 if isNew and mostChannels >= 0 then forget(mostChannels) end
@@ -130,7 +148,7 @@ export const CHECKPOINT: string = logScript(`
 local part, parts, ttl = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local log = provedLog(ARGV[2], ARGV[4], ARGV[5], ttl)
 local epoch = log.epoch
-extendLife(epoch, ttl)
+extendLife(epoch, ttl, 'GT')
 local start, changes = base .. ':checkpoint:' .. ARGV[3], {}
 if parts > 1 and part == 1 then redis.call('SET', start, epoch .. ' ' .. num(log.head), 'PX', 60000) end
 if parts > 1 and part == parts then

@@ -47,10 +47,12 @@ end
  * - `<epoch>:last`: a sorted set of the head (member `head`) and the last position of each channel (member `c` and the channel's key).
  * - `<epoch>:channel:<key>`: a sorted set of the headers of a channel's events by position. A header has six numbers: position, previous position
  *   in this channel, time of the append, bytes of the event on the wire, and the events and bytes of this channel up to and including this one.
+ * - `<epoch>:expiry`: a sorted set of channels by when their oldest event expires, if channels have retentions of their own: see `expiry.ts`.
  * - `<epoch>:data`: a hash. The fields `e<position>` are the events, each stored once: a line with the number of its keys, a line for each key, and
  *   the text. The other fields, and `<epoch>:order`, `<epoch>:bytes` and `<epoch>:records`, say who has what: see `accounts.ts`.
  *
- * The keys without `<key>` are there from the beginning to the end of an epoch, with an empty member. Without one of them the epoch is over.
+ * The keys without `<key>`, except for `expiry`, are there from the beginning to the end of an epoch, with an empty member. Without one of them the
+ * epoch is over.
  *
  * `identity` returns the run id of this server, the replication id of its data, and whether it has taken its data over from another server. A
  * server gets a new replication id with its first replica, and after an hour without one, and its data stay the same.
@@ -95,10 +97,11 @@ local function currentLog()
   }
 end
 
-local function extendLife(epoch, ttl)
+local function extendLife(epoch, ttl, ...)
   if ttl < 0 then return end
-  redis.call('PEXPIRE', base .. ':log', ttl)
-  for _, key in ipairs(fixedKeys(epoch)) do redis.call('PEXPIRE', key, ttl) end
+  redis.call('PEXPIRE', base .. ':log', ttl, ...)
+  redis.call('PEXPIRE', keyOf(epoch, 'expiry'), ttl, ...)
+  for _, key in ipairs(fixedKeys(epoch)) do redis.call('PEXPIRE', key, ttl, ...) end
 end
 
 local function startEpoch(candidate, ttl)

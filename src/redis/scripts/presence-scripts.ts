@@ -1,5 +1,6 @@
 // The Lua scripts about processes and their connections, and about commands to other processes.
 import { ACCOUNTS } from "./accounts.ts";
+import { EXPIRY } from "./expiry.ts";
 import { fullScript, presenceScript } from "./lua.ts";
 
 /**
@@ -89,10 +90,11 @@ return 'ok'
  * Replaces all connections of a process. Also clears away a bounded part of the events that have expired, and of what dead processes and past
  * epochs have left behind.
  *
- * ARGV: process, lease, linger, part, parts, name of the append counter, retained age, then client id and subject of each connection.
+ * ARGV: process, lease, linger, part, parts, name of the append counter, the engine's retained age, then client id and subject of each connection.
  */
 export const RENEW: string = fullScript(
   ACCOUNTS,
+  EXPIRY,
   `
 local process, time = ARGV[1], millis()
 local new = hashOf(process) .. ':new'
@@ -114,6 +116,7 @@ removeDead(time)
 log, now, left = currentLog(), time, 500
 if log then
   sweep(tonumber(ARGV[7]), redis.call('HGET', keyOf(log.epoch, 'data'), 'p' .. num(log.swept + 1)))
+  expire(50)
   flush()
 end
 local old = redis.call('SRANDMEMBER', base .. ':old-epochs')
@@ -125,7 +128,7 @@ if old then
     if members[index] ~= 'head' then redis.call('UNLINK', indexOf(old, key), keyOf(old, 'stream:' .. key), keyOf(old, 'large:' .. key)) end
   end
   if #members < 400 then
-    redis.call('UNLINK', unpack(fixedKeys(old)))
+    redis.call('UNLINK', keyOf(old, 'expiry'), unpack(fixedKeys(old)))
     redis.call('SREM', base .. ':old-epochs', old)
   end
 end
