@@ -6,7 +6,17 @@ import { auditLog } from "./support/audit.ts";
 import type { Peer } from "./support/peer.ts";
 import { useRedis } from "./support/use-redis.ts";
 
-const SEEDS = Array.from({ length: 12 }, (_, index) => index + 1);
+const SEEDS = Array.from({ length: 20 }, (_, index) => index + 1);
+/** From this seed on, channels have retentions of their own. */
+const FIRST_WITH_OWN = 13;
+
+/** A retention that follows from the end of the channel's name, in the same way in each process that has it. */
+const ownRetention = (name: string) => {
+  const digit = Number(name.at(-1)) || 0;
+  return {
+    retention: { age: [20, 300, 5_000, Infinity][digit % 4], events: [0, 1, 5, 1_000][Math.floor(digit / 2) % 4] },
+  };
+};
 
 describe("redisEngine: accounts under load", needsRedis, () => {
   const redis = useRedis();
@@ -22,6 +32,7 @@ describe("redisEngine: accounts under load", needsRedis, () => {
         events: pick([1, 3, 100, 10_000]),
         bytes: pick([500, 20_000, 1e6]),
       },
+      channels: seed < FIRST_WITH_OWN ? undefined : pick([undefined, ownRetention, ownRetention]),
       tenant: pick([undefined, (name: string) => name.slice(0, 1), (name: string) => name]),
     });
     const peers = await Promise.all(Array.from({ length: 3 }, () => redis.join(bounds())));
