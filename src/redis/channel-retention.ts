@@ -4,6 +4,8 @@ import { type LogOptions, type RetentionBounds, retentionOf } from "../log/log-o
 const DAY_MS = 86_400_000;
 /** The longest age of a channel, where channels have ages of their own: no command in Redis makes a key permanent again without a rule of its own. */
 const MAX_AGE_MS = 3_650 * DAY_MS;
+/** What Redis keeps of a channel while the option `channels` fails. */
+const UNBOUNDED: RetentionBounds = { events: Infinity, bytes: Infinity, age: Infinity };
 /** Channels whose retention is remembered. */
 const MAX_REMEMBERED = 10_000;
 
@@ -35,25 +37,16 @@ export class ChannelRetention {
     return bound(Math.max(DAY_MS, this.#longestAge * 2));
   }
 
-  /**
-   * Returns the retentions of these channels as one argument: one for all if they are the same.
-   *
-   * @throws as {@link retentionOf}
-   */
+  /** Returns the retentions of these channels as one argument: one for all if they are the same. */
   argumentOf(keys: readonly string[]): string {
     if (!this.hasOwn) return this.#ofEngine;
     const all = keys.map((key) => this.#argumentOf(this.#of(key)));
     return all.every((each) => each === all[0]) ? (all[0] as string) : all.join(",");
   }
 
-  /** Returns the retained age of a channel, as the scripts take it. No event is too old while the option `channels` fails. */
+  /** Returns the retained age of a channel, as the scripts take it. */
   ageOf(key: string): string {
-    if (!this.hasOwn) return this.engineAge;
-    try {
-      return this.#ageOf(this.#of(key));
-    } catch {
-      return "-1";
-    }
+    return this.hasOwn ? this.#ageOf(this.#of(key)) : this.engineAge;
   }
 
   #ageOf({ age }: RetentionBounds): string {
@@ -67,7 +60,12 @@ export class ChannelRetention {
   #of(key: string): RetentionBounds {
     let retention = this.#remembered.get(key);
     if (!retention) {
-      retention = retentionOf(this.#bounds, key);
+      try {
+        retention = retentionOf(this.#bounds, key);
+      } catch {
+        // The engine refuses publishers and readers. What still comes, such as a notice of lost events, must not wait for an answer.
+        return UNBOUNDED;
+      }
       if (this.#remembered.size >= MAX_REMEMBERED) this.#remembered.clear();
       this.#remembered.set(key, retention);
       this.#longestAge = Math.max(this.#longestAge, Math.min(retention.age, MAX_AGE_MS));

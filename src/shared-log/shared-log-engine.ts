@@ -51,8 +51,7 @@ export function sharedLogEngine(sharedLog: SharedLog, options: LogOptions = {}):
 /**
  * The part of a shared log that one process holds: its subscribed channels, each from the position at which it subscribed.
  * The session does not trust the feed. Every event carries the previous position of each of its channels, and every few seconds a checkpoint
- * travels through the feed with the last position of each channel. What is missing is read from the store once for all clients. README.md has
- * the states of the session, and says what becomes of an event that cannot be put in order any more.
+ * travels through the feed with the last position of each channel. What is missing is read from the store once for all clients. README.md has more.
  */
 class SharedLogEngineSession implements EngineSession, SharedLogListener {
   readonly presence: PresenceSync;
@@ -118,6 +117,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     recipient?: string,
     subject?: string,
   ): Promise<AppendResult> {
+    this.#log.checkChannels(keys);
     if (this.#startup.isPending) await this.#startup.ended;
     const appended = await this.#store.append(keys, text, this.#seen.last, idempotencyKey, recipient, subject);
     // The epoch of a repeated event may have ended before this process started.
