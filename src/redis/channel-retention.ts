@@ -18,7 +18,7 @@ export class ChannelRetention {
   readonly engineAge: string;
   /** Whether channels have retentions of their own. */
   readonly hasOwn: boolean;
-  readonly #bounds: Required<Pick<LogOptions, "channels">> & { readonly retention: RetentionBounds };
+  readonly #bounds: { readonly channels: LogOptions["channels"]; readonly retention: RetentionBounds };
   readonly #remembered = new Map<string, RetentionBounds>();
   readonly #ofEngine: string;
   /** The longest age of a channel that was asked for, in milliseconds. */

@@ -204,7 +204,7 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
 
 /** Drops the broker's tables. Deletes the whole storage if nothing of a subclass is left in it. */
 async function emptyStorage(storage: ObjectStorage): Promise<void> {
-  for (const table of ["meta", "events", "channels", "names", "connections"])
+  for (const table of ["meta", "events", "channels", "names", "connections", "changed"])
     storage.sql.exec(`DROP TABLE IF EXISTS fanwire_${table}`);
   const [others] = storage.sql.exec(
     "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_cf\\_%' ESCAPE '\\' LIMIT 1",

@@ -38,8 +38,8 @@ export const streamMutants: readonly Mutant[] = [
     name: "joins-before-what-was-published",
     file: "broker/channel-changes.ts",
     tests: "broker/subscribe",
-    find: "if (cursor < head) {",
-    replace: "if (false) {",
+    find: "if (cursor < head) for",
+    replace: "if (false) for",
     harm: "A slow client that enters a room receives messages that its history has already, or a gap for them.",
   },
   {

@@ -9,7 +9,7 @@ import { turn, withBroker } from "../../support/test-broker.ts";
 /** More of them on one runtime: a turn of the event loop takes a millisecond on the others. */
 const HISTORIES = Number(inject("histories") || (runtime === "node" ? 300 : 50));
 /** Histories in one test, so that a failure names its seed, and no test takes long. */
-const PER_TEST = 50;
+const PER_TEST = runtime === "node" ? 50 : 10;
 
 for (let first = 1; first <= HISTORIES; first += PER_TEST) {
   test(`snapshot: the client's state equals the server's after drops at random moments (seeds ${first} to ${first + PER_TEST - 1})`, () =>
