@@ -1,18 +1,16 @@
 // Clients that others wrote, and a connection that ends at every byte of a snapshot: the client's state is the application's in the end.
-import { once } from "node:events";
-import { createServer, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import { expect, test } from "vitest";
 import { type Broker, createBroker, memoryEngine } from "../../src/index.ts";
 import { Flushes } from "../support/flushes.ts";
 import type { ClientEvent, Connect } from "./client.ts";
+import { CutServer, until } from "./cut-server.ts";
 
 const ADAPTERS = ["eventsource", "eventsource-client"] as const;
 const NAMES = ["ada", "bob", "cy"];
 /** Sessions at a time. Those that break off before `retry` arrived wait for seconds. */
 const SESSIONS = 60;
 
-/** One client, its broker, and a server between the two that can end a response at any byte of its body. */
+/** One client, its broker, and the server between the two. */
 class Session {
   readonly state = new Map(NAMES.map((name) => [name, 1]));
   /** What the client was told of the state. */
@@ -20,17 +18,10 @@ class Session {
   readonly events: ClientEvent[] = [];
   /** The reasons for which the state was asked for. */
   readonly asked: string[] = [];
-  /** Bytes of the last response. */
-  sent = 0;
-  /** Bytes of the next response after which it ends. */
-  cutAt = Infinity;
-  /** Whether the server lets the client in. */
-  isOpen = true;
+  readonly server: CutServer;
   readonly #broker: Broker;
-  readonly #server = createServer((request, response) => void this.#serve(request.headers, response));
   /** An event that was not flushed yet is retained in any case. */
   readonly #flushes: Flushes;
-  readonly #responses = new Set<ServerResponse>();
   #disconnect: () => void = () => undefined;
 
   /** `retained` is the number of events that the log retains. */
@@ -43,20 +34,18 @@ class Session {
         return Array.from(this.state, ([name, price]) => ({ event: "price", data: { name, price } }));
       },
     });
+    this.server = new CutServer((request) => this.#broker.fetch(request));
     this.#flushes = new Flushes(this.#broker);
   }
 
   async start(connect: Connect): Promise<void> {
-    this.#server.listen(0, "127.0.0.1");
-    await once(this.#server, "listening");
-    const { port } = this.#server.address() as AddressInfo;
     const onEvent = (event: ClientEvent): void => {
       this.events.push(event);
       if (event.type !== "price") return;
       const { name, price } = JSON.parse(event.data) as { name: string; price: number };
       this.mirror.set(name, price);
     };
-    this.#disconnect = connect(`http://127.0.0.1:${port}/connect?id=me`, onEvent, () => undefined);
+    this.#disconnect = connect(await this.server.start(), onEvent, () => undefined);
   }
 
   async change(name: string): Promise<void> {
@@ -74,53 +63,14 @@ class Session {
     return this.events.filter((event) => event.type === type).length;
   }
 
-  async until(what: string, holds: () => boolean): Promise<void> {
-    for (const end = Date.now() + 20_000; !holds(); await new Promise((resolve) => setTimeout(resolve, 5)))
-      if (Date.now() > end) throw new Error(`Waiting until ${what}: ${JSON.stringify(this.events)}`);
-  }
-
-  cut(): void {
-    for (const response of this.#responses) response.socket?.destroy();
+  until(what: string, holds: () => boolean): Promise<void> {
+    return until(what, holds, () => JSON.stringify(this.events));
   }
 
   async close(): Promise<void> {
     this.#disconnect();
-    this.cut();
-    this.#server.close();
+    this.server.close();
     await this.#broker.close({ force: true });
-  }
-
-  async #serve(headers: NodeJS.Dict<string | string[]>, response: ServerResponse): Promise<void> {
-    if (!this.isOpen) {
-      response.socket?.destroy();
-      return;
-    }
-    const lastEventId = headers["last-event-id"];
-    const request = new Request("http://server/connect?id=me", {
-      headers: {
-        accept: "text/event-stream",
-        ...(lastEventId === undefined ? {} : { "last-event-id": `${lastEventId}` }),
-      },
-    });
-    const answer = await this.#broker.fetch(request);
-    const reader = answer.body?.getReader();
-    this.#responses.add(response);
-    response.on("close", () => {
-      this.#responses.delete(response);
-      void reader?.cancel().catch(() => undefined);
-    });
-    response.writeHead(answer.status, Object.fromEntries(answer.headers));
-    this.sent = 0;
-    for (let next = await reader?.read(); next?.value; next = await reader?.read()) {
-      const part = next.value.subarray(0, this.cutAt - this.sent);
-      this.sent += part.length;
-      await new Promise<void>((resolve) => response.write(part, () => resolve()));
-      if (this.sent < this.cutAt) continue;
-      this.cutAt = Infinity;
-      // Without a reset, so that the client receives everything up to here.
-      response.socket?.end();
-      return;
-    }
   }
 }
 
@@ -128,17 +78,17 @@ class Session {
 async function prepare(connect: Connect, reason: "new" | "gap", cutAt: number): Promise<Session> {
   const session = new Session(reason === "new" ? Infinity : 1);
   if (reason === "new") {
-    session.cutAt = cutAt;
+    session.server.cutAt = cutAt;
     await session.start(connect);
     return session;
   }
   await session.start(connect);
   await session.until("the client has the state", () => session.count("fanwire-snapshot") === 1);
-  session.isOpen = false;
-  session.cut();
+  session.server.isOpen = false;
+  session.server.cut();
   for (const name of NAMES) await session.change(name);
-  session.cutAt = cutAt;
-  session.isOpen = true;
+  session.server.cutAt = cutAt;
+  session.server.isOpen = true;
   return session;
 }
 
@@ -148,7 +98,7 @@ async function lengthOf(connect: Connect, reason: "new" | "gap"): Promise<number
   try {
     await session.until("it has a snapshot", () => session.asked.at(-1) === reason && session.isEqual);
     await session.until("the snapshot ends", () => session.count("fanwire-snapshot") === session.asked.length);
-    return session.sent;
+    return session.server.sent;
   } finally {
     await session.close();
   }
@@ -157,7 +107,7 @@ async function lengthOf(connect: Connect, reason: "new" | "gap"): Promise<number
 async function play(connect: Connect, reason: "new" | "gap", cutAt: number): Promise<number> {
   const session = await prepare(connect, reason, cutAt);
   try {
-    await session.until("the connection was cut", () => session.cutAt === Infinity);
+    await session.until("the connection was cut", () => session.server.cutAt === Infinity);
     // In the pause, or later. Where the log retains one event only, it would be a gap of its own, and repair everything.
     if (reason === "new") await session.change("ada");
     await session.until("the states are equal", () => session.isEqual);
