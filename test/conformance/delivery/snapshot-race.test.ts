@@ -11,10 +11,12 @@ const HISTORIES = Number(inject("histories") || (runtime === "node" ? 300 : 50))
 /** Histories in one test, so that a failure names its seed, and no test takes long. */
 const PER_TEST = runtime === "node" ? 50 : 10;
 
+/** What has happened in all histories. */
+const total = { new: 0, gap: 0, drops: 0 };
+
 for (let first = 1; first <= HISTORIES; first += PER_TEST) {
   test(`snapshot: the client's state equals the server's after drops at random moments (seeds ${first} to ${first + PER_TEST - 1})`, () =>
     withBroker(async (setup) => {
-      const total = { new: 0, gap: 0, drops: 0 };
       for (let seed = first; seed < first + PER_TEST; seed++) {
         const random = new Random(seed);
         const application = new Application(random.fork());
@@ -56,7 +58,10 @@ for (let first = 1; first <= HISTORIES; first += PER_TEST) {
         total.gap += application.asked.gap ?? 0;
         total.drops += mirror.drops;
       }
-      // A run in which nothing happened shows nothing.
-      expect(Math.min(total.new, total.gap, total.drops)).toBeGreaterThan(0);
     })());
 }
+
+test("snapshot: the histories have new snapshots, snapshots after a gap, and drops", () => {
+  // Histories in which nothing happened show nothing.
+  expect(Math.min(total.new, total.gap, total.drops)).toBeGreaterThan(5);
+});
