@@ -1,5 +1,5 @@
 // `subscribe` and `unsubscribe`: the channels of an open stream change, without a reconnect, a loss or a repetition.
-import { expect, test } from "vitest";
+import { expect, inject, test } from "vitest";
 import { brokerOf } from "../../../src/broker/broker.ts";
 import { BrokerCore } from "../../../src/broker/broker-core.ts";
 import { resolveOptions } from "../../../src/broker/options.ts";
@@ -189,7 +189,7 @@ test(
 );
 
 test(
-  "subscribe: 2,000 random changes, events, stalls and drops: each client receives what its channels had, once and in order",
+  "subscribe: random changes, events, stalls and drops: each client receives what its channels had, once and in order",
   withBroker(async (setup) => {
     const random = new Random(20261130);
     const broker = setup.broker();
@@ -207,7 +207,9 @@ test(
     for (const id of ["0", "1", "2"])
       members.push({ client: await open(id, {}), channels: new Set(), expected: [], received: [] });
     let published = 0;
-    for (let step = 0; step < 2_000; step++) {
+    // More of them where a turn of the event loop is short.
+    const steps = inject("part") === "node" ? 2_000 : 400;
+    for (let step = 0; step < steps; step++) {
       const index = random.integer(0, 2);
       const member = members[index] as Member;
       const names = rooms.filter(() => random.integer(0, 1) === 1);
