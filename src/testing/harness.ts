@@ -35,8 +35,11 @@ export type Undo = () => void | Promise<void>;
 /** The name of a fault. */
 export type Fault = keyof Faults;
 
-/** A need of a case: a fault, or `presence`, which means that brokers know the clients of other brokers. */
-export type Need = Fault | "presence";
+/**
+ * A need of a case: a fault, `presence`, which means that brokers know the clients of other brokers, or `ephemeral`, which means that sessions have
+ * `sendEphemeral`.
+ */
+export type Need = Fault | "ephemeral" | "presence";
 
 /** A log of its own, to which nothing else writes. */
 export interface Namespace {

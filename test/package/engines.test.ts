@@ -91,9 +91,11 @@ test.each(["sqlite-engine.ts", "tcp-log.ts"])(
 
 /** Why a case does not apply to an engine whose log is in one process. */
 const LOG_IN_PROCESS = "nothing can fail between the engine and its log";
+const KEPT_EVENTS_ONLY = "the engine has no `sendEphemeral`";
 const ONE_BROKER_PER_PROCESS = "there is no other process; brokers of one process do not share their clients";
 const NOT_APPLICABLE: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   sqlite: {
+    "order/ephemeral": KEPT_EVENTS_ONLY,
     "epoch/new": LOG_IN_PROCESS,
     "outcome/unknown": LOG_IN_PROCESS,
     "outage/said": LOG_IN_PROCESS,
@@ -115,7 +117,7 @@ const NOT_APPLICABLE: Readonly<Record<string, Readonly<Record<string, string>>>>
     "brokers/away": LOG_IN_PROCESS,
     "brokers/new-epoch": LOG_IN_PROCESS,
   },
-  tcp: {},
+  tcp: { "order/ephemeral": KEPT_EVENTS_ONLY },
 };
 
 describe.each(Object.entries(NOT_APPLICABLE))("the contract, on the %s engine", (name, notApplicable) => {

@@ -26,7 +26,7 @@ describe("redisEngine: the engine contract", needsRedis, () => {
   afterAll(() => server.stop());
 
   const harness: EngineHarness = {
-    offers: ["presence", "cutFeed", "swallowFeed", "loseReply", "goAway", "comeBack", "beginAnew"],
+    offers: ["ephemeral", "presence", "cutFeed", "swallowFeed", "loseReply", "goAway", "comeBack", "beginAnew"],
     timeout: 20_000,
     async open({ retention, idempotencyWindow } = {}): Promise<Namespace> {
       const prefix = `contract-${++namespaces}`;

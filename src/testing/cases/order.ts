@@ -39,6 +39,39 @@ export const orderCases: readonly EngineCase[] = [
   ),
 
   defineCase(
+    "order/ephemeral",
+    "An engine MUST report an ephemeral event behind what its process appended before, once at most, to every process, and MUST NOT keep it.",
+    { needs: ["ephemeral"] },
+    async (context) => {
+      const keys = ["#a", "#b"];
+      const processes = [await context.startProcess(...keys), await context.startProcess(...keys)];
+      const [sender] = processes as [TestProcess];
+      const names = series("event ", 20);
+      const calls = names.flatMap((name) => [sender.append(keys, name), sender.sendEphemeral(keys, `after ${name}`)]);
+      await Promise.all(calls);
+      const last = (await sender.append(keys, "end")).seq;
+      for (const process of processes) {
+        await process.waitFor("end");
+        const received = process.ephemeral;
+        // It may get lost, but not where nothing happens.
+        equal(
+          "ephemeral events that a process received",
+          received.map(({ data }) => data),
+          names.map((name) => `after ${name}`),
+        );
+        equal(
+          "the event before each of them",
+          received.map(({ before }) => `after ${before}`),
+          received.map(({ data }) => data),
+        );
+      }
+      const page = await sender.read(keys, 0);
+      equal("what is retained", page.records.map(dataOf), [...names, "end"]);
+      equal("positions, which only appended events take", last, names.length + 1);
+    },
+  ),
+
+  defineCase(
     "order/processes",
     "An engine MUST report the events of all processes to every process, in the order of their positions.",
     {},

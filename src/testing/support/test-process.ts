@@ -42,6 +42,8 @@ const covers = (report: ReceivedEntry | MissedRange, { seq, keys }: AppendedEven
 export class TestProcess implements EngineListener {
   /** Every report of the engine, in order. */
   readonly #reports: (ReceivedEntry | MissedRange)[] = [];
+  /** Ephemeral events, each with the data of the last event that was reported before it. */
+  readonly ephemeral: { readonly data: string; readonly before: string | undefined }[] = [];
   /** Events of missed ranges. */
   readonly #readEntries: ReceivedEntry[] = [];
   readonly #keys = new Set<string>();
@@ -65,6 +67,11 @@ export class TestProcess implements EngineListener {
 
   onAppended(entry: Entry): void {
     this.#reports.push({ seq: entry.seq, keys: entry.keys, ...splitId(decode(entry.bytes)) });
+  }
+
+  onEphemeral(_keys: readonly string[], bytes: Uint8Array): void {
+    const last = this.#reports.findLast(isEntry);
+    this.ephemeral.push({ data: dataOf({ text: decode(bytes) }), before: last && dataOf(last) });
   }
 
   onOverrun(): void {
@@ -124,6 +131,11 @@ export class TestProcess implements EngineListener {
     const appending = this.#session.append(keys, text, idempotencyKey);
     const { epoch, seq, repeated } = await withTimeout(this.#timeout, `appending ${data}`, appending);
     return { epoch, seq, repeated, keys, text };
+  }
+
+  /** Sends an ephemeral event. The engine is called before this returns. */
+  async sendEphemeral(keys: readonly string[], data: string): Promise<void> {
+    await withTimeout(this.#timeout, `sending ${data}`, this.#session.sendEphemeral?.(keys, textOf(data)));
   }
 
   /** Appends an event as soon as the engine is up. */

@@ -4,7 +4,9 @@ import { brokerCases, type EngineHarness, engineCases, missingNeeds } from "../.
 import { type TestSetup, withBroker } from "../../support/test-broker.ts";
 
 // All brokers of a case share one engine, as the brokers of one process do. Its log is in this process, so no fault can happen on the way.
+const OFFERS = { offers: ["ephemeral"] } as const;
 const harness = (setup: TestSetup): EngineHarness => ({
+  ...OFFERS,
   // Less than the limit of a test, so that a case fails with its own message.
   timeout: 4_000,
   open(options = {}) {
@@ -14,7 +16,7 @@ const harness = (setup: TestSetup): EngineHarness => ({
 });
 
 const cases = [...engineCases, ...brokerCases];
-const isApplicable = (each: (typeof cases)[number]): boolean => missingNeeds(each, {}).length === 0;
+const isApplicable = (each: (typeof cases)[number]): boolean => missingNeeds(each, OFFERS).length === 0;
 
 for (const each of cases.filter(isApplicable)) {
   test(

@@ -30,6 +30,9 @@ const FAILING_CASES: readonly (readonly [defect: Defect, ...ids: string[]])[] = 
   ["loses the order", "order/one-process", "subscribe/no-seam"],
   ["reports to each process in another order", "order/processes"],
   ["reports twice", "channels/once"],
+  ["reports ephemeral events twice", "order/ephemeral"],
+  ["reports ephemeral events before their time", "order/ephemeral"],
+  ["appends ephemeral events", "order/ephemeral"],
   ["changes the text", "order/whole"],
   ["ignores case", "channels/apart"],
   ["answers a read from before the subscribe", "subscribe/then-read"],
@@ -74,7 +77,16 @@ const FAILING_CASES: readonly (readonly [defect: Defect, ...ids: string[]])[] = 
 const SEPARATE_LOG_CASES = ["one-order", "move", "move-busy", "keys", "listen", "close"].map((id) => `brokers/${id}`);
 const CASES = [...engineCases, ...brokerCases];
 
-const NEEDS: readonly Need[] = ["presence", "cutFeed", "swallowFeed", "loseReply", "goAway", "comeBack", "beginAnew"];
+const NEEDS: readonly Need[] = [
+  "ephemeral",
+  "presence",
+  "cutFeed",
+  "swallowFeed",
+  "loseReply",
+  "goAway",
+  "comeBack",
+  "beginAnew",
+];
 
 const optionsOf = (
   { durableObject }: TestSetup,

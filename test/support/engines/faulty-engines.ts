@@ -29,6 +29,9 @@ export type Defect =
   | "loses the order"
   | "reports to each process in another order"
   | "reports twice"
+  | "reports ephemeral events twice"
+  | "reports ephemeral events before their time"
+  | "appends ephemeral events"
   | "changes the text"
   | "ignores case"
   | "answers a read from before the subscribe"
@@ -130,6 +133,14 @@ export class FaultySession implements EngineSession {
     if (this.#has("ignores what was before a message")) this.#position = Math.max(this.#position, entry.seq - 1);
     if (this.#has("acknowledges early")) setTimeout(() => this.#catchUp(), DELAY_MS);
     else this.#catchUp(entry);
+  }
+
+  /** An ephemeral event arrived, behind the messages of the feed. */
+  receiveEphemeral(keys: readonly string[], text: string): void {
+    if (this.swallows || this.#isCut || this.isClosed) return;
+    this.#catchUp();
+    const times = this.#has("reports ephemeral events twice") ? 2 : 1;
+    for (let time = 0; time < times; time++) this.#listener.onEphemeral?.(keys, new TextEncoder().encode(text));
   }
 
   sendCommand(command: PeerCommand): void {
@@ -236,6 +247,17 @@ export class FaultySession implements EngineSession {
   }
 
   // Calls of the broker.
+
+  async sendEphemeral(keys: readonly string[], text: string): Promise<void> {
+    const store = this.#store;
+    if (store.isAway) throw away();
+    if (this.#has("appends ephemeral events")) await store.append(keys, text, undefined);
+    // With this defect it overtakes what was appended before.
+    if (this.#has("reports ephemeral events before their time"))
+      this.#listener.onEphemeral?.(keys, new TextEncoder().encode(text));
+    else for (const session of store.sessions) session.receiveEphemeral(keys, text);
+    await later();
+  }
 
   async append(
     keys: readonly string[],
