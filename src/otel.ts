@@ -37,7 +37,7 @@ export interface InstrumentOptions {
    * attribute. They never have the channel's own name, because a metrics store keeps one series for each value. MUST NOT throw. @default none
    */
   readonly template?: (channel: string) => string | undefined;
-  /** Attributes of every span and metric, to tell this broker from another one in the same process. @default none */
+  /** Attributes of every span and metric, to distinguish this broker from another one in the same process. @default none */
   readonly attributes?: Attributes;
 }
 

@@ -119,7 +119,7 @@ export class ExpiringMap<T = true> {
     return this.get(name) !== undefined;
   }
 
-  /** How many names are held, expired ones included. */
+  /** Number of names that are held, expired ones included. */
   get size(): number {
     return this.#entries.size;
   }

@@ -27,7 +27,7 @@ import { type Force, shutDown } from "./shutdown.ts";
 const MAX_SPREAD_MS = 3_600_000;
 const NO_CONNECTIONS: ReadonlySet<Connection> = new Set();
 
-/** How `disconnect` ends the connections of a client id. */
+/** Checked options of `disconnect`. */
 export interface Disconnection {
   /** Milliseconds for which the id is barred. */
   readonly blockFor: number;
@@ -116,7 +116,7 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
   }
 
   /**
-   * Has a request about open streams carried out by all processes.
+   * Carries out a request about open streams in all processes.
    *
    * @throws {@link BrokerError} `closed`, `bad-channel`, `at-capacity`, `engine-down`, `engine-refused`
    */

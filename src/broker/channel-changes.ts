@@ -4,7 +4,7 @@ import type { Fanout } from "../delivery/fanout.ts";
 import { HEARTBEAT } from "../event/sse-format.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 
-/** The bytes of `fanwire-channels`; a comment if the client is not told. */
+/** The bytes of `fanwire-channels`; a comment if `announce` is off. */
 type Announcement = Uint8Array<ArrayBuffer>;
 export const NO_ANNOUNCEMENT: Announcement = HEARTBEAT;
 

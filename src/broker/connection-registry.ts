@@ -202,7 +202,7 @@ export class ConnectionRegistry implements ConnectionHost {
     this.#context.limits.add(connection.info);
   }
 
-  /** Returns a secret for a new connection, if its client may change its channels and is told. */
+  /** Returns a secret for a new connection, if its client may change its channels and `announce` is on. */
   #newSecret(): string | undefined {
     const { announce, paths } = this.#settings;
     return announce && (paths.subscribe || paths.unsubscribe) ? randomName(SECRET_LENGTH) : undefined;
@@ -273,7 +273,7 @@ export class ConnectionRegistry implements ConnectionHost {
     void track(this.#closing, connection.close("closing", { endEvent, drain, force }));
   }
 
-  /** Resolves when every connection that was told to end has closed. */
+  /** Resolves when every connection that is ending has closed. */
   async allClosed(): Promise<void> {
     await Promise.all(this.#closing);
   }

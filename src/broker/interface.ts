@@ -51,7 +51,7 @@ export interface HistoryOptions {
   readonly channels?: string | readonly string[];
   /** The id after which to read: of an event, of a stream's `Last-Event-ID`, or the `position` of another part. */
   readonly after?: string | undefined;
-  /** Where to begin without `after`. @default "earliest" */
+  /** The beginning without `after`. @default "earliest" */
   readonly from?: "earliest";
   /** The most events to return, from 0 to 1,000. 0 reads nothing: `position` is then the head. @default 100 */
   readonly limit?: number;
@@ -202,7 +202,7 @@ export interface Broker {
   /**
    * Returns the name of a channel, if a channel can have it. Call this where users name channels: a grant with another name is `bad-grant`.
    *
-   * @throws `BrokerError` `bad-channel`; `TypeError` if it is no string
+   * @throws `BrokerError` `bad-channel`; `TypeError` if it is not a string
    */
   checkChannel(name: string): string;
   /** Returns the connections of this process. */

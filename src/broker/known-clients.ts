@@ -73,7 +73,7 @@ export class KnownClients {
     return this.#expectedUntil - now();
   }
 
-  /** @throws {@link BrokerError} `unknown-client`, if this process can tell; with several processes the engine checks. */
+  /** @throws {@link BrokerError} `unknown-client`, if this process knows all clients; with several processes the engine checks. */
   check(clientId: string, isConnected: boolean): void {
     if (this.#shared || isConnected || this.#lingering.has(clientId) || this.expectedFor > 0) return;
     throw new BrokerError("unknown-client", `Event refused: no client ${quote(clientId)} is connected, or was lately.`);

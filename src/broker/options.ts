@@ -83,7 +83,7 @@ export interface BrokerOptions {
   /** Pages of other origins that may use the broker. @default none */
   readonly cors?: CorsOptions;
   /**
-   * How to treat a client that connects with the client id of another connection of the same subject. `allow`: both receive. `reject`: the new
+   * The treatment of a client that connects with the client id of another connection of the same subject. `allow`: both receive. `reject`: the new
    * one is answered 409, and an EventSource has to come back later. `replace`: the old one is ended. Connections without a subject count as
    * one subject, so have `authorize` return one, or one user can end another's stream. @default "allow"
    */

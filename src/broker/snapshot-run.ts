@@ -11,7 +11,7 @@ import { hasNews } from "../log/batch.ts";
  */
 export type SnapshotReason = "new" | "gap" | "joined";
 
-/** What the option `snapshot` is asked for. */
+/** The argument of the option `snapshot`. */
 export interface SnapshotRequest {
   readonly client: ClientInfo;
   /** The request that opened the stream. Absent once the stream is open. In a Durable Object with mode `bridge` it has a URL only. */
@@ -65,7 +65,7 @@ interface SnapshotOwner {
     readonly host: SnapshotHost;
     /** Starts a snapshot: now, or when another one is over. */
     enter(run: SnapshotRun): void;
-    /** A snapshot needs the application no more. */
+    /** A snapshot no longer needs the application. */
     leave(run: SnapshotRun): void;
     /** Returns a promise for a snapshot to wait for, if all of them have sent enough in this turn of the event loop. */
     nextShare(): Promise<void> | undefined;
@@ -152,7 +152,7 @@ export class SnapshotRun {
     const { settings } = this.#owner.all;
     try {
       await this.#owner.all.nextShare();
-      // An iterator that was ended meanwhile is not asked again.
+      // An iterator that was ended in the meantime is not asked again.
       if (this.#isOver) return;
       const next = this.#iterator ? await this.#iterator.next() : DONE;
       if (this.#isOver) return;

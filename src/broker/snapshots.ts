@@ -21,7 +21,7 @@ import {
 const MAX_UNTAKEN_MS = 5_000;
 /**
  * Events of all snapshots in one turn of the event loop. The runtime asks for more in microtasks until the kernel's buffer is full, and a
- * generator that has its state at hand would take the whole turn: live delivery, new connections and I/O come between.
+ * generator whose state is in memory would take the whole turn: live delivery, new connections and I/O come between.
  */
 const EVENTS_PER_TURN = 128;
 
@@ -36,7 +36,7 @@ export class Snapshots {
   /** Events of this turn of the event loop, and its end. */
   #inTurn = 0;
   #turn: Promise<void> | undefined;
-  /** Running ones whose client did not take an event for that long. They are ended when another one needs their place. */
+  /** Running snapshots whose client did not take an event for `MAX_UNTAKEN_MS`. They are ended when another one needs their place. */
   readonly #stalled = new Set<SnapshotRun>();
 
   constructor(snapshot: Snapshot, settings: SnapshotSettings, host: SnapshotHost) {
@@ -103,7 +103,7 @@ export class ConnectionSnapshots implements SnapshotSource {
   #coveredThrough = -1;
   /** Channels that were added while another snapshot was sent. */
   #joined: string[] = [];
-  /** The broker closes. Nothing follows what would need a snapshot. */
+  /** The broker closes. No snapshot begins any more. */
   #isStopped = false;
 
   constructor(all: Snapshots, connection: Connection, request?: Request) {
@@ -172,7 +172,7 @@ export class ConnectionSnapshots implements SnapshotSource {
       for (const key of gap.channels) missing.add(publicName(key));
     }
     const concerned = channels.filter((name) => missing.delete(name));
-    // What is left are events to every client or to this client, which are part of no single channel.
+    // The names that are left stand for events to every client or to this client, which are part of no single channel.
     isWhole ||= missing.size > 0;
     const heldAt = items.slice(0, first).findLast((item) => !isTransient(item))?.seq ?? connection.cursor;
     this.#begin({ reason: "gap", channels: isWhole ? channels : concerned, through, heldAt });

@@ -18,7 +18,7 @@ export interface OpenStreams {
   readonly bySecret: ReadonlyMap<string, Connection>;
 }
 
-/** What a client is told of a change, besides all of its channels. */
+/** The part of `fanwire-channels` about one change. */
 interface Change {
   readonly added: readonly string[];
   readonly removed: readonly string[];
@@ -188,7 +188,7 @@ export class StreamRequests {
     });
   }
 
-  /** Gives a connection other channels in its `info`. Returns how its client is told. */
+  /** Gives a connection other channels in its `info`. Returns the announcement for its client. */
   #change(connection: Connection, channels: readonly string[], change: Change): Uint8Array<ArrayBuffer> {
     this.#limits.change(channels.length - connection.info.channels.length);
     connection.info = Object.freeze({ ...connection.info, channels: Object.freeze(channels) });
@@ -196,7 +196,7 @@ export class StreamRequests {
     return this.#announcement(connection.info, change);
   }
 
-  /** Tells a client again which channels its stream reads: the announcement of a change may have been lost with a socket inside the system. */
+  /** Announces the channels of a stream again: the announcement of a change may have been lost with a socket inside the system. */
   announceAgain(connection: Connection): void {
     const { fanout } = this.#registry;
     const bytes = this.#announcement(connection.info, { added: [], removed: [] });

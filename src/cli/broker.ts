@@ -78,9 +78,9 @@ async function library<T>(name: string, flag: string): Promise<T> {
 /** Claims of a token. */
 interface Claims {
   readonly sub?: string;
-  /** What its owner may read; `"*"` is every channel that it asks for. */
+  /** Channels that its owner may read; `"*"` is every channel that it asks for. */
   readonly channels?: unknown;
-  /** What its owner may publish to; `"*"` is everything. */
+  /** Channels that its owner may publish to; `"*"` is everything. */
   readonly publish?: unknown;
 }
 

@@ -1,4 +1,4 @@
-// Who subscribes to which channel.
+// Indexes subscribers by channel.
 import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import type { Connection } from "./connection.ts";

@@ -1,7 +1,7 @@
 // Ends a connection when its request is aborted, its grant expires, or it reaches `maxConnectionAge`.
 import { after } from "../base/runtime.ts";
 
-/** What limits a connection in time. */
+/** The limits of a connection in time. */
 export interface Lifetime {
   /** Aborted when the client leaves. */
   readonly signal: AbortSignal;
@@ -13,7 +13,7 @@ export interface Lifetime {
   onMaxAge(): void;
 }
 
-/** What happens to the connection. */
+/** Receives the end of a lifetime. */
 export interface LifetimeListener {
   onClientLeft(): void;
   onExpired(): void;

@@ -53,7 +53,7 @@ export interface ClientInfo {
   readonly connectedAt: number;
 }
 
-/** How a connection closes. */
+/** The end of a connection. */
 export interface CloseOptions {
   /** The last chunk of the stream (`fanwire-end`). */
   readonly endEvent: Uint8Array<ArrayBuffer>;
@@ -76,7 +76,7 @@ export interface Connection extends Subscriber {
   reports: Set<DeliveryWatcher> | undefined;
   /** Sets the cursor and the first chunk. Events after the cursor count as pending from here on. */
   startAt(point: ResumePoint, opening: Uint8Array<ArrayBuffer>): void;
-  /** `info` has other channels, and the client is about to be told. */
+  /** `info` has other channels, and the client is about to receive `fanwire-channels`. */
   onChannelsChanged?(): void;
   /** The connection was blocked for `timeout` once more. */
   onTimeout(tolerance: number): void;

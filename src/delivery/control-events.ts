@@ -21,7 +21,7 @@ export interface HeartbeatChunk {
   readonly position?: number;
 }
 
-/** How a stream ends. */
+/** The end of a stream. */
 export interface EndOptions {
   /** Milliseconds after which the client comes back. @default the option `retry`, with jitter */
   readonly retry?: number;

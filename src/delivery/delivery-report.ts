@@ -53,7 +53,7 @@ export interface Failure {
 
 /** The fate of an event at the connections that this process had when it was appended. */
 export interface DeliveryReport {
-  /** How many connections it was sent to. Sent means given to the runtime, not received. */
+  /** Number of connections it was sent to. Sent means given to the runtime, not received. */
   readonly sent: number;
   readonly failed: readonly Failure[];
 }
@@ -61,7 +61,7 @@ export interface DeliveryReport {
 /** Watches one event until every connection it is for has received it or failed. */
 export class ReportTracker implements DeliveryWatcher {
   readonly done: Promise<DeliveryReport>;
-  /** How many connections the report covers. */
+  /** Number of connections that the report covers. */
   readonly clients: number;
   /** A publisher waits for this report. */
   isWanted = false;

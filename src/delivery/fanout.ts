@@ -207,7 +207,7 @@ export class Fanout implements EngineListener, HistoryHost {
     for (const subscriber of this.channels.subscribersOf(key)) {
       const { cursor } = subscriber;
       const gap = { channels: [key], after, through: Math.min(through, cursor), seq: cursor };
-      // What lies after its cursor is still sent, in order.
+      // Events after its cursor are still sent, in order.
       const isBehindCursor = gap.through > after;
       this.#resend(
         subscriber,

@@ -221,7 +221,7 @@ export class Listener implements Subscriber, AsyncIterableIterator<Listened, und
     const { fanout } = this.#host;
     const { session } = fanout;
     this.live = false;
-    // What is found to be lost while nothing is read is learned from notices only.
+    // While nothing is read, only notices report lost events.
     if (this.channels.length > 0) this.resumedAfter = this.cursor;
     fanout.unsubscribe(this);
     this.channels = [];

@@ -14,7 +14,7 @@ const MAX_HOLDS = 8;
 export class PublisherBackpressure<Subscriber> {
   readonly #requestFlush: () => void;
   readonly #maxHoldMs: number;
-  /** What was appended since the last flush, as a share of what may be appended between two flushes. */
+  /** Bytes appended since the last flush, as a share of those that may be appended between two flushes. */
   #ahead = 0;
   /** Counts holds. */
   #hold = 0;

@@ -3,7 +3,7 @@ import { nextTurn } from "../base/runtime.ts";
 
 /** The work of one turn. A unit is an event or a channel that is looked at, or 64 bytes that are copied: 2 to 3 ms on a slow core. */
 const TURN_BUDGET = 8_192;
-/** How many positions a subscriber may be behind to be served at once: live delivery comes before those that read history. */
+/** Number of positions that a subscriber may be behind to be served at once: live delivery comes before those that read history. */
 const NEAR_HEAD = 1_024;
 
 /** Subscribers that are behind and wait for their turn. All of them share the budget of a turn, in the order in which they asked. */
@@ -17,7 +17,7 @@ export class ReplayQueue<Subscriber> {
     this.#serve = serve;
   }
 
-  /** Whether a subscriber that is so many positions behind may read now. Otherwise it is served in a later turn. */
+  /** Returns whether a subscriber that is `behind` positions behind the head may read now. Otherwise it is served in a later turn. */
   admit(subscriber: Subscriber, behind: number): boolean {
     if (behind <= NEAR_HEAD || (this.#waiting.size === 0 && this.#remaining > 0)) return true;
     this.#waiting.add(subscriber);

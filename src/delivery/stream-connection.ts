@@ -97,10 +97,10 @@ export class StreamConnection implements Connection, HeartbeatTarget {
   #controller: ChunkSink | undefined;
   /** The first chunk, until it was read. */
   #opening: Uint8Array<ArrayBuffer> | undefined;
-  /** How the connection closes, once that is decided. */
+  /** The end of the connection, once it is decided. */
   #closeOptions: CloseOptions | undefined;
   #resolveClosed: (() => void) | undefined;
-  /** How often the connection was blocked for `timeout` since it last took anything. */
+  /** Number of times that the connection was blocked for `timeout` since it last took anything. */
   #timeouts = 0;
 
   constructor(host: ConnectionHost, info: ClientInfo, keys: readonly string[], lifetime: Lifetime) {
@@ -141,7 +141,7 @@ export class StreamConnection implements Connection, HeartbeatTarget {
 
   /** Writes to `sink` from now on, from the first chunk, in place of the stream, of which nothing was read. */
   redirect(sink: ChunkSink): void {
-    // The sink tells who leaves. The signal would keep the request for as long as the connection is open.
+    // The sink reports a client that leaves. The signal would keep the request for as long as the connection is open.
     this.#stopWatch(true);
     this.start(sink);
   }

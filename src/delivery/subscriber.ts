@@ -55,7 +55,7 @@ export interface Subscriber extends LogReader {
 export interface ChannelSubscribers {
   channel: ChannelLog;
   readonly subscribers: Set<Subscriber>;
-  /** How many of the subscribers are listeners. */
+  /** Number of subscribers that are listeners. */
   listeners: number;
   /** Whether the channel has events that the next flush sends. */
   pending: boolean;

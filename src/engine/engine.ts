@@ -171,7 +171,7 @@ export interface StoredEvent {
   readonly seq: number;
   readonly keys: readonly string[];
   readonly text: string;
-  /** Set if this is no event. */
+  /** Set if this is not an event. */
   readonly notice?: LossNotice | undefined;
 }
 
@@ -230,7 +230,7 @@ export type StreamRequest = StreamTarget &
 
 /** The answer of a process that has carried out a request. */
 export interface StreamAnswer {
-  /** How many streams it concerned. */
+  /** Number of streams that it concerned. */
   readonly clients: number;
   /** The head of the log after the change. */
   readonly position?: Position;

@@ -17,7 +17,7 @@ const RETRY_MS = 250;
 const MAX_BYTES = 8 * 1024 * 1024;
 /** Milliseconds for which a page is kept. Its events are delivered for this long after retention has ended. */
 const MAX_AGE_MS = 5_000;
-/** What an event and a channel cost besides the bytes of the event. */
+/** The bytes that an event and a channel cost besides the bytes of the event. */
 const ENTRY_COST = 256;
 
 type ReadPage = (keys: readonly string[], after: number) => Promise<ReplayPage>;
@@ -92,7 +92,7 @@ interface Load {
   readonly subscribers: Set<LogReader>;
 }
 
-/** What a waiting subscriber waits for. */
+/** The page or the turn that a subscriber waits for. */
 interface Wait {
   /** The page, or `undefined` if it waits for its turn or for a retry. */
   load: Load | undefined;

@@ -98,10 +98,10 @@ async function readPage(session: EngineSession, keys: readonly string[], part: P
 /** @throws {@link BrokerError} `engine-down` if the store has another log than this process */
 function checkEpoch({ epoch }: Log, stored: string): void {
   if (stored !== epoch)
-    throw new BrokerError("engine-down", "History not read: the log was replaced meanwhile; try again.");
+    throw new BrokerError("engine-down", "History not read: the log was replaced while it was read; try again.");
 }
 
-/** What was read so far. */
+/** The part that was read so far. */
 class Part {
   reader: LogReader = { channels: [], cursor: 0, missingRanges: undefined, overrun: 0 };
   readonly #log: Log;

@@ -1,5 +1,5 @@
 // Keys of the log. The log keeps three kinds of channels: the common channel (events for every client), named channels, and inboxes (events
-// for one client). The first character of a key tells them apart, so no channel name can address an inbox.
+// for one client). The first character of a key separates them, so no channel name can address an inbox.
 
 /** The key of the common channel. */
 export const COMMON = "";

@@ -1,6 +1,6 @@
 // Checks that a handler was called with a Web-standard `Request`, because the mistakes of the first hour are calls with something else.
 
-/** Members that tell a `Request` of any class and realm from other objects, and that lead to the request inside a framework's context. */
+/** Members that distinguish a `Request` of any class and realm from other objects, and that lead to the request inside a framework's context. */
 interface Candidate {
   readonly headers?: { readonly get?: unknown };
   readonly raw?: unknown;

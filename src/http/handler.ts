@@ -51,9 +51,9 @@ const CLIENT_ID_LENGTH = 26;
 export interface BrokerPaths {
   readonly connect: string;
   readonly broadcast: string;
-  /** Where a client adds channels to its stream; `false` for nowhere. */
+  /** Path at which a client adds channels to its stream; `false` for none. */
   readonly subscribe: string | false;
-  /** Where a client removes channels from its stream; `false` for nowhere. */
+  /** Path at which a client removes channels from its stream; `false` for none. */
   readonly unsubscribe: string | false;
   /** Serves the history of channels, if it is set. */
   readonly history?: string | undefined;

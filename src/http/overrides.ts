@@ -22,12 +22,12 @@ export interface ClientOverrides extends Overrides {
   /** The id to resume after, in place of `Last-Event-ID` and `?lastEventId=`. An empty one turns both off. */
   readonly lastEventId?: string;
   /**
-   * Where the client starts, unless it resumes after an id: with everything that is retained (`"earliest"`), or with the newest event of each
+   * The client's start, unless it resumes after an id: with everything that is retained (`"earliest"`), or with the newest event of each
    * channel (`"latest"`). In place of `?from=` and `?last=`.
    */
   readonly from?: "earliest" | "latest" | undefined;
   /**
-   * How many of its newest events each channel starts with, from 1 to 1,000, unless the client resumes after an id. In place of `?last=` and
+   * Number of newest events that each channel starts with, from 1 to 1,000, unless the client resumes after an id. In place of `?last=` and
    * `?from=`.
    */
   readonly last?: number | undefined;

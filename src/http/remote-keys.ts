@@ -3,7 +3,7 @@
 import { BrokerError } from "../base/errors.ts";
 import { after, now, onWorkers } from "../base/runtime.ts";
 
-/** How long a fetch may take. It is shorter than the default `authorizeTimeout`, so that `onError` receives the cause. */
+/** Milliseconds that a fetch may take. It is shorter than the default `authorizeTimeout`, so that `onError` receives the cause. */
 const FETCH_TIMEOUT_MS = 4_000;
 /** The least time between two fetches. An unknown key id, which anybody can invent, causes no more of them. */
 const PAUSE_MS = 5_000;
@@ -13,7 +13,7 @@ const FRESH_FOR_MS = 600_000;
 const USABLE_FOR_MS = 3_600_000;
 /** The most requests that wait for a fetch at a time. They count for `maxPending` as well, and must leave room for the others. */
 const MAX_WAITING = 50;
-/** How long a request on Workers waits for the fetch that it has started because keys are old. */
+/** Milliseconds for which a request on Workers waits for the fetch that it has started because keys are old. */
 const WORKER_WAIT_MS = 1_000;
 
 /** The keys of one issuer. `Keys` is what a library makes of the JSON that the issuer answers. */
@@ -33,7 +33,7 @@ export class RemoteKeys<Keys> {
   /** When each of the waiting requests began to wait. */
   readonly #waiting = new Map<object, number>();
 
-  /** `parse` throws if the JSON is no set of keys. `isUnknownKey` tells an error of a token whose key is not in the set. */
+  /** `parse` throws if the JSON is not a set of keys. `isUnknownKey` recognizes the error of a token whose key is not in the set. */
   constructor(url: string, parse: (json: unknown) => Keys, isUnknownKey: (error: unknown) => boolean) {
     this.#url = url;
     this.#parse = parse;

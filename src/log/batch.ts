@@ -14,9 +14,9 @@ export const isGap = (item: Item): item is Gap => "through" in item;
 /** Items sent to a subscriber in one chunk. */
 export interface Batch<I extends Item = Item> {
   readonly items: readonly I[];
-  /** How many items are events. */
+  /** Number of items that are events. */
   readonly events: number;
-  /** How many items are gaps. */
+  /** Number of items that are gaps. */
   readonly gaps: number;
   /** The cursor of a subscriber that has received the whole batch. */
   readonly through: number;
@@ -42,7 +42,7 @@ export interface LogReader {
    */
   missingRanges: Map<string, MissingRange> | undefined;
   /**
-   * How far the log had evicted unread events of this reader, because the log is full, when the reader last received a gap for that. 0 once
+   * The position up to which the full log had evicted unread events of this reader when the reader last received a gap for that. 0 once
    * the reader has caught up.
    */
   overrun: number;

@@ -2,7 +2,7 @@
 import type { RetentionBounds } from "./log-options.ts";
 import type { Owner } from "./owner.ts";
 
-/** An element of the log that is no event: it tells that a process has lost events, and who may not have received them. */
+/** An element of the log that is not an event: it says that a process has lost events, and which readers may lack them. */
 export interface LossNotice {
   /** Returns what a reader of these channels may lack, if anything. `resumedAfter` is the reader's. */
   lostFor(
@@ -22,11 +22,11 @@ export interface Entry {
   readonly at: number;
   /** Bytes of its channel's events up to and including this one. Used if it has no other channel. */
   total: number;
-  /** How many of its channels retain it. The log holds it as long as one does. */
+  /** Number of its channels that retain it. The log holds it as long as one does. */
   retainCount: number;
-  /** How many of its channels retain it, by their owner. Absent if it was appended to one channel. */
+  /** Number of its channels that retain it, by their owner. Absent if it was appended to one channel. */
   readonly owners?: Map<Owner<ChannelLog>, number> | undefined;
-  /** Set if the entry is no event. Its bytes are sent to nobody. */
+  /** Set if the entry is not an event. Its bytes are sent to nobody. */
   readonly notice?: LossNotice | undefined;
 }
 
@@ -88,9 +88,9 @@ class EntryQueue {
  */
 export class ChannelLog {
   readonly key: string;
-  /** Who is charged for the channel. Set with its first event. */
+  /** The owner that is charged for the channel. Set with its first event. */
   owner: Owner<ChannelLog> | undefined;
-  /** What the channel keeps. Set by the log; absent while the option `channels` fails, and in history that was loaded from a store. */
+  /** The retention of the channel. Set by the log; absent while the option `channels` fails, and in history that was loaded from a store. */
   retention: RetentionBounds | undefined;
   /** The position of the channel's newest event, whether the log holds it or not. */
   last: number;
@@ -100,9 +100,9 @@ export class ChannelLog {
   evictedThrough = 0;
   /** Bytes of the events that this channel retains. */
   bytes = 0;
-  /** How many of the events that can be read are also events of other channels. */
+  /** Number of events that can be read and are also events of other channels. */
   shared = 0;
-  /** How many users need this record. A pinned record is not forgotten. */
+  /** Number of users that need this record. A pinned record is not forgotten. */
   pins = 0;
   /** Bytes of all events that this record has ever retained. */
   #total = 0;
@@ -116,7 +116,7 @@ export class ChannelLog {
     this.last = this.droppedThrough = droppedThrough;
   }
 
-  /** How many events this channel retains. */
+  /** Number of events that this channel retains. */
   get size(): number {
     return this.#retained.length;
   }

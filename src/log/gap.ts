@@ -1,4 +1,4 @@
-// A gap tells a subscriber which events are missing. It has a place in the total order, and an id like an event.
+// A gap names the events that a subscriber misses. It has a place in the total order, and an id like an event.
 import { publicName } from "../event/channel-key.ts";
 import { encode, formatControl } from "../event/sse-format.ts";
 import type { Log } from "./log.ts";

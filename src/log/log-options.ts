@@ -19,7 +19,7 @@ export interface Retention {
 /** Options of one channel. */
 export interface ChannelOptions {
   /**
-   * What is not set here comes from the engine's `retention`. `events` may be 0: an event is then sent to those who can take it now, and dropped
+   * A bound that is not set here comes from the engine's `retention`. `events` may be 0: an event is then sent to those who can take it now, and dropped
    * as soon as it was offered to every subscriber. A client that could not take it receives a gap.
    */
   readonly retention?: Retention | undefined;

@@ -56,7 +56,7 @@ export class Log {
   readonly #bounds: LogBounds;
   readonly #channels = new Map<string, ChannelLog>();
   readonly #owners: Owners<ChannelLog>;
-  /** How many records have no pin. */
+  /** Number of records without a pin. */
   #unpinned = 0;
   /** Channels that keep no event, and have one that was not offered to every subscriber yet. */
   readonly #passing = new Set<ChannelLog>();
@@ -74,7 +74,7 @@ export class Log {
     this.#owners = new Owners(bounds.tenant);
   }
 
-  /** How many channels have a record. */
+  /** Number of channels that have a record. */
   get channels(): number {
     return this.#channels.size;
   }

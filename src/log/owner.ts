@@ -1,7 +1,7 @@
 // The owners of a log's channels, and what each of them takes. Whoever takes the most is found at once, and is the one that loses.
 import { quote } from "../base/errors.ts";
 
-/** What an owner takes of one bound of the log. */
+/** The use that an owner makes of one bound of the log. */
 interface Share<Channel> {
   readonly owner: Owner<Channel>;
   /** Bytes or records. */
@@ -65,7 +65,7 @@ export class Owner<Channel> {
   records = 0;
   /** Bytes of the events that its channels retain, each event counted once, and the cost of each reference to one. */
   readonly bytes: Share<Channel> = { owner: this, amount: 0, place: 0 };
-  /** How many of its records have no pin. */
+  /** Number of its records without a pin. */
   readonly unpinnedRecords: Share<Channel> = { owner: this, amount: 0, place: 0 };
   /** Its records without a pin, in the order in which they lost the last one. */
   readonly unpinned: Set<Channel> = new Set();

@@ -6,13 +6,13 @@ import { type Gap, type MissingRange, makeGap } from "./gap.ts";
 import type { Log } from "./log.ts";
 import { Merge } from "./merge.ts";
 
-/** Where a reader asks to start: after an id it received, or at retained events. Without either it starts at the head. */
+/** The start that a reader asks for: after an id it received, or at retained events. Without either it starts at the head. */
 export interface StartOptions {
   /** An id that the reader received. The other options then have no effect. */
   readonly lastEventId?: string | undefined;
   /** The earliest retained event, or the newest one of each channel: `"latest"` is `last: 1`. Not together with `last`. */
   readonly from?: "earliest" | "latest" | undefined;
-  /** How many of its newest events each channel starts with, as far as they are retained: a whole number from 1 to 1,000. */
+  /** Number of newest events that each channel starts with, as far as they are retained: a whole number from 1 to 1,000. */
   readonly last?: number | undefined;
 }
 
@@ -29,7 +29,7 @@ export function findStartFault(from: unknown, last: unknown): string | undefined
   return `${values} must have from ("earliest" or "latest"), or last (a whole number from 1 to ${MAX_LAST}), or neither.`;
 }
 
-/** Where a stream starts. */
+/** The start of a stream. */
 export interface ResumePoint {
   readonly cursor: number;
   /** Gaps to send before anything else. */
@@ -101,7 +101,7 @@ interface RequestedStart {
   readonly kind: "head" | "retained" | "after" | "unknown-id";
   /** The position to start after, or 0. */
   readonly seq: number;
-  /** How many of its newest events each channel starts with, if not with all of them. */
+  /** Number of newest events that each channel starts with, if not with all of them. */
   readonly last?: number | undefined;
 }
 

@@ -29,7 +29,7 @@ export interface BrokerStats {
   readonly replayed: number;
   /** Gaps sent to connections. */
   readonly gaps: number;
-  /** How often a connection jumped to the head, because the log evicted more of its unread events before it had caught up. */
+  /** Number of times that a connection jumped to the head, because the log evicted more of its unread events before it had caught up. */
   readonly overruns: number;
   /** Connections that ended, by reason. */
   readonly disconnects: Readonly<Partial<Record<DisconnectReason, number>>>;

@@ -181,7 +181,7 @@ async function pipe(body: ReadableStream<Uint8Array>, outgoing: NodeOutgoing): P
     }
     outgoing.end();
   } catch {
-    // The application's stream failed after the head was sent: only a cut tells the client.
+    // The application's stream failed after the head was sent: only a cut shows that to the client.
     outgoing.destroy();
   }
 }

@@ -129,7 +129,7 @@ export class NodeRequest {
       if (!name.startsWith(":")) headers.append(name, rawHeaders[index + 1] as string);
     }
     if (this.#parsed) {
-      // What the parser left is plain UTF-8.
+      // The parser leaves plain UTF-8.
       headers.delete("content-encoding");
       headers.delete("transfer-encoding");
       headers.set("content-length", String(this.#parsed.length));

@@ -55,7 +55,7 @@ export class ResponseSink implements ChunkSink {
     } else {
       const response = this.#response as NodeOutgoing & { flush?: () => void };
       this.#isBlocked = response.write(chunk) === false;
-      // Compression keeps what it has until it is told to send it.
+      // Compression keeps its output until it is flushed.
       response.flush?.();
     }
     if (this.#isBlocked) (socket ?? this.#response).once("drain", () => this.#onDrain());

@@ -20,7 +20,7 @@ const watches = new Map<NodeServer, Watch>();
 
 /** Ends a stream when its server stops listening. Returns the server, for {@link unwatch}; `undefined` if it cannot be watched. */
 export function watchServer(server: NodeServer | null | undefined, stream: ServedStream): NodeServer | undefined {
-  // A server that gets its sockets from elsewhere never listens, so that nobody can tell whether it stops.
+  // A server that gets its sockets from elsewhere never listens, so its end cannot be observed.
   if (!server?.listening) return undefined;
   let watch = watches.get(server);
   if (!watch) {

@@ -10,7 +10,7 @@ export interface NodeIncoming {
   readonly rawHeaders: readonly string[];
   readonly headers: { readonly [name: string]: string | readonly string[] | undefined };
   readonly socket: unknown;
-  /** What a body parser made of the body. */
+  /** The result of a body parser. */
   readonly body?: unknown;
   /** Whether somebody reads or has read the body. */
   readonly readableDidRead?: boolean;

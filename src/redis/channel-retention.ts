@@ -1,10 +1,10 @@
-// What Redis retains of each channel, as scripts take it.
+// The retention of each channel in Redis, in the form that scripts take.
 import { type LogOptions, type RetentionBounds, retentionOf } from "../log/log-options.ts";
 
 const DAY_MS = 86_400_000;
 /** The longest age of a channel, where channels have ages of their own: no command in Redis makes a key permanent again without a rule of its own. */
 const MAX_AGE_MS = 3_650 * DAY_MS;
-/** What Redis keeps of a channel while the option `channels` fails. */
+/** The retention of a channel while the option `channels` fails. */
 const UNBOUNDED: RetentionBounds = { events: Infinity, bytes: Infinity, age: Infinity };
 /** Channels whose retention is remembered. */
 const MAX_REMEMBERED = 10_000;

@@ -58,8 +58,8 @@ const SCRIPTS: Readonly<Record<ScriptName, string>> = {
 const PROBE_MS = 500;
 
 /**
- * How long answers are read before a command is given up whose time is over: this many milliseconds, and as long as its time has been over, up to
- * the second of the two.
+ * Milliseconds for which answers are read before a command whose time is over is given up: the first at least, as long as its time has been over
+ * at most, and never more than the second.
  */
 const MIN_READ_MS = 10;
 const MAX_READ_MS = 1_000;

@@ -49,5 +49,5 @@ export class SeenMessages {
   }
 }
 
-/** How many processes are remembered. */
+/** Number of processes that are remembered. */
 const MAX_PROCESSES = 1_000;

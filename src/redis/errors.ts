@@ -26,7 +26,7 @@ export const engineDown = (cause?: unknown): BrokerError =>
     cause,
   });
 
-/** Nobody can tell whether an event was appended. */
+/** It is unknown whether an event was appended. */
 export const outcomeUnknown = (cause?: unknown): BrokerError =>
   new BrokerError(
     "publish-outcome-unknown",

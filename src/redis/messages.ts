@@ -142,7 +142,7 @@ function parseCheckpointPart(message: string): CheckpointPart {
   };
 }
 
-/** What this process asked for. */
+/** A checkpoint that this process has asked for. */
 export interface CheckpointRequest {
   readonly keys: readonly string[];
   /** Nobody else knows it, so a checkpoint that has it is from the script. */

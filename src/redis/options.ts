@@ -22,7 +22,7 @@ export interface RedisOptions {
    * databases. 1 to 100 characters, without braces and control characters.
    */
   readonly prefix: string;
-  /** How much of each channel Redis keeps. @default { age: 300_000, events: 10_000, bytes: 4_194_304 } */
+  /** The part of each channel that Redis keeps. @default { age: 300_000, events: 10_000, bytes: 4_194_304 } */
   readonly retention?: Retention | undefined;
   /**
    * Returns the options of a channel; `undefined` for none of its own. `retention` is what Redis and each process keep of it; what is not set

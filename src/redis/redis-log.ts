@@ -26,7 +26,7 @@ import { isRequest, PeerRequests } from "./requests.ts";
 /** Keys in one call of the script `checkpoint`. */
 const KEYS_PER_CALL = 2_000;
 const PRESENCES_PER_CALL = 400;
-/** How long client ids linger after this process has died, until a connection enters with another time. */
+/** Milliseconds for which client ids linger after this process has died, until a connection enters with another time. */
 const DEFAULT_LINGER_MS = 60_000;
 const DAY_MS = 86_400_000;
 const MAX_BAR_MS = 365 * DAY_MS;
@@ -70,7 +70,7 @@ class RedisSession implements SharedLogSession {
   #secret: { readonly epoch: string; readonly secret: string } | undefined;
   /** The last event that came through this feed. An event of several channels arrives several times. */
   #lastEvent: Position | undefined;
-  /** How many events that are not stored this process has sent. */
+  /** Number of ephemeral events that this process has sent. */
   #ephemerals = 0;
   #seenMessages = new SeenMessages();
 

@@ -9,7 +9,7 @@ interface Amount {
   readonly bytes: number;
 }
 
-/** What channels had up to a position. */
+/** The counts of events and bytes that channels had up to a position. */
 interface CountedThrough extends Amount {
   /** The position of the next event, or `Infinity`. */
   readonly next: number;
@@ -19,7 +19,7 @@ const bound = (value: number): string => (value === Infinity ? "-1" : String(Mat
 
 /**
  * A search for the position after which the newest events lie, as many as `maxReplay` allows. The newest few hundred events are counted one by
- * one. Before them, each entry tells how many events and bytes its channel had, so a position costs a look at each channel. There an event of
+ * one. Before them, each entry has the number of events and bytes of its channel, so a position costs a look at each channel. There an event of
  * several channels counts in each of them, so a replay never has more than `maxReplay` allows, and may have less.
  *
  * Each channel has a start of its own: what is not after it does not count, because it is not replayed in any case.

@@ -7,7 +7,7 @@ import type { Commands } from "./commands.ts";
 import { engineDown } from "./errors.ts";
 import { refused } from "./messages.ts";
 
-/** What proves that a message is from a process of this log. */
+/** The secret that proves that a message is from a process of this log. */
 interface Proof {
   readonly epoch: string;
   readonly secret: string;

@@ -102,7 +102,7 @@ export class CatchUp {
   }
 
   /**
-   * Appends notices of the overtaken events. A client that was past them here may have left, and a position does not tell which process sent it.
+   * Appends notices of the overtaken events. A client that was past them here may have left, and a position does not name the process that sent it.
    */
   async #sendNotices(store: SharedLogSession, waitToRetry: (error: unknown) => Promise<void>): Promise<void> {
     const { epoch, head: seq } = this.#log;
@@ -204,7 +204,7 @@ export class CatchUp {
     }
   }
 
-  /** `isOvertaken` tells that events up to the head may be among the missing ones. */
+  /** With `isOvertaken`, events up to the head may be among the missing ones. */
   #reportMissed(key: string, channel: ChannelLog, after: number, through: number, isOvertaken = false): void {
     if (through <= channel.last) return;
     const lostThrough = Math.min(through, this.#log.head);

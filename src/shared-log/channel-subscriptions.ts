@@ -4,7 +4,7 @@ import type { ChannelLog } from "../log/channel-log.ts";
 import type { Log } from "../log/log.ts";
 import type { Checkpoint, FeedEvent } from "./shared-log.ts";
 
-/** How long a channel stays subscribed after its last subscriber left. Most clients that leave come back. */
+/** Milliseconds for which a channel stays subscribed after its last subscriber left. Most clients that leave come back. */
 const IDLE_MS = 10_000;
 
 /** A channel that has a subscriber in this process, or had one not long ago. */
@@ -26,7 +26,7 @@ interface Subscription {
 
 /** A caller that waits until some channels are synchronized. */
 interface Waiter {
-  /** How many of its channels are not synchronized yet. */
+  /** Number of its channels that are not synchronized yet. */
   pending: number;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;

@@ -1,4 +1,4 @@
-// What arrived over the feed while the session was catching up.
+// Holds messages of the feed while the session catches up.
 import type { Checkpoint, FeedEvent } from "./shared-log.ts";
 
 /** The memory that an item takes, apart from its text. */

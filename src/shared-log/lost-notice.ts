@@ -1,5 +1,5 @@
 // A notice in the log that a process did not receive some events, and had sent later ones to its clients before it found that. A position does not
-// tell which process sent it. So every reader that came with a position from after the lost events counts as one that may lack them.
+// name the process that sent it. So every reader that came with a position from after the lost events counts as one that may lack them.
 import type { ReplayPage } from "../engine/engine.ts";
 import { formatControl } from "../event/sse-format.ts";
 import type { ChannelLog, LossNotice } from "../log/channel-log.ts";

@@ -24,7 +24,7 @@ interface PresenceHost {
 export class PresenceSync implements PresenceStore {
   readonly #store: SharedLogSession;
   readonly #host: PresenceHost;
-  /** How many connections each presence has. */
+  /** Number of connections of each presence. */
   readonly #counts = new Map<Presence, number>();
   readonly #presences = new Map<string, Presence>();
   /** Client ids of closed connections that the store could not be informed of, each with the time until which it lingers. */

@@ -14,7 +14,7 @@ export class PublishAcks {
   #cancelTimer: (() => void) | undefined;
 
   /**
-   * `isSettled` tells whether the event at a position was delivered, or can no longer be expected. `onTimeout` is called when an event did
+   * `isSettled` returns whether the event at a position was delivered, or can no longer be expected. `onTimeout` is called when an event did
    * not come back in time.
    */
   constructor(isSettled: (position: Position) => boolean, onTimeout: () => void) {

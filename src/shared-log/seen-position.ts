@@ -5,7 +5,7 @@ import type { Position } from "../event/position.ts";
 const MAX_PAST_EPOCHS = 100;
 /**
  * Positions that a log can grow by between two checkpoints. No store appends as many events in 5 s, so an event beyond them is not believed
- * before a checkpoint has told where the head is.
+ * before a checkpoint has reported the head.
  */
 const MAX_GROWTH = 1_000_000;
 

@@ -25,7 +25,7 @@ import { Startup } from "./startup.ts";
 
 /** The interval of the checkpoints that prove that the feed works and no event of it is missing. */
 const VERIFY_MS = 5_000;
-/** How long a new client waits for the feed, and the first publisher for the store. */
+/** Milliseconds for which a new client waits for the feed, and the first publisher for the store. */
 const STARTUP_MS = 4_000;
 
 const UNAVAILABLE = new Error("The store is not reachable, or its log was replaced.");
@@ -379,7 +379,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     }
   }
 
-  /** Checks an answer about the log of `epoch`. If the store has another epoch now, a checkpoint will tell where its log is. */
+  /** Checks an answer about the log of `epoch`. If the store has another epoch now, a checkpoint will report its position. */
   #checkEpoch(epoch: string, storeEpoch: string): void {
     if (epoch === storeEpoch || epoch !== this.#log.epoch || this.#state !== "up") return;
     this.#resynchronize();
@@ -391,7 +391,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
     return this.#publishAcks.wait(appended);
   }
 
-  /** Whether the event at a position was delivered, or nobody can tell whether it will be. */
+  /** Whether the event at a position was delivered, or it is unknown whether it will be. */
   #isSettled({ epoch, seq }: Position): boolean {
     if (this.#state === "disconnected" || this.#isClosed || this.#seen.isPast(epoch)) return true;
     return epoch === this.#log.epoch && seq <= this.#log.head;

@@ -2,7 +2,7 @@
 import type { Engine } from "../engine/engine.ts";
 import type { Retention } from "../log/log-options.ts";
 
-/** How a namespace is set up. An option that is left out has the engine's own default. */
+/** The options of a namespace. An option that is left out has the engine's own default. */
 export interface NamespaceOptions {
   /** Bounds of the history of each channel. */
   readonly retention?: Retention | undefined;

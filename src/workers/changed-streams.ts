@@ -1,5 +1,5 @@
 // Remembers the channels of streams that changed them while they were open. A Worker whose socket is lost dials again with the channels that it
-// knows of, and the news of a change may have been lost with the socket.
+// knows, and the announcement of a change may have been lost with the socket.
 import type { ObjectStorage } from "./cloudflare.ts";
 
 /** Milliseconds for which the channels of a stream are remembered after its socket has closed. A Worker dials again within seconds. */
@@ -8,7 +8,7 @@ const KEPT_MS = 60_000;
 /** The streams of an object that changed their channels, by the id of their connection. */
 export class ChangedStreams {
   readonly #sql: ObjectStorage["sql"];
-  /** How many streams are remembered. Most objects have none. */
+  /** Number of streams that are remembered. Most objects have none. */
   #count: number;
 
   constructor({ sql }: Pick<ObjectStorage, "sql">) {

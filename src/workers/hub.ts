@@ -44,7 +44,7 @@ export interface HubOptions extends Pick<BrokerOptions, (typeof REQUEST_OPTIONS)
    */
   readonly name?: string | ((request: Request) => string);
   /**
-   * Where streams are held. `bridge`: in the Worker, and the object hibernates while nothing happens. `direct`: in the object, which is faster
+   * The holder of the streams. `bridge`: in the Worker, and the object hibernates while nothing happens. `direct`: in the object, which is faster
    * and is billed for as long as a client is connected. @default "bridge"
    */
   readonly mode?: "bridge" | "direct";

@@ -37,7 +37,7 @@ const ACK_AFTER_BYTES = 64 * 1024;
  */
 const MAX_UNACKNOWLEDGED_BYTES = 256 * 1024;
 
-/** How the connection ends, once that is decided. */
+/** The end of the connection, once it is decided. */
 interface Closing {
   readonly reason: DisconnectReason;
   readonly endEvent: Uint8Array<ArrayBuffer>;
@@ -80,7 +80,7 @@ export class ObjectConnection implements Connection {
   /** Bytes covered by the requested acknowledgement, and its number. */
   ackBytes = 0;
   ackNumber = 0;
-  /** The client's id is held back. What this instance knows of the snapshot does not outlive it. */
+  /** The client's id is held back. The state of the snapshot is lost with this instance. */
   isHeld = false;
 
   readonly #host: ObjectConnectionHost;

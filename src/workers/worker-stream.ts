@@ -58,7 +58,7 @@ export class WorkerStream implements ConnectionHost {
   readonly timeouts: ConnectionTimeouts;
 
   readonly #dial: () => Promise<Socket>;
-  /** What the next dial presents. */
+  /** The first message of the next dial. */
   #hello: Hello;
   readonly #secret: string | undefined;
   readonly #timing: ConnectionTiming;

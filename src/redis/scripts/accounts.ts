@@ -20,10 +20,11 @@
  * `sweep` drops events that have expired, oldest first, and returns whether none is left. `first` is the charge after the swept position. It follows
  * the charges, so it costs the same however many channels have an event. The headers that it leaves behind are removed by `skipSwept` when their
  * channel is used, and by Redis when it is not. Scripts read nothing up to the swept position.
- * `largestOwners` returns a function that returns the owner that has the most at the time, and how much the second one has; the caller keeps its
- * amount. It looks at some owners at a time.
- * `dropOldest` drops the oldest events of a channel as long as `isOver` holds for the next one; it is first called without one. `evict` drops the oldest events of the largest channel of the
- * owner that has the most bytes, until the log has at most so many. `forget` removes the quietest channel of the owner that has the most channels.
+ * `largestOwners` returns a function that returns the owner that has the most at the time, and the amount of the second one; the caller keeps the
+ * owner's own amount. It looks at some owners at a time.
+ * `dropOldest` drops the oldest events of a channel as long as `isOver` holds for the next one; it is first called without one.
+ * `evict` drops the oldest events of the largest channel of the owner that has the most bytes, until the log is within its bound.
+ * `forget` removes the quietest channel of the owner that has the most channels.
  * So an owner with at most an equal part of a bound loses nothing because of others. That holds only if nothing is charged that has expired, so
  * `evict` waits until `sweep` has found the last of it.
  *

@@ -6,8 +6,8 @@
  * `sweep` drops expired events in the order of their positions. Where channels have ages of their own, an event that is kept for long hides those
  * behind it. So the sorted set `expiry` has the channels, each with its age, by when its oldest event will be older than that.
  *
- * `olderThan` returns a function for `dropOldest`. `expire` drops what has expired of so many channels whose time has come, and returns whether
- * none is left.
+ * `olderThan` returns a function for `dropOldest`. `expire` drops expired events of a number of channels whose time has come, and returns
+ * whether none is left.
  */
 export const EXPIRY = `
 local function olderThan(age)

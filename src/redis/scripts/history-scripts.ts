@@ -68,7 +68,7 @@ end
 export const KEYS_PER_AGE = 16;
 
 /**
- * Functions that leave out events that are too old. What one channel tells about old positions holds for the others of the same age too, so they
+ * Functions that leave out events that are too old. The answer of one channel about old positions holds for the others of the same age too, so they
  * cost one search together.
  *
  * `setAges` is called first, with the ages of the channels, or one for all, how many channels there are, and the position up to which all events
@@ -296,7 +296,7 @@ return {log.epoch, num(through), state, num(count), num(bytes)}
 );
 
 /**
- * Tells how many events several channels had up to a position.
+ * Returns the number of events that several channels had up to a position.
  *
  * ARGV: epoch, position, and then each key with the position up to which all of its events count.
  *

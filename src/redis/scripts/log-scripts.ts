@@ -9,7 +9,7 @@ import { fullScript, logScript } from "./lua.ts";
  * ARGV: channel prefix, candidate for an epoch, name of the append counter, number of the append, seen epoch and position, idempotency key,
  * fingerprint, idempotency window, recipient, the retained events, bytes and age of each key's channel, or one of each for all, the engine's age,
  * `1` if channels have retentions of their own, most channels and bytes of the log, ttl of the log, text, number of keys, keys, and then the name
- * of the owner of each key, or one for all. A bound below 0 is no bound.
+ * of the owner of each key, or one for all. A negative bound means no bound.
  *
  * An event of an inbox is sent to every process, because no process subscribes to inboxes. So is one of many channels whose copies would be large:
  * a process that has some of them would receive as many.

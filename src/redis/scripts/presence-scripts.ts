@@ -136,7 +136,7 @@ return 'ok'
 `,
 );
 
-/** Tells whether a client id is barred. ARGV: client id. */
+/** Returns whether a client id is barred. ARGV: client id. */
 export const IS_BARRED: string = presenceScript(`
 return isListed(barred, ARGV[1], millis()) and '1' or '0'
 `);

@@ -103,7 +103,7 @@ export class CaseContext {
   }
 }
 
-/** How the log of a case is set up, and what the case needs. */
+/** The options of the log of a case, and the needs of the case. */
 export interface CaseOptions extends NamespaceOptions {
   readonly needs?: readonly Need[];
 }

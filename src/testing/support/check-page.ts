@@ -10,7 +10,7 @@ export interface AppendedEvent {
   readonly text: string;
 }
 
-/** How many of a channel's newest events must be retained. */
+/** Number of newest events of a channel that must be retained. */
 export type RetainedCount = number | ((key: string) => number);
 
 /**

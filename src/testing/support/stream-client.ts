@@ -3,7 +3,7 @@ import type { Broker } from "../../broker/interface.ts";
 import { textDecoder } from "../../event/sse-format.ts";
 import { equal, until, withTimeout } from "./expectation.ts";
 
-/** How a client asks for its stream. */
+/** The request of a client for its stream. */
 export interface ConnectOptions {
   readonly id?: string;
   readonly channels?: readonly string[];

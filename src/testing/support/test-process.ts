@@ -50,7 +50,7 @@ export class TestProcess implements EngineListener {
   readonly #timeout: number;
   readonly #session: EngineSession;
   #log: Log | undefined;
-  /** How many missed ranges are being read. */
+  /** Number of missed ranges that are being read. */
   #reading = 0;
   #failure: unknown;
   #isOpen = true;
