@@ -2,11 +2,13 @@
 // is tested.
 import { readFileSync } from "node:fs";
 import { adapterMutants } from "./adapters.ts";
+import { connectionMutants } from "./connections.ts";
 import { deliveryMutants } from "./delivery.ts";
 import { httpMutants } from "./http.ts";
 import { logMutants } from "./log.ts";
 import { redisMutants } from "./redis.ts";
 import { sharedLogMutants } from "./shared-log.ts";
+import { snapshotMutants } from "./snapshots.ts";
 import { startMutants } from "./start.ts";
 import { streamMutants } from "./streams.ts";
 import { workersMutants } from "./workers.ts";
@@ -36,7 +38,9 @@ const TOP_ROOM = "exports";
 const SOURCE = new URL("../../src/", import.meta.url);
 
 export const mutants: readonly Mutant[] = [
+  ...connectionMutants,
   ...deliveryMutants,
+  ...snapshotMutants,
   ...streamMutants,
   ...logMutants,
   ...startMutants,

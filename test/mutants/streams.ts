@@ -5,7 +5,7 @@ export const streamMutants: readonly Mutant[] = [
   {
     name: "foreign-secret-accepted",
     file: "broker/stream-requests.ts",
-    tests: "broker/subscribe",
+    tests: "broker/subscribe-post",
     find: "(secret === undefined || connection.info.subject === subject)",
     replace: "true",
     harm: "Who learns the secret of a stream adds channels of his own grant to another user's page.",
@@ -13,7 +13,7 @@ export const streamMutants: readonly Mutant[] = [
   {
     name: "secret-outlives-its-stream",
     file: "broker/connection-registry.ts",
-    tests: "broker/subscribe",
+    tests: "broker/subscribe-post",
     find: 'if (this.bySecret.get(connection.secret ?? "") === connection) this.bySecret.delete(connection.secret as string);',
     replace: "",
     harm: "Every connection that has ever been open stays in memory.",
@@ -21,7 +21,7 @@ export const streamMutants: readonly Mutant[] = [
   {
     name: "secret-in-the-url",
     file: "http/form.ts",
-    tests: "broker/subscribe",
+    tests: "broker/subscribe-post",
     find: 'if (query.has("secret"))',
     replace: "if (false)",
     harm: "Proxies write secrets of streams into their logs.",
@@ -29,7 +29,7 @@ export const streamMutants: readonly Mutant[] = [
   {
     name: "removed-channels-are-authorized",
     file: "http/handler.ts",
-    tests: "broker/subscribe",
+    tests: "broker/subscribe-post",
     find: "channels: isAdding ? channels : []",
     replace: "channels",
     harm: "A user who has lost the right to a channel cannot leave it.",

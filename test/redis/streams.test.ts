@@ -1,7 +1,7 @@
 // Open streams that another process holds: their channels change, and events are for one of them.
 import { describe, expect, test } from "vitest";
 import type { Broker } from "../../src/index.ts";
-import { Connection } from "../support/clients/connection.ts";
+import { Connection, changesOf, secretOf } from "../support/clients/connection.ts";
 import { needsRedis } from "../support/servers/redis.ts";
 import { type ConnectOptions, clientRequest, codeOf } from "../support/test-broker.ts";
 import { useRedis } from "./support/use-redis.ts";
@@ -15,8 +15,6 @@ describe("redisEngine: streams of other processes", needsRedis, () => {
     await connection.untilControl("ready");
     return connection;
   }
-
-  const changesOf = (client: Connection): unknown[] => client.control("channels").map(({ data }) => JSON.parse(data));
 
   test("subscribe() and unsubscribe() reach them, and what is published anywhere after that arrives", async () => {
     const brokers = [redis.open(), redis.open(), redis.open()];
@@ -51,7 +49,7 @@ describe("redisEngine: streams of other processes", needsRedis, () => {
     };
     const [one, two] = [redis.open({}, { authorize }), redis.open({}, { authorize })];
     const ann = await join(two, { channel: "a", headers: { "x-user": "ann" } });
-    const { secret } = JSON.parse(ann.control("ready")[0]?.data ?? "");
+    const secret = secretOf(ann);
     const post = async (user: string, fields: Record<string, string>): Promise<unknown[]> => {
       const init = { method: "POST", body: new URLSearchParams(fields), headers: { "x-user": user } };
       const response = await one.fetch(new Request("https://fanwire.test/subscribe", init));

@@ -1,35 +1,23 @@
 // The option `snapshot` in an object: in both modes, over hibernation, and when a socket is lost in the middle of a snapshot.
 import { expect, test } from "vitest";
-import type { EventInput, SnapshotRequest } from "../../src/index.ts";
-import { type Connection, isData, seqOf } from "../support/clients/connection.ts";
+import { type Connection, seen, seqOf } from "../support/clients/connection.ts";
+import { recording } from "../support/snapshots.ts";
 import { type TestObject, waitUntil, withObject } from "./support/test-object.ts";
 import { publish } from "./support/transcript.ts";
 
 const MODES = ["bridge", "direct"] as const;
 
-/** Returns the events that were read, each as its type or data, and its id if it has one. */
-const seen = (connection: Connection): string[] =>
-  connection.events.map((event) => {
-    const name = isData(event) ? event.data : (event.event?.slice("fanwire-".length) ?? "");
-    return event.id === undefined ? name : `${name} +id`;
-  });
-
 const endOf = (connection: Connection): unknown => JSON.parse(connection.control("end")[0]?.data ?? "null");
 
 /** A snapshot of some parts. It waits before one of them, until the test says so. */
 function pausing(parts: readonly string[], before: number) {
-  let open!: () => void;
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
-  const asked: SnapshotRequest[] = [];
-  async function* snapshot(request: SnapshotRequest): AsyncGenerator<EventInput> {
-    asked.push(request);
+  const { promise: opened, resolve: open } = Promise.withResolvers<void>();
+  const { asked, snapshot } = recording(async function* () {
     for (const [index, part] of parts.entries()) {
       if (index === before) await opened;
       yield part;
     }
-  }
+  });
   return { snapshot, asked, open };
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Connection } from "../support/clients/connection.ts";
+import { type Connection, changesOf, secretOf } from "../support/clients/connection.ts";
 import { codeOf } from "../support/test-broker.ts";
 import { type TestObject, withObject } from "./support/test-object.ts";
 import { publish, transcriptUntil } from "./support/transcript.ts";
@@ -7,9 +7,9 @@ import { publish, transcriptUntil } from "./support/transcript.ts";
 // The channels of an open stream change, an event is for one connection or is not stored: in both modes, and over the loss of the object.
 
 const MODES = ["bridge", "direct"] as const;
-const changesOf = (client: Connection): unknown[] =>
-  client.control("channels").map(({ data }) => JSON.parse(data).channels);
-const secretOf = (client: Connection): string => JSON.parse(client.control("ready")[0]?.data ?? "{}").secret;
+
+/** Returns the channels of a stream after each of its changes. */
+const channelsOf = (client: Connection): unknown[] => changesOf(client).map(({ channels }) => channels);
 
 const post = async (object: TestObject, path: string, fields: Record<string, string>): Promise<unknown[]> => {
   const init = { method: "POST", body: new URLSearchParams(fields) };
@@ -34,7 +34,7 @@ for (const mode of MODES) {
       await publish(object, ["end"]);
       expect(await transcriptUntil(client, "end")).toEqual(["1", "3", "end"]);
       expect(await transcriptUntil(other, "end")).toEqual(["end"]);
-      expect(client.control("channels").map(({ data }) => JSON.parse(data))).toEqual([
+      expect(changesOf(client)).toEqual([
         { channels: ["a", "b", "c"], added: ["b", "c"], removed: [] },
         { channels: ["a", "c"], added: [], removed: ["b"], reason: "kicked" },
       ]);
@@ -61,7 +61,7 @@ for (const mode of MODES) {
       await publish(object, ["1"], "a");
       await publish(object, ["end"], "b");
       expect(await transcriptUntil(client, "end")).toEqual(["end"]);
-      expect(changesOf(client)).toEqual([["a"], ["a", "b"], ["b"]]);
+      expect(channelsOf(client)).toEqual([["a"], ["a", "b"], ["b"]]);
       expect(await post(object, "subscribe", { secret: "0".repeat(26), channel: "a" })).toEqual([
         404,
         "unknown-stream",
@@ -115,7 +115,7 @@ for (const [how, lose] of LOSSES) {
       // The Worker's new socket brings what the client missed first.
       await publish(object, ["after"], "late");
       await client.untilData("after");
-      expect(changesOf(client).at(-1)).toEqual(["old", "new", "late"]);
+      expect(channelsOf(client).at(-1)).toEqual(["old", "new", "late"]);
       expect(client.control("gap")).toEqual([]);
     }),
   );

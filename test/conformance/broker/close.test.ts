@@ -320,6 +320,16 @@ test(
 );
 
 test(
+  "disconnect: the application's reason reaches the page",
+  withBroker(async (setup) => {
+    const broker = setup.broker();
+    const client = await setup.join(broker, { id: "ann" });
+    await broker.disconnect("ann", { blockFor: 1_000, reason: "spam\n\ud800" });
+    expect(await endOf(client)).toEqual({ reason: "disconnected", reconnect: false, detail: "spam\n\ufffd" });
+  }),
+);
+
+test(
   "disconnect(): an invalid id is refused",
   withBroker(async (setup) => {
     expect(await codeOf(setup.broker().disconnect(""))).toBe("bad-id");

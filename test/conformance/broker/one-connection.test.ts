@@ -4,11 +4,6 @@ import type { Broker, ConnectEvent, SendOptions } from "../../../src/index.ts";
 import { type Connection, isData } from "../../support/clients/connection.ts";
 import { codeOf, Recorder, turn, withBroker } from "../../support/test-broker.ts";
 
-async function transcript(client: Connection, last: string): Promise<string[]> {
-  await client.untilData(last);
-  return client.data;
-}
-
 test(
   "connectionId: only that connection receives the event, in order with the others, without an id, and it is not stored",
   withBroker(async (setup) => {
@@ -18,9 +13,9 @@ test(
     await broker.broadcast("1");
     expect(await broker.broadcastTo("ann", { event: "state", data: "2" }, { connectionId })).toEqual({ clients: 1 });
     await broker.broadcast("3");
-    expect(await transcript(tabs[0] as Connection, "3")).toEqual(["1", "3"]);
+    expect(await tabs[0]?.readThrough("3")).toEqual(["1", "3"]);
     const second = tabs[1] as Connection;
-    expect(await transcript(second, "3")).toEqual(["1", "2", "3"]);
+    expect(await second.readThrough("3")).toEqual(["1", "2", "3"]);
     expect(second.events.filter(isData).map(({ id }) => id !== undefined)).toEqual([true, false, true]);
     expect(broker.stats().log.events).toBe(2);
   }),
@@ -37,7 +32,7 @@ test(
     await broker.broadcastTo("ann", "2", { connectionId });
     await broker.broadcast("3");
     await turn();
-    expect(await transcript(client, "3")).toEqual(["1", "2", "3"]);
+    expect(await client.readThrough("3")).toEqual(["1", "2", "3"]);
   }),
 );
 
@@ -61,7 +56,7 @@ test(
     await broker.broadcast("end");
     // Everything was offered to both.
     await other.untilData("end");
-    const seen = await transcript(client, "end");
+    const seen = await client.readThrough("end");
     expect(seen.filter((data) => data !== "typing")).toEqual(["first", ...sent, "end"]);
     expect(await broker.broadcastTo("ann", "again", { connectionId })).toEqual({ clients: 1 });
   }),
@@ -115,9 +110,9 @@ test(
     for (let n = 0; n < 3; n++)
       tabs.push(await setup.join(broker, { id: "ann", channel: "a", ...(n === 2 ? { lastEventId: position } : {}) }));
     await broker.broadcast("end");
-    expect(await transcript(tabs[0] as Connection, "end")).toEqual(["1 a", "second for 1", "end"]);
-    expect(await transcript(tabs[1] as Connection, "end")).toEqual(["2 a", "second for 2", "end"]);
-    expect(await transcript(tabs[2] as Connection, "end")).toEqual(["missed", "3 a", "second for 3", "end"]);
+    expect(await tabs[0]?.readThrough("end")).toEqual(["1 a", "second for 1", "end"]);
+    expect(await tabs[1]?.readThrough("end")).toEqual(["2 a", "second for 2", "end"]);
+    expect(await tabs[2]?.readThrough("end")).toEqual(["missed", "3 a", "second for 3", "end"]);
   }),
 );
 

@@ -1,22 +1,9 @@
 // `subscribe` and `unsubscribe`: the channels of an open stream change, without a reconnect, a loss or a repetition.
 import { expect, inject, test } from "vitest";
-import { brokerOf } from "../../../src/broker/broker.ts";
-import { BrokerCore } from "../../../src/broker/broker-core.ts";
-import { resolveOptions } from "../../../src/broker/options.ts";
 import type { Broker } from "../../../src/index.ts";
-import type { Connection } from "../../support/clients/connection.ts";
+import { type Connection, changesOf } from "../../support/clients/connection.ts";
 import { Random } from "../../support/random.ts";
-import { type ConnectOptions, codeOf, type TestSetup, turn, withBroker } from "../../support/test-broker.ts";
-
-async function transcript(client: Connection, last: string): Promise<string[]> {
-  await client.untilData(last);
-  return client.data;
-}
-
-const changesOf = (client: Connection): unknown[] => client.control("channels").map(({ data }) => JSON.parse(data));
-
-const secretOf = (client: Connection): string =>
-  (JSON.parse(client.control("ready")[0]?.data ?? "{}") as { secret: string }).secret;
+import { type ConnectOptions, clientRequest, codeOf, turn, withBroker } from "../../support/test-broker.ts";
 
 test(
   "subscribe: every connection of the client joins, receives what follows, and is told",
@@ -30,9 +17,9 @@ test(
     await broker.broadcast("1", { channels: ["b", "c"] });
     await broker.broadcast("2", { channels: "a" });
     await broker.broadcast("end");
-    expect(await transcript(tabs[0] as Connection, "end")).toEqual(["1", "2", "end"]);
-    expect(await transcript(tabs[1] as Connection, "end")).toEqual(["1", "end"]);
-    expect(await transcript(bob, "end")).toEqual(["end"]);
+    expect(await tabs[0]?.readThrough("end")).toEqual(["1", "2", "end"]);
+    expect(await tabs[1]?.readThrough("end")).toEqual(["1", "end"]);
+    expect(await bob.readThrough("end")).toEqual(["end"]);
     expect(changesOf(tabs[0] as Connection)).toEqual([{ channels: ["a", "b", "c"], added: ["b", "c"], removed: [] }]);
     expect(changesOf(tabs[1] as Connection)).toEqual([{ channels: ["b", "c"], added: ["b", "c"], removed: [] }]);
     expect(tabs[0]?.control("channels")[0]?.id).toBeUndefined();
@@ -53,7 +40,7 @@ test(
     expect(await broker.unsubscribe("ann", ["b", "never"], { reason: "kicked: \n”é" })).toEqual({ clients: 1 });
     await broker.broadcast("2", { channels: "b" });
     await broker.broadcast("3", { channels: ["a", "b"] });
-    expect(await transcript(client, "3")).toEqual(["1", "3"]);
+    expect(await client.readThrough("3")).toEqual(["1", "3"]);
     expect(changesOf(client)).toEqual([{ channels: ["a"], added: [], removed: ["b"], reason: "kicked: \n”é" }]);
     expect(client.events.map(({ event, data }) => event ?? data)).toEqual([
       "fanwire-ready",
@@ -73,7 +60,7 @@ test(
     expect(await broker.unsubscribe("ann", "b")).toEqual({ clients: 1 });
     expect(await broker.subscribe("nobody", "a")).toMatchObject({ clients: 0 });
     await broker.broadcast("end", { channels: "a" });
-    expect(await transcript(client, "end")).toEqual(["end"]);
+    expect(await client.readThrough("end")).toEqual(["end"]);
     expect(client.control("channels")).toEqual([]);
   }),
 );
@@ -88,8 +75,8 @@ test(
     expect(await broker.subscribe("bob", "a", { connectionId })).toMatchObject({ clients: 0 });
     await broker.broadcast("1", { channels: "a" });
     await broker.broadcast("end");
-    expect(await transcript(tabs[0] as Connection, "end")).toEqual(["end"]);
-    expect(await transcript(tabs[1] as Connection, "end")).toEqual(["1", "end"]);
+    expect(await tabs[0]?.readThrough("end")).toEqual(["end"]);
+    expect(await tabs[1]?.readThrough("end")).toEqual(["1", "end"]);
     expect(await broker.unsubscribe("ann", "a", { connectionId })).toEqual({ clients: 1 });
   }),
 );
@@ -106,7 +93,7 @@ test(
     await broker.subscribe("ann", "b");
     await broker.broadcast("2", { channels: "b" });
     await broker.broadcast("3", { channels: "a" });
-    const seen = await transcript(client, "3");
+    const seen = await client.readThrough("3");
     expect(client.control("gap")).toEqual([]);
     expect(seen.filter((data) => !["y", "z"].includes(data))).toEqual(["1", "2", "3"]);
     const order = client.events.map(({ event, data }) => event ?? data);
@@ -127,7 +114,7 @@ test(
     client.abort();
     for (const data of ["1", "2", "3"]) await broker.broadcast(data, { channels: "b" });
     const back = await setup.connect(broker, { id: "ann", channel: "b", lastEventId });
-    expect(await transcript(back, "3")).toEqual(["2", "3"]);
+    expect(await back.readThrough("3")).toEqual(["2", "3"]);
     expect(back.control("gap")).toHaveLength(1);
   }),
 );
@@ -143,7 +130,7 @@ test(
     await broker.unsubscribe("ann", "b");
     await broker.broadcast("not for ann", { channels: "b" });
     for (let n = 0; n < 3; n++) await broker.broadcast(`${n}`, { channels: "a" });
-    await transcript(client, "2");
+    await client.untilData("2");
     expect(client.data).not.toContain("not for ann");
     expect(client.control("gap").length).toBeGreaterThan(0);
   }),
@@ -159,7 +146,7 @@ test(
     await broker.unsubscribe("ann", "a");
     await broker.subscribe("ann", "a");
     await broker.broadcast("2", { channels: "a" });
-    expect(await transcript(client, "2")).toEqual(["1", "2"]);
+    expect(await client.readThrough("2")).toEqual(["1", "2"]);
     expect(changesOf(client)).toEqual([
       { channels: [], added: [], removed: ["a"] },
       { channels: ["a"], added: ["a"], removed: [] },
@@ -167,7 +154,7 @@ test(
     await broker.unsubscribe("ann", "a");
     await broker.broadcast("3", { channels: "a" });
     await broker.broadcast("end");
-    expect(await transcript(client, "end")).toEqual(["1", "2", "end"]);
+    expect(await client.readThrough("end")).toEqual(["1", "2", "end"]);
   }),
 );
 
@@ -184,7 +171,7 @@ test(
     await broker.broadcast("behind your back", { channels: "a" });
     await broker.broadcast("end");
     await live;
-    for (const client of [reading, behind]) expect(await transcript(client, "end")).toEqual(["you are out", "end"]);
+    for (const client of [reading, behind]) expect(await client.readThrough("end")).toEqual(["you are out", "end"]);
   }),
 );
 
@@ -241,7 +228,7 @@ test(
     }
     await broker.broadcast("end");
     for (const member of members) {
-      const seen = await transcript(member.client, "end");
+      const seen = await member.client.readThrough("end");
       expect(member.client.control("gap")).toEqual([]);
       expect([...member.received, ...seen]).toEqual([...member.expected, "end"]);
     }
@@ -264,147 +251,6 @@ test(
   }),
 );
 
-async function post(
-  broker: Broker,
-  path: string,
-  body: Record<string, string | string[]> | string,
-  init: RequestInit = {},
-) {
-  const form =
-    typeof body === "string"
-      ? body
-      : new URLSearchParams(Object.entries(body).flatMap(([k, v]) => [v].flat().map((x) => [k, x])));
-  const response = await broker.fetch(
-    new Request(`https://fanwire.test${path}`, { method: "POST", body: form, ...init }),
-  );
-  return [response.status, (await response.json()) as { code?: string; position?: string }] as const;
-}
-
-test(
-  "POST /subscribe and /unsubscribe: a page that presents its stream's secret changes this stream",
-  withBroker(async (setup) => {
-    const broker = setup.broker();
-    const [tab, other] = [await setup.join(broker, { id: "ann" }), await setup.join(broker, { id: "ann" })];
-    const secret = secretOf(tab);
-    expect(secret).toMatch(/^[0-9a-v]{26}$/);
-    expect(secretOf(other)).not.toBe(secret);
-    const [status, answer] = await post(broker, "/subscribe", { secret, channel: ["a", "b"] });
-    expect([status, answer]).toEqual([200, { position: (await broker.history({ limit: 0 })).position }]);
-    expect(await post(broker, "/unsubscribe?channel=b", { secret })).toEqual([200, {}]);
-    await broker.broadcast("1", { channels: "a" });
-    await broker.broadcast("2", { channels: "b" });
-    await broker.broadcast("end");
-    expect(await transcript(tab, "end")).toEqual(["1", "end"]);
-    expect(await transcript(other, "end")).toEqual(["end"]);
-    expect(changesOf(tab)).toEqual([
-      { channels: ["a", "b"], added: ["a", "b"], removed: [] },
-      { channels: ["a"], added: [], removed: ["b"] },
-    ]);
-  }),
-);
-
-test(
-  "POST /subscribe: authorize is asked about the channels that are added, and the secret counts for its subject only",
-  withBroker(async (setup) => {
-    const asked: unknown[] = [];
-    const broker = setup.broker({
-      authorize: ({ request, action, channels, clientId }) => {
-        const subject = request.headers.get("x-user") ?? "";
-        asked.push([action, channels, clientId]);
-        return { subject, clientId: subject, channels: subject === "ann" ? ["a", "b"] : ["a"] };
-      },
-    });
-    const ann = await setup.join(broker, { channel: "a", headers: { "x-user": "ann" } });
-    const secret = secretOf(ann);
-    const as = (user: string): RequestInit => ({ headers: { "x-user": user } });
-    expect((await post(broker, "/subscribe", { secret, channel: "b" }, as("ann")))[0]).toBe(200);
-    expect(asked).toEqual([
-      ["connect", ["a"], undefined],
-      ["connect", ["b"], undefined],
-    ]);
-    expect(await post(broker, "/subscribe", { secret, channel: "c" }, as("ann"))).toMatchObject([
-      403,
-      { code: "forbidden" },
-    ]);
-    expect(await post(broker, "/subscribe", { secret, channel: "a" }, as("bob"))).toMatchObject([
-      404,
-      { code: "unknown-stream" },
-    ]);
-    expect(await post(broker, "/unsubscribe", { secret, channel: "a" }, as("bob"))).toMatchObject([
-      404,
-      { code: "unknown-stream" },
-    ]);
-    await broker.broadcast("end", { channels: "b" });
-    expect(await transcript(ann, "end")).toEqual(["end"]);
-    // A channel that is no longer granted can still be left.
-    expect((await post(broker, "/unsubscribe", { secret, channel: "c" }, as("ann")))[0]).toBe(200);
-  }),
-);
-
-test(
-  "POST /subscribe: no secret of a stream that has ended is kept",
-  withBroker(async (setup) => {
-    const core = new BrokerCore(resolveOptions({ engine: setup.engine() }));
-    const broker = brokerOf(core);
-    const clients = [await setup.join(broker), await setup.join(broker)];
-    const { bySecret } = core.open().registry;
-    expect([...bySecret.keys()]).toEqual(clients.map(secretOf));
-    for (const client of clients) await client.leave();
-    expect(bySecret.size).toBe(0);
-    await broker.close();
-  }),
-);
-
-test(
-  "POST /subscribe: a secret counts no longer when its stream has ended",
-  withBroker(async (setup) => {
-    const broker = setup.broker();
-    const client = await setup.join(broker, { id: "ann" });
-    const secret = secretOf(client);
-    await client.leave();
-    expect(await post(broker, "/subscribe", { secret, channel: "a" })).toMatchObject([404, { code: "unknown-stream" }]);
-    await broker.close();
-    expect(await post(broker, "/subscribe", { secret, channel: "a" })).toMatchObject([503, { code: "closed" }]);
-  }),
-);
-
-for (const [name, path, body, status, code] of [
-  ["no secret", "/subscribe", { channel: "a" }, 400, "bad-request"],
-  ["an unknown secret", "/subscribe", { secret: "x".repeat(26), channel: "a" }, 404, "unknown-stream"],
-  ["two secrets", "/subscribe", { secret: ["x", "y"], channel: "a" }, 400, "bad-request"],
-  ["the secret in the URL", "/subscribe?secret=x", { channel: "a" }, 400, "bad-request"],
-  ["no channel", "/subscribe", { secret: "x" }, 400, "bad-channel"],
-  ["no channel", "/unsubscribe", { secret: "x" }, 400, "bad-channel"],
-  ["a bad channel", "/subscribe", { secret: "x", channel: "fanwire-common" }, 400, "bad-channel"],
-  ["too many channels", "/subscribe", { secret: "x", channel: ["a", "b", "c", "d"] }, 400, "bad-channel"],
-  ["an unknown parameter", "/subscribe", { secret: "x", channel: "a", chanel: "b" }, 400, "bad-request"],
-] as const) {
-  test(
-    `POST ${path}: ${name} is ${status} ${code}`,
-    withBroker(async (setup) => {
-      const broker = setup.broker({ maxChannelsPerClient: 3 });
-      await setup.join(broker, { id: "ann" });
-      expect(await post(broker, path, body as Record<string, string>)).toMatchObject([status, { code }]);
-      expect(broker.clients()[0]?.channels).toEqual([]);
-    }),
-  );
-}
-
-test(
-  "POST /subscribe: a body that is no form is 415, another method 405, and a path that is turned off 404",
-  withBroker(async (setup) => {
-    const broker = setup.broker();
-    const json = { headers: { "content-type": "application/json" } };
-    expect(await post(broker, "/subscribe", "{}", json)).toMatchObject([415, { code: "unsupported-media-type" }]);
-    const get = await broker.fetch(new Request("https://fanwire.test/subscribe"));
-    expect([get.status, get.headers.get("allow")]).toEqual([405, "POST, OPTIONS"]);
-    const closed = setup.broker({ paths: { subscribe: false, unsubscribe: false } });
-    const client = await setup.join(closed, { id: "ann" });
-    expect(JSON.parse(client.control("ready")[0]?.data ?? "")).not.toHaveProperty("secret");
-    expect(await post(closed, "/subscribe", { secret: "x", channel: "a" })).toMatchObject([404, { code: "not-found" }]);
-  }),
-);
-
 test(
   "bounds: maxChannelsPerClient and maxSubscriptions count joined channels, all or none, and leaving makes room",
   withBroker(async (setup) => {
@@ -416,7 +262,8 @@ test(
     expect(broker.clients().map(({ channels }) => channels)).toEqual([["a"], ["a", "b"]]);
     await broker.unsubscribe("ann", "b");
     expect(await broker.subscribe("ann", "c")).toMatchObject({ clients: 2 });
-    expect(await codeOf(setup.join(broker, { id: "bob", channel: "a" }))).not.toBe("");
+    const refused = await broker.fetch(clientRequest({ id: "bob", channel: "a" }));
+    expect(await refused.text()).toContain('fanwire-end\ndata: {"reason":"at-capacity","reconnect":true}');
     await full.leave();
     while (broker.stats().clients > 1) await turn();
     await setup.join(broker, { id: "bob", channel: "a" });
@@ -431,7 +278,7 @@ test(
     await client.read();
     await broker.subscribe("ann", "a");
     await broker.broadcast("end", { channels: "a" });
-    expect(await transcript(client, "end")).toEqual(["end"]);
+    expect(await client.readThrough("end")).toEqual(["end"]);
     expect(client.events.map(({ event }) => event)).toEqual([undefined]);
   }),
 );
@@ -456,122 +303,3 @@ for (const [call, error] of [
     }),
   );
 }
-
-async function readyTab(setup: TestSetup, broker: Broker): Promise<Connection> {
-  return setup.join(broker, { id: "ann" });
-}
-
-test(
-  "disconnect: the application's reason reaches the page",
-  withBroker(async (setup) => {
-    const broker = setup.broker();
-    const client = await readyTab(setup, broker);
-    await broker.disconnect("ann", { blockFor: 1_000, reason: "spam\n\ud800" });
-    await client.ended();
-    expect(JSON.parse(client.control("end")[0]?.data ?? "")).toEqual({
-      reason: "disconnected",
-      reconnect: false,
-      detail: "spam\n\ufffd",
-    });
-  }),
-);
-
-for (const kind of ["reads", "is behind"] as const) {
-  test(
-    `snapshot: a client that ${kind} receives the state of the channels that it joins, behind the announcement and what it had before`,
-    withBroker(async (setup) => {
-      const asked: unknown[] = [];
-      let price = 0;
-      const broker = setup.broker({
-        snapshot: ({ channels, reason, client }) => {
-          asked.push([reason, [...channels], client.channels]);
-          return channels.map((channel) => ({ event: "state", data: `${channel} ${price}` }));
-        },
-      });
-      const client = await setup.join(broker, { id: "ann", channel: "a" });
-      await client.untilControl("snapshot");
-      const before = client.read();
-      await broker.broadcast("1", { channels: "a" });
-      if (kind === "is behind") while (broker.stats().blocked === 0 && broker.stats().sent === 0) await turn();
-      price = 1;
-      await broker.broadcast("too early", { channels: "b" });
-      await broker.subscribe("ann", ["b", "c"]);
-      price = 2;
-      await broker.broadcast("2", { channels: "b" });
-      await before;
-      await transcript(client, "2");
-      const names = client.events.map(({ event, data }) => (event?.startsWith("fanwire-") ? event.slice(8) : data));
-      expect(names).toEqual([
-        "ready",
-        "a 0",
-        "snapshot",
-        "1",
-        "channels",
-        expect.stringMatching(/^b [12]$/),
-        expect.stringMatching(/^c [12]$/),
-        "snapshot",
-        "2",
-      ]);
-      expect(asked).toEqual([
-        ["new", ["a"], ["a"]],
-        ["joined", ["b", "c"], ["a", "b", "c"]],
-      ]);
-      const ids = client.events.flatMap(({ id }) => (id === undefined ? [] : [Number(id.split("-")[1])]));
-      expect(ids).toEqual([...ids].sort((x, y) => x - y));
-    }),
-  );
-}
-
-test(
-  "snapshot: changes of channels while a snapshot is sent, by many clients, leave each with the state and every later event",
-  withBroker(async (setup) => {
-    const random = new Random(7);
-    const values = new Map<string, number>();
-    const broker = setup.broker({
-      snapshot: async function* ({ channels }) {
-        for (const channel of channels) {
-          await turn();
-          yield { event: "state", data: `${channel} ${values.get(channel) ?? 0}` };
-        }
-      },
-    });
-    const rooms = ["a", "b", "c", "d", "e"];
-    const clients = await Promise.all(["0", "1", "2", "3"].map((id) => setup.connect(broker, { id, channel: "a" })));
-    const joined = clients.map(() => new Set(["a"]));
-    let isOver = false;
-    const reading = Promise.all(
-      clients.map(async (client) => {
-        while (!isOver || !client.data.includes("end")) await client.read();
-      }),
-    );
-    for (let step = 0; step < 300; step++) {
-      const room = random.pick(rooms);
-      const index = random.integer(0, 3);
-      const kind = random.integer(0, 5);
-      if (kind === 0) {
-        await broker.subscribe(`${index}`, room);
-        joined[index]?.add(room);
-      } else if (kind === 1) {
-        await broker.unsubscribe(`${index}`, room);
-        joined[index]?.delete(room);
-      } else if (kind === 2) {
-        await turn();
-      } else {
-        values.set(room, step + 1);
-        await broker.broadcast({ event: "state", data: `${room} ${step + 1}` }, { channels: room });
-      }
-    }
-    while (clients.some((client) => client.control("snapshot").length === 0)) await turn();
-    await broker.broadcast("end");
-    isOver = true;
-    await reading;
-    for (const [index, client] of clients.entries()) {
-      const state = new Map<string, number>();
-      for (const { event, data } of client.events)
-        if (event === "state") state.set(data.slice(0, 1), Number(data.slice(2)));
-      // Of a room that it is in, a client has the newest value.
-      for (const room of joined[index] ?? [])
-        expect([index, room, state.get(room) ?? 0]).toEqual([index, room, values.get(room) ?? 0]);
-    }
-  }),
-);

@@ -1,17 +1,11 @@
 // Ephemeral events: in order with the others, at most once, without an id, and never stored.
 import { afterEach, expect, test, vi } from "vitest";
 import type { BroadcastOptions, Broker } from "../../../src/index.ts";
-import { type Connection, isData } from "../../support/clients/connection.ts";
+import { isData } from "../../support/clients/connection.ts";
 import { codeOf, eventRequest, type TestSetup, turn, withBroker } from "../../support/test-broker.ts";
 
 const typing = (broker: Broker, data: string, channels?: BroadcastOptions["channels"]) =>
   broker.broadcast({ event: "typing", data }, { ephemeral: true, ...(channels ? { channels } : {}) });
-
-/** Reads until an event with this data, and returns the data of all events so far. */
-async function transcript(client: Connection, last: string): Promise<string[]> {
-  await client.untilData(last);
-  return client.data;
-}
 
 test(
   "ephemeral: in order with stored events, without an id, and answered without one",
@@ -24,7 +18,7 @@ test(
     await typing(broker, "4");
     const { id } = await broker.broadcast("5");
     await typing(broker, "6", "room");
-    expect(await transcript(client, "6")).toEqual(["1", "2", "3", "4", "5", "6"]);
+    expect(await client.readThrough("6")).toEqual(["1", "2", "3", "4", "5", "6"]);
     expect(client.events.filter(isData).map((event) => event.id !== undefined)).toEqual([
       false,
       true,
@@ -49,7 +43,7 @@ test(
       sent.push(`${n}`);
       void (n % 2 ? broker.broadcast(`${n}`, { ...options, ephemeral: true }) : broker.broadcast(`${n}`, options));
     }
-    for (const client of clients) expect(await transcript(client, "59")).toEqual(sent);
+    for (const client of clients) expect(await client.readThrough("59")).toEqual(sent);
   }),
 );
 
@@ -61,8 +55,8 @@ test(
     const other = await setup.join(broker, { channel: "c" });
     expect(await typing(broker, "once", ["a", "b"])).toEqual({ clients: 1 });
     await broker.broadcast("end");
-    expect(await transcript(both, "end")).toEqual(["once", "end"]);
-    expect(await transcript(other, "end")).toEqual(["end"]);
+    expect(await both.readThrough("end")).toEqual(["once", "end"]);
+    expect(await other.readThrough("end")).toEqual(["end"]);
   }),
 );
 
@@ -81,7 +75,7 @@ test(
     const back = await setup.connect(broker, { channel: "room", lastEventId });
     await broker.broadcast("end", { channels: "room" });
     // Only 100 are retained, so the first message left when "end" came.
-    expect(await transcript(back, "end")).toEqual(
+    expect(await back.readThrough("end")).toEqual(
       [...messages, "end"].filter((_, n) => n > 0 || back.control("gap").length === 0),
     );
   }),
@@ -89,23 +83,23 @@ test(
 
 afterEach(() => void vi.restoreAllMocks());
 
-/** Connects a client that takes nothing while an event waits for it. Time stands still from then on. */
-async function block(setup: TestSetup, broker: Broker): Promise<Connection> {
+/**
+ * Connects a client that takes nothing while an event waits for it. Time stands still from then on. `untilFlushed` resolves when everything that
+ * was published before was flushed: another client has it.
+ */
+async function block(setup: TestSetup) {
+  const broker = setup.broker();
   const client = await setup.join(broker, { channel: "room" });
   await broker.broadcast("waits", { channels: "room" });
   while (broker.stats().blocked === 0) await turn();
   moveTimeTo(Date.now());
-  return client;
-}
-
-/** Returns a function that resolves when everything that was published before was flushed: another client has it. */
-async function watchFlushes(setup: TestSetup, broker: Broker): Promise<() => Promise<unknown>> {
   const watcher = await setup.join(broker, { channel: "watched" });
   let count = 0;
-  return async () => {
+  const untilFlushed = async (): Promise<void> => {
     await broker.broadcast(`mark ${++count}`, { channels: "watched" });
     await watcher.untilData(`mark ${count}`);
   };
+  return { broker, client, untilFlushed };
 }
 
 const moveTimeTo = (time: number): void => void vi.spyOn(Date, "now").mockReturnValue(time);
@@ -113,15 +107,13 @@ const moveTimeTo = (time: number): void => void vi.spyOn(Date, "now").mockReturn
 test(
   "ephemeral: a client that does not read in time receives none, and no gap",
   withBroker(async (setup) => {
-    const broker = setup.broker();
-    const client = await block(setup, broker);
-    const untilFlushed = await watchFlushes(setup, broker);
+    const { broker, client, untilFlushed } = await block(setup);
     await typing(broker, "missed", "room");
     await untilFlushed();
     moveTimeTo(Date.now() + 251);
-    expect(await transcript(client, "waits")).toEqual(["waits"]);
+    expect(await client.readThrough("waits")).toEqual(["waits"]);
     await typing(broker, "seen", "room");
-    expect(await transcript(client, "seen")).toEqual(["waits", "seen"]);
+    expect(await client.readThrough("seen")).toEqual(["waits", "seen"]);
     expect(client.control("gap")).toEqual([]);
   }),
 );
@@ -129,26 +121,22 @@ test(
 test(
   "ephemeral: a client that takes something else at the moment receives it in its place",
   withBroker(async (setup) => {
-    const broker = setup.broker();
-    const client = await block(setup, broker);
-    const untilFlushed = await watchFlushes(setup, broker);
+    const { broker, client, untilFlushed } = await block(setup);
     await typing(broker, "typing", "room");
     await broker.broadcast("end", { channels: "room" });
     await untilFlushed();
-    expect(await transcript(client, "end")).toEqual(["waits", "typing", "end"]);
+    expect(await client.readThrough("end")).toEqual(["waits", "typing", "end"]);
   }),
 );
 
 test(
   "ephemeral: of a flood only the newest wait for a blocked client",
   withBroker(async (setup) => {
-    const broker = setup.broker();
-    const client = await block(setup, broker);
-    const untilFlushed = await watchFlushes(setup, broker);
+    const { broker, client, untilFlushed } = await block(setup);
     for (let n = 0; n < 1_000; n++) await typing(broker, `${n}`, "room");
     await broker.broadcast("end", { channels: "room" });
     await untilFlushed();
-    const data = await transcript(client, "end");
+    const data = await client.readThrough("end");
     expect(data.length).toBeLessThan(100);
     const kept = data.filter((text) => /^\d+$/.test(text)).map(Number);
     expect(kept).toEqual([...kept].sort((a, b) => a - b));
@@ -166,8 +154,8 @@ test(
     expect(await broker.broadcastTo("ann", "for ann", { ephemeral: true })).toEqual({ clients: 2 });
     await typing(broker, "for all");
     await broker.broadcast("end");
-    for (const tab of tabs) expect(await transcript(tab, "end")).toEqual(["for ann", "for all", "end"]);
-    expect(await transcript(bob, "end")).toEqual(["for all", "end"]);
+    for (const tab of tabs) expect(await tab.readThrough("end")).toEqual(["for ann", "for all", "end"]);
+    expect(await bob.readThrough("end")).toEqual(["for all", "end"]);
     expect((await heard.next()).value).toMatchObject({ data: "end" });
     expect((await broker.history()).events.map(({ data }) => data)).toEqual(["end"]);
     expect(await codeOf(broker.broadcastTo("nobody", "x", { ephemeral: true }))).toBe("unknown-client");
@@ -182,7 +170,7 @@ test(
     const clients = [await setup.join(one, { channel: "a" }), await setup.join(two, { channel: "a" })];
     await typing(one, "typing", "a");
     await two.broadcast("end", { channels: "a" });
-    for (const client of clients) expect(await transcript(client, "end")).toEqual(["typing", "end"]);
+    for (const client of clients) expect(await client.readThrough("end")).toEqual(["typing", "end"]);
   }),
 );
 
@@ -216,7 +204,7 @@ for (const [query, headers] of [
       const response = await broker.eventHandler(eventRequest("text", query, { headers }));
       expect([response.status, ((await response.json()) as { code: string }).code]).toEqual([400, "bad-request"]);
       await broker.broadcast("end");
-      expect(await transcript(client, "end")).toEqual(["end"]);
+      expect(await client.readThrough("end")).toEqual(["end"]);
     }),
   );
 }

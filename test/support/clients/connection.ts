@@ -106,6 +106,12 @@ export class Connection {
     return this.until((event) => isData(event) && event.data === data);
   }
 
+  /** Takes events through the next one with this data, and returns the data of all events that were read. */
+  async readThrough(data: string): Promise<string[]> {
+    await this.untilData(data);
+    return this.data;
+  }
+
   /** Reads to the end of the stream. Returns how it ended. */
   async ended(): Promise<"closed" | "errored"> {
     try {
@@ -130,6 +136,14 @@ export class Connection {
 /** Whether an event is not a control event. */
 export const isData = ({ event }: EventSourceMessage): boolean => !event?.startsWith("fanwire-");
 
+/** Returns the data of an event, or the name of a control event without `fanwire-`. */
+export const labelOf = (event: EventSourceMessage): string =>
+  isData(event) ? event.data : (event.event?.slice("fanwire-".length) ?? "");
+
+/** Returns the label of each event that was read, followed by `showId` of its id if it has one. */
+export const seen = ({ events }: Connection, showId = (_id: string): string => "+id"): string[] =>
+  events.map((event) => (event.id === undefined ? labelOf(event) : `${labelOf(event)} ${showId(event.id)}`));
+
 /** The data of a `fanwire-gap` event. */
 export interface GapData {
   readonly channels: readonly string[];
@@ -138,6 +152,22 @@ export interface GapData {
 }
 
 export const gapOf = (event: EventSourceMessage): GapData => JSON.parse(event.data) as GapData;
+
+/** The data of a `fanwire-channels` event. */
+interface ChannelsData {
+  readonly channels: readonly string[];
+  readonly added: readonly string[];
+  readonly removed: readonly string[];
+  readonly reason?: string;
+}
+
+/** Returns the data of each `fanwire-channels` event that was read. */
+export const changesOf = (client: Connection): ChannelsData[] =>
+  client.control("channels").map(({ data }) => JSON.parse(data) as ChannelsData);
+
+/** Returns the secret of a client's stream, which is in its `fanwire-ready`. */
+export const secretOf = (client: Connection): string =>
+  (JSON.parse(client.control("ready")[0]?.data ?? "{}") as { secret: string }).secret;
 
 /** Returns the `seq` of an id. Only tests may take an id apart. */
 export function seqOf(id: string | null | undefined): number {

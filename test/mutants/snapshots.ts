@@ -1,0 +1,77 @@
+// Faults in snapshots: who receives one, what it holds back, and how many run at a time.
+import type { Mutant } from "./mutants.ts";
+
+export const snapshotMutants: readonly Mutant[] = [
+  {
+    name: "ready-with-an-id-before-a-snapshot",
+    file: "delivery/control-events.ts",
+    tests: "delivery/snapshot",
+    find: "hasMissing || isHeld ?",
+    replace: "hasMissing ?",
+    harm: "A client that drops in the middle of a snapshot never receives the rest of the state.",
+  },
+  {
+    name: "gap-with-an-id-before-a-snapshot",
+    file: "broker/snapshots.ts",
+    tests: "delivery/snapshot-gaps",
+    find: "encode(splitId(decode(item.bytes)).text)",
+    replace: "encode(decode(item.bytes))",
+    harm: "A client that drops in the middle of a snapshot after a gap keeps a stale state.",
+  },
+  {
+    name: "snapshot-does-not-hold-the-log",
+    file: "delivery/fanout.ts",
+    tests: "delivery/snapshot",
+    find: "if (subscriber.snapshots?.requestNext()) this",
+    replace: "if (false) this",
+    harm: "A client receives changes of a state that it has not received, and its id moves past the state.",
+  },
+  {
+    name: "snapshot-behind-the-events-after-the-gap",
+    file: "log/batch.ts",
+    tests: "delivery/snapshot-gaps",
+    find: "(isStop || bytes > MAX_CHUNK_BYTES)",
+    replace: "(bytes > MAX_CHUNK_BYTES)",
+    harm: "A client receives an id behind a gap before the state that repairs it.",
+  },
+  {
+    name: "snapshot-keeps-its-place",
+    file: "broker/snapshot-run.ts",
+    tests: "delivery/snapshot-limits",
+    find: "this.#owner.all.leave(this);",
+    replace: "",
+    harm: "After maxSnapshots snapshots no client receives one.",
+  },
+  {
+    name: "snapshot-is-not-ended",
+    file: "broker/connection-registry.ts",
+    tests: "delivery/snapshot",
+    find: "connection.snapshots?.cancel();",
+    replace: "",
+    harm: "The application goes on to read a state for clients that have left.",
+  },
+  {
+    name: "snapshot-for-what-one-has-covered",
+    file: "broker/snapshots.ts",
+    tests: "delivery/snapshot-gaps",
+    find: "through <= seq && through > this.#coveredThrough",
+    replace: "through <= seq",
+    harm: "After a restart each client reads the state several times.",
+  },
+  {
+    name: "snapshot-takes-the-whole-turn",
+    file: "broker/snapshots.ts",
+    tests: "delivery/snapshot-limits",
+    find: "return ++this.#inTurn > EVENTS_PER_TURN ? this.#turn : undefined;",
+    replace: "return undefined;",
+    harm: "A large snapshot stops the server for everybody.",
+  },
+  {
+    name: "slow-clients-keep-all-snapshots",
+    file: "broker/snapshots.ts",
+    tests: "delivery/snapshot-limits",
+    find: "if (this.#queue.size > 0) run.endForOthers();",
+    replace: "if (false) run.endForOthers();",
+    harm: "Clients that do not read keep all others from their state.",
+  },
+];
