@@ -10,6 +10,14 @@ hideColors();
 // a second or two by themselves have the time to do so beside something else.
 const conformance: ViteUserConfig["test"] = { dir: "test/conformance", maxWorkers: 2, testTimeout: 15_000 };
 
+/** What has a log of its own, and what a log has no part in. */
+const WITHOUT_ENGINE = ["**/faulty-engines.test.ts", "**/{base,event,hono,http,shared-log}/**"];
+const IN_ONE_TURN = [
+  ...WITHOUT_ENGINE,
+  "**/{overrun,cost,lifetime,snapshot-ends,timeout}.test.ts",
+  "**/model/owners.test.ts",
+];
+
 /**
  * One configuration for every run; `--mode` says which. The first four run the same conformance files, each on its own
  * runtime; the others run on Node and start whatever servers they need.
@@ -22,7 +30,14 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   deno: { ...conformance, pool: "forks" },
   workerd: conformance,
   // The same on workerd, with the log in SQLite, but for what has a log of its own, and what a log has no part in.
-  durable: { ...conformance, exclude: ["**/faulty-engines.test.ts", "**/{base,event,hono,http,shared-log}/**"] },
+  durable: { ...conformance, exclude: WITHOUT_ENGINE },
+  // The same with the log in a SQLite file, on three runtimes. Excluded is what counts the steps and timers of one turn, in which only the memory
+  // engine appends; where a full memory overruns clients, because there they read the file; and owners, which have a test in test/sqlite.
+  sqlite: { ...conformance, pool: "forks", exclude: IN_ONE_TURN },
+  "sqlite-bun": { ...conformance, pool: "threads", exclude: IN_ONE_TURN },
+  "sqlite-deno": { ...conformance, pool: "forks", exclude: IN_ONE_TURN },
+  // Processes over one file: restarts, crashes, lost power, and disks that refuse.
+  "sqlite-files": { dir: "test/sqlite", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
   workers: { dir: "test/workers", maxWorkers: 1, testTimeout: 30_000, hookTimeout: 30_000 },
   wire: { dir: "test/wire", maxWorkers: 2, testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },

@@ -18,6 +18,7 @@ export class KnownClients {
     this.#shared = session.presence;
     session.persistNames?.("barred", this.#barred);
     session.persistNames?.("lingering", this.#lingering);
+    if (session.expectsReturns) this.expectReturns(settings.inboxLinger);
   }
 
   /** Whether this process knows that an id is barred. */

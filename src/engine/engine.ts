@@ -129,6 +129,11 @@ export interface EngineSession {
    */
   persistNames?(kind: "barred" | "lingering", names: ExpiringMap): void;
   /**
+   * Whether the process before this one ended without `close`. Its clients are about to come back, so for `inboxLinger` after the start every
+   * client id counts as known. Absent if nothing outlives the process, or `presence` knows.
+   */
+  readonly expectsReturns?: boolean;
+  /**
    * Disconnects the listener, of which nothing is called after this. The log and its other listeners stay. With `presence`, client ids of open
    * connections linger for `lingerMs` milliseconds.
    */

@@ -4,10 +4,7 @@ import { formatPosition } from "../event/position.ts";
 import { encode, withId } from "../event/sse-format.ts";
 import { ChannelLog, type Entry, type LossNotice } from "./channel-log.ts";
 import { type LogBounds, type RetentionBounds, retentionOf } from "./log-options.ts";
-import { type Owner, Owners } from "./owner.ts";
-
-/** Bytes that the objects around an event cost in each of its channels, as measured on V8 and JavaScriptCore. */
-const ENTRY_COST = 256;
+import { ENTRY_COST, type Owner, Owners, sizeClass } from "./owner.ts";
 
 /** Returns the bytes that an event counts against `logBytes`. */
 export const entryCost = ({ bytes, keys }: Entry): number => bytes.length + ENTRY_COST * keys.length;
@@ -184,7 +181,7 @@ export class Log {
       const owner = this.#owners.assign(channel, names[index] as string);
       channel.retain(entry);
       this.#charge(owner, entry, 1);
-      this.#reclassify(channel, before);
+      owner.reclassify(channel, before);
     }
     return entry;
   }
@@ -295,8 +292,9 @@ export class Log {
     const before = sizeClass(channel);
     const entry = channel.releaseOldest();
     if (!entry) return 0;
-    this.#charge(channel.owner as Owner<ChannelLog>, entry, -1);
-    this.#reclassify(channel, before);
+    const owner = channel.owner as Owner<ChannelLog>;
+    this.#charge(owner, entry, -1);
+    owner.reclassify(channel, before);
     if (entry.retainCount > 0) return 0;
     this.bytes -= entry.bytes.length;
     this.size--;
@@ -361,16 +359,4 @@ export class Log {
     this.bytes += by * ENTRY_COST;
     this.#owners.bytes.change(owner.bytes, by * cost);
   }
-
-  /** Moves a channel whose size class was `before` to its present one. */
-  #reclassify(channel: ChannelLog, before: number): void {
-    const after = sizeClass(channel);
-    if (before === after) return;
-    const { bySize } = channel.owner as Owner<ChannelLog>;
-    bySize[before]?.delete(channel);
-    if (after >= 0) (bySize[after] ??= new Set()).add(channel);
-  }
 }
-
-/** Returns the binary logarithm of a channel's bytes, rounded down; `-Infinity` for a channel without events. */
-const sizeClass = ({ size, bytes }: ChannelLog): number => Math.floor(Math.log2(size * ENTRY_COST + bytes));

@@ -6,11 +6,20 @@ import { randomName } from "../base/random.ts";
 import { checkNumbers } from "../base/validate.ts";
 import type { Engine, EngineListener, EngineSession } from "../engine/engine.ts";
 import { appendOnce, type SeenEvents } from "../engine/idempotency.ts";
-import { encode, textDecoder } from "../event/sse-format.ts";
 import type { ChannelLog } from "../log/channel-log.ts";
 import { Log } from "../log/log.ts";
 import { type LogOptions, type RetentionBounds, resolveLogOptions } from "../log/log-options.ts";
 import { sendEphemeral } from "../log/transient.ts";
+import {
+  DELETE_EXPIRED_NAMES,
+  DELETE_NAME,
+  INSERT_NAME,
+  loadNames,
+  NAMES_TABLE,
+  type NameKind,
+  rowOf,
+} from "../sqlite/stored-names.ts";
+import { wellFormed } from "../sqlite/well-formed.ts";
 import type { ObjectStorage, Row } from "./cloudflare.ts";
 
 /** Options of {@link durableEngine}. */
@@ -45,9 +54,7 @@ const SCHEMA = `
 CREATE TABLE IF NOT EXISTS fanwire_meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fanwire_events (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, keys TEXT NOT NULL, body TEXT NOT NULL, subject TEXT);
 CREATE TABLE IF NOT EXISTS fanwire_channels (key TEXT PRIMARY KEY, dropped INTEGER NOT NULL, evicted INTEGER NOT NULL, owner TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS fanwire_names (
-  kind TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, until INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, name)
-) WITHOUT ROWID;`;
+${NAMES_TABLE};`;
 /** Stored as `schema` in the table of facts. A storage without it has the first version. */
 const SCHEMA_VERSION = 2;
 /** From the first version to the second one. */
@@ -146,19 +153,12 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
     for (const channel of loadedChannels.values()) channel.last = Math.max(channel.last, channel.droppedThrough);
   }
 
-  function persistNames<T>(kind: string, names: ExpiringMap<T>): void {
-    const time = Date.now();
-    for (const row of run("SELECT * FROM fanwire_names WHERE kind = ? ORDER BY until", kind)) {
-      const { name, owner, until, value } = row as { name: string; owner: string; until: number; value: string };
-      names.set(name, until - time, JSON.parse(value), owner);
-    }
-    names.onForget = (name) => tryWrite(() => run("DELETE FROM fanwire_names WHERE kind = ? AND name = ?", kind, name));
+  function persistNames<T>(kind: NameKind, names: ExpiringMap<T>): void {
+    loadNames(run, kind, names, Date.now());
+    names.onForget = (name) => tryWrite(() => run(DELETE_NAME, kind, name));
     names.onSet = (name, until, value, owner) =>
       tryWrite(() => {
-        run(
-          "INSERT OR REPLACE INTO fanwire_names VALUES (?, ?, ?, ?, ?)",
-          ...[kind, name, owner, until, JSON.stringify(value)],
-        );
+        run(INSERT_NAME, ...rowOf(kind, name, owner, until, value));
         engine.requestWake?.(Math.max(until, Date.now() + MIN_CLEANUP_MS));
       });
   }
@@ -273,7 +273,7 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
       unpinLoadedChannels(opened);
       const age = opened.applyRetention(time);
       deleteDropped(opened);
-      run("DELETE FROM fanwire_names WHERE until <= ?", time);
+      run(DELETE_EXPIRED_NAMES, time);
       const [nextName] = run("SELECT MIN(until) AS until FROM fanwire_names");
       const namesMs = typeof nextName?.until === "number" ? Math.max(MIN_CLEANUP_MS, nextName.until - time) : Infinity;
       return Math.min(age / 2, namesMs);
@@ -284,10 +284,6 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
 
 /** Returns the milliseconds after which the rows of a channel's events may be deleted. */
 const cleanUpAfter = ({ events, age }: RetentionBounds): number => (events === 0 ? MIN_CLEANUP_MS : age / 2);
-
-/** Returns a text as it is sent over the wire: SQLite would store another character for a lone surrogate. */
-const wellFormed = (text: string): string => (/\p{Surrogate}/u.test(text) ? decoder.decode(encode(text)) : text);
-const decoder = textDecoder();
 
 /** Returns numbers as ranges of consecutive numbers. */
 function rangesOf(numbers: readonly number[]): [first: number, last: number][] {

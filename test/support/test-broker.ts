@@ -10,8 +10,10 @@ import {
   type LogOptions,
   memoryEngine,
 } from "../../src/index.ts";
+import { sqliteEngine } from "../../src/sqlite/index.ts";
 import { durableEngine } from "../../src/workers/sqlite-engine.ts";
 import { Connection } from "./clients/connection.ts";
+import { newDatabasePath } from "./engines/database-path.ts";
 import { withDurableObject } from "./workerd.ts";
 
 /** Options of a client's request for a stream. */
@@ -56,11 +58,20 @@ export class TestSetup {
     return this.engines(log)();
   }
 
+  /** Returns an engine that appends within the call, and so in the turn of it. An engine over a file appends in the next turn. */
+  immediateEngine(log: LogOptions = {}): Engine {
+    return inject("part").startsWith("sqlite") ? memoryEngine(log) : this.engine(log);
+  }
+
   /** Returns a function that starts an engine: in SQLite a new one for the same log each time, and in memory always the same one. */
   engines(log: LogOptions): () => Engine {
     if (inject("part") === "durable") {
       const storage = storageOf(this.durableObject, ++engineCount);
       return () => durableEngine(storage, log);
+    }
+    if (inject("part").startsWith("sqlite")) {
+      const path = newDatabasePath();
+      return () => sqliteEngine({ path, durability: "process", ...log });
     }
     const engine = memoryEngine(this.durableObject ? { ...log, durableObject: this.durableObject } : log);
     return () => engine;

@@ -19,7 +19,7 @@ async function lastOf(client: Connection): Promise<unknown> {
 test(
   "close({ force }): sends pending events and fanwire-end to clients that read, and aborts every other stream",
   withBroker(async (setup) => {
-    const broker = setup.broker({ timeout: TOO_LONG });
+    const broker = setup.broker({ timeout: TOO_LONG, engine: setup.immediateEngine() });
     const unread = await setup.connect(broker, { id: "unread" });
     const blocked = await setup.join(broker, { id: "blocked" });
     await broker.broadcast("x");

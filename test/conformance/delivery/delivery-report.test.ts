@@ -171,7 +171,7 @@ test(
   "report: if the engine answers late, clients that came after the append are not recipients, and clients that left after it are",
   withBroker(async (setup) => {
     const { wait, answer } = heldAnswer();
-    const broker = setup.broker({ engine: slowEngine(setup.engine(), wait, "after") });
+    const broker = setup.broker({ engine: slowEngine(setup.immediateEngine(), wait, "after") });
     const stays = await setup.join(broker, { id: "stays" });
     const leaves = await setup.join(broker, { id: "leaves" });
     const reported = broker.broadcast("x", { report: true });

@@ -195,7 +195,8 @@ test(
   "overrun: a publisher that does not await overruns the log, which causes a gap and calls onError with setup overrun",
   withBroker(async (setup) => {
     const errors = new Recorder<{ error: unknown; stage: ErrorStage }>();
-    const broker = setup.broker({ log: { logBytes: 64 * KIB }, onError: errors.record });
+    const engine = setup.immediateEngine({ logBytes: 64 * KIB });
+    const broker = setup.broker({ engine, onError: errors.record });
     const client = await setup.join(broker);
     const next = client.next();
     const published: Promise<{ id: string }>[] = [];

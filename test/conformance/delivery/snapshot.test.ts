@@ -143,7 +143,7 @@ test(
       const client = await setup.connect(broker);
       const reading = client.untilControl("snapshot");
       await clock.advance(100);
-      await broker.broadcast("live");
+      await clock.advanceUntil(broker.broadcast("live"));
       await clock.advance(10_000);
       expect(client.comments).toBeGreaterThanOrEqual(8);
       expect(broker.stats()).toMatchObject({ clients: 1, blocked: 0, disconnects: {} });

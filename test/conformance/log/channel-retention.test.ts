@@ -39,12 +39,15 @@ async function received(setup: TestSetup, broker: Broker, options: ConnectOption
 
 /** Runs `body` with a function that sets the time, in milliseconds from now. */
 async function withTime(body: (pass: (ms: number) => void) => Promise<void>): Promise<void> {
-  const start = Date.now();
-  const clock = vi.spyOn(Date, "now");
+  const [start, origin] = [Date.now(), performance.now()];
+  const clocks = [vi.spyOn(Date, "now"), vi.spyOn(performance, "now")] as const;
   try {
-    await body((ms) => void clock.mockReturnValue(start + ms));
+    await body((ms) => {
+      clocks[0].mockReturnValue(start + ms);
+      clocks[1].mockReturnValue(origin + ms);
+    });
   } finally {
-    clock.mockRestore();
+    for (const clock of clocks) clock.mockRestore();
   }
 }
 
@@ -278,6 +281,7 @@ test(
       await publish(before, "other", "o1");
       pass(600_000);
       isFailing = true;
+      await before.close();
       // In SQLite the second engine reads the log from the storage; in memory it is the same one.
       const broker = setup.broker({ engine: start() });
       // Opens the engine.

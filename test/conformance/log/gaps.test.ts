@@ -263,13 +263,8 @@ test(
     await client.leave();
     const { events } = broker.stats().log;
     let readable = 0;
-    // A retained event arrives in the same turn. Forgotten channels come last, because reading them may make the log forget others.
-    for (const channel of ["c", "a", "b"]) {
-      const listener = broker.listen({ channels: channel, from: "earliest" });
-      const next = listener.next();
-      await listener.return?.();
-      if (!(await next).done) readable++;
-    }
+    // Forgotten channels come last, because reading them may make the log forget others.
+    for (const channels of ["c", "a", "b"]) readable += (await broker.history({ channels })).events.length;
     expect(events).toBe(readable);
   }),
 );

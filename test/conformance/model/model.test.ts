@@ -25,6 +25,7 @@ const KINDS: readonly (readonly [title: string, share: number, kind: HistoryKind
 ];
 
 const part = inject("part");
+const isSqlite = /^(?:durable|sqlite)/.test(part);
 // A seed and, after a colon, the path from it to one history.
 const [, seed, path] = /^(-?\d+)(?::(.+))?$/.exec(inject("seed") || "1") ?? [];
 if (seed === undefined)
@@ -37,7 +38,7 @@ const counts = new Map<string, number>();
 
 for (const [title, share, kind] of KINDS) {
   // A shared log is never in SQLite.
-  if (part === "durable" && kind.sharedLog) continue;
+  if (isSqlite && kind.sharedLog) continue;
   test(
     title,
     { timeout: 600_000 },
@@ -71,7 +72,7 @@ for (const [title, share, kind] of KINDS) {
 
 test("histories: every expected outcome occurs in them", ({ skip }) => {
   skip(total < 1_000, "fewer than 1,000 histories do not show every outcome");
-  skip(part === "durable", "some outcomes need a shared log, which does not run with the log in SQLite");
+  skip(isSqlite, "some outcomes need a shared log, which does not run with the log in SQLite");
   skip(isCutShort, "a history failed, so the others did not run");
   expect(EXPECTED_OUTCOMES.filter((outcome) => !counts.has(outcome))).toEqual([]);
 });

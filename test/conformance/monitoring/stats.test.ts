@@ -54,7 +54,7 @@ test(
 test(
   "stats().clients, ids, channels: count connections, client ids, and channels with a subscriber, including waiting listeners",
   withBroker(async (setup) => {
-    const broker = setup.broker();
+    const broker = setup.broker({ engine: setup.immediateEngine() });
     const one = [await setup.join(broker, { id: "one", channel: "a" }), await setup.join(broker, { id: "one" })];
     const two = await setup.join(broker, { id: "two", channel: ["a", "b"] });
     // The common channel, two inboxes, a and b.

@@ -29,6 +29,10 @@ export abstract class Backend {
   abstract readonly epochs: readonly string[];
   /** Returns the engine of a process. */
   abstract engine(process: number): Engine;
+  /** Has events take effect that were appended in this turn, where an engine gathers them. */
+  settle(): void {
+    // Most do not.
+  }
   abstract disturb(disturbance: Disturbance): void;
   /** Ends every disturbance. */
   abstract restore(): void;
@@ -119,6 +123,10 @@ class MemoryBackend extends Backend {
   disturb(disturbance: Disturbance): void {
     const connection = this.#engine.connections[this.#sessions[disturbance.process] ?? -1];
     if (connection) disturbConnection(connection, disturbance);
+  }
+
+  override settle(): void {
+    this.#engine.settle();
   }
 
   restore(): void {

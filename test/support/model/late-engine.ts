@@ -1,5 +1,6 @@
 // An engine that keeps its contract and may be late, refuse events, and lose answers. It records what is appended.
-import type { AppendResult, Engine, EngineListener, EngineSession, Log } from "../../../src/engine.ts";
+import type { AppendResult, Engine, EngineListener, EngineSession, Log, Position } from "../../../src/engine.ts";
+import { decode, splitId } from "../../../src/event/sse-format.ts";
 import { BrokerError } from "../../../src/index.ts";
 import type { Clock } from "../clock.ts";
 import type { Delays } from "../engines/memory-session.ts";
@@ -29,6 +30,7 @@ export class LateEngine implements Engine {
   log: Log | undefined;
   /** The connection of each session, in the order in which the sessions were opened. */
   readonly connections: EngineConnection[] = [];
+  readonly #sessions = new Set<EngineSession>();
   readonly #inner: Engine;
   readonly #clock: Clock;
 
@@ -38,8 +40,16 @@ export class LateEngine implements Engine {
   }
 
   open(listener: EngineListener): EngineSession {
+    const onAppended = listener.onAppended.bind(listener);
+    // Recorded as soon as a broker has it, which is before the answer.
+    listener.onAppended = (entry) => {
+      const { text } = splitId(decode(entry.bytes));
+      this.#record({ epoch: this.log?.epoch ?? "", seq: entry.seq }, entry.keys, text);
+      onAppended(entry);
+    };
     const session = this.#inner.open(listener);
     this.log = session.log;
+    this.#sessions.add(session);
     const connection = new LateConnection(this.#clock);
     this.connections.push(connection);
     return {
@@ -48,25 +58,31 @@ export class LateEngine implements Engine {
         const outcome: AppendOutcome = {};
         this.outcomes.push(outcome);
         return connection.append(outcome, () => {
-          const appended = this.#append(session, keys, text, idempotencyKey);
-          outcome.repeated = appended.repeated;
-          return appended;
+          const answer = session.append(keys, text, idempotencyKey);
+          const record = (appended: AppendResult): AppendResult => {
+            outcome.repeated = appended.repeated;
+            outcome.answeredAt ??= this.#clock.time;
+            return appended;
+          };
+          return "seq" in answer ? record(answer) : answer.then(record);
         });
       },
       subscribe: () => connection.subscribe(),
+      close: (lingerMs) => {
+        this.#sessions.delete(session);
+        session.close(lingerMs);
+      },
     };
   }
 
-  #append(
-    session: EngineSession,
-    keys: readonly string[],
-    text: string,
-    idempotencyKey: string | undefined,
-  ): AppendResult {
-    const appended = session.append(keys, text, idempotencyKey) as AppendResult;
-    const { epoch, seq, repeated } = appended;
-    if (!repeated) this.appended.push({ epoch, seq, keys, text, at: this.#clock.time });
-    return appended;
+  /** Reading has an engine over a file append what waits. */
+  settle(): void {
+    for (const session of this.#sessions) void session.read?.([], 0);
+  }
+
+  #record({ epoch, seq }: Position, keys: readonly string[], text: string): void {
+    const isNew = seq > (this.appended.at(-1)?.seq ?? 0);
+    if (isNew) this.appended.push({ epoch, seq, keys, text, at: this.#clock.time });
   }
 }
 
@@ -86,7 +102,10 @@ class LateConnection implements EngineConnection {
     this.#delays = delays;
   }
 
-  append(outcome: AppendOutcome, append: () => AppendResult): AppendResult | Promise<AppendResult> {
+  append(
+    outcome: AppendOutcome,
+    append: () => AppendResult | Promise<AppendResult>,
+  ): AppendResult | Promise<AppendResult> {
     if (this.commandsToRefuse > 0) {
       this.commandsToRefuse--;
       throw new BrokerError("engine-down", "Event refused: the engine is away.");
@@ -95,7 +114,6 @@ class LateConnection implements EngineConnection {
     const { replies = 0, requests = 0, isUnordered = false } = this.#delays;
     this.losesNextReply = false;
     if (!this.#last && requests === 0 && replies === 0 && !losesNextReply) {
-      outcome.answeredAt = this.#clock.time;
       return append();
     }
     const due = this.#clock.time + requests;

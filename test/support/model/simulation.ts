@@ -28,6 +28,9 @@ export interface SimulationResult {
 }
 
 /** Runs a history and returns the faults that the oracles find. A history gives the same result each time. */
+/** Whether the log is in a file: it appends in the turn after the call, and a listener starts where the file is. */
+const isInFile = (): boolean => inject("part").startsWith("sqlite");
+
 export async function simulate(setup: TestSetup, kind: HistoryKind, history: History): Promise<SimulationResult> {
   const clock = new Clock(undefined, true);
   const random = Math.random;
@@ -70,7 +73,7 @@ class Simulation {
       now: () => clock.time,
       rankOf: (id: string) => backend.rankOf(id),
       head: () => backend.head,
-      isLocal: !kind.sharedLog,
+      isLocal: !kind.sharedLog && !isInFile(),
       connect: (reader: Reader, lastEventId: string | undefined) => this.#connect(reader, lastEventId),
       broker: (reader: Reader) => this.#open[reader.process].broker,
     };
@@ -164,6 +167,7 @@ class Simulation {
         this.#change(step.do, this.#reader(step.reader).plan.id);
         break;
       case "ephemeral":
+        this.#backend.settle();
         for (let time = 0; time < step.times; time++) {
           const data = ephemeralData(this.#ephemerals++, this.#backend.head, step.channel);
           const options = { channels: step.channel, ephemeral: true } as const;
@@ -286,7 +290,8 @@ class Simulation {
     const { sharedLog = false, dropsChannels = false, newEpochs = false, losesMessages = false } = this.#kind;
     const { late = false, calm } = this.#kind;
     const backend = this.#backend;
-    const isImmediate = !sharedLog && !dropsChannels;
+    // An engine over a file appends in the turn after the call.
+    const isImmediate = !sharedLog && !dropsChannels && !isInFile();
     const facts = {
       settings,
       published: backend.published(),
@@ -295,7 +300,7 @@ class Simulation {
       isImmediate,
       isExact: !newEpochs && !losesMessages && !dropsChannels,
       isSynchronous: isImmediate && !late,
-      namesPersist: inject("part") === "durable",
+      namesPersist: /^(?:durable|sqlite)/.test(inject("part")),
       mayFail: (sharedLog && !calm) || late,
     };
     for (const instance of this.#instances)
