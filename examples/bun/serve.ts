@@ -1,14 +1,14 @@
 import type { Broker } from "fanwire";
 
-/** Serves a broker and its live page. PORT and HOST come from the environment, or have defaults; without `own` the token is printed. */
-export function serve(broker: Broker, token: string, own: boolean): void {
+/** Serves a broker and its live page. PORT and HOST come from the environment, or have defaults; without `own` the token is printed. `file` keeps the log. */
+export function serve(broker: Broker, token: string, own: boolean, file?: string): void {
   const { PORT = "3000", HOST = "127.0.0.1" } = process.env;
   const server = Bun.serve({
     port: PORT,
     hostname: HOST,
     routes: {
       "/": new Response(Bun.file(new URL("page.html", import.meta.url))),
-      "/stats": () => Response.json(broker.stats()),
+      "/stats": () => Response.json({ ...broker.stats(), file }),
     },
     async fetch(request, server) {
       const response = await broker.fetch(request, server);

@@ -9,6 +9,8 @@ import { memoryEngine } from "../engine/memory-engine.ts";
 import type { AccessRequest, Authorize, Grant } from "../http/authorize.ts";
 import type { RedisClient } from "../redis/clients/clients.ts";
 import { redisEngine } from "../redis/engine.ts";
+import { hasSqlite } from "../sqlite/database.ts";
+import { sqliteEngine } from "../sqlite/engine.ts";
 import { type Configuration, type JwtConfiguration, UsageError } from "./options.ts";
 
 /** Creates the broker. @throws {@link UsageError} for options that the broker refuses, and for a library that is not installed */
@@ -38,9 +40,32 @@ function checked<T>(create: () => T): T {
   }
 }
 
-async function engineOf({ redis, retention, logBytes }: Configuration): Promise<Engine> {
+/** Where events are kept. `missing` says that the file was asked for by nobody, and this runtime has no SQLite. */
+export function storeOf({ redis, file }: Configuration): "redis" | "sqlite" | "memory" | "missing" {
+  if (redis) return "redis";
+  if (!file) return "memory";
+  if (withoutWarning(hasSqlite)) return "sqlite";
+  if (file.isDefault) return "missing";
+  throw new UsageError("--file needs SQLite, which this Node does not have; use Node 22.13 or later, or Bun");
+}
+
+/** Calls a function without the warning of Node 22 that its SQLite is experimental. */
+function withoutWarning<T>(call: () => T): T {
+  const { emitWarning } = process;
+  process.emitWarning = () => undefined;
+  try {
+    return call();
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}
+
+async function engineOf(configuration: Configuration): Promise<Engine> {
+  const { redis, retention, logBytes, file } = configuration;
   const bounds = { retention, ...(logBytes === undefined ? {} : { logBytes }) };
-  if (!redis) return memoryEngine(bounds);
+  const store = storeOf(configuration);
+  if (store === "sqlite") return checked(() => sqliteEngine({ ...bounds, path: file?.path }));
+  if (!redis) return checked(() => memoryEngine(bounds));
   if (!/^rediss?:\/\/./.test(redis.url))
     throw new UsageError(`the URL of Redis is "${redis.url}"; it must begin with redis:// or rediss://`);
   const client = await redisClient(redis.url);

@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import type { Broker } from "../broker/interface.ts";
 import { pathOf } from "../node/node-handler.ts";
-import { brokerOf } from "./broker.ts";
+import { brokerOf, storeOf } from "./broker.ts";
 import { type Configuration, HELP, readConfiguration, UsageError } from "./options.ts";
 import { PAGE } from "./page.ts";
 import { type Listening, listen } from "./serve.ts";
@@ -29,7 +29,16 @@ async function run(configuration: Configuration): Promise<void> {
   const server = await listen(routes(broker, open), host, port).catch((error: NodeJS.ErrnoException) => {
     throw new UsageError(`cannot listen on ${host}, port ${port}: ${reasonOf(error)}`);
   });
-  log("info", "listening", { url: server.url, version: versionOf(), engine: configuration.redis ? "redis" : "memory" });
+  const store = storeOf(configuration);
+  const engine = store === "missing" ? "memory" : store;
+  const file = store === "sqlite" ? { file: configuration.file?.path } : {};
+  log("info", "listening", { url: server.url, version: versionOf(), engine, ...file });
+  if (store === "missing")
+    log("warn", "restarts-lose-events", {
+      cure: "use Node 22.13 or later, or Bun, which have SQLite; or set --memory",
+    });
+  // Opens the engine, so that what is wrong with its file is printed now.
+  if (store === "sqlite") broker.history({ limit: 0 }).catch(() => undefined);
   if (!configuration.jwt) log("warn", "reading-is-open", { cure: "set --jwt-secret or --jwks" });
   if (!configuration.jwt && configuration.publishToken === undefined)
     log("warn", "publishing-is-closed", { cure: "set --publish-token, --jwt-secret or --jwks" });

@@ -14,6 +14,8 @@ export interface Configuration {
   readonly corsOrigins: readonly string[];
   readonly retention: { readonly age?: number; readonly events?: number };
   readonly logBytes: number | undefined;
+  /** The SQLite file that keeps events. `isDefault` if nobody asked for it; `undefined` for the memory of the process. */
+  readonly file: { readonly path: string; readonly isDefault: boolean } | undefined;
   readonly redis: { readonly url: string; readonly prefix: string } | undefined;
   /** Whether `/` is a page that shows events and publishes. */
   readonly open: boolean;
@@ -47,7 +49,9 @@ Programs publish with POST /broadcast?channel=news. GET /health, GET /metrics.
   --cors <origins>         CORS_ORIGINS      pages of other origins, separated by commas (none)
   --retention <time>       RETENTION         how long events are kept: 90s, 5m, 2h (5m)
   --retention-events <n>   RETENTION_EVENTS  events kept of each channel (no bound)
-  --log-bytes <n>          LOG_BYTES         bytes kept in all (33554432)
+  --log-bytes <n>          LOG_BYTES         bytes kept in all (256 MiB; in memory 32 MiB)
+  --file <path>            FANWIRE_FILE      SQLite file that keeps the events (fanwire.db)
+  --memory                 MEMORY=1          keeps events in memory only
   --redis <url>            REDIS_URL         keeps events in Redis, for several processes
   --redis-prefix <text>    REDIS_PREFIX      the name of the broker in Redis (fanwire)
   --drain <time>           DRAIN             time to send clients away at SIGTERM (5s)
@@ -73,6 +77,8 @@ const FLAGS = {
   retention: { type: "string" },
   "retention-events": { type: "string" },
   "log-bytes": { type: "string" },
+  file: { type: "string" },
+  memory: { type: "boolean" },
   redis: { type: "string" },
   "redis-prefix": { type: "string" },
   drain: { type: "string" },
@@ -83,7 +89,12 @@ const FLAGS = {
 
 type Flag = keyof typeof FLAGS;
 /** The environment variables that are not called like their flag. */
-const VARIABLES: Partial<Record<Flag, string>> = { jwks: "JWKS_URL", cors: "CORS_ORIGINS", redis: "REDIS_URL" };
+const VARIABLES: Partial<Record<Flag, string>> = {
+  jwks: "JWKS_URL",
+  cors: "CORS_ORIGINS",
+  file: "FANWIRE_FILE",
+  redis: "REDIS_URL",
+};
 const variableOf = (flag: Flag): string => VARIABLES[flag] ?? flag.toUpperCase().replaceAll("-", "_");
 
 /**
@@ -128,6 +139,10 @@ export function readConfiguration(
     return ms;
   };
   const redisUrl = text("redis");
+  const path = text("file");
+  const inMemory = flags.memory ?? isOn("MEMORY", env.MEMORY);
+  if (path !== undefined && (redisUrl !== undefined || inMemory))
+    throw new UsageError("a file is set besides Redis or memory; events have one place, so leave one out");
   const age = time("retention", 1);
   const events = number("retention-events", 1);
   return {
@@ -138,8 +153,10 @@ export function readConfiguration(
     corsOrigins: listOf(text("cors")),
     retention: { ...(age === undefined ? {} : { age }), ...(events === undefined ? {} : { events }) },
     logBytes: number("log-bytes", 1),
+    file:
+      redisUrl !== undefined || inMemory ? undefined : { path: path ?? "fanwire.db", isDefault: path === undefined },
     redis: redisUrl === undefined ? undefined : { url: redisUrl, prefix: text("redis-prefix") ?? "fanwire" },
-    open: flags.open ?? isOn(env.OPEN),
+    open: flags.open ?? isOn("OPEN", env.OPEN),
     drain: time("drain", 0) ?? 5_000,
   };
 }
@@ -151,11 +168,11 @@ const range = (from: number, to: number): string =>
 
 const listOf = (value: string | undefined): string[] => (value ?? "").split(",").flatMap((item) => item.trim() || []);
 
-/** @throws {@link UsageError} for a value of OPEN that says neither yes nor no */
-function isOn(value = ""): boolean {
+/** @throws {@link UsageError} for a value that says neither yes nor no */
+function isOn(name: string, value = ""): boolean {
   if (/^(?:1|true|yes)$/i.test(value)) return true;
   if (/^(?:0|false|no|)$/i.test(value)) return false;
-  throw new UsageError(`OPEN is "${value}"; it must be 1 or 0`);
+  throw new UsageError(`${name} is "${value}"; it must be 1 or 0`);
 }
 
 function jwtOf(text: (flag: Flag) => string | undefined): JwtConfiguration | undefined {

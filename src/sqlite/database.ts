@@ -29,6 +29,27 @@ interface ModuleGlobals {
   readonly process?: { readonly getBuiltinModule?: Modules };
 }
 
+/** Whether {@link openDatabase} finds a SQLite. */
+export function hasSqlite(): boolean {
+  return sqliteOf() !== undefined;
+}
+
+/** Returns a function that opens a file with the SQLite of the runtime, or of the package `better-sqlite3`. */
+function sqliteOf(): ((path: string) => SqliteDatabase) | undefined {
+  const builtin = (globalThis as ModuleGlobals).process?.getBuiltinModule;
+  const bun = builtin?.("bun:sqlite");
+  if (bun) return (path) => new bun.Database(path, { create: true, readwrite: true });
+  const node = builtin?.("node:sqlite");
+  if (node) return (path) => new node.DatabaseSync(path);
+  try {
+    const load = builtin?.("node:module").createRequire(import.meta.url);
+    const BetterSqlite = load?.("better-sqlite3") as (new (path: string) => SqliteDatabase) | undefined;
+    return BetterSqlite && ((path) => new BetterSqlite(path));
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Opens a file with the SQLite of the runtime: `bun:sqlite`, `node:sqlite` (Deno, and Node 22.13 or later), or the package `better-sqlite3` where
  * the program has it. Creates the file if there is none.
@@ -36,19 +57,8 @@ interface ModuleGlobals {
  * @throws {@link BrokerError} `engine-refused` where there is no SQLite; the error of SQLite if the file cannot be opened
  */
 export function openDatabase(path: string): SqliteDatabase {
-  const { process } = globalThis as ModuleGlobals;
-  const builtin = process?.getBuiltinModule;
-  const bun = builtin?.("bun:sqlite");
-  if (bun) return new bun.Database(path, { create: true, readwrite: true });
-  const node = builtin?.("node:sqlite");
-  if (node) return new node.DatabaseSync(path);
-  try {
-    const load = builtin?.("node:module").createRequire(import.meta.url);
-    const BetterSqlite = load?.("better-sqlite3") as (new (path: string) => SqliteDatabase) | undefined;
-    if (BetterSqlite) return new BetterSqlite(path);
-  } catch (error) {
-    if ((error as { code?: unknown }).code !== "MODULE_NOT_FOUND") throw error;
-  }
+  const open = sqliteOf();
+  if (open) return open(path);
   throw new BrokerError(
     "engine-refused",
     "sqliteEngine() refused: this runtime has no SQLite. Use Bun, Deno, or Node 22.13 or later; or install better-sqlite3, or pass " +

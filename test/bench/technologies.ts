@@ -28,12 +28,14 @@ const DENO = [
   "--allow-env",
   "--allow-sys",
   "--allow-read",
+  "--allow-write",
   "--v8-flags=--expose-gc",
 ] as const;
 /** Returns the name of a package with its version. */
 const versioned = (name: string): string => `${name} ${version(name)}`;
 
 const FANWIRE = "memory engine, defaults (heartbeat 8 s, log of 32 MiB), publishToken";
+const SQLITE = "as above, with the log in a SQLite file on disk (durability power), publishToken";
 const BETTER_SSE = `${versioned("better-sse")}, createChannel, serializer String, keep-alive every 8 s, no history`;
 const STREAM_SSE = `${versioned("hono")} streamSSE, a Set of streams, all writes of an event awaited together; no heartbeat, no history`;
 const BARE = "a ReadableStream with one comment and nothing behind it, high-water mark 0";
@@ -104,6 +106,30 @@ const all: readonly Technology[] = [
     file: "workerd.ts",
     argument: "hub-bridge",
     configuration: `${versioned("workerd")}: BrokerObject with its log in SQLite on disk, worker() in mode bridge`,
+  },
+  {
+    name: "fanwire with SQLite, Bun",
+    kind: "fanwire",
+    command: BUN,
+    file: "fanwire-bun.ts",
+    argument: "sqlite",
+    configuration: `${versioned("bun")}: ${SQLITE}`,
+  },
+  {
+    name: "fanwire with SQLite, Deno",
+    kind: "fanwire",
+    command: DENO,
+    file: "fanwire-deno.ts",
+    argument: "sqlite",
+    configuration: `${versioned("deno")}: ${SQLITE}`,
+  },
+  {
+    name: "fanwire with SQLite, Node",
+    kind: "fanwire",
+    command: NODE,
+    file: "fanwire-node.ts",
+    argument: "sqlite",
+    configuration: `${versioned("node")}: ${SQLITE}`,
   },
   {
     name: "fanwire with Redis, Bun",

@@ -5,6 +5,7 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symli
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { newDatabasePath } from "../support/engines/database-path.ts";
 
 const root = join(import.meta.dirname, "../..");
 const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { scripts: Record<string, string> };
@@ -31,7 +32,10 @@ afterAll(() => rmSync(copy, { recursive: true, force: true }));
 function startScript(name: string): ChildProcess {
   const child = spawn(join(copy, "node_modules/.bin/node"), ["--run", name], {
     cwd: copy,
-    env: { ...process.env, PORT: "0", PUBLISH_TOKEN: "t", REDIS_URL: "redis://127.0.0.1:9" },
+    env: {
+      ...{ ...process.env, PORT: "0", PUBLISH_TOKEN: "t", REDIS_URL: "redis://127.0.0.1:9" },
+      FANWIRE_FILE: newDatabasePath(),
+    },
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,
   });

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { SignJWT } from "jose";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
+import { newDatabasePath } from "../support/engines/database-path.ts";
 import { installPackage } from "../support/installed-package.ts";
 import { needsRedis, startRedis } from "../support/servers/redis.ts";
 
@@ -41,7 +42,10 @@ interface Run {
 function start(runtime: keyof typeof commands, args: readonly string[], env: Record<string, string> = {}): Run {
   const [program = "", ...before] = commands[runtime]();
   const { PATH = "", HOME = "" } = process.env;
-  const child = spawn(program, [...before, ...args], { cwd: folder, env: { PATH, HOME, ...env } });
+  const isElsewhere = args.some((arg) => /^--(?:memory|redis|file)$/.test(arg)) || env.REDIS_URL !== undefined;
+  // Each program has a file of its own, unless a test says otherwise.
+  const file = isElsewhere ? {} : { FANWIRE_FILE: newDatabasePath() };
+  const child = spawn(program, [...before, ...args], { cwd: folder, env: { PATH, HOME, ...file, ...env } });
   children.push(child);
   const lines: Record<string, unknown>[] = [];
   let [output, errors] = ["", ""];
@@ -135,6 +139,37 @@ describe.each(runtimes)("on %s", (runtime) => {
     const other = await new SocketClient(`${url}connect`, { origin: "https://a.example" }).untilReady();
     expect(other.headers["access-control-allow-origin"]).toBeUndefined();
     other.leave();
+  });
+
+  test("a program that is killed goes on with its file; with --memory it begins again", async () => {
+    const idOf = async (answer: Response): Promise<string> => ((await answer.json()) as { id: string }).id;
+    const epochOf = (id: string): string => id.replace(/-\d+$/, "");
+    const lives = async (...args: string[]): Promise<[first: string, second: string, lines: Run["lines"]]> => {
+      const first = await listening(runtime, ["--publish-token", "t", ...args]);
+      const before = await idOf(await publish(first.url, "t"));
+      first.child.kill("SIGKILL");
+      await once(first.child, "exit");
+      const second = await listening(runtime, ["--publish-token", "t", ...args]);
+      return [before, await idOf(await publish(second.url, "t")), second.lines];
+    };
+    const path = newDatabasePath();
+    const [one, two, lines] = await lives("--file", path);
+    expect([epochOf(two), two.endsWith("-2")]).toEqual([epochOf(one), true]);
+    expect(lines[0]).toMatchObject({ event: "listening", engine: "sqlite", file: path });
+    const [three, four, others] = await lives("--memory");
+    expect(epochOf(four)).not.toBe(epochOf(three));
+    expect(others[0]).toMatchObject({ event: "listening", engine: "memory" });
+  });
+
+  test("the default file is fanwire.db in the current folder; a file that cannot be used is one line, and 503", async () => {
+    const { url } = await listening(runtime, ["--publish-token", "t"], { FANWIRE_FILE: "" });
+    expect((await publish(url, "t")).status).toBe(200);
+    expect(existsSync(join(folder, "fanwire.db"))).toBe(true);
+    const bad = await listening(runtime, ["--publish-token", "t", "--file", join(folder, "missing", "a.db")]);
+    while (!bad.lines.some(({ event }) => event === "error")) await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(bad.lines.find(({ event }) => event === "error")?.message).toContain("Check that its folder exists");
+    expect((await publish(bad.url, "t")).status).toBe(503);
+    expect((await fetch(`${bad.url}health`)).status).toBe(503);
   });
 
   test("--jwt-secret: a token decides what its owner may read and publish", async () => {

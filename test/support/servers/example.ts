@@ -1,5 +1,6 @@
 // Starts the servers of `examples/`.
 import { type ChildProcess, spawn } from "node:child_process";
+import { newDatabasePath } from "../engines/database-path.ts";
 
 const root = new URL("../../../", import.meta.url).pathname;
 const bin = (name: string): string => `${root}node_modules/.bin/${name}`;
@@ -32,7 +33,7 @@ export async function startExample(name: Example, env: Record<string, string>, r
   const [program, ...args] = COMMANDS[name];
   const child = spawn(program, args, {
     cwd: root,
-    env: { ...process.env, PORT: "0", PUBLISH_TOKEN: "", ...env },
+    env: { ...process.env, PORT: "0", PUBLISH_TOKEN: "", FANWIRE_FILE: newDatabasePath(), ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let output = "";
