@@ -12,6 +12,8 @@ import type { ClientInfo, DisconnectReason } from "./connection.ts";
 /** Options of the broker that control events depend on. */
 export interface ControlEventOptions {
   readonly announce: boolean;
+  /** Milliseconds between two heartbeats; `Infinity` for none. */
+  readonly heartbeat: number;
   readonly retry: number;
 }
 
@@ -52,13 +54,14 @@ export class ControlEvents {
     continues: boolean,
     secret?: string,
   ): Uint8Array<ArrayBuffer> {
-    const { announce, retry } = this.#options;
+    const { announce, heartbeat, retry } = this.#options;
     // In the block of the event that follows: some clients dispatch an empty message for a block without data (fetch-event-source 2.0.1).
     let text = continues ? "" : formatRetry(jitter(retry));
     if (announce && !continues) {
       // With the id, a client that drops before a gap arrives would skip that gap.
       const id = gaps.length > 0 || hasMissing || isHeld ? undefined : log.id(cursor);
-      text += formatControl("ready", { clientId, resumed, channels, secret, ...completeness(incomplete) }, id);
+      const rest = { ...(heartbeat < Infinity && { heartbeat }), ...completeness(incomplete) };
+      text += formatControl("ready", { clientId, resumed, channels, secret, ...rest }, id);
     }
     return concat([encode(text), ...gaps.map(({ bytes }) => bytes)]);
   }

@@ -4,7 +4,7 @@ import { createBroker } from "../../src/index.ts";
 import type { ClientEvent, Connect } from "./client.ts";
 import { CutServer, until } from "./cut-server.ts";
 
-const ADAPTERS = ["eventsource", "eventsource-client"] as const;
+const ADAPTERS = ["eventsource", "eventsource-client", "fanwire-client"] as const;
 const BEFORE = ["1", "2", "3"];
 const AFTER = ["4", "5"];
 /** Sessions at a time. Those that break off before `retry` arrived wait for seconds. */

@@ -5,7 +5,7 @@ import { Flushes } from "../support/flushes.ts";
 import type { ClientEvent, Connect } from "./client.ts";
 import { CutServer, until } from "./cut-server.ts";
 
-const ADAPTERS = ["eventsource", "eventsource-client"] as const;
+const ADAPTERS = ["eventsource", "eventsource-client", "fanwire-client"] as const;
 const NAMES = ["ada", "bob", "cy"];
 /** Sessions at a time. Those that break off before `retry` arrived wait for seconds. */
 const SESSIONS = 60;

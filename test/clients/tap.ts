@@ -14,6 +14,7 @@ export class Tap {
   noContents = 0;
 
   readonly #sockets = new Set<Socket>();
+  readonly #swallowed = new WeakSet<Socket>();
   readonly #server: Server;
   #isRefusing = false;
   /** Bytes of the server that may still pass before the connection is cut. */
@@ -40,6 +41,11 @@ export class Tap {
 
   accept(): void {
     this.#isRefusing = false;
+  }
+
+  /** Nothing passes any more on the connections that are open, without a sign to either side. */
+  swallow(): void {
+    for (const socket of this.#sockets) this.#swallowed.add(socket);
   }
 
   cut(): void {
@@ -75,6 +81,7 @@ export class Tap {
     });
     outbound.on("end", () => inbound.end());
     outbound.on("data", (data) => {
+      if (this.#swallowed.has(outbound)) return;
       const passed = data.subarray(0, this.#bytesLeft);
       this.#bytesLeft -= passed.length;
       this.#count(passed.toString("latin1"));

@@ -1,0 +1,134 @@
+// Publishes events over HTTP. What is sent again has the same idempotency key, so that no event is doubled.
+import { ConnectError, errorOf, isTemporary, retryAfter } from "./connect-error.ts";
+import type { EventMap, EventName } from "./events.ts";
+import { resolveUrl } from "./options.ts";
+
+/** Options of `publisher()`. */
+export interface PublisherOptions {
+  /** The bearer token, or a function that returns one before each attempt. @default no `Authorization` */
+  readonly token?: string | (() => string | Promise<string>) | undefined;
+  /** What sends requests. @default the global `fetch` */
+  readonly fetch?: ((url: string, init: RequestInit) => Promise<Response>) | undefined;
+  /**
+   * Milliseconds for which an event is sent again, 0 or more. Keep it below the server's `idempotencyWindow` (5 minutes).
+   * @default 60,000
+   */
+  readonly retryFor?: number | undefined;
+}
+
+/** Options of one event. */
+export interface PublishOptions {
+  /** Sent once, to those who can take it now, and not stored. It is not sent again after a failure. @default false */
+  readonly ephemeral?: boolean | undefined;
+  /** Identifies the event: a second call with the same key publishes nothing. @default a random key */
+  readonly idempotencyKey?: string | undefined;
+  /** Gives up when it is aborted. The event may have been published by then. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What the server says about an event that it has published. */
+export interface PublishAnswer {
+  /** The id of the event. Absent for an ephemeral one. */
+  readonly id?: string;
+  /** The connections of the answering process that it is for. */
+  readonly clients: number;
+}
+
+/** An event to publish: a text without a type, or a type with its data. */
+export type Publishable<Events> =
+  | string
+  | { [Name in EventName<Events>]: { readonly event: Name; readonly data: Events[Name] } }[EventName<Events>]
+  | { readonly event?: undefined; readonly data: unknown };
+
+/** Publishes events to one broker. */
+export interface Publisher<Events = EventMap> {
+  /**
+   * Publishes an event to channels, or without them to every client. Await it to keep an order: calls that are not awaited may be published in
+   * any order.
+   *
+   * @throws {@link ConnectError} with the server's code, such as `forbidden`; `network` if no answer came in time: then the event may have been
+   * published. `TypeError` for data that JSON cannot express.
+   */
+  broadcast(
+    event: Publishable<Events>,
+    options?: PublishOptions & { readonly channels?: string | readonly string[] | undefined },
+  ): Promise<PublishAnswer>;
+  /** Publishes an event to one client. Otherwise the same. */
+  broadcastTo(clientId: string, event: Publishable<Events>, options?: PublishOptions): Promise<PublishAnswer>;
+}
+
+/** The first pause, in milliseconds. Each one is twice as long, up to `MAX_PAUSE`. */
+const PAUSE = 250;
+const MAX_PAUSE = 10_000;
+
+/**
+ * Creates a publisher for the address of `POST /broadcast`.
+ *
+ * ```ts
+ * const events = publisher<{ price: { ada: number } }>("https://events.example/broadcast", { token: "…" });
+ * await events.broadcast({ event: "price", data: { ada: 0.42 } }, { channels: "market" });
+ * ```
+ *
+ * @throws `TypeError` for a URL that is not valid.
+ */
+export function publisher<Events = EventMap>(url: string | URL, options: PublisherOptions = {}): Publisher<Events> {
+  const base = resolveUrl(url);
+  return {
+    broadcast: (event, { channels = [], ...rest } = {}) =>
+      publish(
+        base,
+        options,
+        event,
+        [channels].flat().map((channel) => ["channel", channel]),
+        rest,
+      ),
+    broadcastTo: (clientId, event, rest = {}) => publish(base, options, event, [["id", clientId]], rest),
+  };
+}
+
+async function publish(
+  base: URL,
+  { token, fetch: send = fetch, retryFor = 60_000 }: PublisherOptions,
+  input: string | { readonly event?: string | undefined; readonly data: unknown },
+  target: [string, string][],
+  { ephemeral, idempotencyKey = randomKey(), signal }: PublishOptions,
+): Promise<PublishAnswer> {
+  const { event, data } = typeof input === "string" ? { event: undefined, data: input } : input;
+  const body = typeof data === "string" ? data : JSON.stringify(data);
+  if (typeof body !== "string")
+    throw new TypeError(`broadcast() refused: JSON cannot express its data (${typeof data}).`);
+  const url = new URL(base);
+  for (const [name, value] of target) url.searchParams.append(name, value);
+  if (event !== undefined && event !== "message") url.searchParams.set("type", event);
+  if (ephemeral) url.searchParams.set("ephemeral", "true");
+  const end = Date.now() + (ephemeral ? 0 : retryFor);
+  for (let pause = PAUSE; ; pause = Math.min(pause * 2, MAX_PAUSE)) {
+    signal?.throwIfAborted();
+    const headers = new Headers({ "content-type": "text/plain; charset=utf-8" });
+    if (!ephemeral) headers.set("idempotency-key", idempotencyKey);
+    let error: ConnectError;
+    let wait = pause * (0.5 + Math.random() / 2);
+    try {
+      if (token !== undefined)
+        headers.set("authorization", `Bearer ${typeof token === "function" ? await token() : token}`);
+      const response = await send(url.href, { method: "POST", headers, body, ...(signal ? { signal } : {}) });
+      if (response.ok) return await response.json();
+      error = await errorOf("broadcast()", response);
+      if (!isTemporary(response.status)) throw error;
+      wait = Math.max(wait, retryAfter(response));
+    } catch (cause) {
+      if (cause instanceof ConnectError || signal?.aborted) throw cause;
+      // Also an answer that broke off: the event may have been published, and its key finds it.
+      error = new ConnectError(
+        "network",
+        `broadcast() failed: no answer came; the event may have been published: ${cause}`,
+      );
+    }
+    if (Date.now() + wait > end) throw error;
+    await new Promise((resolve) => setTimeout(resolve, wait));
+  }
+}
+
+/** Returns a key with 128 random bits. Not `randomUUID()`, which pages without TLS do not have. */
+const randomKey = (): string =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
