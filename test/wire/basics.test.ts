@@ -29,6 +29,7 @@ describe.each(platformsWithWrangler)("over sockets on %s", (platform) => {
       resumed: false,
       channels: [],
       secret: expect.any(String),
+      heartbeat: expect.any(Number),
     });
     expect(ready?.id).toMatch(/^[0-9a-v]+-0$/);
     client.leave();
@@ -94,6 +95,7 @@ describe.each(platformsWithWrangler)("over sockets on %s", (platform) => {
       resumed: true,
       channels: [],
       secret: expect.any(String),
+      heartbeat: expect.any(Number),
     });
     expect(second.control("gap")).toEqual([]);
     second.leave();

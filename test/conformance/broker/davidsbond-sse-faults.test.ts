@@ -117,6 +117,7 @@ test(
       resumed: false,
       channels: [],
       secret: expect.any(String),
+      heartbeat: expect.any(Number),
     });
   }),
 );

@@ -206,7 +206,13 @@ test(
         client = await setup.connect(broker, { id: "one", channel: "quiet", lastEventId: id ?? "" });
         const ready = await client.untilControl("ready");
         expect([JSON.parse(ready.data), ready.id]).toEqual([
-          { clientId: "one", resumed: true, channels: ["quiet"], secret: expect.any(String) },
+          {
+            clientId: "one",
+            resumed: true,
+            channels: ["quiet"],
+            secret: expect.any(String),
+            heartbeat: expect.any(Number),
+          },
           id,
         ]);
         seen.push((await client.nextData()).data, (await client.nextData()).data);

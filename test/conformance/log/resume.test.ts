@@ -25,6 +25,7 @@ test(
       resumed: false,
       channels: [],
       secret: expect.any(String),
+      heartbeat: expect.any(Number),
     });
     await broker.broadcast("4");
     expect(await client.next()).toMatchObject({ data: "4" });
@@ -110,6 +111,7 @@ for (const [what, make] of foreign) {
         resumed: false,
         channels: ["a"],
         secret: expect.any(String),
+        heartbeat: expect.any(Number),
       });
       const gap = await client.next();
       const zero = first.replace(/1$/, "0");
