@@ -96,7 +96,9 @@ const NAMES: readonly (readonly [name: string, code: number])[] = [
 
 /** Returns what an error of SQLite says. `errcode` is that of node:sqlite, `errno` that of bun:sqlite. */
 export function kindOf(error: unknown): FailureKind {
-  const { code, errcode, errno } = Object(error) as { code?: unknown; errcode?: unknown; errno?: unknown };
+  const { code, errcode, errno, message } = Object(error) as Readonly<Record<string, unknown>>;
+  // better-sqlite3 looks for the folder itself.
+  if (code === undefined && /directory does not exist/.test(String(message))) return "unreachable";
   const number = errcode ?? errno ?? NAMES.find(([name]) => String(code).startsWith(name))?.[1];
   // The upper bits of an extended result code say more than is needed here.
   return (typeof number === "number" && KINDS.get(number & 0xff)) || "other";

@@ -37,6 +37,8 @@ const RETRY_MS = 250;
 /** The time between two attempts is at least so many times as long as the first one took. */
 const RETRY_FACTOR = 20;
 const CLEAN_UP_MS = 1_000;
+/** The pause after a step of the clean-up is so many times as long as the step, because events have to be sent in the meantime. */
+const CLEAN_UP_FACTOR = 4;
 const NAMES_CLEAN_UP_MS = 60_000;
 /** Text that may wait for a commit, in UTF-16 code units. */
 const MAX_PENDING = 4 * 1024 * 1024;
@@ -69,6 +71,7 @@ export class FileLog {
   #stopCleaning: () => void = () => undefined;
   #cancelRetry: (() => void) | undefined;
   #namesCleanedAt = -Infinity;
+  #cancelCleanUp: (() => void) | undefined;
 
   constructor(settings: FileSettings) {
     this.#settings = settings;
@@ -334,14 +337,19 @@ export class FileLog {
 
   #cleanUp(): void {
     const file = this.#file;
+    this.#cancelCleanUp?.();
+    this.#cancelCleanUp = undefined;
     if (!file || this.#isDown) return;
     const time = Date.now();
+    const start = now();
     try {
       if (time - this.#namesCleanedAt > NAMES_CLEAN_UP_MS) {
         this.#namesCleanedAt = time;
         file.db.run(DELETE_EXPIRED_NAMES, time);
       }
-      if (file.store.cleanUp(time)) nextTurn(() => this.#cleanUp());
+      const hasMore = file.store.cleanUp(time);
+      const pauseMs = CLEAN_UP_FACTOR * (now() - start);
+      if (hasMore) this.#cancelCleanUp = after(pauseMs, () => this.#cleanUp(), true);
     } catch (error) {
       this.#fail(error);
     }
@@ -351,6 +359,7 @@ export class FileLog {
     this.#commit();
     const file = this.#file;
     this.#stopCleaning();
+    this.#cancelCleanUp?.();
     this.#cancelRetry?.();
     this.#cancelRetry = undefined;
     const pending = this.#pending;

@@ -63,14 +63,14 @@ export interface FileState {
  * @throws {@link FileError} if the file is of a newer version of fanwire; errors of SQLite
  */
 export function configure(db: Connection): void {
-  for (const setting of LOCKING) db.all(setting);
+  for (const setting of LOCKING) db.exec(setting);
   const version = hasTables(db) ? Number(readMeta(db).get("schema")) : 0;
   if (version > SCHEMA_VERSION)
     throw new FileError(
       `a newer version of fanwire wrote it (schema ${version}; this version knows ${SCHEMA_VERSION}). ` +
         "Update fanwire, or use another file.",
     );
-  for (const setting of SETTINGS) db.all(setting);
+  for (const setting of SETTINGS) db.exec(setting);
 }
 
 const hasTables = (db: Connection): boolean =>
@@ -129,8 +129,8 @@ export function checkFile(db: Connection): void {
 export function markClosed(db: Connection): void {
   db.exec("PRAGMA synchronous = FULL");
   db.run("UPDATE fanwire_meta SET value = 1 WHERE name = 'clean'");
-  db.all("PRAGMA wal_checkpoint(TRUNCATE)");
-  db.all("PRAGMA locking_mode = NORMAL");
+  db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  db.exec("PRAGMA locking_mode = NORMAL");
   // The lock is given back at the next access.
   db.all("SELECT 1 FROM fanwire_meta LIMIT 1");
 }

@@ -1,4 +1,5 @@
 // The events of one file: appends them, reads them by channel, and drops what is no longer retained.
+import { now } from "../base/runtime.ts";
 import type { ReplayPage, StoredEvent } from "../engine/engine.ts";
 import { encode } from "../event/sse-format.ts";
 import type { LogBounds, RetentionBounds } from "../log/log-options.ts";
@@ -12,12 +13,16 @@ import { type StoredChannel, StoredChannels } from "./stored-channels.ts";
 const ID_LINE_BYTES = "id: -\n".length;
 /** Events that one statement evicts from a channel at most. */
 const EVICTION_STEP = 64;
-/** Events that are dropped at most besides an append, and in one step of the clean-up. */
-const DROPS_PER_STEP = 512;
+/** Events that are dropped at most besides an append or a read. To delete large ones takes a while. */
+const DROPS_PER_STEP = 32;
+/** Milliseconds that one step of the clean-up takes, besides its commit. */
+const CLEAN_UP_STEP_MS = 3;
 /** A bound is exceeded by this part before events are dropped, so that one statement drops several. */
 const SLACK = 1 / 8;
+/** Free pages that are kept for the next events. */
+const MIN_FREE_PAGES = 256;
 /** Pages that are given back to the file system in one step. */
-const VACUUM_PAGES = 512;
+const VACUUM_PAGES = 16;
 
 /** An entry, as a query returns it. */
 interface EntryRow {
@@ -48,6 +53,10 @@ export class SqliteStore {
   readonly #isPinned: (key: string) => boolean;
   readonly #channels: StoredChannels;
   #lastAt: number;
+  /** Whether pages were given back that the file still has. */
+  #hasFreed = false;
+  /** Channels that the clean-up has still to look at. */
+  readonly #overdue: StoredChannel[] = [];
   /** Whether an event left the file since `head` was written. */
   #hasDropped = false;
 
@@ -211,26 +220,34 @@ export class SqliteStore {
 
   /** Drops some of what retention no longer keeps, and gives free pages back. Returns whether more is left to do. */
   cleanUp(time: number): boolean {
-    let limit = DROPS_PER_STEP;
-    const over: StoredChannel[] = [];
-    for (const channel of this.#channels.all())
-      if (over.length < limit && this.#isOver(channel, time, SLACK)) over.push(channel);
-    if (over.length > 0)
-      this.#db.transaction(() => {
-        for (const channel of over) if (limit > 0) limit -= this.#applyRetention(channel, time, limit);
-        this.#save();
-      });
-    return limit < DROPS_PER_STEP || this.#giveBackPages();
+    if (this.#overdue.length === 0)
+      for (const channel of this.#channels.all()) if (this.#isOver(channel, time, SLACK)) this.#overdue.push(channel);
+    if (this.#overdue.length === 0) return this.#giveBackPages();
+    const end = now() + CLEAN_UP_STEP_MS;
+    this.#db.transaction(() => {
+      while (this.#overdue.length > 0 && now() < end) {
+        const channel = this.#overdue.at(-1) as StoredChannel;
+        // It may have been forgotten in the meantime.
+        const isKnown = this.#channels.find(channel.key) === channel;
+        if (!isKnown || this.#applyRetention(channel, time, DROPS_PER_STEP) < DROPS_PER_STEP) this.#overdue.pop();
+      }
+      this.#save();
+    });
+    return true;
   }
 
   /** Shrinks a file of which more than a third is free. Returns whether more is left to do. */
   #giveBackPages(): boolean {
     const pragma = (name: string): number => Number(Object.values(this.#db.all(`PRAGMA ${name}`)[0] ?? {})[0]);
     const free = pragma("freelist_count");
-    if (free < VACUUM_PAGES || free * 3 < pragma("page_count")) return false;
-    // Each row that is fetched frees a page.
-    this.#db.all(`PRAGMA incremental_vacuum(${VACUUM_PAGES})`);
-    return pragma("freelist_count") < free;
+    if (free < MIN_FREE_PAGES || free * 3 < pragma("page_count")) {
+      // Only this makes the file itself shorter.
+      if (this.#hasFreed) this.#db.exec("PRAGMA wal_checkpoint");
+      return (this.#hasFreed = false);
+    }
+    this.#db.exec(`PRAGMA incremental_vacuum(${VACUUM_PAGES})`);
+    this.#hasFreed = pragma("freelist_count") < free;
+    return this.#hasFreed;
   }
 
   /** Drops what retention does not keep of these channels, so that nobody reads it. Returns from where on each of them can be read. */

@@ -46,8 +46,9 @@ interface ChannelRow {
 /** For how many tenants the file knows up to where their channels are forgotten. Beyond that, it knows one position for all. */
 const MAX_GROUPS = 1_000;
 
-const UPSERT_CHANNEL = `INSERT INTO fanwire_channels VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO UPDATE SET
-  owner = ?3, events = ?4, bytes = ?5, released = ?6, dropped = ?7, last = ?8, oldest_at = ?9`;
+const UPSERT_CHANNEL = `INSERT INTO fanwire_channels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+  owner = excluded.owner, events = excluded.events, bytes = excluded.bytes, released = excluded.released, dropped = excluded.dropped,
+  last = excluded.last, oldest_at = excluded.oldest_at`;
 
 /** The channels of a file. Changes are in memory until {@link save} writes them, in the transaction that changes the events. */
 export class StoredChannels {
