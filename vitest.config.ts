@@ -37,7 +37,7 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   "sqlite-bun": { ...conformance, pool: "threads", exclude: IN_ONE_TURN },
   "sqlite-deno": { ...conformance, pool: "forks", exclude: IN_ONE_TURN },
   // Processes over one file: restarts, crashes, lost power, and disks that refuse.
-  "sqlite-files": { dir: "test/sqlite", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
+  "sqlite-files": { dir: "test/sqlite", maxWorkers: 2, testTimeout: 30_000, hookTimeout: 60_000 },
   workers: { dir: "test/workers", maxWorkers: 1, testTimeout: 30_000, hookTimeout: 30_000 },
   wire: { dir: "test/wire", maxWorkers: 2, testTimeout: 30_000, hookTimeout: 30_000 },
   browser: { dir: "test/browser", testTimeout: 60_000, hookTimeout: 60_000 },

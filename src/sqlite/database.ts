@@ -8,6 +8,8 @@ interface SqliteStatement {
   run(...values: SqliteValue[]): unknown;
   all(...values: SqliteValue[]): unknown[];
   finalize?(): unknown;
+  /** Whether it returns rows; only better-sqlite3 says so, and refuses `all` otherwise. */
+  readonly reader?: boolean;
 }
 
 /** An open database: a `Database` of `bun:sqlite` or `better-sqlite3`, or a `DatabaseSync` of `node:sqlite`. */
@@ -133,6 +135,13 @@ export class Connection {
   /** Runs one statement that is not used again. */
   exec(sql: string): void {
     this.#database.exec(sql);
+  }
+
+  /** Runs a statement to its end, although it returns no rows: Deno's `exec` takes one step of it (Deno 2.9). */
+  finish(sql: string): void {
+    const statement = this.#prepare(sql);
+    if (statement.reader === false) this.exec(sql);
+    else statement.all();
   }
 
   /** Runs `body` in a transaction, and commits it. @throws {@link TransactionError} after a rollback */

@@ -245,7 +245,7 @@ export class SqliteStore {
       if (this.#hasFreed) this.#db.exec("PRAGMA wal_checkpoint");
       return (this.#hasFreed = false);
     }
-    this.#db.exec(`PRAGMA incremental_vacuum(${VACUUM_PAGES})`);
+    this.#db.finish(`PRAGMA incremental_vacuum(${VACUUM_PAGES})`);
     this.#hasFreed = pragma("freelist_count") < free;
     return this.#hasFreed;
   }

@@ -51,6 +51,9 @@ interface VitestReport {
   }[];
 }
 
+/** Fewer random histories, where a file of tests would take minutes. */
+const FEW: Partial<Record<Mode, Record<string, string>>> = { "sqlite-files": { HISTORIES: "60" } };
+
 /** A copy of this checkout that may be broken. It runs one thing at a time, and is removed when the process exits, or before. */
 export class Checkout {
   readonly #scratch = realpathSync(mkdtempSync(join(tmpdir(), "fanwire-mutants-")));
@@ -124,7 +127,7 @@ export class Checkout {
         cwd: this.#root,
         detached: true,
         stdio: "ignore",
-        env: { ...process.env, FANWIRE_REPORT_DIR: this.#reports },
+        env: { ...process.env, ...FEW[args[args.indexOf("--mode") + 1] as Mode], FANWIRE_REPORT_DIR: this.#reports },
       });
       this.#running = child;
       let hangs = false;

@@ -9,6 +9,7 @@ import { logMutants } from "./log.ts";
 import { redisMutants } from "./redis.ts";
 import { sharedLogMutants } from "./shared-log.ts";
 import { snapshotMutants } from "./snapshots.ts";
+import { sqliteMutants } from "./sqlite.ts";
 import { startMutants } from "./start.ts";
 import { streamMutants } from "./streams.ts";
 import { workersMutants } from "./workers.ts";
@@ -19,7 +20,7 @@ export interface Mutant {
   /** Path below `src`. */
   readonly file: string;
   /** The suite that has the file of tests. @default "conformance", on Node */
-  readonly suite?: "redis" | "workers";
+  readonly suite?: "redis" | "sqlite" | "workers";
   /** The file below the folder of the suite that has to catch the fault, without `.test.ts`. It should take a few seconds at most. */
   readonly tests: string;
   /** Occurs in the file exactly once. */
@@ -30,7 +31,7 @@ export interface Mutant {
 }
 
 /** A mode of vitest (vitest.config.ts). */
-export type Mode = "node" | "redis" | "workers";
+export type Mode = "node" | "redis" | "sqlite-files" | "workers";
 
 /** The room of the files at the top of `src`, which are exports of the package. */
 const TOP_ROOM = "exports";
@@ -49,13 +50,14 @@ export const mutants: readonly Mutant[] = [
   ...sharedLogMutants,
   ...workersMutants,
   ...redisMutants,
+  ...sqliteMutants,
 ];
 
 /** Returns the path of the mutant's file of tests. */
 export const testFileOf = ({ suite, tests }: Mutant): string => `test/${suite ?? "conformance"}/${tests}.test.ts`;
 
 /** Returns the mode that runs the mutant's file of tests. */
-export const modeOf = ({ suite }: Mutant): Mode => suite ?? "node";
+export const modeOf = ({ suite }: Mutant): Mode => (suite === "sqlite" ? "sqlite-files" : (suite ?? "node"));
 
 /** Returns the room of `src` that the mutant breaks. */
 export const roomOf = ({ file }: Mutant): string => (file.includes("/") ? file.slice(0, file.indexOf("/")) : TOP_ROOM);

@@ -43,6 +43,11 @@ const budgets = [
     'export { createBroker } from "./dist/index.js"; export { redisEngine } from "./dist/redis/index.js";',
     60_350,
   ],
+  [
+    "createBroker with the SQLite engine",
+    'export { createBroker } from "./dist/index.js"; export { sqliteEngine } from "./dist/sqlite/index.js";',
+    45_000,
+  ],
   ["connect of the client", 'export { connect } from "./dist/client/index.js";', 4_450],
   ["connect of the client, with shared tabs", 'export { connect } from "./dist/client/share.js";', 6_144],
   ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 43_850],
