@@ -35,7 +35,7 @@ export const sqliteMutants: readonly Mutant[] = [
     suite: "sqlite",
     tests: "restart",
     find: "db.run(INSERT_NAME,",
-    replace: "void (INSERT_NAME,",
+    replace: "Array.of(INSERT_NAME,",
     harm: "A publisher that tries again after a crash publishes its event twice.",
   },
   {
