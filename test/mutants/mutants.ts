@@ -11,6 +11,7 @@ import { sharedLogMutants } from "./shared-log.ts";
 import { snapshotMutants } from "./snapshots.ts";
 import { startMutants } from "./start.ts";
 import { streamMutants } from "./streams.ts";
+import { typedEventMutants } from "./typed-events.ts";
 import { workersMutants } from "./workers.ts";
 
 /** A small fault of the source, as a text to find and its replacement. */
@@ -42,6 +43,7 @@ export const mutants: readonly Mutant[] = [
   ...deliveryMutants,
   ...snapshotMutants,
   ...streamMutants,
+  ...typedEventMutants,
   ...logMutants,
   ...startMutants,
   ...httpMutants,
