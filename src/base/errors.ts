@@ -21,6 +21,7 @@ export const STATUS = {
   "body-too-large": 413,
   "event-too-large": 413,
   "unsupported-media-type": 415,
+  "bad-event-data": 422,
   "key-reused": 422,
   "rate-limited": 429,
   "client-left": 499,
@@ -60,6 +61,14 @@ export type ErrorStage =
   | "storage"
   | "engine";
 
+/** What a schema has found in the data of an event. */
+export interface EventIssue {
+  /** The schema's text, at most 200 characters. */
+  readonly message: string;
+  /** The place in the data; empty for the data as a whole. At most 10 names, of at most 40 characters. */
+  readonly path: readonly (string | number)[];
+}
+
 /**
  * An error about a request, an event or the state of the broker. Wrong arguments of the calling program are `TypeError`s and `RangeError`s
  * instead.
@@ -71,12 +80,18 @@ export class BrokerError extends Error {
   readonly status: number;
   /** Header fields of the response to this error, such as `allow` with 405. */
   readonly headers: Readonly<Record<string, string>>;
+  /** What the schema has found, 10 of it at most, with code `bad-event-data`. */
+  readonly issues: readonly EventIssue[] | undefined;
 
   /** @throws `TypeError` for an unknown code, and for a header value that HTTP does not allow. */
   constructor(
     code: ErrorCode,
     message: string,
-    { cause, headers = {} }: { cause?: unknown; headers?: Record<string, string> } = {},
+    {
+      cause,
+      headers = {},
+      issues,
+    }: { cause?: unknown; headers?: Record<string, string>; issues?: readonly EventIssue[] | undefined } = {},
   ) {
     super(message, cause === undefined ? undefined : { cause });
     // Checked here, so that the stack trace shows where the error was created, not where the response failed.
@@ -88,6 +103,7 @@ export class BrokerError extends Error {
     this.code = code;
     this.status = STATUS[code];
     this.headers = headers;
+    this.issues = issues;
   }
 }
 

@@ -1,6 +1,7 @@
 // `createBroker`: the broker behind the interface that applications use.
 import { checkKnownKeys } from "../base/validate.ts";
 import { keysOf } from "../event/channel-key.ts";
+import type { EventSchemas, SchemaInputs, SchemaOutputs, SchemasFor } from "../event/event-map.ts";
 import { HttpHandler } from "../http/handler.ts";
 import { findStartFault } from "../log/resume.ts";
 import { checkHealth, respondWithHealth } from "../monitoring/health.ts";
@@ -15,14 +16,30 @@ const LISTEN_OPTIONS = new Set(["channels", "signal", "lastEventId", "from", "la
 const CLOSE_OPTIONS = new Set(["spreadOver", "force"]);
 
 /**
- * Creates a broker. Does nothing else yet, so a Workers module may call it in its scope.
+ * Creates a broker whose events are checked and typed by schemas. Does nothing else yet.
+ *
+ * @example createBroker({ events: { price: z.object({ ada: z.number() }) } });
+ * @throws as without schemas
+ */
+export function createBroker<const Schemas extends EventSchemas>(
+  options: BrokerOptions & { readonly events: Schemas },
+): Broker<SchemaOutputs<Schemas>, SchemaInputs<Schemas>>;
+/**
+ * Creates a broker. Does nothing else yet, so a Workers module may call it in its scope. With `Events`, a map of event types to their data, the
+ * compiler checks the events.
  *
  * @example
  * const broker = createBroker({ publishToken: "…" });
  * export default { fetch: broker.fetch };
+ * @example createBroker<{ price: { ada: number } }>();
  * @throws `RangeError` or `TypeError` for an invalid option; `BrokerError` `engine-refused` on Workers without an engine.
  */
-export const createBroker = (options: BrokerOptions = {}): Broker => brokerOf(new BrokerCore(resolveOptions(options)));
+export function createBroker<Events = unknown>(
+  options?: BrokerOptions & { readonly events?: NoInfer<SchemasFor<Events>> | undefined },
+): Broker<Events>;
+export function createBroker(options: BrokerOptions = {}): unknown {
+  return brokerOf(new BrokerCore(resolveOptions(options)));
+}
 
 /** Wraps a core in the public interface. */
 export function brokerOf(core: BrokerCore): Broker {

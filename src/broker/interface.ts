@@ -2,9 +2,9 @@
 import type { ClientInfo } from "../delivery/connection.ts";
 import type { Published, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { History } from "../engine/history.ts";
-import type { EventInput } from "../event/event.ts";
+import type { EventInputOf, EventTypes } from "../event/event-map.ts";
 import type { BrokerPaths, ClientOverrides, EventOverrides } from "../http/handler.ts";
-import type { Listened } from "../log/listened.ts";
+import type { ListenedEventOf, ListenedGap } from "../log/listened.ts";
 import type { StartOptions } from "../log/resume.ts";
 import type { BrokerStats } from "../monitoring/stats.ts";
 
@@ -109,8 +109,21 @@ export interface CloseOptions {
   readonly force?: boolean;
 }
 
-/** A broker. All methods may be called detached. */
-export interface Broker {
+/**
+ * A broker. All methods may be called detached.
+ *
+ * `Events` maps event types to the data that is read, and `Inputs` to the data that is published. Without them, any event may be published.
+ */
+export type Broker<Events = unknown, Inputs = Events> = BrokerFor<
+  EventInputOf<Inputs>,
+  ListenedEventOf<Events>,
+  EventTypes<Events, Inputs>
+>;
+
+/** The same by what its methods take and return, so that a typed broker may be passed on as one without types. */
+export interface BrokerFor<Input, Event, Types> {
+  /** Only for `EventsOf`, and never there. */
+  readonly "~events"?: Types | undefined;
   /** The paths that `fetch` serves. */
   readonly paths: BrokerPaths;
   /**
@@ -152,20 +165,20 @@ export interface Broker {
    * Publishes an event to every client, or to channels. Events keep the order of the calls, awaited or not. Resolves when the publisher may
    * go on: at once, unless it is far ahead of the subscribers.
    *
-   * @throws `TypeError` for a value that is not an event; `BrokerError` `bad-event-type`, `bad-channel`, `bad-key`, `event-too-large`,
+   * @throws `TypeError` for a value that is not an event; `BrokerError` `bad-event-type`, `bad-event-data`, `bad-channel`, `bad-key`, `event-too-large`,
    * `key-reused`, `closed`, and the engine's `engine-down` (the event was not published) and `publish-outcome-unknown` (it may have been).
    */
-  broadcast(event: EventInput, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
-  broadcast(event: EventInput, options: BroadcastOptions & EphemeralOptions): Promise<Sent>;
-  broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published>;
+  broadcast(event: Input, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
+  broadcast(event: Input, options: BroadcastOptions & EphemeralOptions): Promise<Sent>;
+  broadcast(event: Input, options?: BroadcastOptions): Promise<Published>;
   /**
    * Publishes an event to one client, on all of its connections.
    *
    * @throws as `broadcast`; `BrokerError` `unknown-client` if the client is not connected and was not within `inboxLinger`.
    */
-  broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
-  broadcastTo(clientId: string, event: EventInput, options: EphemeralOptions | ConnectionOptions): Promise<Sent>;
-  broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
+  broadcastTo(clientId: string, event: Input, options: SendOptions & { readonly report: true }): Promise<Reported>;
+  broadcastTo(clientId: string, event: Input, options: EphemeralOptions | ConnectionOptions): Promise<Sent>;
+  broadcastTo(clientId: string, event: Input, options?: SendOptions): Promise<Published>;
   /**
    * Adds channels to the open streams of a client id, in all processes. Each joins at its position: every event that is published after this has
    * resolved arrives. `position` is that of the newest event then; `history()` has what was before. The client receives `fanwire-channels`.
@@ -189,14 +202,14 @@ export interface Broker {
    * Iterates over published events, from the time of the call or from a position. Where processes share the log, it starts when the store has
    * answered. Ends with `return()`, its signal, or the broker. Does not keep the process alive.
    */
-  listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined>;
+  listen(options?: ListenOptions): AsyncIterableIterator<Event | ListenedGap, undefined>;
   /**
    * Reads a part of the history of channels: up to `limit` events and about 1 MiB. A stream with its `position` as `Last-Event-ID` continues
    * exactly there. What the store retains is read too, whether this process holds it or not.
    *
    * @throws `TypeError`, `RangeError`; `BrokerError` `bad-channel`, `closed`, `engine-down`
    */
-  history(options?: HistoryOptions): Promise<History>;
+  history(options?: HistoryOptions): Promise<History<Event>>;
   /** Ends the connections of a client id, in all processes. Resolves with their number. @throws `RangeError`, `TypeError` */
   disconnect(clientId: string, options?: DisconnectOptions): Promise<{ readonly clients: number }>;
   /**

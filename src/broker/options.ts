@@ -4,7 +4,9 @@ import { checkNumbers, withDefaults } from "../base/validate.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
 import type { Engine } from "../engine/engine.ts";
 import { memoryEngine } from "../engine/memory-engine.ts";
-import type { EventInput } from "../event/event.ts";
+import type { CheckData, EventInput } from "../event/event.ts";
+import type { EventSchemas } from "../event/event-map.ts";
+import { checkBySchemas } from "../event/event-schemas.ts";
 import type { Authorize } from "../http/authorize.ts";
 import { isToken } from "../http/bearer.ts";
 import { Cors, type CorsOptions } from "../http/cors.ts";
@@ -52,6 +54,12 @@ export interface BrokerOptions {
   readonly inboxLinger?: number;
   /** Turns the `data` of an envelope into text, if it is neither a string nor bytes. @default JSON.stringify */
   readonly serialize?: (data: unknown) => string;
+  /**
+   * A schema of the data of each event type, by any library that follows Standard Schema 1: `{ price: schema }`. An event without a type is
+   * `message`. Other types are refused with `bad-event-type`, and data that does not fit with `bad-event-data`. What a schema returns, at once
+   * and not as a promise, is passed to `serialize`, a string too, and sent. @default any type, any data
+   */
+  readonly events?: EventSchemas | undefined;
   /** The largest event, in bytes as encoded. A larger one is refused with `event-too-large`. 1 or more. @default 1_048_576 (1 MiB) */
   readonly maxEventBytes?: number;
   /** The largest request body, in bytes that were read. A larger one is answered 413. 1 or more. @default 65_536 (64 KiB) */
@@ -161,10 +169,11 @@ export interface BrokerOptions {
 type Unset = "authorize" | "errorHandler" | "onConnect" | "onDisconnect" | "onError" | "publishToken" | "snapshot";
 /** Options with all defaults filled in. */
 export interface Settings
-  extends Readonly<Required<Omit<BrokerOptions, Unset | "cors" | "paths" | "rate">>>,
+  extends Readonly<Required<Omit<BrokerOptions, Unset | "cors" | "events" | "paths" | "rate">>>,
     Readonly<{ [Name in Unset]: BrokerOptions[Name] | undefined }> {
   readonly paths: BrokerPaths;
   readonly cors: Cors | undefined;
+  readonly events: CheckData | undefined;
   readonly rate: RateLimiter | undefined;
 }
 
@@ -178,6 +187,7 @@ const DEFAULTS = {
   retry: 2_000,
   inboxLinger: 60_000,
   serialize: JSON.stringify,
+  events: undefined,
   maxEventBytes: 1024 * 1024,
   maxBodyBytes: 64 * 1024,
   bodyTimeout: 10_000,
@@ -233,7 +243,12 @@ const PATHS = {
  * @throws `RangeError` for a number out of its range, `TypeError` for any other wrong value or name.
  */
 export function resolveOptions(options: BrokerOptions, where = "createBroker()"): Settings {
-  const given = withDefaults<Omit<Settings, "cors" | "rate"> & BrokerOptions>(where, "option", DEFAULTS, options);
+  const given = withDefaults<Omit<Settings, "cors" | "events" | "rate"> & BrokerOptions>(
+    where,
+    "option",
+    DEFAULTS,
+    options,
+  );
   const maxReplay = withDefaults<Required<MaxReplay>>(where, "maxReplay option", MAX_REPLAY, given.maxReplay);
   const paths = withDefaults<Settings["paths"]>(where, "path", PATHS, given.paths);
   const { tolerance, inboxLinger, timeout, heartbeat, retry, maxConnectionAge, maxEventBytes, maxBodyBytes } = given;
@@ -251,7 +266,7 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
   const check = (isValid: boolean, rule: string): void => {
     if (!isValid) throw new TypeError(`${where} refused: ${rule}.`);
   };
-  const { publishToken, duplicateIds, announce, engine, cors, allowQuery, rate } = given;
+  const { publishToken, duplicateIds, announce, engine, cors, events, allowQuery, rate } = given;
   check(
     publishToken === undefined || isToken(publishToken),
     "publishToken must be a string that is not empty, or everybody could publish",
@@ -280,6 +295,7 @@ export function resolveOptions(options: BrokerOptions, where = "createBroker()")
     maxReplay,
     paths,
     cors: cors === undefined ? undefined : new Cors(cors),
+    events: events && checkBySchemas(where, events),
     rate: rate?.(given),
     engine: engine ?? memoryEngine(),
   });

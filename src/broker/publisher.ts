@@ -36,12 +36,12 @@ export class Publisher {
   async publish(
     keys: readonly string[],
     event: EventInput,
-    { report, idempotencyKey, recipient, subject, ephemeral }: PublishOptions = {},
+    { report, idempotencyKey, recipient, subject, ephemeral, isBody }: PublishOptions = {},
   ): Promise<Sent | Published | Reported> {
     const fanout = this.#fanout;
     if (recipient !== undefined)
       this.#knownClients.check(recipient, fanout.channels.countConnections([inboxKey(recipient)]) > 0);
-    const text = prepareEvent(event, this.#rules);
+    const text = prepareEvent(event, this.#rules, isBody);
     if (ephemeral) return this.#sendEphemeral(keys, text);
     const answered = report ? this.#reports.expect(keys) : undefined;
     let position: AppendResult;

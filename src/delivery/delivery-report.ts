@@ -34,6 +34,8 @@ export interface PublishOptions {
   readonly idempotencyKey?: string | undefined;
   /** The client id that the event is for, if it is for one client. */
   readonly recipient?: string | undefined;
+  /** Whether the data is the body of a request, so that a schema gets what it says as JSON. */
+  readonly isBody?: boolean;
   /** The publisher, as `authorize` says. */
   readonly subject?: string | undefined;
 }

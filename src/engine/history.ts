@@ -9,9 +9,9 @@ import type { EngineSession } from "./engine.ts";
 import { channelsOfPage } from "./read-log.ts";
 
 /** A part of the history of some channels. */
-export interface History {
+export interface History<Event = ListenedEvent> {
   /** In order, each once. */
-  readonly events: readonly ListenedEvent[];
+  readonly events: readonly Event[];
   /** Events that are missing in this part, because they are no longer retained. */
   readonly gaps: readonly ListenedGap[];
   /**

@@ -23,17 +23,32 @@ export type EventInput = string | Uint8Array | ArrayBuffer | EventEnvelope;
 export interface EventRules {
   readonly serialize: (data: unknown) => string;
   readonly maxEventBytes: number;
+  readonly events?: CheckData | undefined;
 }
+
+/**
+ * Checks the data of an event by the schema of its type, and returns what the schema makes of it. `isBody`: text is the body of a request.
+ *
+ * @throws {@link BrokerError} `bad-event-type`, `bad-event-data`; `TypeError` for a schema that returns a promise; `Error` for one that fails
+ */
+export type CheckData = (event: string | undefined, data: unknown, isBody: boolean) => unknown;
 
 /**
  * Checks an event and formats it without an id, which the engine assigns.
  *
- * @throws `TypeError` for a value that is not an event; {@link BrokerError} `bad-event-type` or `event-too-large`.
+ * @throws `TypeError` for a value that is not an event; {@link BrokerError} `bad-event-type` or `event-too-large`; as {@link CheckData}.
  */
-export function prepareEvent(input: EventInput, rules: EventRules): string {
+export function prepareEvent(input: EventInput, rules: EventRules, isBody = false): string {
   const { data, event, retry } = isText(input) ? { data: input } : checkEnvelope(input);
   if (event !== undefined) checkEventType(event);
-  const text = formatEvent({ event, retry, data: isText(data) ? toText(data) : serializeWith(rules.serialize, data) });
+  const { serialize, events } = rules;
+  // With a schema, a string is serialized as well: as plain text, a reader would take "42" for a number.
+  const formatted = events
+    ? serializeWith(serialize, events(event, data, isBody))
+    : isText(data)
+      ? toText(data)
+      : serializeWith(serialize, data);
+  const text = formatEvent({ event, retry, data: formatted });
   // A UTF-16 code unit takes three bytes at most, so the length alone decides for most events.
   if (text.length * 3 > rules.maxEventBytes && encode(text).length > rules.maxEventBytes) {
     throw new BrokerError(
@@ -49,7 +64,8 @@ type Text = string | ArrayBuffer | ArrayBufferView;
 export const isText = (value: unknown): value is Text =>
   typeof value === "string" || value instanceof ArrayBuffer || ArrayBuffer.isView(value);
 
-const toText = (value: Text): string => (typeof value === "string" ? value : decodeStrictly(value));
+/** Returns text as a string. @throws `TypeError` for bytes that are not UTF-8 */
+export const toText = (value: Text): string => (typeof value === "string" ? value : decodeStrictly(value));
 
 function serializeWith(serialize: EventRules["serialize"], data: unknown): string {
   const text: unknown = serialize(data);

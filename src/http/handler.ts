@@ -292,7 +292,7 @@ export class HttpHandler {
     // Each publisher has its own keys. A publisher with another one's key could otherwise have that one's event taken for a repeat.
     const { subject, byToken = false } = grant;
     const idempotencyKey = key === undefined ? undefined : idempotencyKeyOf(JSON.stringify([byToken, subject]), key);
-    const options = { idempotencyKey, recipient: clientId, subject, ephemeral };
+    const options = { idempotencyKey, recipient: clientId, subject, ephemeral, isBody: true };
     const published = await broker.publish(keys, event, options);
     return Response.json(published, { headers: { "cache-control": "no-store" } });
   }

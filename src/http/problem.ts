@@ -3,9 +3,9 @@ import { BrokerError, quote } from "../base/errors.ts";
 
 /** Returns the problem details of an error. */
 export function problem(error: BrokerError): Response {
-  const { code, status, message } = error;
+  const { code, status, message, issues } = error;
   return Response.json(
-    { title: code.replaceAll("-", " "), status, code, detail: message },
+    { title: code.replaceAll("-", " "), status, code, detail: message, issues },
     { status, headers: { ...error.headers, "content-type": "application/problem+json", "cache-control": "no-store" } },
   );
 }

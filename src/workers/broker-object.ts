@@ -13,13 +13,15 @@ import type {
   SubscribeOptions,
   UnsubscribeOptions,
 } from "../broker/interface.ts";
+import { parseData } from "../client/values.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
 import type { Published, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { History } from "../engine/history.ts";
 import type { EventInput } from "../event/event.ts";
+import type { EventInputOf, EventSchemas, EventTypes, SchemaInputs, SchemaOutputs } from "../event/event-map.ts";
 import { presentsToken } from "../http/bearer.ts";
 import { problem } from "../http/problem.ts";
-import type { Listened } from "../log/listened.ts";
+import type { ListenedEventOf, ListenedOf } from "../log/listened.ts";
 import type { BrokerStats } from "../monitoring/stats.ts";
 import type { ObjectStorage, Socket } from "./cloudflare.ts";
 import type { RpcRequest, RpcResult } from "./object-backend.ts";
@@ -43,7 +45,9 @@ const WORKER_REASONS = new Set<string>([
  *   override options = { retention: { age: 3_600_000 } };
  * }
  */
-export class BrokerObject<Env = unknown> extends DurableObject<Env> {
+export class BrokerObject<Env = unknown, Events = unknown, Inputs = Events> extends DurableObject<Env> {
+  /** Only for `EventsOf`, and never there. */
+  declare readonly "~events"?: EventTypes<Events, Inputs> | undefined;
   /** Options of the broker, read at the first use. */
   readonly options: ObjectOptions = {};
   #broker: ObjectBroker | undefined;
@@ -63,17 +67,25 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
    * Publishes an event to every client of this object, or to channels, as `broadcast` of a broker. A report needs a caller inside the object,
    * or `hub()`.
    */
-  broadcast(event: EventInput, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
-  broadcast(event: EventInput, options: BroadcastOptions & EphemeralOptions): Promise<Sent>;
-  broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published>;
+  broadcast(event: EventInputOf<Inputs>, options: BroadcastOptions & { readonly report: true }): Promise<Reported>;
+  broadcast(event: EventInputOf<Inputs>, options: BroadcastOptions & EphemeralOptions): Promise<Sent>;
+  broadcast(event: EventInputOf<Inputs>, options?: BroadcastOptions): Promise<Published>;
   broadcast(event: EventInput, options?: BroadcastOptions): Promise<Published> {
     return this.#open().broker.broadcast(event, options);
   }
 
   /** Publishes an event to one client of this object, on all of its connections. */
-  broadcastTo(clientId: string, event: EventInput, options: SendOptions & { readonly report: true }): Promise<Reported>;
-  broadcastTo(clientId: string, event: EventInput, options: EphemeralOptions | ConnectionOptions): Promise<Sent>;
-  broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published>;
+  broadcastTo(
+    clientId: string,
+    event: EventInputOf<Inputs>,
+    options: SendOptions & { readonly report: true },
+  ): Promise<Reported>;
+  broadcastTo(
+    clientId: string,
+    event: EventInputOf<Inputs>,
+    options: EphemeralOptions | ConnectionOptions,
+  ): Promise<Sent>;
+  broadcastTo(clientId: string, event: EventInputOf<Inputs>, options?: SendOptions): Promise<Published>;
   broadcastTo(clientId: string, event: EventInput, options?: SendOptions): Promise<Published> {
     return this.#open().broker.broadcastTo(clientId, event, options);
   }
@@ -106,14 +118,21 @@ export class BrokerObject<Env = unknown> extends DurableObject<Env> {
     return this.#open().broker.stats();
   }
 
-  /** Reads a part of the history, as `history` of a broker. */
-  async history(options?: HistoryOptions): Promise<History> {
-    return this.#open().broker.history(options);
+  /**
+   * Reads a part of the history, as `history` of a broker. A caller outside the object gets a copy, which has `value` if the object has the option
+   * `events`.
+   */
+  async history(options?: HistoryOptions): Promise<History<ListenedEventOf<Events>>> {
+    const history: History = await this.#open().broker.history(options);
+    if (!this.options.events) return history as History<ListenedEventOf<Events>>;
+    // Only what is enumerable is copied.
+    const events = history.events.map((event) => ({ ...event, value: parseData(event.data) }));
+    return { ...history, events } as History as History<ListenedEventOf<Events>>;
   }
 
   /** Iterates over published events. For code inside the object: an object with a listener is not evicted. */
-  listen(options?: ListenOptions): AsyncIterableIterator<Listened, undefined> {
-    return this.#open().broker.listen(options);
+  listen(options?: ListenOptions): AsyncIterableIterator<ListenedOf<Events>, undefined> {
+    return this.#open().broker.listen(options) as AsyncIterableIterator<ListenedOf<Events>, undefined>;
   }
 
   /** Returns the connections of this object. For code inside the object. */
@@ -217,8 +236,13 @@ async function emptyStorage(storage: ObjectStorage): Promise<void> {
 const hasTables = ({ sql }: ObjectStorage): boolean =>
   [...sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'fanwire_meta'")].length > 0;
 
+/** Returns a {@link BrokerObject} class with these options, typed by its schemas. */
+export function brokerObject<const Schemas extends EventSchemas>(
+  options: ObjectOptions & { readonly events: Schemas },
+): typeof BrokerObject<unknown, SchemaOutputs<Schemas>, SchemaInputs<Schemas>>;
 /** Returns a {@link BrokerObject} class with these options. @example export const Hub = brokerObject({ duplicateIds: "replace" }); */
-export function brokerObject(options: ObjectOptions): typeof BrokerObject<unknown> {
+export function brokerObject(options: ObjectOptions): typeof BrokerObject<unknown>;
+export function brokerObject(options: ObjectOptions): unknown {
   return class extends BrokerObject {
     override readonly options: ObjectOptions = options;
   };

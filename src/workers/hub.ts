@@ -1,12 +1,14 @@
 // `hub` and `worker`: the broker of a namespace of Durable Objects, as a Worker uses it.
 import { checkKnownKeys } from "../base/validate.ts";
 import { ErrorReporter } from "../broker/error-reporter.ts";
-import type { Broker } from "../broker/interface.ts";
+import type { BrokerFor } from "../broker/interface.ts";
 import { disconnectionOf, historyMethod, publishMethods, streamMethods } from "../broker/methods.ts";
 import { type BrokerOptions, resolveOptions } from "../broker/options.ts";
+import type { EventInputOf, EventTypes } from "../event/event-map.ts";
 import { NameRules } from "../event/name-rules.ts";
 import { AuthorizeQueue } from "../http/authorize-queue.ts";
 import { HttpHandler } from "../http/handler.ts";
+import type { ListenedEventOf } from "../log/listened.ts";
 import { respondWithHealth } from "../monitoring/health.ts";
 import { BROKER_METRICS } from "../monitoring/metric-definitions.ts";
 import { respondWithMetrics } from "../monitoring/prometheus.ts";
@@ -50,10 +52,20 @@ export interface HubOptions extends Pick<BrokerOptions, (typeof REQUEST_OPTIONS)
   readonly mode?: "bridge" | "direct";
 }
 
-/** The broker of a namespace of objects, as a Worker uses it. All methods may be called detached. */
-export interface Hub
+/**
+ * The broker of a namespace of objects, as a Worker uses it. All methods may be called detached. `Events` and `Inputs` are as in `Broker`: the
+ * types of the objects' option `events`.
+ */
+export type Hub<Events = unknown, Inputs = Events> = HubFor<
+  EventInputOf<Inputs>,
+  ListenedEventOf<Events>,
+  EventTypes<Events, Inputs>
+>;
+
+interface HubFor<Input, Event, Types>
   extends Pick<
-    Broker,
+    BrokerFor<Input, Event, Types>,
+    | "~events"
     | "fetch"
     | "clientHandler"
     | "eventHandler"
@@ -86,8 +98,14 @@ const DEFAULT_NAME = "fanwire";
  * const broker = hub(env.HUB, { authorize });
  * app.route("/events", sse(broker));
  * await broker.broadcast("to everybody");
+ * @example
+ * hub<EventsOf<Hub>, EventInputsOf<Hub>>(env.HUB); // typed by its objects, which check the events
  * @throws `RangeError` or `TypeError` for an invalid option.
  */
+export function hub<Events = unknown, Inputs = Events>(
+  namespace: ObjectNamespace,
+  options?: HubOptions,
+): Hub<Events, Inputs>;
 export function hub(namespace: ObjectNamespace, options: HubOptions = {}): Hub {
   const where = "hub()";
   checkKnownKeys(where, "option", HUB_OPTIONS, options);

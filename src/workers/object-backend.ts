@@ -12,6 +12,7 @@ import { encode, formatEnd } from "../event/sse-format.ts";
 import type { ResolvedGrant } from "../http/authorize.ts";
 import type { AuthorizeQueue } from "../http/authorize-queue.ts";
 import type { BrokerBackend } from "../http/handler.ts";
+import { withValue } from "../log/listened.ts";
 import type { StartOptions } from "../log/resume.ts";
 import type { Socket, UpgradeResponse } from "./cloudflare.ts";
 import { errorOf, type Hello, type Refusal, VERSION } from "./protocol.ts";
@@ -147,8 +148,11 @@ export class ObjectBackend implements BrokerBackend {
     return this.call({ type: "streams", request });
   }
 
-  history(keys: readonly string[], start: StartOptions, limit: number): Promise<History> {
-    return this.call({ type: "history", keys, start, limit });
+  async history(keys: readonly string[], start: StartOptions, limit: number): Promise<History> {
+    const history = await this.call<History>({ type: "history", keys, start, limit });
+    // What is not enumerable does not travel.
+    history.events.forEach(withValue);
+    return history;
   }
 
   async connect(

@@ -1,6 +1,6 @@
 // The protocol between the Worker that holds a stream and the object that holds the log, over one WebSocket per client. The object's frames
 // are binary: version, kind, two positions, and a payload. The Worker's frames are JSON.
-import { BrokerError, type ErrorCode } from "../base/errors.ts";
+import { BrokerError, type ErrorCode, type EventIssue } from "../base/errors.ts";
 import type { DisconnectReason } from "../delivery/connection.ts";
 import { encode, textDecoder } from "../event/sse-format.ts";
 import type { ResolvedGrant } from "../http/authorize.ts";
@@ -155,15 +155,16 @@ export interface Refusal {
   readonly code?: ErrorCode;
   readonly message?: string;
   readonly headers?: Readonly<Record<string, string>>;
+  readonly issues?: readonly EventIssue[] | undefined;
 }
 
 export const refusalOf = (thrown: unknown): Refusal => {
-  const { code, message, headers } = asBrokerError(thrown);
-  return { code, message, headers };
+  const { code, message, headers, issues } = asBrokerError(thrown);
+  return { code, message, headers, issues };
 };
 
-export const errorOf = ({ code = "internal", message = "", headers = {} }: Refusal): BrokerError =>
-  new BrokerError(code, message, { headers });
+export const errorOf = ({ code = "internal", message = "", headers = {}, issues }: Refusal): BrokerError =>
+  new BrokerError(code, message, { headers, issues });
 
 /** The channels of a stream have changed. */
 export interface ChannelsNotice {

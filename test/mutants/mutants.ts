@@ -12,6 +12,7 @@ import { snapshotMutants } from "./snapshots.ts";
 import { sqliteMutants } from "./sqlite.ts";
 import { startMutants } from "./start.ts";
 import { streamMutants } from "./streams.ts";
+import { typedEventMutants } from "./typed-events.ts";
 import { workersMutants } from "./workers.ts";
 
 /** A small fault of the source, as a text to find and its replacement. */
@@ -43,6 +44,7 @@ export const mutants: readonly Mutant[] = [
   ...deliveryMutants,
   ...snapshotMutants,
   ...streamMutants,
+  ...typedEventMutants,
   ...logMutants,
   ...startMutants,
   ...httpMutants,

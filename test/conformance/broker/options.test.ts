@@ -80,6 +80,7 @@ test(
       maxReplay: { events: Infinity, bytes: Infinity },
       announce: true,
       snapshot: undefined,
+      events: undefined,
       snapshotTimeout: 30_000,
       maxSnapshots: 100,
     });

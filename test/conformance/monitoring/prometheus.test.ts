@@ -56,6 +56,7 @@ const CODES: Record<ErrorCode, 0> = {
   "method-not-allowed": 0,
   "duplicate-id": 0,
   "unsupported-media-type": 0,
+  "bad-event-data": 0,
   "body-already-read": 0,
   "body-timeout": 0,
   "body-too-large": 0,

@@ -1,10 +1,11 @@
 // A Worker as a user writes it, against Cloudflare's own types: what does not fit them fails `npm run types`.
-import { createBroker } from "fanwire";
+import { createBroker, type EventsOf } from "fanwire";
 import { BrokerObject, brokerObject, durableEngine, hub, worker } from "fanwire/workers";
 
 interface Env {
   readonly HUB: DurableObjectNamespace<Hub>;
   readonly ROOMS: DurableObjectNamespace<Rooms>;
+  readonly TYPED: DurableObjectNamespace<Typed>;
   readonly PUBLISH_TOKEN: string;
 }
 
@@ -20,6 +21,29 @@ export class Hub extends BrokerObject<Env> {
 }
 
 export class Rooms extends brokerObject({ heartbeat: 5_000 }) {}
+
+/** An object with types of its events. */
+export class Typed extends BrokerObject<Env, { price: { ada: number }; state: string }> {
+  async announce(ada: number): Promise<void> {
+    await this.broadcast({ event: "price", data: { ada } });
+    // @ts-expect-error: there is no such event
+    await this.broadcast({ event: "prices", data: { ada } });
+  }
+}
+
+export async function typed({ TYPED }: Env): Promise<number> {
+  const stub = TYPED.getByName("fanwire");
+  await stub.announce(1);
+  await stub.broadcast({ event: "state", data: "up" });
+  // @ts-expect-error: the data is another one's
+  await stub.broadcast({ event: "state", data: 1 });
+  const broker = hub<EventsOf<Typed>>(TYPED);
+  await broker.broadcastTo("me", { event: "price", data: { ada: 1 } });
+  // @ts-expect-error: there is no such event
+  await broker.broadcastTo("me", { event: "prices", data: { ada: 1 } });
+  const [first] = (await broker.history({ limit: 1 })).events;
+  return first?.event === "price" ? first.value.ada : 0;
+}
 
 /** A broker with its own options, in an object with its own methods. */
 export class Own extends BrokerObject {
