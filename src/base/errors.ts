@@ -71,12 +71,18 @@ export class BrokerError extends Error {
   readonly status: number;
   /** Header fields of the response to this error, such as `allow` with 405. */
   readonly headers: Readonly<Record<string, string>>;
+  /** Of a batch that has failed in the middle: the ids of the events that were published before, in order. */
+  readonly ids: readonly string[] | undefined;
 
   /** @throws `TypeError` for an unknown code, and for a header value that HTTP does not allow. */
   constructor(
     code: ErrorCode,
     message: string,
-    { cause, headers = {} }: { cause?: unknown; headers?: Record<string, string> } = {},
+    {
+      cause,
+      headers = {},
+      ids,
+    }: { cause?: unknown; headers?: Record<string, string>; ids?: readonly string[] | undefined } = {},
   ) {
     super(message, cause === undefined ? undefined : { cause });
     // Checked here, so that the stack trace shows where the error was created, not where the response failed.
@@ -88,6 +94,7 @@ export class BrokerError extends Error {
     this.code = code;
     this.status = STATUS[code];
     this.headers = headers;
+    this.ids = ids;
   }
 }
 

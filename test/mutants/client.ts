@@ -3,6 +3,14 @@ import type { Mutant } from "./mutants.ts";
 
 export const clientMutants: readonly Mutant[] = [
   {
+    name: "batch-has-a-new-key-each-time",
+    file: "client/publisher.ts",
+    tests: "client/batch",
+    find: 'if (key !== undefined) headers.set("idempotency-key", key);',
+    replace: 'if (key !== undefined) headers.set("idempotency-key", randomKey());',
+    harm: "An answer that is lost doubles every event of a batch.",
+  },
+  {
     name: "react-closes-at-once",
     file: "react/shared-clients.ts",
     tests: "react/shared-clients",
