@@ -82,6 +82,8 @@ export class BrokerError extends Error {
   readonly headers: Readonly<Record<string, string>>;
   /** What the schema has found, 10 of it at most, with code `bad-event-data`. */
   readonly issues: readonly EventIssue[] | undefined;
+  /** Of a batch that has failed in the middle: the ids of the events that were published before, in order. */
+  readonly ids: readonly string[] | undefined;
 
   /** @throws `TypeError` for an unknown code, and for a header value that HTTP does not allow. */
   constructor(
@@ -91,7 +93,13 @@ export class BrokerError extends Error {
       cause,
       headers = {},
       issues,
-    }: { cause?: unknown; headers?: Record<string, string>; issues?: readonly EventIssue[] | undefined } = {},
+      ids,
+    }: {
+      cause?: unknown;
+      headers?: Record<string, string>;
+      issues?: readonly EventIssue[] | undefined;
+      ids?: readonly string[] | undefined;
+    } = {},
   ) {
     super(message, cause === undefined ? undefined : { cause });
     // Checked here, so that the stack trace shows where the error was created, not where the response failed.
@@ -104,6 +112,7 @@ export class BrokerError extends Error {
     this.status = STATUS[code];
     this.headers = headers;
     this.issues = issues;
+    this.ids = ids;
   }
 }
 

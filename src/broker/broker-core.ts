@@ -101,6 +101,10 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
     return this.open().registry.connect(request, grant, clientId, start, releaseSlot);
   }
 
+  checkEvent(event: EventInput): void {
+    prepareEvent(event, this.settings);
+  }
+
   async publish(
     keys: readonly string[],
     event: EventInput,

@@ -21,6 +21,8 @@ export type {
 } from "./events.ts";
 export type { ConnectOptions, HeaderFields } from "./options.ts";
 export {
+  BatchError,
+  type BatchEvent,
   type PublishAnswer,
   type Publishable,
   type Publisher,

@@ -40,6 +40,16 @@ export type Publishable<Events> =
   | { [Name in EventName<Events>]: { readonly event: Name; readonly data: Events[Name] } }[EventName<Events>]
   | { readonly event?: undefined; readonly data: unknown };
 
+/** An event of a batch: as for `broadcast()`, with what it is for. Without channels and client it is for every client. */
+export type BatchEvent<Events> =
+  | string
+  | (Exclude<Publishable<Events>, string> & {
+      readonly channels?: string | readonly string[] | undefined;
+      readonly clientId?: string | undefined;
+      /** Identifies this event. @default one of its own, from the key of the batch */
+      readonly idempotencyKey?: string | undefined;
+    });
+
 /** Publishes events to one broker. */
 export interface Publisher<Events = EventMap> {
   /**
@@ -55,6 +65,27 @@ export interface Publisher<Events = EventMap> {
   ): Promise<PublishAnswer>;
   /** Publishes an event to one client. Otherwise the same. */
   broadcastTo(clientId: string, event: Publishable<Events>, options?: PublishOptions): Promise<PublishAnswer>;
+  /**
+   * Publishes events in their order, with one request. All of them are checked before the first one is published. Returns their ids, in order. The
+   * server takes 1,000 events at most, and `maxBodyBytes` (64 KiB). Without events nothing is sent.
+   *
+   * @throws {@link BatchError} as `broadcast()`, with the ids of what was published
+   */
+  batch(
+    events: readonly BatchEvent<Events>[],
+    options?: Omit<PublishOptions, "ephemeral">,
+  ): Promise<{ readonly ids: readonly string[] }>;
+}
+
+/** Why a batch has failed, or failed in the middle. A repeat with the same `idempotencyKey` and the same events doubles nothing. */
+export class BatchError extends ConnectError {
+  /** The ids of the events before the one that failed, in order. `undefined` if the batch was refused, or if no answer has told. */
+  readonly ids: readonly string[] | undefined;
+
+  constructor({ code, message, status }: ConnectError, ids: readonly string[] | undefined) {
+    super(code, message, status);
+    this.ids = ids;
+  }
 }
 
 /** The first pause, in milliseconds. Each one is twice as long, up to `MAX_PAUSE`. */
@@ -83,29 +114,83 @@ export function publisher<Events = EventMap>(url: string | URL, options: Publish
         rest,
       ),
     broadcastTo: (clientId, event, rest = {}) => publish(base, options, event, [["id", clientId]], rest),
+    batch: (events, rest = {}) => publishBatch(base, options, events, rest),
   };
 }
 
 async function publish(
   base: URL,
-  { token, fetch: send = fetch, retryFor = 60_000 }: PublisherOptions,
+  options: PublisherOptions,
   input: string | { readonly event?: string | undefined; readonly data: unknown },
   target: [string, string][],
   { ephemeral, idempotencyKey = randomKey(), signal }: PublishOptions,
 ): Promise<PublishAnswer> {
   const { event, data } = typeof input === "string" ? { event: undefined, data: input } : input;
-  const body = typeof data === "string" ? data : JSON.stringify(data);
-  if (typeof body !== "string")
-    throw new TypeError(`broadcast() refused: JSON cannot express its data (${typeof data}).`);
+  const body = typeof data === "string" ? data : toJson("broadcast()", data);
   const url = new URL(base);
   for (const [name, value] of target) url.searchParams.append(name, value);
   if (event !== undefined && event !== "message") url.searchParams.set("type", event);
   if (ephemeral) url.searchParams.set("ephemeral", "true");
-  const end = Date.now() + (ephemeral ? 0 : retryFor);
+  const key = ephemeral ? undefined : idempotencyKey;
+  return post(url, options, { what: "broadcast()", type: "text/plain; charset=utf-8", body, key, signal });
+}
+
+async function publishBatch(
+  base: URL,
+  options: PublisherOptions,
+  events: readonly (string | { readonly event?: string | undefined; readonly data: unknown })[],
+  { idempotencyKey: key = randomKey(), signal }: PublishOptions,
+): Promise<{ readonly ids: readonly string[] }> {
+  if (events.length === 0) return { ids: [] };
+  const lines = events.map((input) => {
+    if (typeof input === "string") return JSON.stringify({ data: input });
+    toJson("batch()", input.data);
+    // Also fields that are not known, which the server refuses: without its `channels` an event would go to every client.
+    return JSON.stringify(input.event === "message" ? { ...input, event: undefined } : input);
+  });
+  let ids: readonly string[] | undefined;
+  const read = async (response: Response): Promise<void> => {
+    ids = (await response.json().catch(() => undefined))?.ids ?? ids;
+  };
+  try {
+    const request = { what: "batch()", type: "application/x-ndjson", body: lines.join("\n"), key, signal, read };
+    return await post(base, options, request);
+  } catch (error) {
+    if (!(error instanceof ConnectError)) throw error;
+    throw new BatchError(error, ids);
+  }
+}
+
+/** Returns data as JSON. @throws `TypeError` for what JSON cannot express */
+function toJson(what: string, data: unknown): string {
+  const text: string | undefined = JSON.stringify(data);
+  if (text === undefined) throw new TypeError(`${what} refused: JSON cannot express its data (${typeof data}).`);
+  return text;
+}
+
+interface Post {
+  /** The call that an error names. */
+  readonly what: string;
+  readonly type: string;
+  readonly body: string;
+  /** The idempotency key. Without one it is sent once. */
+  readonly key: string | undefined;
+  readonly signal: AbortSignal | undefined;
+  /** Reads an answer that refuses something. */
+  readonly read?: (response: Response) => Promise<void>;
+}
+
+/** Sends a request, and sends it again after a failure for as long as that may help. */
+async function post<T>(
+  url: URL,
+  { token, fetch: send = fetch, retryFor = 60_000 }: PublisherOptions,
+  { what, type, body, key, signal, read }: Post,
+): Promise<T> {
+  const end = Date.now() + (key === undefined ? 0 : retryFor);
   for (let pause = PAUSE; ; pause = Math.min(pause * 2, MAX_PAUSE)) {
     signal?.throwIfAborted();
-    const headers = new Headers({ "content-type": "text/plain; charset=utf-8" });
-    if (!ephemeral) headers.set("idempotency-key", idempotencyKey);
+    const headers = new Headers({ "content-type": type });
+    if (key !== undefined) headers.set("idempotency-key", key);
     let error: ConnectError;
     let wait = pause * (0.5 + Math.random() / 2);
     try {
@@ -113,16 +198,14 @@ async function publish(
         headers.set("authorization", `Bearer ${typeof token === "function" ? await token() : token}`);
       const response = await send(url.href, { method: "POST", headers, body, ...(signal ? { signal } : {}) });
       if (response.ok) return await response.json();
-      error = await errorOf("broadcast()", response);
+      await read?.(response.clone());
+      error = await errorOf(what, response);
       if (!isTemporary(response.status)) throw error;
       wait = Math.max(wait, retryAfter(response));
     } catch (cause) {
       if (cause instanceof ConnectError || signal?.aborted) throw cause;
       // Also an answer that broke off: the event may have been published, and its key finds it.
-      error = new ConnectError(
-        "network",
-        `broadcast() failed: no answer came; the event may have been published: ${cause}`,
-      );
+      error = new ConnectError("network", `${what} failed: no answer came; it may have been published: ${cause}`);
     }
     if (Date.now() + wait > end) throw error;
     await new Promise((resolve) => setTimeout(resolve, wait));

@@ -15,6 +15,11 @@ export interface AccessRequest {
   /** The client id to connect with, or to publish to. */
   readonly clientId: string | undefined;
   /**
+   * A batch of events, whose lines have not been read: `channels` is empty. A grant that lists what the publisher may publish decides about all of
+   * them. After `true`, and for what a grant does not list, this function is asked again, without `batch`.
+   */
+  readonly batch?: boolean | undefined;
+  /**
    * Aborted when nobody waits for the answer any more: the deadline passed, the client left, or the broker closed. Pass it on to what you
    * call, because a request counts for `maxPending` only while it is waited for.
    */
@@ -22,7 +27,7 @@ export interface AccessRequest {
 }
 
 /** The part of an access request that a grant has to allow. */
-export type RequestedAccess = Pick<AccessRequest, "action" | "channels" | "clientId">;
+export type RequestedAccess = Pick<AccessRequest, "action" | "channels" | "clientId" | "batch">;
 
 /** The access that is allowed. A requested channel or client id that it does not list is answered 403. */
 export interface Grant {
@@ -61,6 +66,10 @@ export interface ResolvedGrant {
   readonly channels: readonly string[];
   /** Epoch milliseconds, or `Infinity`. */
   readonly expiresAt: number;
+  /** For a batch: whether it may have events for every client. */
+  readonly everybody?: boolean;
+  /** Whether nothing has to be granted, because of `publishToken`, or because nothing decides. */
+  readonly everything?: boolean;
   /** The request presented `publishToken`. */
   readonly byToken?: boolean;
 }
@@ -73,7 +82,7 @@ export interface ResolvedGrant {
  */
 export function resolveGrant(
   result: Exclude<AuthorizeResult, Response>,
-  { action, channels, clientId }: RequestedAccess,
+  { action, channels, clientId, batch }: RequestedAccess,
   names: NameRules,
 ): ResolvedGrant {
   if (result === true) return { clientId, channels, expiresAt: Infinity };
@@ -86,9 +95,10 @@ export function resolveGrant(
     throw new BrokerError("forbidden", `Request refused: channel ${quote(foreign)} is not granted.`);
   if (clientId !== undefined && clientId !== grant.clientId)
     throw new BrokerError("forbidden", `Request refused: client id ${quote(clientId)} is not granted.`);
-  if (!reads && clientId === undefined && channels.length === 0 && result.everybody !== true)
+  if (!reads && !batch && clientId === undefined && channels.length === 0 && result.everybody !== true)
     throw new BrokerError("forbidden", "Request refused: publishing to every client is not granted.");
   if (grant.expiresAt <= Date.now()) throw unauthorized("Request refused: its grant has expired.");
+  if (batch) return { ...grant, everybody: result.everybody === true };
   return readsAll ? grant : { ...grant, channels };
 }
 

@@ -1,6 +1,10 @@
 // Cross-site request forgery: requests that carry a visitor's cookies and may come from a page of another origin.
 import type { Cors } from "./cors.ts";
 
+/** What a request is told that may be forged. */
+export const FORGED =
+  "Request refused: a page of another origin may use cookies only if cors.origins lists it and cors.credentials is set.";
+
 /**
  * Whether a page of another origin may have caused this request with its visitor's credentials. Browsers send cookies and passwords without
  * being asked; only `Sec-Fetch-Site` and `Origin` show which page it was. A bearer token is trusted, because a page can send it only if it

@@ -13,11 +13,12 @@ import { formatPosition } from "../event/position.ts";
 import type { StartOptions } from "../log/resume.ts";
 import { type Authorize, type RequestedAccess, type ResolvedGrant, resolveGrant } from "./authorize.ts";
 import type { AuthorizeQueue } from "./authorize-queue.ts";
+import { isBatch, publishBatch } from "./batch.ts";
 import { presentsToken } from "./bearer.ts";
 import { type BodyBounds, readText } from "./body.ts";
 import { checkRequest } from "./check-request.ts";
 import type { Cors } from "./cors.ts";
-import { isForgedRequest } from "./cross-origin.ts";
+import { FORGED, isForgedRequest } from "./cross-origin.ts";
 import { formOf, readChange } from "./form.ts";
 import {
   type ClientOverrides,
@@ -26,7 +27,15 @@ import {
   type EventOverrides,
   type Overrides,
 } from "./overrides.ts";
-import { asBrokerError, checkMethod, problem, withRetryAfter } from "./problem.ts";
+import {
+  asBrokerError,
+  barredResponse,
+  checkMethod,
+  problem,
+  STREAM_HEADERS,
+  streamHeaders,
+  withRetryAfter,
+} from "./problem.ts";
 import {
   CONNECT_PARAMETERS,
   checkParameters,
@@ -95,6 +104,8 @@ export interface BrokerBackend {
     releaseSlot: () => void,
   ): Promise<ReadableStream<Uint8Array> | undefined>;
   publish(keys: readonly string[], event: EventInput, options: PublishOptions): Promise<Sent>;
+  /** Checks an event as `publish` does, and publishes nothing. Without it, `publish` alone can tell. */
+  checkEvent?(event: EventInput): void;
   /** Has a request about open streams carried out by all processes. */
   requestStreams(request: StreamRequest): Promise<StreamAnswer>;
   history(keys: readonly string[], start: StartOptions, limit: number, signal?: AbortSignal): Promise<History>;
@@ -256,6 +267,13 @@ export class HttpHandler {
     const broker = this.#broker;
     const { names, settings } = broker;
     checkParameters(query, PUBLISH_PARAMETERS, settings.allowQuery, true);
+    if (isBatch(request, overrides)) {
+      const decide = (overrides.authorize ?? settings.authorize) as Authorize;
+      return publishBatch(broker, request, query, overrides, {
+        admit: (requested) => this.#authorizePublish(request, overrides, requested),
+        ask: (requested) => this.#authorize(decide, request, overrides, requested),
+      });
+    }
     const isOverridden = overrides.clientId !== undefined || overrides.channels !== undefined;
     // An empty `?id=` counts as given, and is refused below: without an id the event would go to every client.
     const requestedId = query.has("id") ? (singleParameter(query, "id", "bad-id") ?? "") : undefined;
@@ -377,23 +395,5 @@ export class HttpHandler {
   }
 }
 
-const FORGED =
-  "Request refused: a page of another origin may use cookies only if cors.origins lists it and cors.credentials is set.";
-
-/** The answer to a barred client: 204 is the only status that stops an EventSource. */
-const barredResponse = (): Response => new Response(null, { status: 204, headers: { "cache-control": "no-store" } });
-
 /** Turns requested access into a grant that allows all of it, without an end. */
-const UNLIMITED = { expiresAt: Infinity };
-
-const STREAM_HEADERS = {
-  "content-type": "text/event-stream; charset=utf-8",
-  "cache-control": "no-cache, no-transform",
-  // nginx does not buffer a response with this field.
-  "x-accel-buffering": "no",
-  "x-content-type-options": "nosniff",
-};
-const streamHeaders = (clientId: string): Record<string, string> => ({
-  ...STREAM_HEADERS,
-  "fanwire-client-id": encodeURIComponent(clientId),
-});
+const UNLIMITED = { expiresAt: Infinity, everything: true };

@@ -32,11 +32,18 @@ interface RateSettings extends NameBounds {
 
 /**
  * Counts a request, or with `data` the bytes that it publishes. For a request it is called twice: before `authorize` without a grant, where the
- * request counts for its key, and after it, where it counts for the subject if there is no `by`.
+ * request counts for its key, and after it, where it counts for the subject if there is no `by`. A batch is counted once more with its `events`,
+ * of which the request has been counted as one.
  *
  * @throws {@link BrokerError} `rate-limited`, `bad-id` for a wrong key; and what `by` throws
  */
-export type RateLimiter = (name: keyof typeof RATES, request: Request, grant?: ResolvedGrant, data?: unknown) => void;
+export type RateLimiter = (
+  name: keyof typeof RATES,
+  request: Request,
+  grant?: ResolvedGrant,
+  data?: unknown,
+  events?: number,
+) => void;
 
 /** The limits that {@link rateLimits} has checked. The broker creates its buckets from them. */
 export type RateLimits = (settings: RateSettings) => RateLimiter;
@@ -88,18 +95,19 @@ function createRateLimiter(rates: Rates, by: RateOptions["by"], { serialize, ...
   /** When each bucket is full again, by kind and key. */
   const buckets = new Map<string, number>();
   let sweepAt = 0;
-  return (name, request, grant, data) => {
+  return (name, request, grant, data, events) => {
     const limit = rates[name];
     // With `by` a request counts before there is a grant, and otherwise when there is one.
-    if (!limit || (data === undefined && !by === !grant)) return;
+    if (!limit || (data === undefined && events === undefined && !by === !grant)) return;
     const owner = by ? by(request) : grant?.subject;
     if (owner === undefined || owner === null) return;
     // A key may be what a client has sent, and many of them are kept.
     const key = `${name} ${names.subject(owner)}`;
-    const cost = data === undefined ? 1 : new Blob([(isText(data) ? data : serialize(data)) as BlobPart]).size;
+    const cost =
+      data === undefined ? (events ?? 1) : new Blob([(isText(data) ? data : serialize(data)) as BlobPart]).size;
     const { msEach, burst } = limit;
     const time = now();
-    const fullAt = Math.max(time, buckets.get(key) ?? 0);
+    const fullAt = Math.max(time, (buckets.get(key) ?? 0) - (events ? msEach : 0));
     // A cost over the burst needs a full bucket. What is refused costs nothing.
     const waitMs = fullAt - time + (Math.min(cost, burst) - burst) * msEach - ROUNDING_MS;
     if (waitMs > 0)

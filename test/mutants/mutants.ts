@@ -2,6 +2,7 @@
 // is tested.
 import { readFileSync } from "node:fs";
 import { adapterMutants } from "./adapters.ts";
+import { clientMutants } from "./client.ts";
 import { connectionMutants } from "./connections.ts";
 import { deliveryMutants } from "./delivery.ts";
 import { httpMutants } from "./http.ts";
@@ -49,6 +50,7 @@ export const mutants: readonly Mutant[] = [
   ...startMutants,
   ...httpMutants,
   ...adapterMutants,
+  ...clientMutants,
   ...sharedLogMutants,
   ...workersMutants,
   ...redisMutants,

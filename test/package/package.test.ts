@@ -37,6 +37,8 @@ test("npm pack: the tarball has the build with types and maps, the sources with 
     "dist/client/index.d.ts",
     "dist/client/share.js",
     "dist/client/share.d.ts",
+    "dist/react/index.js",
+    "dist/react/index.d.ts",
     "dist/hono.js",
     "dist/hono.d.ts",
     "dist/otel.js",

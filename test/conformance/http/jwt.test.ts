@@ -369,3 +369,17 @@ for (const [what, options] of wrongOptions) {
     expect(() => jwt({ ...withSecret(), ...options } as JwtOptions)).toThrow(TypeError);
   });
 }
+
+test(
+  "jwt(): true for a batch grants nothing by itself, and the grant is asked again for what its lines are for",
+  withBroker(async (setup) => {
+    const grant = (_: JWTPayload, { batch, channels }: AccessRequest): boolean => batch || channels.includes("own");
+    const broker = setup.broker({ authorize: jwt(withSecret({ grant })) });
+    const headers = { ...bearer(await sign({ sub: "ada" })), "content-type": "application/x-ndjson" };
+    const send = async (line: string) => (await broker.fetch(eventRequest(line, "", { headers }))).status;
+    expect(await send('{"data":"x","channels":"own"}')).toBe(200);
+    expect(await send('{"data":"x","channels":"other"}')).toBe(403);
+    expect(await send('{"data":"x"}')).toBe(403);
+    expect(broker.stats().published).toBe(1);
+  }),
+);
