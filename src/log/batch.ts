@@ -190,7 +190,8 @@ function announceMissingRanges(
 ): void {
   for (const channel of incomplete) {
     const range = reader.missingRanges?.get(channel.key);
-    if (channel.droppedThrough <= first || range?.announcedThrough === channel.droppedThrough) continue;
+    // The store may have dropped more than this process, and have announced that.
+    if (channel.droppedThrough <= first || (range?.announcedThrough ?? 0) >= channel.droppedThrough) continue;
     const after = startOfGap(reader, range);
     const announced = { after, announcedThrough: channel.droppedThrough, startAfter: range?.startAfter };
     (reader.missingRanges ??= new Map()).set(channel.key, announced);

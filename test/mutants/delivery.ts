@@ -126,7 +126,7 @@ export const deliveryMutants: readonly Mutant[] = [
     name: "missing-range-not-announced-early",
     file: "log/batch.ts",
     tests: "log/gaps",
-    find: "if (channel.droppedThrough <= first || range?.announcedThrough === channel.droppedThrough) continue;",
+    find: "if (channel.droppedThrough <= first || (range?.announcedThrough ?? 0) >= channel.droppedThrough) continue;",
     replace: "continue;",
     harm: "A client that leaves among the events inside a missing range never learns of the range.",
   },
