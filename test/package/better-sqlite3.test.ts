@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
-import { needsOlder, olderPath } from "../support/older.ts";
+import { needsBetterSqlite, olderPath } from "../support/older.ts";
 
 const script = join(import.meta.dirname, "better-sqlite3/run-cases.mjs");
 /** The first Node on the path that is not the project's own. */
@@ -14,20 +14,24 @@ const systemNode = (process.env.PATH ?? "")
   .map((folder) => join(folder, "node"))
   .find((file) => existsSync(file));
 
-test("better-sqlite3: passes the contract, is found by a path, and its errors are understood", needsOlder, async () => {
-  const env = { ...process.env, NODE_PATH: olderPath };
-  const { stdout } = await promisify(execFile)(systemNode ?? process.execPath, [script], { env });
-  const outcome = JSON.parse(stdout) as {
-    passed: number;
-    failed: string[];
-    ids: string[];
-    busy: string;
-    missing: string;
-  };
-  expect(outcome.failed).toEqual([]);
-  expect(outcome.passed).toBeGreaterThan(30);
-  const [first = "", second] = outcome.ids;
-  expect(second).toBe(first.replace(/-1$/, "-2"));
-  expect(outcome.busy).toContain("another process has it open");
-  expect(outcome.missing).toContain("Check that its folder exists");
-});
+test(
+  "better-sqlite3: passes the contract, is found by a path, and its errors are understood",
+  needsBetterSqlite,
+  async () => {
+    const env = { ...process.env, NODE_PATH: olderPath };
+    const { stdout } = await promisify(execFile)(systemNode ?? process.execPath, [script], { env });
+    const outcome = JSON.parse(stdout) as {
+      passed: number;
+      failed: string[];
+      ids: string[];
+      busy: string;
+      missing: string;
+    };
+    expect(outcome.failed).toEqual([]);
+    expect(outcome.passed).toBeGreaterThan(30);
+    const [first = "", second] = outcome.ids;
+    expect(second).toBe(first.replace(/-1$/, "-2"));
+    expect(outcome.busy).toContain("another process has it open");
+    expect(outcome.missing).toContain("Check that its folder exists");
+  },
+);
