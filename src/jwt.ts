@@ -100,7 +100,7 @@ export function jwt(options: JwtOptions): Authorize {
     // The broker checks results that are not grants.
     if (result !== true && !isPlain(result)) return result;
     const { channels, clientId, batch } = access;
-    // What a batch is for is not known yet, so nothing is granted, and the broker asks again.
+    // The targets of a batch are not known yet, so nothing is granted, and the broker asks again.
     const granted: Grant = result === true ? { channels, clientId, everybody: !batch } : result;
     const tokenEnd = ((payload.exp as number) + clockTolerance) * 1000;
     const expiresAt = Math.min(Number(granted.expiresAt ?? Infinity), tokenEnd);

@@ -61,7 +61,7 @@ export type ErrorStage =
   | "storage"
   | "engine";
 
-/** What a schema has found in the data of an event. */
+/** A fault that a schema has found in the data of an event. */
 export interface EventIssue {
   /** The schema's text, at most 200 characters. */
   readonly message: string;
@@ -80,7 +80,7 @@ export class BrokerError extends Error {
   readonly status: number;
   /** Header fields of the response to this error, such as `allow` with 405. */
   readonly headers: Readonly<Record<string, string>>;
-  /** What the schema has found, 10 of it at most, with code `bad-event-data`. */
+  /** The faults that the schema has found, 10 at most, with code `bad-event-data`. */
   readonly issues: readonly EventIssue[] | undefined;
   /** Of a batch that has failed in the middle: the ids of the events that were published before, in order. */
   readonly ids: readonly string[] | undefined;

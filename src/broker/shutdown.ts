@@ -49,7 +49,7 @@ export async function shutDown(broker: RunningBroker, spreadOver: number, force:
       registry.closeWithBroker(connections[index] as Connection, force.isOn);
   }
   await wait(Infinity, registry.allClosed());
-  // Those that are left could not take their end.
+  // The streams that are left could not take their end.
   registry.timeouts.closing.expire(Infinity);
   fanout.session.close(settings.inboxLinger);
   registry.clear();

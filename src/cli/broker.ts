@@ -40,7 +40,7 @@ function checked<T>(create: () => T): T {
   }
 }
 
-/** Where events are kept. `missing` says that the file was asked for by nobody, and this runtime has no SQLite. */
+/** Returns the kind of engine. `missing` says that the file was asked for by nobody, and this runtime has no SQLite. */
 export function storeOf({ redis, file }: Configuration): "redis" | "sqlite" | "memory" | "missing" {
   if (redis) return "redis";
   if (!file) return "memory";

@@ -11,7 +11,7 @@ export interface ChannelHost {
   readonly state: string;
   readonly secret: string | undefined;
   readonly isReady: boolean;
-  /** The page has decided about channels: it reads them, or not. `isOpen` says that the open stream has been told. */
+  /** The page has decided about channels: it reads them, or not. `isOpen` says that the open stream has changed, too. */
   decide(channels: readonly string[], isAdded: boolean, isOpen: boolean): void;
   until(holds: () => boolean): Promise<void>;
 }

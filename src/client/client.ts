@@ -20,13 +20,13 @@ import { checkData, parseData } from "./values.ts";
 
 /** A stream of events, which comes back by itself. */
 export interface EventClient<Events = EventMap> extends AsyncIterable<ClientItem<Events>> {
-  /** Where the stream is: `connecting`, `open`, `waiting` or `closed`. */
+  /** The state of the stream: `connecting`, `open`, `waiting` or `closed`. */
   readonly state: ClientState;
   /** The id after which the stream continues; empty if it has none yet. */
   readonly lastEventId: string;
   /** The channels that the stream reads; before it has opened, those that it asks for. */
   readonly channels: readonly string[];
-  /** The client id that the server has told, or the one that is asked for. */
+  /** The client id that the server has sent, or the requested one. */
   readonly clientId: string | undefined;
   /**
    * Calls `handler` with each event of a type, in order. A handler that throws does not stop the stream: its error is thrown as an uncaught one.
@@ -67,7 +67,7 @@ export function createClient(
   const wantedFirst = listOf(options.channels);
   const storageKey = `fanwire ${url} ${wantedFirst} ${options.clientId}`;
   const handlers = new Set<readonly [type: string, handler: AnyHandler]>();
-  /** What iterators have not taken yet: one item at most for each. */
+  /** Items that iterators have not taken yet: one at most for each. */
   const slots = new Set<{ item?: AnyItem | undefined }>();
   /** Why the client has ended, if that was an error. */
   let failure: unknown;
@@ -84,7 +84,7 @@ export function createClient(
   /** Whether the server sends snapshots. */
   let hasSnapshots = false;
   /**
-   * What the page has decided about channels since the last request. What the stream says about them may be older, if the page joins and leaves
+   * Channels that the page has joined or left since the last request. A report of the stream about them may be older, if the page joins and leaves
    * a channel quickly or is slow, so it does not count until the next request has them.
    */
   const decided = new Map<string, boolean>();
@@ -98,7 +98,7 @@ export function createClient(
     lastEventId: options.lastEventId ?? options.storage?.getItem(storageKey) ?? "",
     channels: wantedFirst ?? [],
     clientId: options.clientId,
-    /** What the next request asks for. */
+    /** The channels of the next request. */
     wanted: wantedFirst,
     /** The secret of the open stream, with which its channels are changed. */
     secret: undefined as string | undefined,
@@ -215,7 +215,7 @@ export function createClient(
     return slots.size > 0 || [...handlers].some(isOne);
   }
 
-  /** Gives a block to whom it is for, and then stores its id. */
+  /** Passes a block to its handlers and iterators, and then stores its id. */
   async function take({ type, data, id }: Block): Promise<void> {
     if (client.state === "closed") return;
     if (data !== undefined && type.startsWith("fanwire-")) {
@@ -323,7 +323,7 @@ export function createClient(
     try {
       options.storage?.setItem(storageKey, id);
     } catch {
-      // Full, or forbidden: the page begins anew after a reload, as without a storage.
+      // Full, or forbidden: the page starts without an id after a reload, as without a storage.
     }
   }
 

@@ -11,7 +11,7 @@ export class ConnectError extends Error {
   readonly code: string;
   /** The HTTP status, if an answer was the reason. */
   readonly status: number | undefined;
-  /** What a schema has found, with code `bad-event-data`. */
+  /** The faults that a schema has found, with code `bad-event-data`. */
   readonly issues: readonly { readonly message: string }[] | undefined;
 
   constructor(code: string, message: string, status?: number, issues?: readonly { readonly message: string }[]) {
@@ -25,7 +25,7 @@ export class ConnectError extends Error {
 /** Creates the error of an answer, with the code and the text of its problem details (RFC 9457), if it has them. */
 export async function errorOf(what: string, response: Response): Promise<ConnectError> {
   const { status } = response;
-  // What is no JSON, and what breaks off, has no code.
+  // A body that is not JSON, or breaks off, has no code.
   const { code = "refused", detail } = (await response.json().catch(() => undefined)) ?? {};
   const known = status === 401 ? "unauthorized" : status === 200 ? "not-a-stream" : code;
   return new ConnectError(known, `${what} refused: ${status} ${detail ?? response.statusText}`, status);

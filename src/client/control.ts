@@ -1,4 +1,4 @@
-// What the server says of itself: ids, and the data of control events.
+// Information from the server about the stream: ids, and the data of control events.
 
 /** The data of control events: each has some of these. */
 export interface ControlData {

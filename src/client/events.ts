@@ -1,4 +1,4 @@
-// What a client gives to its page: events, and what happens to the stream itself. Types only.
+// The items of a client: published events, and events of the stream itself. Types only.
 import type { ConnectError } from "./connect-error.ts";
 
 /** One block of a stream, as it was sent: an event, or only an id. */
@@ -21,7 +21,7 @@ export interface PublishedEvent<Name extends string = string, Value = unknown> {
   /** The data, exactly as it was sent. */
   readonly data: string;
   /**
-   * What the schema of this type made of the data. Without a schema: the parsed data if it is JSON, and else the text. So a *text* that is JSON,
+   * The output of the schema of this type. Without a schema: the parsed data if it is JSON, and else the text. So a *text* that is JSON,
    * such as "42", comes as a number: give its type a schema, or read `data`.
    */
   readonly value: Value;
@@ -78,13 +78,13 @@ export type EventMap = Record<string, any>;
 /** The names of published events in a map. */
 export type EventName<Events> = keyof Events & string;
 
-/** A published event of a map, told apart by `event`. */
+/** A published event of a map, discriminated by `event`. */
 export type EventOf<Events> = { [Name in EventName<Events>]: PublishedEvent<Name, Events[Name]> }[EventName<Events>];
 
-/** What an iterator yields, told apart by `type`. */
+/** An item of an iterator, discriminated by `type`. */
 export type ClientItem<Events> = EventOf<Events> | GapEvent | SnapshotEvent | EndEvent;
 
-/** What happens to the stream, by the name of its handlers. */
+/** Events of the stream itself, by the name of their handlers. */
 export interface StreamEvents {
   gap: GapEvent;
   snapshot: SnapshotEvent;
@@ -94,7 +94,7 @@ export interface StreamEvents {
 }
 
 /**
- * What a handler of `type` receives. The five names of {@link StreamEvents} mean the stream. Published events that have one of these names
+ * The argument of a handler of `type`. The five names of {@link StreamEvents} mean the stream. Published events that have one of these names
  * reach iterators only.
  */
 export type Handled<Events, Type> = Type extends keyof StreamEvents
@@ -103,7 +103,7 @@ export type Handled<Events, Type> = Type extends keyof StreamEvents
     ? PublishedEvent<Type, Events[Type]>
     : never;
 
-/** What may be handled. */
+/** The types that a handler can have. */
 export type HandledType<Events> = keyof StreamEvents | EventName<Events>;
 
 /** A schema of any library that follows Standard Schema 1 (https://standardschema.dev), such as zod, valibot or arktype. */
@@ -121,7 +121,7 @@ export type SchemaResult<Output> =
   | { readonly value: Output; readonly issues?: undefined }
   | { readonly issues: readonly SchemaIssue[] };
 
-/** What a schema has found. */
+/** A fault that a schema has found. */
 interface SchemaIssue {
   readonly message: string;
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;

@@ -19,9 +19,9 @@ export interface ConnectOptions<Events> {
   readonly method?: "GET" | "POST" | undefined;
   /** A body of your own, for a server that wants one. It is sent again at each connection, so it cannot be a stream. */
   readonly body?: string | URLSearchParams | FormData | Blob | ArrayBuffer | undefined;
-  /** What sends requests, such as `(url, init) => fetch(url, { ...init, credentials: "include" })`. @default the global `fetch` */
+  /** The function that sends requests, such as `(url, init) => fetch(url, { ...init, credentials: "include" })`. @default the global `fetch` */
   readonly fetch?: ((url: string, init: RequestInit) => Promise<Response>) | undefined;
-  /** The id after which to begin. It goes before one in `storage`; an empty one begins anew. */
+  /** The id after which to begin. It goes before one in `storage`; an empty one starts again without an id. */
   readonly lastEventId?: string | undefined;
   /** Closes the client when it is aborted. */
   readonly signal?: AbortSignal | undefined;
@@ -32,7 +32,7 @@ export interface ConnectOptions<Events> {
   readonly silence?: number | undefined;
   /**
    * Keeps the last id over a reload, such as `sessionStorage`. Use it if the page keeps what it has shown, too: otherwise a page that is loaded
-   * again has nothing, and should begin anew. @default none
+   * again has nothing, and should start without an id. @default none
    */
   readonly storage?: Pick<Storage, "getItem" | "setItem"> | undefined;
   /**
@@ -57,7 +57,7 @@ export const resolveUrl = (url: string | URL): URL =>
 export const headersOf = async ({ headers }: AnyOptions): Promise<Headers> =>
   new Headers(typeof headers === "function" ? await headers() : (headers ?? {}));
 
-/** What the next request of a stream depends on. */
+/** The state that the next request of a stream depends on. */
 export interface RequestPlan {
   readonly url: URL;
   readonly options: AnyOptions;

@@ -29,7 +29,7 @@ export function createParser(onBlock: (block: Block) => void): Parser {
     else if (name === "retry" && /^\d+$/.test(value)) retry = Number(value);
   }
 
-  /** Takes the lines of a text. Returns where its last line begins, which is not complete. */
+  /** Takes the lines of a text. Returns the index of its last line, which is not complete. */
   function takeLines(text: string): number {
     let start = 0;
     for (let next = text.indexOf("\n"); next >= 0; next = text.indexOf("\n", start)) {

@@ -1,4 +1,4 @@
-// Publishes events over HTTP. What is sent again has the same idempotency key, so that no event is doubled.
+// Publishes events over HTTP. A repeated request has the same idempotency key, so that no event is doubled.
 import { ConnectError, errorOf, isTemporary, retryAfter } from "./connect-error.ts";
 import type { EventMap, EventName } from "./events.ts";
 import { resolveUrl } from "./options.ts";
@@ -7,7 +7,7 @@ import { resolveUrl } from "./options.ts";
 export interface PublisherOptions {
   /** The bearer token, or a function that returns one before each attempt. @default no `Authorization` */
   readonly token?: string | (() => string | Promise<string>) | undefined;
-  /** What sends requests. @default the global `fetch` */
+  /** The function that sends requests. @default the global `fetch` */
   readonly fetch?: ((url: string, init: RequestInit) => Promise<Response>) | undefined;
   /**
    * Milliseconds for which an event is sent again, 0 or more. Keep it below the server's `idempotencyWindow` (5 minutes).
@@ -26,7 +26,7 @@ export interface PublishOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What the server says about an event that it has published. */
+/** The answer of the server about an event that it has published. */
 export interface PublishAnswer {
   /** The id of the event. Absent for an ephemeral one. */
   readonly id?: string;
@@ -79,7 +79,7 @@ export interface Publisher<Events = EventMap> {
 
 /** Why a batch has failed, or failed in the middle. A repeat with the same `idempotencyKey` and the same events doubles nothing. */
 export class BatchError extends ConnectError {
-  /** The ids of the events before the one that failed, in order. `undefined` if the batch was refused, or if no answer has told. */
+  /** The ids of the events before the one that failed, in order. `undefined` if the batch was refused, or if there was no answer. */
   readonly ids: readonly string[] | undefined;
 
   constructor({ code, message, status }: ConnectError, ids: readonly string[] | undefined) {

@@ -1,9 +1,9 @@
-// Where a client's blocks come from: a stream of its own, or one that it shares with other tabs.
+// Sources of a client's blocks: a stream of its own, or one that it shares with other tabs.
 import type { ConnectError } from "./connect-error.ts";
 import type { Block, ClientState } from "./events.ts";
 import type { RequestPlan } from "./options.ts";
 
-/** What a source needs of its client. */
+/** The part of a client that a source uses. */
 export interface SourceHost extends RequestPlan {
   readonly state: ClientState;
   /** Milliseconds without a byte after which an open stream is dead. */
@@ -51,7 +51,7 @@ export function watchPage(source: Source): () => void {
     freeze: suspend,
     resume,
   };
-  // Those of the document bubble up to the window.
+  // Events of the document bubble up to the window.
   if ("document" in globalThis)
     for (const [type, handler] of Object.entries(handlers)) addEventListener(type, handler, abort);
   return () => abort.abort();

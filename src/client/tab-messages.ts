@@ -1,7 +1,7 @@
-// What tabs say to each other, and what gives out the lock that one of them has.
+// Messages between tabs, and the Web Locks that choose the leading tab.
 import type { Block, ClientState } from "./events.ts";
 
-/** What tabs say. `to` names one tab; without it a message is for all. */
+/** A message between tabs. `to` names one tab; without it a message is for all. */
 export type Message = { readonly from: string; readonly to?: string } & (
   | { readonly say: "hello"; readonly id: string }
   | { readonly say: "lead" }
@@ -24,6 +24,6 @@ interface LockManager {
   request(name: string, options: LockOptions, work: (lock: unknown) => Promise<void> | undefined): Promise<unknown>;
 }
 
-/** Returns what gives out locks; `undefined` where nothing does, as outside of secure contexts. */
+/** Returns the lock manager; `undefined` where there is none, as outside of secure contexts. */
 export const locks = (): LockManager | undefined =>
   (globalThis as { navigator?: { locks?: LockManager } }).navigator?.locks;

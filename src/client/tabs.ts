@@ -34,7 +34,7 @@ export class SharedSource implements Source {
   #watchdog: ReturnType<typeof setTimeout> | undefined;
   /** The position of the shared stream: everything up to there was given to the page, or is on its way. */
   #position = "";
-  /** What is on its way to the page, in order. */
+  /** Blocks on their way to the page, in order. */
   #tail: Promise<unknown> = Promise.resolve();
   #held = 0;
   /** The last `fanwire-ready` of the shared stream. */

@@ -62,12 +62,24 @@ export function appendOnce(
   if (idempotencyKey === undefined) return { epoch, seq: append(), repeated: false };
   const print = eventFingerprint(keys, text);
   const before = seen.get(idempotencyKey);
-  if (before && before.print !== print)
-    throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
-  if (before) return { epoch, seq: before.seq, repeated: true };
+  if (isRepeated(before, print)) return { epoch, seq: before.seq, repeated: true };
   const seq = append();
   seen.set(idempotencyKey, windowMs, { seq, print }, publisherOf(idempotencyKey));
   return { epoch, seq, repeated: false };
+}
+
+/**
+ * Whether an event was appended before under its key. `before` is what the key stands for, and `print` the fingerprint of the event.
+ *
+ * @throws {@link BrokerError} `key-reused` if the key stands for another event
+ */
+export function isRepeated<Seen extends { readonly print: string }>(
+  before: Seen | undefined,
+  print: string,
+): before is Seen {
+  if (before && before.print !== print)
+    throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
+  return before !== undefined;
 }
 
 /**

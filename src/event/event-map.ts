@@ -1,4 +1,4 @@
-// The types of events by their names: what a typed broker takes, and what its pages receive. Types only.
+// The types of events by their names: the arguments of a typed broker, and the events of its pages. Types only.
 import type { EventMap, EventName, StandardSchema } from "../client/events.ts";
 import type { EventInput } from "./event.ts";
 
@@ -6,9 +6,9 @@ import type { EventInput } from "./event.ts";
 export type EventSchemas = Readonly<Record<string, StandardSchema>>;
 
 type TypesOf<Schema extends StandardSchema> = NonNullable<Schema["~standard"]["types"]>;
-/** What the schemas take: the data that is published. */
+/** The input types of schemas: the data that is published. */
 export type SchemaInputs<Schemas extends EventSchemas> = { [Name in keyof Schemas]: TypesOf<Schemas[Name]>["input"] };
-/** What the schemas return: the data that is sent. */
+/** The output types of schemas: the data that is sent. */
 export type SchemaOutputs<Schemas extends EventSchemas> = { [Name in keyof Schemas]: TypesOf<Schemas[Name]>["output"] };
 
 /** Schemas for a map of events. For a broker without types: any. */
@@ -16,7 +16,7 @@ export type SchemasFor<Events> = unknown extends Events
   ? EventSchemas
   : { readonly [Name in EventName<Events>]-?: StandardSchema<Events[Name], Events[Name]> };
 
-/** An event of a map without its position, told apart by `event`. An event without a type is `message`. */
+/** An event of a map without its position, discriminated by `event`. An event without a type is `message`. */
 type EnvelopeOf<Inputs> = {
   [Name in EventName<Inputs>]-?: {
     readonly data: Inputs[Name];
@@ -29,7 +29,7 @@ type BareOf<Inputs> = Inputs extends { readonly message: infer Data }
   ? Extract<Data, string | Uint8Array | ArrayBuffer>
   : never;
 
-/** What `broadcast` takes: an event of the map; for a broker without types, any event. */
+/** The argument of `broadcast`: an event of the map; for a broker without types, any event. */
 export type EventInputOf<Inputs> = unknown extends Inputs ? EventInput : EnvelopeOf<Inputs> | BareOf<Inputs>;
 
 /** Something that has events. The member is for types only, and never there. */
@@ -37,7 +37,7 @@ interface HasEvents<Events, Inputs> {
   readonly "~events"?: EventTypes<Events, Inputs> | undefined;
 }
 
-/** What is read and what is published, by event type. */
+/** The types of published and received data, by event type. */
 export interface EventTypes<Events, Inputs> {
   readonly output: Events;
   readonly input: Inputs;

@@ -5,7 +5,7 @@ import type { StandardSchema } from "../client/events.ts";
 import { parseData } from "../client/values.ts";
 import { type CheckData, checkEventType, isText, toText } from "./event.ts";
 
-// Bounds of what is told to a publisher: about 6 kB.
+// Bounds of the issues in an answer to a publisher: about 6 kB.
 const MAX_ISSUES = 10;
 const MAX_MESSAGE_LENGTH = 200;
 const MAX_PATH = 10;

@@ -27,7 +27,7 @@ export interface EventRules {
 }
 
 /**
- * Checks the data of an event by the schema of its type, and returns what the schema makes of it. `isBody`: text is the body of a request.
+ * Checks the data of an event by the schema of its type, and returns the output of the schema. `isBody`: text is the body of a request.
  *
  * @throws {@link BrokerError} `bad-event-type`, `bad-event-data`; `TypeError` for a schema that returns a promise; `Error` for one that fails
  */

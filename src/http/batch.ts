@@ -36,7 +36,7 @@ interface Gate {
   ask(requested: RequestedAccess): Promise<ResolvedGrant | Response>;
 }
 
-/** What one event is for. */
+/** The channels or the client of one event. */
 type Target = Pick<RequestedAccess, "channels" | "clientId">;
 
 interface Line {
@@ -99,8 +99,8 @@ export async function publishBatch(
     } catch (cause) {
       const { code, message, headers } = asBrokerError(cause);
       if (code === "internal") void broker.reportError("request", cause);
-      const told = `Batch failed at line ${number}, after ${index} of ${lines.length} events: ${message}`;
-      throw new BrokerError(code, told, { cause, headers: { ...headers }, ids });
+      const text = `Batch failed at line ${number}, after ${index} of ${lines.length} events: ${message}`;
+      throw new BrokerError(code, text, { cause, headers: { ...headers }, ids });
     }
   }
   return Response.json({ ids }, { headers: { "cache-control": "no-store" } });
@@ -111,7 +111,7 @@ const NOBODY: Target = { channels: [], clientId: undefined };
 const refused = (code: BrokerError["code"], reason: string): BrokerError =>
   new BrokerError(code, `Batch refused: ${reason}`);
 
-/** Returns what fields name, or `undefined` if they name nothing. @throws {@link BrokerError} */
+/** Returns the channels or the client of these fields, or `undefined` if they name neither. @throws {@link BrokerError} */
 function targetOf(
   { channels, clientId }: Pick<EventOverrides, "channels" | "clientId">,
   names: NameRules,
@@ -169,7 +169,7 @@ function parseLine(
   if (!texts.every((value) => value === undefined || typeof value === "string"))
     throw new BrokerError("bad-request", "its fields but data must be texts, and channels a text or a list of texts.");
   if (data === undefined || data === "") throw new BrokerError("no-event-data", "it has no data.");
-  // What the application has decided for this address cannot be something else in a line.
+  // A line must not replace a value that the application has set for this address.
   if ((fixed && (channels ?? clientId) !== undefined) || (overrides.type !== undefined && event !== undefined))
     throw new BrokerError("bad-request", "this address decides channels, clientId or event by itself; leave them out.");
   const type = (overrides.type ?? event) as string | undefined;
@@ -194,7 +194,7 @@ function fieldsOf(text: string): Readonly<Record<string, unknown>> {
   return fields;
 }
 
-/** Returns what lines are for and a grant does not list: all channels together, and each client by itself. */
+/** Returns the targets of lines that a grant does not list: all channels together, and each client by itself. */
 function uncovered(lines: readonly Line[], { channels, clientId, everybody, everything }: ResolvedGrant): Target[] {
   if (everything) return [];
   const granted = new Set(channels);

@@ -1,7 +1,7 @@
 // Cross-site request forgery: requests that carry a visitor's cookies and may come from a page of another origin.
 import type { Cors } from "./cors.ts";
 
-/** What a request is told that may be forged. */
+/** The refusal of a request that may be forged. */
 export const FORGED =
   "Request refused: a page of another origin may use cookies only if cors.origins lists it and cors.credentials is set.";
 

@@ -34,7 +34,7 @@ interface TypedEvent<Value> extends ListenedEvent {
   readonly value: Value;
 }
 
-/** Published events, told apart by `event`. An event without a type is `message`. Without a map of types: any event. */
+/** Published events, discriminated by `event`. An event without a type is `message`. Without a map of types: any event. */
 export type ListenedEventOf<Events> = unknown extends Events
   ? ListenedEvent
   : {
@@ -42,7 +42,7 @@ export type ListenedEventOf<Events> = unknown extends Events
         (Name extends "message" ? { readonly event?: Name } : { readonly event: Name });
     }[EventName<Events>];
 
-/** What `listen()` yields. */
+/** An item of `listen()`: an event or a gap. */
 export type ListenedOf<Events> = ListenedEventOf<Events> | ListenedGap;
 
 /**

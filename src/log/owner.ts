@@ -4,7 +4,7 @@ import { quote } from "../base/errors.ts";
 /** Bytes that the objects around an event cost in each of its channels, as measured on V8 and JavaScriptCore. */
 export const ENTRY_COST = 256;
 
-/** What the accounts need of a channel that keeps events. */
+/** The size of a channel that keeps events. */
 interface Sized {
   /** Number of events that the channel retains. */
   readonly size: number;

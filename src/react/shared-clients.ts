@@ -83,6 +83,6 @@ function change(shared: Shared, before: readonly string[], after: readonly strin
       if (added.length > 0) await client.subscribe(added);
       if (removed.length > 0) await client.unsubscribe(removed);
     })
-    // What the server refuses ends the stream, as it does for a stream that asks for these channels from the beginning.
+    // A refusal ends the stream, as it does for a stream that asks for these channels from the beginning.
     .catch((error: ConnectError) => (client as unknown as SourceHost).finish(error));
 }

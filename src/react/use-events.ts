@@ -6,7 +6,7 @@ import { listOf } from "../client/options.ts";
 import { acquire, type Lease, release } from "./shared-clients.ts";
 
 /**
- * Where events come from: the address of a stream, a client of `fanwire/client`, or `undefined` for nothing yet. Components with the same address
+ * A source of events: the address of a stream, a client of `fanwire/client`, or `undefined` for nothing yet. Components with the same address
  * and channels share one connection, which closes when the last of them is gone. A client is left as it is.
  */
 export type EventsFrom<Events> = string | URL | EventClient<Events> | undefined;
@@ -32,7 +32,7 @@ export interface UseEventsOptions<Events, Type extends HandledType<Events>> exte
   readonly onEvent?: ((event: HandledOf<Events, Type>) => void) | undefined;
 }
 
-/** What a handler of any of these types receives, told apart by `type`, and published events by `event`. */
+/** The argument of a handler for any of these types, discriminated by `type`, and published events by `event`. */
 export type HandledOf<Events, Type> = Type extends unknown ? Handled<Events, Type> : never;
 
 /**
@@ -108,7 +108,7 @@ export function useLatest<Events = EventMap, Type extends EventName<Events> = Ev
   return latest?.[0] === home && latest?.[1] === key ? (latest[2] as EventOf<Pick<Events, Type>>) : undefined;
 }
 
-/** Returns what stays the same between renders: the text of an address, or the client. */
+/** Returns a value that stays the same between renders: the text of an address, or the client. */
 const homeOf = <Events>(source: EventsFrom<Events>): string | EventClient<Events> | undefined =>
   source instanceof URL ? source.href : source;
 

@@ -131,7 +131,7 @@ export class ChannelSubscriptions {
 
   /**
    * Forgets channels that had no subscriber for a while, and inboxes that have none. Returns the channels to unsubscribe from. A channel is kept
-   * until a checkpoint has shown that nothing was missing when its last subscriber left: others may have to be told.
+   * until a checkpoint has shown that nothing was missing when its last subscriber left: other processes may need a notice.
    */
   forgetIdle(): string[] {
     const time = now();

@@ -1,7 +1,7 @@
 // The events of one commit: writes them in a transaction, and delivers them after it.
 import { BrokerError } from "../base/errors.ts";
 import type { AppendResult } from "../engine/engine.ts";
-import { eventFingerprint, type SeenEvents } from "../engine/idempotency.ts";
+import { eventFingerprint, isRepeated, type SeenEvents } from "../engine/idempotency.ts";
 import { publisherOf } from "../event/channel-key.ts";
 import type { Log } from "../log/log.ts";
 import { type Connection, kindOf } from "./database.ts";
@@ -54,9 +54,7 @@ export function writeBatch(
     const before = idempotencyKey === undefined ? undefined : (keys.get(idempotencyKey) ?? seen.get(idempotencyKey));
     let owners: readonly string[] = [];
     try {
-      if (before && before.print !== print)
-        throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
-      if (before) return { event, seq: before.seq, at, owners, print, repeated: true };
+      if (isRepeated(before, print)) return { event, seq: before.seq, at, owners, print, repeated: true };
       owners = store.ownersOf(event.keys, subject);
     } catch (error) {
       event.reject(error);

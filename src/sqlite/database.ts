@@ -1,4 +1,4 @@
-// SQLite as bun:sqlite, node:sqlite and better-sqlite3 offer it: one form for all three, how a file is opened, and what an error means.
+// SQLite as bun:sqlite, node:sqlite and better-sqlite3 offer it: one form for all three, how a file is opened, and the kinds of its errors.
 import { BrokerError } from "../base/errors.ts";
 
 type SqliteValue = string | number | null;
@@ -68,7 +68,7 @@ export function openDatabase(path: string): SqliteDatabase {
   );
 }
 
-/** What an error of SQLite says about the file. */
+/** Kinds of errors of SQLite. */
 export type FailureKind = "busy" | "read-only" | "full" | "damaged" | "unreachable" | "too-large" | "other";
 
 /** Kinds by the primary result code of SQLite (https://sqlite.org/rescode.html). */
@@ -96,7 +96,7 @@ const NAMES: readonly (readonly [name: string, code: number])[] = [
   ["SQLITE_NOTADB", 26],
 ];
 
-/** Returns what an error of SQLite says. `errcode` is that of node:sqlite, `errno` that of bun:sqlite. */
+/** Returns the kind of an error. `errcode` is that of node:sqlite, `errno` that of bun:sqlite. */
 export function kindOf(error: unknown): FailureKind {
   const { code, errcode, errno, message } = Object(error) as Readonly<Record<string, unknown>>;
   // better-sqlite3 looks for the folder itself.
@@ -105,6 +105,9 @@ export function kindOf(error: unknown): FailureKind {
   // The upper bits of an extended result code say more than is needed here.
   return (typeof number === "number" && KINDS.get(number & 0xff)) || "other";
 }
+
+/** Returns the error of SQLite behind an error of a transaction, and any other error as it is. */
+export const causeOf = (error: unknown): unknown => (error instanceof TransactionError ? error.cause : error);
 
 /** An open database with its prepared statements. */
 export class Connection {

@@ -21,7 +21,7 @@ export interface SqliteEngineOptions extends LogOptions {
   /** Bytes of the newest events that are in memory as well, 1 or more. Older ones are read from the file. @default 33_554_432 (32 MiB) */
   readonly memoryBytes?: number | undefined;
   /**
-   * What an event that was answered or sent survives. `"power"`: the end of the process and of the machine; each commit waits for the disk.
+   * The failures that an answered or sent event survives. `"power"`: the end of the process and of the machine; each commit waits for the disk.
    * `"process"`: an orderly end. After any other one, events of the last moments may be missing: clients receive a gap, and no position is
    * assigned twice. @default "power"
    */
@@ -103,7 +103,7 @@ function openSession(file: FileLog, listener: EngineListener): EngineSession {
     loadHistory: historyLoader(read),
     async historyBounds(keys, after, max, last) {
       const bounds = file.read((store) => store.historyBounds(keys, after, max, last));
-      // Memory has no more than the file, so that a stream that is told of a gap receives it.
+      // A gap that the bounds announce must not be filled from memory.
       for (const key of keys) file.trim(key);
       return bounds;
     },

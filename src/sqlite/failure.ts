@@ -1,8 +1,8 @@
-// Says what is wrong with a file, and how to fix it: in full to the program, and without its path to those who publish and read.
+// Errors about a file: with their cause and cure for the program, and without its path for publishers and clients.
 import { BrokerError, quote } from "../base/errors.ts";
-import { type FailureKind, kindOf, TransactionError } from "./database.ts";
+import { causeOf, type FailureKind, kindOf } from "./database.ts";
 
-/** An error that says by itself what is wrong with a file. */
+/** An error whose message is the reason, such as a file of a newer version. */
 export class FileError extends Error {
   override readonly name = "FileError";
 }
@@ -18,9 +18,9 @@ const REASONS: Readonly<Record<FailureKind, string>> = {
   other: "SQLite refused.",
 };
 
-/** Returns the error that the program receives. `doing` is what was being done to the file. */
+/** Returns the error that the program receives. `doing` is the action that failed, such as `Opening`. */
 export function explain(doing: string, path: string | undefined, error: unknown): Error {
-  const cause = error instanceof TransactionError ? error.cause : error;
+  const cause = causeOf(error);
   const file = path === undefined ? "the database" : quote(path);
   const reason = cause instanceof FileError ? cause.message : REASONS[kindOf(cause)];
   return new Error(`${doing} ${file} failed: ${reason}`, { cause });

@@ -14,7 +14,7 @@ import {
   type WrittenEvent,
   writeBatch,
 } from "./batch.ts";
-import { Connection, kindOf, openDatabase, type SqliteDatabase, TransactionError } from "./database.ts";
+import { Connection, causeOf, kindOf, openDatabase, type SqliteDatabase, TransactionError } from "./database.ts";
 import { explain, refusalFor } from "./failure.ts";
 import { beginEpoch, checkFile, configure, type FileState, markClosed, readState } from "./schema.ts";
 import { SqliteStore } from "./store.ts";
@@ -45,7 +45,7 @@ const MAX_PENDING = 4 * 1024 * 1024;
 /** Positions that are reserved at a time, where a commit does not wait for the disk. */
 const RESERVED_POSITIONS = 10_000;
 
-/** What exists while the file is open. */
+/** The parts of an open file. */
 interface OpenFile {
   readonly db: Connection;
   store: SqliteStore;
@@ -144,13 +144,14 @@ export class FileLog {
     const known = log ? { ...state, head: state.intactThrough } : state;
     const continues = !log || (state.epoch === log.epoch && known.head >= log.head);
     const current = continues ? known : { ...known, epoch: beginEpoch(db) };
-    const store = new SqliteStore(db, current, bounds, (key) => (this.#log?.find(key)?.pins ?? 0) > 0);
+    const store = this.#createStore(db, current);
+    const query = db.all.bind(db);
     if (!isSynced) db.exec("PRAGMA synchronous = NORMAL");
     this.#file = { db, store, reserved: 0 };
     if (log && continues) {
       // A commit whose outcome was unknown did take effect.
       const committed = store.eventsAfter(log.head);
-      if (committed.length > 0) loadNames(db.all.bind(db), "key", this.#keys.seen, Date.now());
+      if (committed.length > 0) loadNames(query, "key", this.#keys.seen, Date.now());
       for (const { keys, text, at } of committed) log.append(keys, text, at);
     } else {
       this.#log = new Log(store.epoch, { ...bounds, logBytes: Math.min(memoryBytes, bounds.logBytes) });
@@ -158,15 +159,18 @@ export class FileLog {
       this.#log.restoreForgotten(store.head);
       this.#wasInterrupted = state.wasInterrupted;
       this.#keys = { ...this.#keys, seen: new ExpiringMap() };
-      loadNames(db.all.bind(db), "key", this.#keys.seen, Date.now());
+      const { seen } = this.#keys;
+      loadNames(query, "key", seen, Date.now());
       // The rows of keys are written with their events.
-      const changes = new ExpiringMap();
-      this.#names.follow("key", changes);
-      this.#keys.seen.onForget = changes.onForget;
+      seen.onForget = (name) => this.#names.forget("key", name);
       for (const listener of log?.listeners ?? []) this.#moveToLog(listener as EngineListener, log as Log);
     }
     this.#stopCleaning();
     this.#stopCleaning = every(CLEAN_UP_MS, () => this.#cleanUp());
+  }
+
+  #createStore(db: Connection, state: FileState): SqliteStore {
+    return new SqliteStore(db, state, this.#settings.bounds, (key) => (this.#log?.find(key)?.pins ?? 0) > 0);
   }
 
   #moveToLog(listener: EngineListener, from: Log): void {
@@ -256,8 +260,8 @@ export class FileLog {
   }
 
   /**
-   * Where commits do not wait for the disk, makes sure that positions are reserved before they are assigned. Returns what has to be written with
-   * the events: this one commit waits, and so do all before it.
+   * Where commits do not wait for the disk, makes sure that positions are reserved before they are assigned. Returns the write that
+   * goes with the events: their commit waits for the disk, and with it all before it.
    */
   #reserve(file: OpenFile, count: number): (() => void) | undefined {
     const last = file.store.head + count;
@@ -269,7 +273,7 @@ export class FileLog {
 
   /** The file could not be written or read: refuses what waits, and tries again until it can. */
   #fail(error: unknown, batch: readonly Pending[] = []): void {
-    const cause = error instanceof TransactionError ? error.cause : error;
+    const cause = causeOf(error);
     const isUncertain = error instanceof TransactionError && error.isUncertain;
     const reason = explain("Writing", this.#settings.path, cause);
     const refusal = isUncertain
@@ -277,14 +281,20 @@ export class FileLog {
           cause: reason,
         })
       : refusalFor(reason);
-    for (const item of batch)
-      if ("run" in item) item.run();
-      else item.reject(refusal);
+    refuse(batch, refusal);
+    this.#refusePending(refusalFor(reason));
     if (!this.#isDown) for (const listener of this.log.listeners) (listener as EngineListener).onError?.(reason);
     this.#isDown = true;
     if (kindOf(cause) === "damaged") this.#isDamaged = true;
     this.#reload(cause);
     this.#cancelRetry ??= after(RETRY_MS, () => this.#recover(), true);
+  }
+
+  /** Refuses the events that wait for a commit. */
+  #refusePending(refusal: BrokerError): void {
+    refuse(this.#pending, refusal);
+    this.#pending = [];
+    this.#pendingSize = 0;
   }
 
   /** Reads the accounts again, which are ahead of the file. Closes the file where it has to be opened again before it can be trusted. */
@@ -295,13 +305,7 @@ export class FileLog {
     try {
       if (!this.#settings.database && kind !== "full" && kind !== "read-only") throw cause;
       const state = readState(file.db);
-      const { bounds } = this.#settings;
-      file.store = new SqliteStore(
-        file.db,
-        { ...state, head: state.intactThrough },
-        bounds,
-        (key) => (this.log.find(key)?.pins ?? 0) > 0,
-      );
+      file.store = this.#createStore(file.db, { ...state, head: state.intactThrough });
       file.store.isWritable = false;
     } catch {
       this.#file = undefined;
@@ -328,7 +332,7 @@ export class FileLog {
       this.#isDown = false;
       this.#commit();
     } catch (error) {
-      this.#reload(error instanceof TransactionError ? error.cause : error);
+      this.#reload(causeOf(error));
       // To check a large file takes long.
       const delayMs = Math.max(RETRY_MS, RETRY_FACTOR * (now() - start));
       this.#cancelRetry = after(delayMs, () => this.#recover(), true);
@@ -362,10 +366,7 @@ export class FileLog {
     this.#cancelCleanUp?.();
     this.#cancelRetry?.();
     this.#cancelRetry = undefined;
-    const pending = this.#pending;
-    for (const item of pending)
-      if (!("run" in item)) item.reject(new BrokerError("engine-down", "Event refused: the log's file is closed."));
-    this.#pending = [];
+    this.#refusePending(new BrokerError("engine-down", "Event refused: the file of the log is closed."));
     try {
       if (file && !this.#isDown) markClosed(file.db);
       if (!this.#settings.database) file?.db.close();
@@ -376,4 +377,11 @@ export class FileLog {
     this.#isDown = false;
     this.#names.clear();
   }
+}
+
+/** Refuses the events of a batch. Events that are not stored are sent. */
+function refuse(batch: readonly Pending[], refusal: BrokerError): void {
+  for (const item of batch)
+    if ("run" in item) item.run();
+    else item.reject(refusal);
 }

@@ -1,4 +1,4 @@
-// The tables of a file, and how it is opened: settings of SQLite, the version, and what an end without `close` means.
+// The tables of a file, and how it is opened: settings of SQLite, the version, and the state of a file that was not closed.
 import { randomName } from "../base/random.ts";
 import type { Connection, Row } from "./database.ts";
 import { FileError } from "./failure.ts";

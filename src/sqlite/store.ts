@@ -1,4 +1,4 @@
-// The events of one file: appends them, reads them by channel, and drops what is no longer retained.
+// The events of one file: appends them, reads them by channel, and drops those that are no longer retained.
 import { now } from "../base/runtime.ts";
 import type { ReplayPage, StoredEvent } from "../engine/engine.ts";
 import { encode } from "../event/sse-format.ts";
@@ -32,7 +32,7 @@ interface EntryRow {
   readonly shared: number;
 }
 
-/** From where on a channel can be read. */
+/** The readable part of a channel. */
 interface Readable {
   readonly channel: StoredChannel | undefined;
   /** Events up to here are still in the file, and are no longer retained. */
@@ -106,7 +106,7 @@ export class SqliteStore {
     }
   }
 
-  /** Writes what the appended events have changed. Called once, at the end of a transaction. */
+  /** Drops events beyond the bounds of the whole log, and writes the accounts. Called once, at the end of a transaction. */
   finish(): void {
     this.#evict();
     this.#forgetLeastUsed();
@@ -218,7 +218,7 @@ export class SqliteStore {
     }
   }
 
-  /** Drops some of what retention no longer keeps, and gives free pages back. Returns whether more is left to do. */
+  /** Drops some of the events that retention no longer keeps, and gives free pages back. Returns whether more is left to do. */
   cleanUp(time: number): boolean {
     if (this.#overdue.length === 0)
       for (const channel of this.#channels.all()) if (this.#isOver(channel, time, SLACK)) this.#overdue.push(channel);
@@ -250,7 +250,7 @@ export class SqliteStore {
     return this.#hasFreed;
   }
 
-  /** Drops what retention does not keep of these channels, so that nobody reads it. Returns from where on each of them can be read. */
+  /** Drops events of these channels that retention does not keep, and returns the readable part of each channel. */
   #trim(keys: readonly string[]): Readable[] {
     const time = Date.now();
     const channels = keys.map((key) => this.#channels.find(key));

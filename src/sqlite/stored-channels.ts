@@ -242,7 +242,7 @@ export class StoredChannels {
     this.#changedOwners.set(owner.name, owner);
   }
 
-  /** Writes what has changed. Called in the transaction that changes the events. */
+  /** Writes the changes. Called in the transaction that changes the events. */
   save(db: Connection): void {
     for (const id of this.#removedIds) {
       db.run("DELETE FROM fanwire_entries WHERE channel = ?", id);

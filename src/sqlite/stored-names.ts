@@ -1,7 +1,7 @@
 // Names that outlive the process: idempotency keys, barred ids and lingering ids, with their expiry.
 import type { ExpiringMap } from "../base/expiring-map.ts";
 
-/** What a name is. */
+/** The use of a name. */
 export type NameKind = "key" | "barred" | "lingering";
 
 export const NAMES_TABLE = `CREATE TABLE IF NOT EXISTS fanwire_names (
@@ -54,7 +54,12 @@ export class NameChanges {
   /** Stores every later change of a map. */
   follow<T>(kind: NameKind, names: ExpiringMap<T>): void {
     names.onSet = (name, until, value, owner) => this.#add(kind, name, rowOf(kind, name, owner, until, value));
-    names.onForget = (name) => this.#add(kind, name, undefined);
+    names.onForget = (name) => this.forget(kind, name);
+  }
+
+  /** Deletes a stored name. */
+  forget(kind: NameKind, name: string): void {
+    this.#add(kind, name, undefined);
   }
 
   #add(kind: NameKind, name: string, row: NameRow | undefined): void {

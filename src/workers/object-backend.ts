@@ -150,7 +150,7 @@ export class ObjectBackend implements BrokerBackend {
 
   async history(keys: readonly string[], start: StartOptions, limit: number): Promise<History> {
     const history = await this.call<History>({ type: "history", keys, start, limit });
-    // What is not enumerable does not travel.
+    // RPC sends enumerable members only.
     history.events.forEach(withValue);
     return history;
   }

@@ -1,17 +1,15 @@
-// The React hooks with React 18 and 19: in Chromium against a real server, and on the server. Also the guide's Svelte and Vue snippets.
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+// The React hooks with React 18 and 19: in Chromium against a real server, and on the server.
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server as HttpServer } from "node:http";
 import { createRequire } from "node:module";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type BuildOptions, build, type Plugin } from "esbuild";
+import { type BuildOptions, build } from "esbuild";
 import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, expectTypeOf, test } from "vitest";
-import { connect, type GapEvent, type PublishedEvent } from "../../src/client/index.ts";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type Broker, createBroker } from "../../src/index.ts";
 import { nodeHandler } from "../../src/node/index.ts";
-import { useEvents, useLatest } from "../../src/react/index.ts";
 import { startChromium } from "../support/clients/chromium.ts";
 import { skipIf } from "../support/skip.ts";
 
@@ -160,6 +158,18 @@ function hooks(version: string, modules: string): void {
   const text = (tag: string): Promise<string> => page.locator(`#${tag}`).textContent().then(String);
   const isOpen = (tag: string): Promise<unknown> => page.waitForSelector(`#${tag}:text-matches("^open")`);
   const send = (data: string, channels: string): Promise<unknown> => broker.broadcast(data, { channels });
+  const both = (a: string, b: string): Promise<void> =>
+    show([
+      { key: "a", channels: ["kept", a], tag: "a" },
+      { key: "b", channels: ["kept", b], tag: "b" },
+    ]);
+  /** Renders two components with the same channels, and sends them an event. */
+  const openBoth = async (): Promise<void> => {
+    await both("old", "old");
+    await isOpen("b");
+    await send("1", "kept");
+    await expect.poll(log).toEqual(["a:1", "b:1"]);
+  };
 
   test("useEvents: two components with the same URL and channels have one connection, also in StrictMode", async () => {
     await show(
@@ -207,17 +217,8 @@ function hooks(version: string, modules: string): void {
   });
 
   test("useEvents: another list of channels goes on with the same stream, and loses nothing of what stays", async () => {
-    await show([
-      { key: "a", channels: ["kept", "old"], tag: "a" },
-      { key: "b", channels: ["kept", "old"], tag: "b" },
-    ]);
-    await isOpen("b");
-    await send("1", "kept");
-    await expect.poll(log).toEqual(["a:1", "b:1"]);
-    await show([
-      { key: "a", channels: ["kept", "new"], tag: "a" },
-      { key: "b", channels: ["kept", "new"], tag: "b" },
-    ]);
+    await openBoth();
+    await both("new", "new");
     await send("2", "kept");
     await expect.poll(() => changes).toEqual(["/subscribe", "/unsubscribe"]);
     await send("3", "new");
@@ -228,17 +229,8 @@ function hooks(version: string, modules: string): void {
   });
 
   test("useEvents: one of two components that moves continues where both were", async () => {
-    await show([
-      { key: "a", channels: ["kept", "old"], tag: "a" },
-      { key: "b", channels: ["kept", "old"], tag: "b" },
-    ]);
-    await isOpen("b");
-    await send("1", "kept");
-    await expect.poll(log).toEqual(["a:1", "b:1"]);
-    await show([
-      { key: "a", channels: ["kept", "new"], tag: "a" },
-      { key: "b", channels: ["kept", "old"], tag: "b" },
-    ]);
+    await openBoth();
+    await both("new", "old");
     for (let n = 2; n < 20; n++) await send(`${n}`, "kept");
     await expect.poll(async () => (await log()).filter((line) => String(line).startsWith("a")).length).toBe(19);
     expect((await log()).filter((line) => String(line).startsWith("b")).length).toBe(19);
@@ -352,106 +344,4 @@ function hooks(version: string, modules: string): void {
       rmSync(folder, { recursive: true });
     }
   });
-}
-
-test("types: events by their names, from an address and from a client", () => {
-  interface Events {
-    price: { ada: number };
-    message: string;
-  }
-  // Never called: only its types count.
-  function Component(): void {
-    const price = useLatest<Events, "price">("/connect", "price");
-    expectTypeOf(price).toEqualTypeOf<PublishedEvent<"price", { ada: number }> | undefined>();
-    const client = connect<Events>("/connect");
-    expectTypeOf(useLatest(client, "message")?.value).toEqualTypeOf<string | undefined>();
-    useEvents(client, {
-      events: ["price", "gap"],
-      onEvent: (item) => expectTypeOf(item).toEqualTypeOf<PublishedEvent<"price", { ada: number }> | GapEvent>(),
-    });
-    useEvents<Events, "price">("/connect", {
-      events: "price",
-      onEvent: ({ value }) => expectTypeOf(value.ada).toBeNumber(),
-    });
-    // @ts-expect-error: there is no such type.
-    useLatest(client, "prize");
-    // @ts-expect-error: there is no such type.
-    useEvents<Events>("/connect", { events: ["prize"] });
-  }
-  expect(Component).toBeTypeOf("function");
-});
-
-describe("the guide's snippets, with what they import from Svelte and Vue in their place", () => {
-  const guide = readFileSync(join(root, "src/react/README.md"), "utf8");
-  const [svelte = "", vue = ""] = [...guide.matchAll(/^```js\n([\s\S]*?)^```/gm)].map(([, code = ""]) => code);
-  const events = connectStub();
-  const run = async (code: string, name: string, stubs: Record<string, string>): Promise<Record<string, unknown>> => {
-    const plugin: Plugin = {
-      name: "stubs",
-      setup({ onResolve, onLoad }) {
-        onResolve({ filter: /^(svelte|vue|fanwire)/ }, ({ path }) => ({ path, namespace: "stub" }));
-        onLoad({ filter: /.*/, namespace: "stub" }, ({ path }) => ({ contents: stubs[path] ?? "" }));
-      },
-    };
-    const { outputFiles } = await build({
-      stdin: { contents: code, resolveDir: root },
-      bundle: true,
-      write: false,
-      format: "esm",
-      plugins: [plugin],
-    });
-    (globalThis as Record<string, unknown>).connectStub = events.connect;
-    return import(`data:text/javascript,${encodeURIComponent(`${outputFiles[0]?.text}\n// ${name}`)}`);
-  };
-  const client = "export const connect = (...all) => globalThis.connectStub(...all);";
-
-  test("Svelte: a readable store", async () => {
-    const { price } = (await run(svelte, "svelte", {
-      "fanwire/client": client,
-      "svelte/store": "export const readable = (value, start) => ({ start });",
-    })) as { price: { start(set: (value: unknown) => void): () => void } };
-    const values: unknown[] = [];
-    const stop = price.start((value) => values.push(value));
-    events.emit("price", { value: { ada: 1 } });
-    events.emit("gap", {});
-    stop();
-    expect(values).toEqual([{ ada: 1 }, undefined]);
-    expect(events.closed).toBe(1);
-  });
-
-  test("Vue: a composable", async () => {
-    const { usePrice } = (await run(vue, "vue", {
-      "fanwire/client": client,
-      vue: "export const ref = (value) => ({ value }); export const onMounted = (work) => work(); export const onUnmounted = (work) => (globalThis.unmount = work);",
-    })) as { usePrice: () => { value: unknown } };
-    const price = usePrice();
-    events.emit("price", { value: { ada: 2 } });
-    expect(price.value).toEqual({ ada: 2 });
-    events.emit("gap", {});
-    expect(price.value).toBe(undefined);
-    (globalThis as unknown as { unmount(): void }).unmount();
-    expect(events.closed).toBe(2);
-  });
-});
-
-/** A client whose events a test chooses. */
-function connectStub() {
-  let handlers: [string, (event: unknown) => void][] = [];
-  const stub = {
-    closed: 0,
-    connect(url: string, options: unknown) {
-      expect([url, options]).toEqual(["/connect", { channels: "market" }]);
-      return {
-        on: (type: string, handler: (event: unknown) => void) => handlers.push([type, handler]),
-        close: () => {
-          handlers = [];
-          stub.closed++;
-        },
-      };
-    },
-    emit(type: string, event: unknown) {
-      for (const [each, handler] of handlers) if (each === type) handler(event);
-    },
-  };
-  return stub;
 }

@@ -7,6 +7,7 @@ import { connectionMutants } from "./connections.ts";
 import { deliveryMutants } from "./delivery.ts";
 import { httpMutants } from "./http.ts";
 import { logMutants } from "./log.ts";
+import { rateMutants } from "./rates.ts";
 import { redisMutants } from "./redis.ts";
 import { sharedLogMutants } from "./shared-log.ts";
 import { snapshotMutants } from "./snapshots.ts";
@@ -49,6 +50,7 @@ export const mutants: readonly Mutant[] = [
   ...logMutants,
   ...startMutants,
   ...httpMutants,
+  ...rateMutants,
   ...adapterMutants,
   ...clientMutants,
   ...sharedLogMutants,

@@ -1,22 +1,17 @@
 // Random histories of tabs that share one stream: leaders crash, close and lose their connection; tabs come late and are loaded again. Each tab
 // has each event once and in order, or in a gap.
-import { expect, inject, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { EventClient, EventMap } from "../../../src/client/index.ts";
 import { connect } from "../../../src/client/share.ts";
 import type { Broker } from "../../../src/index.ts";
+import { testHistories } from "../../support/client/histories.ts";
 import { Net } from "../../support/client/net.ts";
 import { Oracle } from "../../support/client/oracle.ts";
 import { Browser, FakeChannel, type Tab } from "../../support/client/tabs.ts";
-import { Clock } from "../../support/clock.ts";
+import type { Clock } from "../../support/clock.ts";
 import { Random } from "../../support/random.ts";
-import { runtime } from "../../support/runtime.ts";
-import { type TestSetup, withBroker } from "../../support/test-broker.ts";
+import type { TestSetup } from "../../support/test-broker.ts";
 
-/** A history takes seconds on workerd, where a turn of the event loop takes a millisecond. */
-const DEFAULT = { node: 100, bun: 20, deno: 20, workerd: 3 }[runtime];
-const HISTORIES = Number(inject("histories") || DEFAULT);
-const PER_TEST = Math.min(HISTORIES, runtime === "workerd" ? 1 : 20);
-const FIRST = Number(inject("seed") || 1);
 const STEPS = 50;
 
 const total = { received: 0, crashes: 0, closes: 0, reloads: 0, gaps: 0, moments: 0, single: 0 };
@@ -171,25 +166,18 @@ class History {
   }
 }
 
-for (let first = FIRST; first < FIRST + HISTORIES; first += PER_TEST) {
-  test(
-    `share: each tab has each event once and in order, or in a gap (seeds ${first} to ${first + PER_TEST - 1})`,
-    withBroker(async (setup) => {
-      for (let seed = first; seed < first + PER_TEST; seed++) {
-        const clock = new Clock();
-        await clock.run(async () => {
-          const history = new History(setup, clock, new Random(seed));
-          await history.play();
-          const faults = history.faults();
-          if (faults.length > 0) console.info(seed, history.log);
-          expect([seed, faults]).toEqual([seed, []]);
-          await history.close();
-        });
-      }
-    }),
-    120_000,
-  );
-}
+const HISTORIES = testHistories(
+  "share: each tab has each event once and in order, or in a gap",
+  { node: 100, bun: 20, deno: 20, workerd: 3 },
+  async (setup, clock, seed) => {
+    const history = new History(setup, clock, new Random(seed));
+    await history.play();
+    const faults = history.faults();
+    if (faults.length > 0) console.info(seed, history.log);
+    await history.close();
+    return faults;
+  },
+);
 
 test("share: the histories have crashes, closed leaders, tabs that are loaded again, and mostly one stream", () => {
   console.info(total);

@@ -1,20 +1,15 @@
 // Random histories of a page: cuts, silence, sleeps, tokens that expire, deploys, gaps and changes of channels, in virtual time. An oracle
 // says that each event came once and in order, or lies in a gap.
-import { expect, inject, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import { connect, type EventClient, type EventMap } from "../../../src/client/index.ts";
 import type { Broker } from "../../../src/index.ts";
+import { testHistories } from "../../support/client/histories.ts";
 import { Net } from "../../support/client/net.ts";
 import { Oracle } from "../../support/client/oracle.ts";
-import { Clock } from "../../support/clock.ts";
+import type { Clock } from "../../support/clock.ts";
 import { Random } from "../../support/random.ts";
-import { runtime } from "../../support/runtime.ts";
-import { type TestSetup, withBroker } from "../../support/test-broker.ts";
+import type { TestSetup } from "../../support/test-broker.ts";
 
-/** A history takes seconds on workerd, where a turn of the event loop takes a millisecond. */
-const DEFAULT = { node: 200, bun: 20, deno: 20, workerd: 3 }[runtime];
-const HISTORIES = Number(inject("histories") || DEFAULT);
-const PER_TEST = Math.min(HISTORIES, runtime === "workerd" ? 1 : 20);
-const FIRST = Number(inject("seed") || 1);
 const CHANNELS = ["a", "b", "c"];
 const STEPS = 60;
 
@@ -200,25 +195,18 @@ class History {
   }
 }
 
-for (let first = FIRST; first < FIRST + HISTORIES; first += PER_TEST) {
-  test(
-    `client: each event comes once and in order, or lies in a gap (seeds ${first} to ${first + PER_TEST - 1})`,
-    withBroker(async (setup) => {
-      for (let seed = first; seed < first + PER_TEST; seed++) {
-        const clock = new Clock();
-        await clock.run(async () => {
-          const history = new History(setup, clock, new Random(seed));
-          await history.play();
-          const faults = history.oracle.faults();
-          if (faults.length > 0) console.info(seed, history.log.slice(-60).join("\n"), history.oracle.gaps);
-          expect([seed, faults]).toEqual([seed, []]);
-          await history.close();
-        });
-      }
-    }),
-    120_000,
-  );
-}
+const HISTORIES = testHistories(
+  "client: each event comes once and in order, or lies in a gap",
+  { node: 200, bun: 20, deno: 20, workerd: 3 },
+  async (setup, clock, seed) => {
+    const history = new History(setup, clock, new Random(seed));
+    await history.play();
+    const faults = history.oracle.faults();
+    if (faults.length > 0) console.info(seed, history.log.slice(-60).join("\n"), history.oracle.gaps);
+    await history.close();
+    return faults;
+  },
+);
 
 test("client: the histories have events, gaps, reconnects, refused tokens, deploys and changes of channels", () => {
   console.info(total);
