@@ -14,12 +14,17 @@ export const STATUS = {
   "publishing-closed": 403,
   "unknown-client": 404,
   "unknown-stream": 404,
+  "unknown-run": 404,
   "not-found": 404,
   "method-not-allowed": 405,
   "body-timeout": 408,
   "duplicate-id": 409,
+  "run-exists": 409,
+  "run-ended": 409,
+  "run-lost": 410,
   "body-too-large": 413,
   "event-too-large": 413,
+  "run-too-large": 413,
   "unsupported-media-type": 415,
   "bad-event-data": 422,
   "key-reused": 422,
@@ -48,7 +53,8 @@ export type ErrorCode = keyof typeof STATUS;
  * - `request`: a request failed in an unexpected way and was answered with 500;
  * - `overrun`: more was published at once than the log holds, so clients that were not slow lost events and received a gap;
  * - `storage`: on Workers, the storage of a Durable Object refused a write in the background;
- * - `engine`: the engine's store failed in the background; the broker tries again.
+ * - `engine`: the engine's store failed in the background; the broker tries again;
+ * - `run`: the source of a run failed, or its events could not be written; the run has ended as failed.
  */
 export type ErrorStage =
   | "on-connect"
@@ -59,7 +65,8 @@ export type ErrorStage =
   | "request"
   | "overrun"
   | "storage"
-  | "engine";
+  | "engine"
+  | "run";
 
 /** A fault that a schema has found in the data of an event. */
 export interface EventIssue {

@@ -6,6 +6,7 @@ import type { HistoryRange, LogReader } from "../log/batch.ts";
 import type { LossNotice } from "../log/channel-log.ts";
 import type { Log, LogListener } from "../log/log.ts";
 import type { HistoryBounds, MaxReplay } from "../log/resume.ts";
+import type { RunStore } from "./run-store.ts";
 
 /**
  * Assigns positions to events and keeps them.
@@ -128,6 +129,8 @@ export interface EngineSession {
    * time and its owner, and `names.onForget`, to delete it. Both MUST NOT throw. Absent if nothing outlives the process.
    */
   persistNames?(kind: "barred" | "lingering", names: ExpiringMap): void;
+  /** Opens the place that keeps runs, which the caller closes. Absent if the engine has none: a single process then keeps them in its memory. */
+  openRuns?(onError: (error: unknown) => void): RunStore;
   /**
    * Whether the process before this one ended without `close`. Its clients are about to come back, so for `inboxLinger` after the start every
    * client id counts as known. Absent if nothing outlives the process, or `presence` knows.
