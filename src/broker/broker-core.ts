@@ -8,7 +8,7 @@ import { ControlEvents } from "../delivery/control-events.ts";
 import type { Published, PublishOptions, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { FlushTiming } from "../delivery/flush-scheduler.ts";
 import type { Listener } from "../delivery/listener.ts";
-import type { StreamAnswer, StreamRequest } from "../engine/engine.ts";
+import type { EngineSession, StreamAnswer, StreamRequest } from "../engine/engine.ts";
 import { type History, readHistory } from "../engine/history.ts";
 import { type EventInput, prepareEvent } from "../event/event.ts";
 import { NameRules } from "../event/name-rules.ts";
@@ -48,6 +48,7 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
   #running: RunningBroker | undefined;
   #closing: Promise<void> | undefined;
   readonly #force: Force = {};
+  readonly onClose = new Set<() => Promise<void>>();
 
   constructor(settings: Settings, timing?: FlushTiming) {
     this.settings = settings;
@@ -62,6 +63,10 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
   /** Opens the engine if it is not open. */
   open(): RunningBroker {
     return (this.#running ??= new RunningBroker(this));
+  }
+
+  openSession(): EngineSession {
+    return this.open().fanout.session;
   }
 
   engineState(): "up" | "down" {
@@ -206,6 +211,7 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
   async #close(spreadOver: number): Promise<void> {
     // A turn at least, so that `isClosed` holds before anything ends.
     await undefined;
+    await Promise.all(Array.from(this.onClose, (close) => close()));
     if (this.#running) await shutDown(this.#running, spreadOver, this.#force);
     this.authorizeQueue.close();
   }

@@ -11,6 +11,7 @@ import { BrokerCore } from "./broker-core.ts";
 import type { Broker } from "./interface.ts";
 import { disconnectionOf, historyMethod, publishMethods, streamMethods } from "./methods.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
+import { RUNS_HOST, type RunsHost } from "./runs-host.ts";
 
 const LISTEN_OPTIONS = new Set(["channels", "signal", "lastEventId", "from", "last"]);
 const CLOSE_OPTIONS = new Set(["spreadOver", "force"]);
@@ -45,7 +46,7 @@ export function createBroker(options: BrokerOptions = {}): unknown {
 export function brokerOf(core: BrokerCore): Broker {
   const http = new HttpHandler(core);
   const { names } = core;
-  return {
+  const broker: Broker = {
     paths: core.settings.paths,
     fetch: (request, context) => http.fetch(request, context),
     clientHandler: (request, overrides = {}) => http.clientHandler(request, overrides),
@@ -82,4 +83,5 @@ export function brokerOf(core: BrokerCore): Broker {
       }
     },
   };
+  return Object.assign(broker, { [RUNS_HOST]: { core, http } satisfies RunsHost });
 }

@@ -25,6 +25,11 @@ export class NameRules {
   }
 
   /** @throws {@link BrokerError} `bad-id` */
+  runId(id: unknown): string {
+    return this.#check("Run id", "bad-id", id);
+  }
+
+  /** @throws {@link BrokerError} `bad-id` */
   subject(subject: unknown): string {
     return this.#check("Subject", "bad-id", subject);
   }

@@ -10,7 +10,10 @@ export interface AccessRequest {
   readonly context: unknown;
   /** `authorize` decides about both: a client that may read is not always allowed to publish. */
   readonly action: "connect" | "publish";
-  /** The requested channels. A publish without channels and without a client id is for every client. */
+  /**
+   * The requested channels. A publish without channels and without a client id is for every client. A name `fanwire-run:<id>` stands for a run of
+   * `fanwire/runs`.
+   */
   readonly channels: readonly string[];
   /** The client id to connect with, or to publish to. */
   readonly clientId: string | undefined;
@@ -40,7 +43,7 @@ export interface Grant {
   readonly clientId?: string | undefined;
   /**
    * All channels that are allowed. A connection that requests none reads all of them. Without channels it reads events for every client, and its
-   * own inbox.
+   * own inbox. A name `fanwire-run:<id>` allows to read a run of `fanwire/runs`, and no channel.
    */
   readonly channels?: readonly string[] | undefined;
   /** Whether a publish may be for every client. @default false */
@@ -90,7 +93,8 @@ export function resolveGrant(
   const reads = action === "connect";
   const readsAll = reads && channels.length === 0;
   const grant = checkGrant(result, readsAll, names);
-  const foreign = channels.find((name) => !grant.channels.includes(name));
+  const granted = new Set([...grant.channels, ...runChannelsOf(result)]);
+  const foreign = channels.find((name) => !granted.has(name));
   if (foreign !== undefined)
     throw new BrokerError("forbidden", `Request refused: channel ${quote(foreign)} is not granted.`);
   if (clientId !== undefined && clientId !== grant.clientId)
@@ -102,6 +106,14 @@ export function resolveGrant(
   return readsAll ? grant : { ...grant, channels };
 }
 
+/** Stands before the id of a run where `authorize` is asked about it. No channel has such a name. */
+const RUN_PREFIX = "fanwire-run:";
+
+/** Returns the name by which `authorize` is asked about a run. */
+export const runChannel = (id: string): string => RUN_PREFIX + id;
+const isRunChannel = (name: unknown): boolean => typeof name === "string" && name.startsWith(RUN_PREFIX);
+const runChannelsOf = ({ channels }: Grant): readonly string[] => channels?.filter(isRunChannel) ?? [];
+
 /** Checks a grant. With `readsAll` one client reads all of its channels, so their number is limited. */
 function checkGrant(value: unknown, readsAll: boolean, names: NameRules): ResolvedGrant {
   try {
@@ -112,7 +124,11 @@ function checkGrant(value: unknown, readsAll: boolean, names: NameRules): Resolv
     return {
       subject: subject === undefined ? undefined : names.subject(subject),
       clientId: clientId === undefined ? undefined : names.clientId(clientId),
-      channels: grantedChannels(channels ?? [], readsAll, names),
+      channels: grantedChannels(
+        (channels ?? []).filter((name) => !isRunChannel(name)),
+        readsAll,
+        names,
+      ),
       expiresAt: end,
     };
   } catch (cause) {

@@ -126,7 +126,7 @@ export class HttpHandler {
   async fetch(request: Request, context: unknown): Promise<Response> {
     checkRequest("fetch", request);
     const { connect, broadcast, history, subscribe, unsubscribe } = this.#broker.settings.paths;
-    return this.#respond(request, {}, ({ pathname, searchParams }) => {
+    return this.respond(request, {}, ({ pathname, searchParams }) => {
       if (pathname === connect) return this.#connect(request, searchParams, { context });
       if (pathname === broadcast) return this.#publish(request, searchParams, { context, requireToken: true });
       if (pathname === subscribe) return this.#change("subscribe", request, searchParams, { context });
@@ -139,13 +139,13 @@ export class HttpHandler {
   async clientHandler(request: Request, overrides: ClientOverrides): Promise<Response> {
     checkClientOverrides(overrides);
     checkRequest("clientHandler", request);
-    return this.#respond(request, overrides, ({ searchParams }) => this.#connect(request, searchParams, overrides));
+    return this.respond(request, overrides, ({ searchParams }) => this.#connect(request, searchParams, overrides));
   }
 
   async eventHandler(request: Request, overrides: EventOverrides): Promise<Response> {
     checkEventOverrides(overrides);
     checkRequest("eventHandler", request);
-    return this.#respond(request, overrides, ({ searchParams }) => this.#publish(request, searchParams, overrides));
+    return this.respond(request, overrides, ({ searchParams }) => this.#publish(request, searchParams, overrides));
   }
 
   /** Answers a client. An EventSource reconnects after no other status than 200, so "come back later" is a stream that ends at once. */
@@ -180,7 +180,7 @@ export class HttpHandler {
       const requested = requestedRead(names, query, overrides);
       const header = request.headers.get("last-event-id") || singleParameter(query, "lastEventId");
       const start = startOptions(query, { ...overrides, lastEventId: overrides.lastEventId ?? header });
-      const grant = await this.#authorizeConnect(request, overrides, requested);
+      const grant = await this.authorizeConnect(request, overrides, requested);
       if (isResponse(grant)) return grant;
       const clientId = grant.clientId ?? randomName(CLIENT_ID_LENGTH);
       const headers = streamHeaders(clientId);
@@ -210,7 +210,7 @@ export class HttpHandler {
     const requested = requestedRead(names, query, {});
     const start = historyStart(query);
     const limit = limitOf(query);
-    const grant = await this.#authorizeConnect(request, overrides, requested);
+    const grant = await this.authorizeConnect(request, overrides, requested);
     if (isResponse(grant)) return grant;
     const { clientId, channels } = grant;
     broker.checkOpen();
@@ -233,7 +233,7 @@ export class HttpHandler {
     const { secret, channels } = await readChange(request, query, broker.settings, broker.names);
     const isAdding = type === "subscribe";
     const requested: RequestedAccess = { action: "connect", channels: isAdding ? channels : [], clientId: undefined };
-    const grant = await this.#authorizeConnect(request, overrides, requested);
+    const grant = await this.authorizeConnect(request, overrides, requested);
     if (isResponse(grant)) return grant;
     const { subject } = grant;
     const { clients, position } = await broker.requestStreams({ type, secret, subject, channels });
@@ -243,8 +243,8 @@ export class HttpHandler {
     return Response.json(answer, { headers: { "cache-control": "no-store" } });
   }
 
-  /** Lets a client in that `authorize` allows, within `rate`. */
-  async #authorizeConnect(
+  /** Lets a reader in that `authorize` allows, within `rate`. */
+  async authorizeConnect(
     request: Request,
     overrides: ClientOverrides,
     requested: RequestedAccess,
@@ -352,7 +352,8 @@ export class HttpHandler {
     }
   }
 
-  async #respond(request: Request, overrides: Overrides, handle: (url: URL) => Promise<Response>): Promise<Response> {
+  /** Answers a request: turns errors into responses, and applies `cors`. */
+  async respond(request: Request, overrides: Overrides, handle: (url: URL) => Promise<Response>): Promise<Response> {
     const broker = this.#broker;
     const { cors, retry } = broker.settings;
     const fail = (thrown: unknown): Promise<Response> => {

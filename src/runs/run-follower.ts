@@ -1,0 +1,180 @@
+// Follows a run from its store: reads what is there, waits for more, and says how the run has ended.
+import type { BrokerError } from "../base/errors.ts";
+import { after, keepAlive } from "../base/runtime.ts";
+import type { RunEnd, RunPage, RunStore, RunWatch } from "../engine/run-store.ts";
+import { runGone, runLost } from "./run-errors.ts";
+
+/** Receives a run. */
+export interface FollowerListener {
+  /** The next events, in their wire form, that follow those before. The follower then waits until `requestNext` is called. */
+  onEvents(bytes: Uint8Array<ArrayBuffer>): void;
+  /** Everything was received, and the run has ended. */
+  onEnd(end: RunEnd): void;
+  /** The run cannot be followed any more. */
+  onFailure(error: BrokerError): void;
+}
+
+/** The size of a page, in bytes. */
+const PAGE_BYTES = 64 * 1024;
+/** The pause before a store that failed is asked again, in milliseconds. */
+const RETRY_MS = 250;
+/** Milliseconds after the end of a lease at which the store is asked: its clock may differ. */
+const LEASE_MARGIN_MS = 20;
+
+/** A store whose readers of one turn share their reads. */
+export class SharedReads {
+  readonly #store: RunStore;
+  readonly #reads = new Map<string, Promise<RunPage | undefined>>();
+
+  constructor(store: RunStore) {
+    this.#store = store;
+  }
+
+  read(id: string, after: number): Promise<RunPage | undefined> | RunPage | undefined {
+    const key = `${after} ${id}`;
+    const known = this.#reads.get(key);
+    if (known !== undefined) return known;
+    const page = this.#store.read(id, after, PAGE_BYTES);
+    if (!(page instanceof Promise)) return page;
+    this.#reads.set(key, page);
+    // A read that began earlier may miss what has changed since.
+    queueMicrotask(() => this.#reads.delete(key));
+    return page;
+  }
+}
+
+export class RunFollower {
+  readonly #id: string;
+  readonly #generation: string;
+  readonly #reads: SharedReads;
+  readonly #listener: FollowerListener;
+  readonly #watch: RunWatch;
+  #cursor: number;
+  #wantsNext = false;
+  #isReading = false;
+  /** Whether the run has changed since the last read began. */
+  #hasChanged = true;
+  #isOver = false;
+  #cancelTimer: (() => void) | undefined;
+
+  constructor(
+    { id, generation, after: cursor }: { readonly id: string; readonly generation: string; readonly after: number },
+    { store, reads }: { readonly store: RunStore; readonly reads: SharedReads },
+    listener: FollowerListener,
+  ) {
+    this.#id = id;
+    this.#generation = generation;
+    this.#cursor = cursor;
+    this.#reads = reads;
+    this.#listener = listener;
+    this.#watch = store.watch(id, () => this.#onChange());
+    // Until it is ready, and if it failed, the store is asked again after a while.
+    this.#watch.ready?.then(
+      () => this.#onChange(),
+      () => this.#readAfter(RETRY_MS),
+    );
+  }
+
+  /** Asks for what follows. */
+  requestNext(): void {
+    this.#wantsNext = true;
+    this.#read();
+  }
+
+  stop(): void {
+    this.#isOver = true;
+    this.#wantsNext = false;
+    this.#watch.stop();
+    this.#cancelTimer?.();
+  }
+
+  #onChange(): void {
+    this.#hasChanged = true;
+    this.#read();
+  }
+
+  #readAfter(ms: number): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = after(ms, () => this.#onChange(), true);
+  }
+
+  #read(): void {
+    if (!this.#wantsNext || this.#isReading || !this.#hasChanged || this.#isOver) return;
+    this.#hasChanged = false;
+    let page: Promise<RunPage | undefined> | RunPage | undefined;
+    try {
+      page = this.#reads.read(this.#id, this.#cursor);
+    } catch (error) {
+      page = Promise.reject(error);
+    }
+    if (!(page instanceof Promise)) {
+      this.#take(page);
+      return;
+    }
+    this.#isReading = true;
+    page.then(
+      (result) => {
+        this.#isReading = false;
+        this.#take(result);
+      },
+      () => {
+        this.#isReading = false;
+        this.#readAfter(RETRY_MS);
+      },
+    );
+  }
+
+  #take(page: RunPage | undefined): void {
+    if (this.#isOver) return;
+    if (page?.generation !== this.#generation) {
+      this.stop();
+      this.#listener.onFailure(runGone());
+    } else if (page.bytes.length > 0) {
+      this.#cursor = page.through;
+      this.#wantsNext = false;
+      // The page may not be the last one.
+      this.#hasChanged = true;
+      this.#listener.onEvents(page.bytes);
+    } else if (page.end) {
+      this.stop();
+      this.#listener.onEnd(page.end);
+    } else if (this.#hasChanged) {
+      this.#read();
+    } else {
+      // Nobody may be left to report the end of the lease.
+      this.#readAfter(Math.max(0, page.leaseMs) + LEASE_MARGIN_MS);
+    }
+  }
+}
+
+/** Iterates over the pages of a run. Throws as `onFailure`, and for a run that was lost. */
+export async function* followPages(
+  follow: (listener: FollowerListener) => RunFollower,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array<ArrayBuffer>, undefined> {
+  let settle: ((step: { bytes?: Uint8Array<ArrayBuffer>; error?: unknown }) => void) | undefined;
+  const follower = follow({
+    onEvents: (bytes) => settle?.({ bytes }),
+    onEnd: (end) => settle?.(end === "lost" ? { error: runLost() } : {}),
+    onFailure: (error) => settle?.({ error }),
+  });
+  const onAbort = (): void => settle?.({ error: signal?.reason });
+  signal?.addEventListener("abort", onAbort);
+  try {
+    for (;;) {
+      signal?.throwIfAborted();
+      const { bytes, error } = await keepAlive(
+        new Promise<{ bytes?: Uint8Array<ArrayBuffer>; error?: unknown }>((resolve) => {
+          settle = resolve;
+          follower.requestNext();
+        }),
+      );
+      if (error !== undefined) throw error;
+      if (!bytes) return undefined;
+      yield bytes;
+    }
+  } finally {
+    follower.stop();
+    signal?.removeEventListener("abort", onAbort);
+  }
+}

@@ -1,0 +1,149 @@
+// Answers requests with runs: who may read, where the stream starts, and which status says that there is nothing to read.
+import { BrokerError } from "../base/errors.ts";
+import { isHeldBack } from "../base/runtime.ts";
+import { isResponse, withDefaults } from "../base/validate.ts";
+import type { RunsHost } from "../broker/runs-host.ts";
+import type { RunPage, RunRecord, RunStore } from "../engine/run-store.ts";
+import { type Authorize, type ResolvedGrant, runChannel } from "../http/authorize.ts";
+import { checkMethod, STREAM_HEADERS } from "../http/problem.ts";
+import { runLost, unknownRun } from "./run-errors.ts";
+import { RunFollower, type SharedReads } from "./run-follower.ts";
+import { positionOf } from "./run-position.ts";
+import { RunStream, type StreamHost } from "./run-stream.ts";
+
+/** Options of `runs.response`. */
+export interface ResponseOptions {
+  /**
+   * The answer for a run that has ended. `"replay"`: its events, and the end; a client that has them all is answered 204, which stops an EventSource.
+   * 204: always that. @default "replay"
+   */
+  readonly ended?: "replay" | 204 | undefined;
+  /** The status for a run that is not known: 404 with problem details, or 204. @default 404 */
+  readonly unknown?: 204 | 404 | undefined;
+  /** Text to send behind the last event of a run that has ended, such as `data: [DONE]\n\n`. @default none */
+  readonly trailer?: string | undefined;
+  /** Header fields to add to the response of a run. */
+  readonly headers?: HeadersInit | undefined;
+  /** The id of the event to start after, in place of the request's. */
+  readonly after?: string | undefined;
+  /** The second argument of the fetch handler, such as Bun's server: a quiet stream stays open with it, and `authorize` receives it. */
+  readonly context?: unknown;
+}
+
+/** Options with their defaults. */
+type CheckedOptions = ResponseOptions &
+  Required<Pick<ResponseOptions, "ended" | "unknown">> & { readonly trailer: string };
+
+const DEFAULTS = {
+  ended: "replay",
+  unknown: 404,
+  trailer: "",
+  headers: undefined,
+  after: undefined,
+  context: undefined,
+};
+
+export class RunResponses {
+  readonly #host: RunsHost;
+  readonly #store: RunStore;
+  readonly #reads: SharedReads;
+  readonly #streams: StreamHost;
+  readonly #authorizeOf: (run: RunRecord) => Authorize | undefined;
+
+  constructor(
+    host: RunsHost,
+    store: RunStore,
+    reads: SharedReads,
+    streams: StreamHost,
+    authorizeOf: (run: RunRecord) => Authorize | undefined,
+  ) {
+    this.#host = host;
+    this.#store = store;
+    this.#reads = reads;
+    this.#streams = streams;
+    this.#authorizeOf = authorizeOf;
+  }
+
+  respond(id: string, request: Request, options: ResponseOptions): Promise<Response> {
+    const all = withDefaults<CheckedOptions>("response()", "option", DEFAULTS, options);
+    if (all.ended !== "replay" && all.ended !== 204)
+      throw new TypeError('response() refused: ended must be "replay" or 204.');
+    if (all.unknown !== 204 && all.unknown !== 404)
+      throw new TypeError("response() refused: unknown must be 204 or 404.");
+    if (typeof all.trailer !== "string") throw new TypeError("response() refused: trailer must be a text.");
+    return this.#host.http.respond(request, {}, ({ searchParams }) => this.#answer(id, request, searchParams, all));
+  }
+
+  async #answer(id: string, request: Request, query: URLSearchParams, options: CheckedOptions): Promise<Response> {
+    const preflight = checkMethod(request, "GET, HEAD, POST, OPTIONS");
+    if (preflight) return preflight;
+    const { core } = this.#host;
+    const { context, ended, unknown, trailer } = options;
+    const isHead = request.method === "HEAD";
+    const releaseSlot = isHead ? () => undefined : core.reserve();
+    let keepsSlot = false;
+    try {
+      const run = await this.#store.read(id, 0, 1);
+      const grant = await this.#authorize(id, request, context, run);
+      if (isResponse(grant)) return grant;
+      if (!run && unknown === 204) return nothing();
+      if (!run) throw unknownRun(id);
+      if (run.end && ended === 204) return nothing();
+      const asked =
+        options.after ?? (request.headers.get("last-event-id") || query.get("lastEventId") || query.get("offset"));
+      const after = positionOf(run, asked ?? undefined);
+      if (run.end && after === run.events && (run.end === "lost" || (asked && asked !== "-1"))) {
+        if (run.end === "lost") throw runLost();
+        return nothing();
+      }
+      const headers = new Headers(options.headers);
+      for (const [name, value] of Object.entries(STREAM_HEADERS)) if (!headers.has(name)) headers.set(name, value);
+      if (isHead) return new Response(null, { headers });
+      core.checkOpen();
+      if (!releaseSlot || isHeldBack(context, request))
+        throw new BrokerError("at-capacity", "Stream refused: there is no room for another client; try again later.");
+      core.keepOpen(request, context);
+      keepsSlot = true;
+      const source = { id, generation: run.generation, after };
+      const stream = new RunStream(
+        this.#streams,
+        (listener) => new RunFollower(source, { store: this.#store, reads: this.#reads }, listener),
+        trailer,
+        {
+          signal: request.signal,
+          expiresAt: grant.expiresAt,
+          maxConnectionAge: core.settings.maxConnectionAge,
+        },
+        releaseSlot,
+      );
+      return new Response(new ReadableStream(stream, { highWaterMark: 0 }), { headers });
+    } finally {
+      if (!keepsSlot) releaseSlot?.();
+    }
+  }
+
+  /** Decides whether a request may read a run. @throws {@link BrokerError} `forbidden`, and as `authorize` */
+  async #authorize(
+    id: string,
+    request: Request,
+    context: unknown,
+    run: RunPage | undefined,
+  ): Promise<ResolvedGrant | Response> {
+    const { http } = this.#host;
+    const authorize = run && this.#authorizeOf(run);
+    const readers = run?.readers;
+    // Where the run has its own readers, the broker's `authorize` only says who the client is.
+    const channels = readers === undefined || authorize ? [runChannel(id)] : [];
+    const overrides = authorize ? { context, authorize } : { context };
+    const requested = { action: "connect" as const, channels, clientId: undefined };
+    const grant = await http.authorizeConnect(request, overrides, requested);
+    if (isResponse(grant) || authorize || readers === undefined) return grant;
+    const { subject } = grant;
+    if (subject === undefined || !(JSON.parse(readers) as string[]).includes(subject))
+      throw new BrokerError("forbidden", "Run not read: it is not for this subject.");
+    return grant;
+  }
+}
+
+/** The answer if there is nothing to read, which stops an EventSource. */
+const nothing = (): Response => new Response(null, { status: 204, headers: { "cache-control": "no-store" } });
