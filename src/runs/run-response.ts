@@ -43,6 +43,17 @@ const DEFAULTS = {
   context: undefined,
 };
 
+/** Checks options, and adds their defaults. @throws `TypeError` */
+export function checkResponseOptions(options: ResponseOptions): CheckedOptions {
+  const all = withDefaults<CheckedOptions>("response()", "option", DEFAULTS, options);
+  if (all.ended !== "replay" && all.ended !== 204)
+    throw new TypeError('response() refused: ended must be "replay" or 204.');
+  if (all.unknown !== 204 && all.unknown !== 404)
+    throw new TypeError("response() refused: unknown must be 204 or 404.");
+  if (typeof all.trailer !== "string") throw new TypeError("response() refused: trailer must be a text.");
+  return all;
+}
+
 export class RunResponses {
   readonly #host: RunsHost;
   readonly #store: RunStore;
@@ -64,17 +75,8 @@ export class RunResponses {
     this.#authorizeOf = authorizeOf;
   }
 
-  respond(id: string, request: Request, options: ResponseOptions): Promise<Response> {
-    const all = withDefaults<CheckedOptions>("response()", "option", DEFAULTS, options);
-    if (all.ended !== "replay" && all.ended !== 204)
-      throw new TypeError('response() refused: ended must be "replay" or 204.');
-    if (all.unknown !== 204 && all.unknown !== 404)
-      throw new TypeError("response() refused: unknown must be 204 or 404.");
-    if (typeof all.trailer !== "string") throw new TypeError("response() refused: trailer must be a text.");
-    return this.#host.http.respond(request, {}, ({ searchParams }) => this.#answer(id, request, searchParams, all));
-  }
-
-  async #answer(id: string, request: Request, query: URLSearchParams, options: CheckedOptions): Promise<Response> {
+  /** Answers a request. @throws {@link BrokerError} that the caller turns into a response */
+  async answer(id: string, request: Request, query: URLSearchParams, options: CheckedOptions): Promise<Response> {
     const preflight = checkMethod(request, "GET, HEAD, POST, OPTIONS");
     if (preflight) return preflight;
     const { core } = this.#host;

@@ -16,7 +16,7 @@ import { type Run, RunProducer } from "./run.ts";
 import { unknownRun } from "./run-errors.ts";
 import { followPages, RunFollower, SharedReads } from "./run-follower.ts";
 import { positionOf, splitFrames } from "./run-position.ts";
-import { type ResponseOptions, RunResponses } from "./run-response.ts";
+import { checkResponseOptions, type ResponseOptions, RunResponses } from "./run-response.ts";
 import type { RunStream } from "./run-stream.ts";
 
 /** Options of {@link createRuns}. */
@@ -253,7 +253,10 @@ class RunManager {
   }
 
   async response(id: string, request: Request, options: ResponseOptions = {}): Promise<Response> {
-    return this.#open(id).responses.respond(id, request, options);
+    const checked = checkResponseOptions(options);
+    return this.#host().http.respond(request, {}, async ({ searchParams }) =>
+      this.#open(id).responses.answer(id, request, searchParams, checked),
+    );
   }
 
   /** Checks the id of a run, and opens the store. @throws `TypeError`; {@link BrokerError} `bad-id`, `closed`, `engine-down` */
@@ -263,8 +266,7 @@ class RunManager {
       this.#opened.core.names.runId(id);
       return this.#opened;
     }
-    const member = this.#broker[RUNS_HOST];
-    const host = (typeof member === "function" ? member() : member) as RunsHost;
+    const host = this.#host();
     const { core } = host;
     core.checkOpen();
     core.names.runId(id);
@@ -283,6 +285,11 @@ class RunManager {
     const responses = new RunResponses(host, store, reads, streams, (page) => this.#authorize.get(page.generation));
     core.onClose.add(() => this.#close(store, streams.streams));
     return (this.#opened = { core, store, reads, responses });
+  }
+
+  #host(): RunsHost {
+    const member = this.#broker[RUNS_HOST];
+    return (typeof member === "function" ? member() : member) as RunsHost;
   }
 
   #memoryStore(session: EngineSession): RunStore {
