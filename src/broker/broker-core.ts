@@ -1,5 +1,6 @@
 // The broker behind its HTTP handler. Opens the engine at the first use, because a Workers module may do nothing in its scope.
 
+import { ErrorReporter } from "../base/error-reporter.ts";
 import { BrokerError, type ErrorCode, type ErrorStage } from "../base/errors.ts";
 import { extendIdleTimeout } from "../base/runtime.ts";
 import { checkNumbers } from "../base/validate.ts";
@@ -18,7 +19,6 @@ import type { BrokerBackend } from "../http/handler.ts";
 import type { StartOptions } from "../log/resume.ts";
 import type { BrokerStats } from "../monitoring/stats.ts";
 import { ConnectionLimits } from "./connection-limits.ts";
-import { ErrorReporter } from "./error-reporter.ts";
 import type { Settings } from "./options.ts";
 import { type BrokerContext, RunningBroker } from "./running-broker.ts";
 import { type Force, shutDown } from "./shutdown.ts";
@@ -48,7 +48,7 @@ export class BrokerCore implements BrokerBackend, BrokerContext {
   #running: RunningBroker | undefined;
   #closing: Promise<void> | undefined;
   readonly #force: Force = {};
-  readonly onClose = new Set<() => Promise<void>>();
+  readonly onClose: Set<() => Promise<void>> = new Set<() => Promise<void>>();
 
   constructor(settings: Settings, timing?: FlushTiming) {
     this.settings = settings;

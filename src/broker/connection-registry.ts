@@ -1,4 +1,6 @@
 // Registers connections, and ends them.
+
+import type { ErrorReporter } from "../base/error-reporter.ts";
 import { BrokerError } from "../base/errors.ts";
 import { randomName } from "../base/random.ts";
 import { track } from "../base/track.ts";
@@ -14,7 +16,6 @@ import type { EventInput } from "../event/event.ts";
 import type { ResolvedGrant } from "../http/authorize.ts";
 import { type HistoryBounds, remoteHistoryBounds, resolveResumePoint, type StartOptions } from "../log/resume.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
-import type { ErrorReporter } from "./error-reporter.ts";
 import { KnownClients } from "./known-clients.ts";
 import type { Settings } from "./options.ts";
 import { ConnectionSnapshots, Snapshots } from "./snapshots.ts";

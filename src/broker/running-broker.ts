@@ -1,4 +1,6 @@
 // A broker with an open engine: its fan-out, its connections and its publisher.
+
+import type { ErrorReporter } from "../base/error-reporter.ts";
 import { BrokerError, type ErrorStage } from "../base/errors.ts";
 import { DeliveryReports } from "../delivery/delivery-report.ts";
 import { Fanout } from "../delivery/fanout.ts";
@@ -7,7 +9,6 @@ import { Listener } from "../delivery/listener.ts";
 import { remoteHistoryBounds, resolveResumePoint, type StartOptions } from "../log/resume.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import { ConnectionRegistry } from "./connection-registry.ts";
-import type { ErrorReporter } from "./error-reporter.ts";
 import type { Settings } from "./options.ts";
 import { Publisher } from "./publisher.ts";
 

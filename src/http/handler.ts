@@ -298,7 +298,6 @@ export class HttpHandler {
     if (isResponse(grant)) return grant;
     settings.rate?.("publishes", request, grant);
     broker.checkOpen();
-
     const data = overrides.data === undefined ? await readText(request, settings) : overrides.data;
     if (data === "" || (data as Partial<Uint8Array> | null)?.byteLength === 0)
       throw new BrokerError("no-event-data", "no event data provided");

@@ -1,6 +1,7 @@
 // Serves a broker through Node's HTTP classes, without the web streams of an adapter.
+
+import { ErrorReporter } from "../base/error-reporter.ts";
 import { checkKnownKeys } from "../base/validate.ts";
-import { ErrorReporter } from "../broker/error-reporter.ts";
 import type { BrokerOptions } from "../broker/options.ts";
 import { connectionOf } from "../delivery/stream-connection.ts";
 import type { BrokerPaths } from "../http/handler.ts";

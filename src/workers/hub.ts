@@ -1,6 +1,7 @@
 // `hub` and `worker`: the broker of a namespace of Durable Objects, as a Worker uses it.
+
+import { ErrorReporter } from "../base/error-reporter.ts";
 import { checkKnownKeys } from "../base/validate.ts";
-import { ErrorReporter } from "../broker/error-reporter.ts";
 import type { BrokerFor } from "../broker/interface.ts";
 import { disconnectionOf, historyMethod, publishMethods, streamMethods } from "../broker/methods.ts";
 import { type BrokerOptions, resolveOptions } from "../broker/options.ts";

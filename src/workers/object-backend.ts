@@ -1,7 +1,8 @@
 // The broker behind a Worker's HTTP handler: an object elsewhere, reached by RPC, `fetch` and a WebSocket. Also the types of that RPC.
+
+import type { ErrorReporter } from "../base/error-reporter.ts";
 import { BrokerError, type ErrorCode, type ErrorStage } from "../base/errors.ts";
 import type { Disconnection } from "../broker/broker-core.ts";
-import type { ErrorReporter } from "../broker/error-reporter.ts";
 import type { Settings } from "../broker/options.ts";
 import type { DeliveryReport, PublishOptions, Reported, Sent } from "../delivery/delivery-report.ts";
 import type { StreamAnswer, StreamRequest } from "../engine/engine.ts";

@@ -1,6 +1,6 @@
 // Background errors end here: errors that no caller waits for go to `onError`, and without one to the console.
-import type { ErrorStage } from "../base/errors.ts";
-import { now } from "../base/runtime.ts";
+import type { ErrorStage } from "./errors.ts";
+import { now } from "./runtime.ts";
 
 /** Receives an error that no caller waits for. */
 export type OnError = (failure: { readonly error: unknown; readonly stage: ErrorStage }) => unknown;
