@@ -80,11 +80,19 @@ export interface RunStore {
   /** Asks the producer of a live run to stop. Resolves with whether there is one. Idempotent. */
   requestStop(id: string): Promise<boolean>;
   /**
-   * Calls `onChange` soon after events, an end or a request to stop were added to a run by any process. It may be called without a change. Resolves
-   * when no change after the call can be missed; rejects with `engine-down`. A store that may have missed one later MUST call it too.
+   * Calls `onChange` soon after events, an end or a request to stop were added to a run by any process, with `true` unless it is certain that nobody
+   * has asked to stop. It may be called without a change. `ready` resolves when no change from then on can be missed, is `undefined` if that is so at
+   * once, and rejects with `engine-down`. A store that may have missed a change later MUST call `onChange(true)`.
    */
-  watch(id: string, onChange: () => void): { readonly ready: Promise<void> | undefined; stop(): void };
+  watch(id: string, onChange: (isStop: boolean) => void): RunWatch;
   close(): void;
+}
+
+/** A watch over the changes of a run. */
+export interface RunWatch {
+  readonly ready: Promise<void> | undefined;
+  /** Ends the watch. Idempotent. */
+  stop(): void;
 }
 
 /** The state of a run for its producer. */

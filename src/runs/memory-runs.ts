@@ -2,7 +2,7 @@
 import { BrokerError } from "../base/errors.ts";
 import { now } from "../base/runtime.ts";
 import { TimeoutQueue } from "../base/timeout-queue.ts";
-import type { RunAppend, RunEnd, RunPage, RunStart, RunStatus, RunStore } from "../engine/run-store.ts";
+import type { RunAppend, RunEnd, RunPage, RunStart, RunStatus, RunStore, RunWatch } from "../engine/run-store.ts";
 import { PackedEvents } from "./packed-events.ts";
 
 /** Bytes that a run takes besides its events, about. */
@@ -33,7 +33,7 @@ class MemoryRun {
 export class MemoryRuns implements RunStore {
   readonly #maxBytes: number;
   readonly #runs = new Map<string, MemoryRun>();
-  readonly #watchers = new Map<string, Set<() => void>>();
+  readonly #watchers = new Map<string, Set<(isStop: boolean) => void>>();
   /** Live runs by the duration of their lease, and ended ones by the time that they are kept. */
   readonly #leases = new Map<number, TimeoutQueue<MemoryRun>>();
   readonly #ended = new Map<number, TimeoutQueue<MemoryRun>>();
@@ -97,15 +97,15 @@ export class MemoryRuns implements RunStore {
     const run = this.#find(id);
     if (!run || run.end) return false;
     run.isStopping = true;
-    this.#onChange(id);
+    this.#onChange(id, true);
     return true;
   }
 
-  watch(id: string, onChange: () => void): { ready: undefined; stop(): void } {
+  watch(id: string, onChange: (isStop: boolean) => void): RunWatch {
     const watchers = this.#watchers.get(id) ?? new Set();
     this.#watchers.set(id, watchers);
     // A function of its own: the caller may watch twice with one.
-    const watcher = (): void => onChange();
+    const watcher = (isStop: boolean): void => onChange(isStop);
     watchers.add(watcher);
     return {
       ready: undefined,
@@ -158,8 +158,8 @@ export class MemoryRuns implements RunStore {
     if (this.#runs.get(run.id) === run) this.#runs.delete(run.id);
   }
 
-  #onChange(id: string): void {
-    for (const watcher of [...(this.#watchers.get(id) ?? [])]) watcher();
+  #onChange(id: string, isStop = false): void {
+    for (const watcher of [...(this.#watchers.get(id) ?? [])]) watcher(isStop);
   }
 }
 

@@ -288,7 +288,11 @@ export function testRunStore(open: () => StoreUnderTest | Promise<StoreUnderTest
     const other = await underTest.other();
     await begin("a");
     let calls = 0;
-    const watch = other.watch("a", () => calls++);
+    let stops = 0;
+    const watch = other.watch("a", (isStop) => {
+      calls++;
+      if (isStop) stops++;
+    });
     await watch.ready;
     const changes = [
       () => store.append("a", "one", { after: 0, texts: numbers(1, 1) }),
@@ -301,6 +305,7 @@ export function testRunStore(open: () => StoreUnderTest | Promise<StoreUnderTest
       await change();
       await expect.poll(() => calls, { timeout: 5_000 }).toBeGreaterThan(before);
     }
+    expect(stops).toBeGreaterThan(0);
     watch.stop();
     watch.stop();
     const before = calls;
