@@ -3,6 +3,7 @@ import { randomName } from "../base/random.ts";
 import { after, now } from "../base/runtime.ts";
 import type { ClientAdapter } from "./clients/connection.ts";
 import { engineDown, hadNoEffect, isReply, isScriptError, needsPreparation, outcomeUnknown } from "./errors.ts";
+import type { RedisSettings } from "./options.ts";
 import { COUNT_NEWEST, COUNT_THROUGH, HISTORY_BOUNDS, READ } from "./scripts/history-scripts.ts";
 import { APPEND, CHECKPOINT } from "./scripts/log-scripts.ts";
 import {
@@ -17,8 +18,9 @@ import {
   START,
   STOP,
 } from "./scripts/presence-scripts.ts";
+import { RUN_APPEND, RUN_READ, RUN_RENEW, RUN_START, RUN_STOP } from "./scripts/run-scripts.ts";
 
-type ScriptName =
+export type ScriptName =
   | "append"
   | "checkpoint"
   | "read"
@@ -34,7 +36,12 @@ type ScriptName =
   | "isBarred"
   | "disconnect"
   | "request"
-  | "stop";
+  | "stop"
+  | "runStart"
+  | "runAppend"
+  | "runRenew"
+  | "runRead"
+  | "runStop";
 const SCRIPTS: Readonly<Record<ScriptName, string>> = {
   append: APPEND,
   checkpoint: CHECKPOINT,
@@ -52,6 +59,11 @@ const SCRIPTS: Readonly<Record<ScriptName, string>> = {
   disconnect: DISCONNECT,
   request: REQUEST,
   stop: STOP,
+  runStart: RUN_START,
+  runAppend: RUN_APPEND,
+  runRenew: RUN_RENEW,
+  runRead: RUN_READ,
+  runStop: RUN_STOP,
 };
 
 /** The interval at which a server that is not ready is asked again. */
@@ -63,6 +75,7 @@ const PROBE_MS = 500;
  */
 const MIN_READ_MS = 10;
 const MAX_READ_MS = 1_000;
+const DAY_MS = 86_400_000;
 
 /** A command that is not answered yet. */
 interface PendingCommand {
@@ -93,6 +106,7 @@ export class Commands {
   readonly #client: ClientAdapter;
   readonly #base: string;
   readonly #timeoutMs: number;
+  readonly #waitReplicas: number;
   readonly #listener: CommandsListener;
   readonly #hashes = new Map<ScriptName, string>();
   readonly #pending = new Set<PendingCommand>();
@@ -106,10 +120,19 @@ export class Commands {
   #cancelProbe: (() => void) | undefined;
   #cancelDeadline: (() => void) | undefined;
 
-  constructor(client: ClientAdapter, base: string, timeoutMs: number, listener: CommandsListener) {
+  constructor(
+    {
+      client,
+      base,
+      commandTimeout,
+      waitReplicas,
+    }: Pick<RedisSettings, "client" | "base" | "commandTimeout" | "waitReplicas">,
+    listener: CommandsListener,
+  ) {
     this.#client = client;
     this.#base = base;
-    this.#timeoutMs = timeoutMs;
+    this.#timeoutMs = commandTimeout;
+    this.#waitReplicas = waitReplicas;
     this.#listener = listener;
     this.#isReported = client.isReady;
     this.#stopWatching = client.watch({
@@ -128,6 +151,31 @@ export class Commands {
    */
   run(name: ScriptName, args: readonly string[], isAppend = false): Promise<unknown> {
     return this.send(["EVALSHA", this.#hashes.get(name) ?? "", "1", this.#base, ...args], isAppend);
+  }
+
+  /**
+   * Runs a script that changes something, and waits for the replicas that the change needs. Returns the script's answer, and whether enough of
+   * them have the change. Rejects as an append does.
+   */
+  async change(
+    name: ScriptName,
+    args: readonly string[],
+  ): Promise<{ readonly answer: unknown; readonly isReplicated: boolean }> {
+    const replicas = this.#waitReplicas;
+    // Both commands are sent before anything is awaited. That keeps the order of the calls.
+    const running = this.run(name, args, true);
+    const timeoutMs = Math.ceil(Math.min(this.#timeoutMs, DAY_MS) / 2);
+    const waiting =
+      replicas > 0 ? this.send(["WAIT", String(replicas), String(timeoutMs)], true) : Promise.resolve(replicas);
+    const [answer, reached] = await Promise.allSettled([running, waiting]);
+    if (answer.status === "rejected") throw answer.reason;
+    return { answer: answer.value, isReplicated: reached.status === "fulfilled" && Number(reached.value) >= replicas };
+  }
+
+  /** Redis has lost the counter of appends. Without it, an append that the library sends twice would not be recognized. */
+  onCounterLost(): never {
+    this.suspend();
+    throw engineDown();
   }
 
   /** Sends a command. Rejects as `run` does. */

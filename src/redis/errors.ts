@@ -26,10 +26,10 @@ export const engineDown = (cause?: unknown): BrokerError =>
     cause,
   });
 
-/** It is unknown whether an event was appended. */
+/** It is unknown whether an event was appended, or a run was changed. */
 export const outcomeUnknown = (cause?: unknown): BrokerError =>
   new BrokerError(
     "publish-outcome-unknown",
-    "Event sent to Redis, but not confirmed. Publish it again with the same idempotency key.",
+    "Change sent to Redis, but not confirmed. Repeat it; publish an event again with the same idempotency key.",
     { cause },
   );

@@ -10,6 +10,7 @@ import type {
   StreamRequest,
 } from "../engine/engine.ts";
 import { eventFingerprint } from "../engine/idempotency.ts";
+import type { RunStore } from "../engine/run-store.ts";
 import type { Position } from "../event/position.ts";
 import { ownerNameOf } from "../log/owner.ts";
 import type { SharedHistoryBounds, SharedLog, SharedLogListener, SharedLogSession } from "../shared-log/shared-log.ts";
@@ -22,6 +23,8 @@ import { History } from "./history.ts";
 import { CheckpointAssembler, type CheckpointRequest, parseEvent, parsePeerCommand, parseSeq } from "./messages.ts";
 import { type RedisOptions, type RedisSettings, resolveRedisOptions } from "./options.ts";
 import { isRequest, PeerRequests } from "./requests.ts";
+import { RedisRuns } from "./run-store.ts";
+import { isOfRun, RunWatches } from "./run-watches.ts";
 
 /** Keys in one call of the script `checkpoint`. */
 const KEYS_PER_CALL = 2_000;
@@ -55,6 +58,7 @@ class RedisSession implements SharedLogSession {
   readonly #history: History;
   readonly #feed: Feed;
   readonly #peerRequests: PeerRequests;
+  readonly #runWatches: RunWatches;
   readonly #process = randomName(16);
   readonly #retention: ChannelRetention;
   /** The checkpoints that were requested through this feed, by token. */
@@ -77,10 +81,10 @@ class RedisSession implements SharedLogSession {
   constructor(settings: RedisSettings, listener: SharedLogListener) {
     this.#settings = settings;
     this.#listener = listener;
-    const { client, subscriber, base, commandTimeout } = settings;
+    const { subscriber, base, commandTimeout } = settings;
     this.#retention = new ChannelRetention(settings.retention, settings.channels);
     this.lease = Math.ceil(settings.lease / 3);
-    this.#commands = new Commands(client, base, commandTimeout, {
+    this.#commands = new Commands(settings, {
       onCommands: (isConnected) => {
         listener.onCommands(isConnected);
         if (isConnected) void this.#executeMissedPeerCommands();
@@ -108,6 +112,7 @@ class RedisSession implements SharedLogSession {
         onError: (error) => listener.onError(error),
       },
     );
+    this.#runWatches = new RunWatches(this.#feed, base);
   }
 
   async append(
@@ -118,43 +123,27 @@ class RedisSession implements SharedLogSession {
     recipient: string | undefined,
     subject?: string,
   ): Promise<AppendResult> {
-    const { base, idempotencyWindow, maxChannels, redisBytes, waitReplicas, commandTimeout, tenant } = this.#settings;
+    const { base, idempotencyWindow, maxChannels, redisBytes, tenant } = this.#settings;
     const owners = keys.map((key) => ownerNameOf(tenant, key, subject));
     const retention = this.#retention;
     const retentions = [retention.argumentOf(keys), retention.engineAge, retention.hasOwn ? "1" : ""];
     const isOfOne = owners.every((owner) => owner === owners[0]);
     const fingerprint = idempotencyKey === undefined ? "" : eventFingerprint(keys, text);
     const commands = this.#commands;
-    // Both commands are sent before anything is awaited. That keeps the order of the calls.
     const number = String(++commands.appends);
-    const appending = commands.run(
-      "append",
-      [
-        ...[base, randomName(12), commands.counter, number, ...positionArguments(seen)],
-        ...[idempotencyKey ?? "", fingerprint, bound(idempotencyWindow), recipient ?? ""],
-        ...[...retentions, bound(maxChannels), bound(redisBytes), retention.ttl],
-        ...[text, String(keys.length), ...keys, ...(isOfOne ? owners.slice(0, 1) : owners)],
-      ],
-      true,
-    );
-    const waiting =
-      waitReplicas > 0
-        ? commands.send(["WAIT", String(waitReplicas), String(Math.ceil(Math.min(commandTimeout, DAY_MS) / 2))], true)
-        : Promise.resolve(waitReplicas);
-    const [answer, replicas] = await Promise.allSettled([appending, waiting]);
-    if (answer.status === "rejected") throw answer.reason;
-    const [result, epoch = "", seq, repeated] = answer.value as string[];
+    const { answer, isReplicated } = await commands.change("append", [
+      ...[base, randomName(12), commands.counter, number, ...positionArguments(seen)],
+      ...[idempotencyKey ?? "", fingerprint, bound(idempotencyWindow), recipient ?? ""],
+      ...[...retentions, bound(maxChannels), bound(redisBytes), retention.ttl],
+      ...[text, String(keys.length), ...keys, ...(isOfOne ? owners.slice(0, 1) : owners)],
+    ]);
+    const [result, epoch = "", seq, repeated] = answer as string[];
     if (result === "key-reused")
       throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
     if (result === "unknown-client")
       throw new BrokerError("unknown-client", "Event refused: no client with this id is connected, or was lately.");
-    if (result === "no-counter") {
-      // Redis has lost the counter of appends. Without it, an append that the library sends twice would not be recognized.
-      commands.suspend();
-      throw engineDown();
-    }
-    if (result !== "ok") throw outcomeUnknown();
-    if (replicas.status === "rejected" || Number(replicas.value) < waitReplicas) throw outcomeUnknown();
+    if (result === "no-counter") commands.onCounterLost();
+    if (result !== "ok" || !isReplicated) throw outcomeUnknown();
     return { epoch, seq: parseSeq(seq), repeated: repeated === "1" };
   }
 
@@ -281,11 +270,16 @@ class RedisSession implements SharedLogSession {
     return this.#peerRequests.send(request);
   }
 
+  openRuns(started: () => Promise<void> | undefined): RunStore {
+    return new RedisRuns(this.#commands, this.#runWatches, this.#settings.base, started);
+  }
+
   close(lingerMs: number): void {
     const args = [this.#process, bound(Math.min(lingerMs, DAY_MS)), this.#commands.counter];
     this.#commands.run("stop", args).catch(() => undefined);
     this.#commands.close();
     this.#feed.close();
+    this.#runWatches.close();
   }
 
   /** The arguments with which a process says that it is alive. */
@@ -314,6 +308,7 @@ class RedisSession implements SharedLogSession {
     this.#requests.clear();
     if (isConnected) this.#missedStampsAfter ??= this.#lastStamp;
     this.#listener.onFeed(isConnected);
+    this.#runWatches.onFeed(isConnected);
     if (isConnected) void this.#executeMissedPeerCommands();
   }
 
@@ -326,7 +321,8 @@ class RedisSession implements SharedLogSession {
   }
 
   #handleMessage(channel: string, text: string): void {
-    if (isRequest(text)) this.#peerRequests.receive(text);
+    if (isOfRun(channel)) this.#runWatches.onMessage(channel, text);
+    else if (isRequest(text)) this.#peerRequests.receive(text);
     else if (channel.startsWith("checkpoint:")) this.#onCheckpointPart(text);
     else if (channel === "inbox" && text.startsWith("!")) this.#executePeerCommand(text);
     else if (isEphemeral(text)) this.#onEphemeral(text);

@@ -1,5 +1,4 @@
 // Turns a shared log into an engine. Holds the part of the log that this process needs, and proves that no event of it is missing.
-import { BrokerError } from "../base/errors.ts";
 import { every } from "../base/runtime.ts";
 import type { AppendResult, Engine, EngineListener, EngineSession, PeerCommand, ReplayPage } from "../engine/engine.ts";
 import { historyLoader } from "../engine/history-loader.ts";
@@ -18,6 +17,7 @@ import { Lookups } from "./lookups.ts";
 import { parseLostNotice, withNotices } from "./lost-notice.ts";
 import { PresenceSync } from "./presence-sync.ts";
 import { PublishAcks } from "./publish-acks.ts";
+import { rejectSubscription, UNAVAILABLE } from "./refusals.ts";
 import { RetryDelays } from "./retry-delays.ts";
 import { SeenPosition } from "./seen-position.ts";
 import type { Checkpoint, FeedEvent, SharedLog, SharedLogListener, SharedLogSession } from "./shared-log.ts";
@@ -27,13 +27,6 @@ import { Startup } from "./startup.ts";
 const VERIFY_MS = 5_000;
 /** Milliseconds for which a new client waits for the feed, and the first publisher for the store. */
 const STARTUP_MS = 4_000;
-
-const UNAVAILABLE = new Error("The store is not reachable, or its log was replaced.");
-function rejectSubscription(cause: unknown): never {
-  throw new BrokerError("engine-down", "Subscription refused: the feed of events is not connected. Try again.", {
-    cause,
-  });
-}
 
 /**
  * Creates an engine over a log that several processes share. `options` bound the part of it that one process holds.
@@ -58,6 +51,7 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
   readonly loadHistory: NonNullable<EngineSession["loadHistory"]> = historyLoader((keys, after) =>
     this.read(keys, after),
   );
+  readonly openRuns?: NonNullable<EngineSession["openRuns"]>;
   readonly onRequest: NonNullable<SharedLogListener["onRequest"]> = (request) =>
     this.#listener.onRequest?.(request) ?? Promise.reject(UNAVAILABLE);
   #log: Log;
@@ -95,6 +89,8 @@ class SharedLogEngineSession implements EngineSession, SharedLogListener {
       this.#store.renewFeed();
     });
     this.presence = new PresenceSync(this.#store, this);
+    const openRuns = this.#store.openRuns?.bind(this.#store);
+    if (openRuns) this.openRuns = () => openRuns(() => (this.#startup.isPending ? this.#startup.ended : undefined));
     this.#publishAcks = new PublishAcks(
       (position) => this.#isSettled(position),
       () => void this.#verifyFeed(),

@@ -9,6 +9,7 @@ import type {
   StreamAnswer,
   StreamRequest,
 } from "../engine/engine.ts";
+import type { RunStore } from "../engine/run-store.ts";
 import type { Position } from "../event/position.ts";
 import type { MaxReplay } from "../log/resume.ts";
 
@@ -167,6 +168,11 @@ export interface SharedLogSession {
   disconnect(clientId: string, barMs: number, reason?: string): Promise<number>;
   /** As `request` of a {@link PresenceStore}. Absent if the store cannot. */
   request?(request: StreamRequest): Promise<readonly StreamAnswer[]>;
+  /**
+   * Opens the place that keeps runs, as `openRuns` of an `EngineSession`. `started` returns a promise while the store has not yet reported whether it
+   * is reachable: calls wait for it. Absent if the store keeps none.
+   */
+  openRuns?(started: () => Promise<void> | undefined): RunStore;
   /** Milliseconds between two calls of `renew`. A store counts a process as dead after a few times as long. */
   readonly lease: number;
 

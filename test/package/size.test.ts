@@ -33,6 +33,7 @@ const root = new URL("../../", import.meta.url).pathname;
  * `last` and `channels` in Redis are 1,400: one look at each channel, and what each one keeps. Names that outlive a process are 80 in objects, since they are
  * shared with the SQLite engine. Typed events are 800, and 840 in objects: asking
  * schemas, which may do anything, their bounded issues, and the values of items that were read.
+ * Runs in Redis are 2,500: five scripts of 1,500, the store, and watches that outlive a lost feed.
  * Batches are 1,460: lines that are read and checked, what is asked of `authorize` for them, and errors that say what was published before.
  * Without importing `fanwire/runs`, runs are 200: error codes, their names in grants, and the member that leads to the broker.
  *
@@ -44,7 +45,7 @@ const budgets = [
   [
     "createBroker with the Redis engine",
     'export { createBroker } from "./dist/index.js"; export { redisEngine } from "./dist/redis/index.js";',
-    62_900,
+    65_400,
   ],
   [
     "createBroker with the SQLite engine",

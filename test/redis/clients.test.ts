@@ -83,6 +83,23 @@ describe("redisLog through each client library", process.env.REDIS_URL ? {} : ne
     }
   }
 
+  test.each(pairs)("%s on %s: two processes share a run, also over lost connections", async (library, runtime) => {
+    const PREFIX = `runs-${library}-${runtime}-${process.pid}`;
+    expect(await run([...commands[runtime], file("runs")], { LIBRARY: library, PREFIX })).toEqual({
+      started: [true, false],
+      appended: true,
+      stopped: true,
+      status: ["stopping"],
+      ended: true,
+      end: "stopped",
+      lease: "Infinity",
+      readers: "ädä",
+      isStopping: true,
+      events: 300,
+      isWhole: true,
+    });
+  });
+
   test("client: a value that is not a client of one server is refused", () => {
     const duplicate = (): undefined => undefined;
     const call = duplicate;

@@ -9,7 +9,8 @@
  *
  * Commands, for the rules of an ACL user. From the client: PING, SCRIPT LOAD, EVALSHA, WAIT (with `waitReplicas`), SUBSCRIBE and UNSUBSCRIBE.
  * In scripts: DEL, EXISTS, GET, HDEL, HEXISTS, HGET, HINCRBY, HKEYS, HLEN, HMGET, HRANDFIELD, HSET, INFO, PEXPIRE, PUBLISH, RENAME, SADD, SET,
- * SRANDMEMBER, SREM, TIME, UNLINK, XADD, XRANGE, XREVRANGE, ZADD, ZCARD, ZCOUNT, ZINCRBY, ZMSCORE, ZPOPMIN, ZRANGE, ZREM, ZREMRANGEBYRANK, ZSCORE.
+ * SRANDMEMBER, SREM, TIME, UNLINK, XADD, XRANGE, XREVRANGE, ZADD, ZCARD, ZCOUNT, ZINCRBY, ZMSCORE, ZPOPMIN, ZRANGE, ZREM, ZREMRANGEBYRANK, ZSCORE;
+ * for runs LLEN, LRANGE, PTTL and RPUSH too.
  * Keys and channels: `{prefix}` followed by anything.
  *
  * KEYS[1] is the prefix of all keys. The prefix of channels is an argument of its own, because ioredis puts its `keyPrefix` before keys and
@@ -270,6 +271,17 @@ local function removeDead(time)
 end
 `;
 
+/** `refusalOf` returns the error for the first of some calls that the user may not make in a script. */
+export const PERMISSIONS = `
+local function refusalOf(calls)
+  for _, call in ipairs(calls) do
+    if not redis.acl_check_cmd(unpack(call)) then
+      return redis.error_reply('NOPERM this user may not call ' .. call[1] .. ' in a script: allow it with ACL SETUSER')
+    end
+  end
+end
+`;
+
 /** Joins parts to one script, without comments and indentation, because every process sends the scripts to Redis. */
 const script = (...parts: readonly string[]): string =>
   parts
@@ -281,5 +293,7 @@ const script = (...parts: readonly string[]): string =>
 
 /** @param parts what the script needs besides the functions of the log, and its body. */
 export const logScript = (...parts: readonly string[]): string => script(COMMON, LOG, ...parts);
-export const presenceScript = (body: string): string => script(COMMON, PRESENCE, body);
+/** @param parts what the script needs besides {@link COMMON}, and its body. */
+export const plainScript = (...parts: readonly string[]): string => script(COMMON, ...parts);
+export const presenceScript = (...parts: readonly string[]): string => script(COMMON, PRESENCE, ...parts);
 export const fullScript = (...parts: readonly string[]): string => script(COMMON, LOG, PRESENCE, ...parts);

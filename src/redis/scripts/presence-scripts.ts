@@ -1,7 +1,7 @@
 // The Lua scripts about processes and their connections, and about commands to other processes.
 import { ACCOUNTS } from "./accounts.ts";
 import { EXPIRY } from "./expiry.ts";
-import { fullScript, presenceScript } from "./lua.ts";
+import { fullScript, PERMISSIONS, presenceScript } from "./lua.ts";
 
 /**
  * Prepares Redis for a process whose commands were away: checks what its user may call, starts a new append counter, and marks it as alive.
@@ -9,23 +9,22 @@ import { fullScript, presenceScript } from "./lua.ts";
  * ARGV: process, lease, linger, name of the append counter until now and from now on, channel prefix. The old counter is deleted, so that
  * an append is refused if the client library sends it again after this.
  */
-export const START: string = presenceScript(`
-local allowed = {
+export const START: string = presenceScript(
+  PERMISSIONS,
+  `
+local refusal = refusalOf({
   {'XADD', base .. ':commands', '1-0', 'k', 'v'}, {'ZPOPMIN', base .. ':e:last'}, {'HINCRBY', base .. ':process:p', 'f', '1'},
   {'INFO', 'server'}, {'PUBLISH', ARGV[6] .. ':feed:', ''}, {'UNLINK', base .. ':e:channel:'}, {'RENAME', base .. ':a', base .. ':b'},
   {'ZINCRBY', base .. ':e:bytes', '1', 'm'}, {'ZREMRANGEBYRANK', base .. ':e:channel:', '0', '0'}, {'HKEYS', base .. ':log'},
   {'EXISTS', base .. ':e:last'}, {'ZCOUNT', base .. ':e:channel:', '0', '1'},
-}
-for _, call in ipairs(allowed) do
-  if not redis.acl_check_cmd(unpack(call)) then
-    return redis.error_reply('NOPERM this user may not call ' .. call[1] .. ' in a script: allow it with ACL SETUSER')
-  end
-end
+})
+if refusal then return refusal end
 redis.call('SET', base .. ':appends:' .. ARGV[5], '0', 'PX', 86400000)
 if ARGV[4] ~= '' then redis.call('DEL', base .. ':appends:' .. ARGV[4]) end
 markAlive(ARGV[1], millis(), tonumber(ARGV[2]), tonumber(ARGV[3]))
 return 'ok'
-`);
+`,
+);
 
 /**
  * Registers connections.
