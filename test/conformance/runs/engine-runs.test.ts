@@ -3,6 +3,7 @@ import { describe, expect, inject, test } from "vitest";
 import { memoryEngine } from "../../../src/index.ts";
 import { sqliteEngine } from "../../../src/sqlite/index.ts";
 import { newDatabasePath } from "../../support/engines/database-path.ts";
+import { openObjectRuns } from "../../support/runs/object-runs.ts";
 import { openRunsOf } from "../../support/runs/sessions.ts";
 import { type StoreUnderTest, testRunStore } from "../../support/runs/store-contract.ts";
 import { withDurableObject } from "../../support/workerd.ts";
@@ -24,7 +25,8 @@ function openFileRuns(): StoreUnderTest {
   };
 }
 
-if (part.startsWith("sqlite")) describe("runs in a file", () => testRunStore(openFileRuns));
+if (part === "durable") describe("runs in a Durable Object", () => testRunStore(openObjectRuns));
+else if (part.startsWith("sqlite")) describe("runs in a file", () => testRunStore(openFileRuns));
 else
   test(
     "runs in memory: the engine has no store, because a broker has one",
