@@ -221,17 +221,18 @@ export class StoredRuns {
     const parts: Uint8Array<ArrayBuffer>[] = [];
     let through = after;
     let left = maxBytes;
-    let isFull = false;
-    for (let limit = FIRST_ROWS; through < events && !isFull; limit *= ROWS_FACTOR)
+    for (let limit = FIRST_ROWS, isOver = through >= events; !isOver; limit *= ROWS_FACTOR) {
+      isOver = true;
       for (const { first, count, bytes } of this.#all<EventsRow>(SELECT_EVENTS, run, run, through + 1, limit)) {
         const row = bytes instanceof ArrayBuffer ? new Uint8Array(bytes) : bytes;
         const part = takeEvents(row, count, through + 1 - first, left, parts.length === 0);
         parts.push(part.bytes);
         through += part.count;
         left -= part.bytes.length;
-        isFull = through < first + count - 1 || left <= 0;
-        if (isFull) break;
+        isOver = through < first + count - 1 || through >= events || left <= 0;
+        if (isOver) break;
       }
+    }
     return { through, bytes: concat(parts) };
   }
 
