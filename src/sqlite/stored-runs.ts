@@ -37,6 +37,8 @@ const ROWS_FACTOR = 4;
  * is never lost too early.
  */
 const STORED_LEASE_FACTOR = 1.5;
+/** The longest duration in milliseconds, about 30 years: its end is a valid time of an alarm. */
+const MAX_MS = 1e12;
 const LF = 10;
 
 const SELECT_RUN = `SELECT *, (
@@ -357,9 +359,9 @@ export class StoredRuns {
   }
 }
 
-const bounded = (value: number): number => Math.min(Math.ceil(value), Number.MAX_SAFE_INTEGER);
+const bounded = (ms: number): number => Math.min(Math.ceil(ms), MAX_MS);
 /** Returns a time in epoch milliseconds. */
-const timeIn = (ms: number): number => bounded(Date.now() + ms);
+const timeIn = (ms: number): number => Math.ceil(Date.now() + ms);
 
 /** Takes the events of a row behind `skipped` ones: `maxBytes` at most, but with `needsOne` one at least. */
 function takeEvents(

@@ -73,6 +73,21 @@ test.each(["power", "process"] as const)(
   },
 );
 
+test("a live run of a process that ended is dropped in its time, although nobody asks for it", async (context) => {
+  const path = newPath(context);
+  const first = open(context, { path });
+  await first.runs.start("a", start({ retainMs: 100 }));
+  await first.runs.append("a", "one", { after: 0, texts: texts(1, 3) });
+  first.close();
+  const database = new DatabaseSync(path);
+  const { close } = open(context, { database });
+  const left = (): unknown => database.prepare("SELECT count(*) AS rows FROM fanwire_run_events").get();
+  expect(left()).toEqual({ rows: 1 });
+  await expect.poll(left, { timeout: 5_000 }).toEqual({ rows: 0 });
+  close();
+  database.close();
+});
+
 test("brokers that share an engine: one that closes ends no run of the others, and a store without a file refuses", async (context) => {
   const { engine, runs, close } = open(context, { path: newPath(context) });
   const other = openRunsOf(engine);
@@ -186,17 +201,23 @@ test.each(["before", "after"] as const)(
     let fails: "before" | "after" | undefined;
     const { runs } = open(context, { database: failingDatabase(newPath(context), () => fails) });
     await runs.start("a", start());
-    const last = { after: 0, texts: texts(1, 3), end: "ended" } as const;
+    const first = { after: 0, texts: texts(1, 2) };
+    const last = { after: 2, texts: texts(3, 3), end: "ended" } as const;
     let calls = 0;
     runs.watch("a", () => calls++);
     fails = when;
-    expect(await codeOf(runs.append("a", "one", last))).toBe("publish-outcome-unknown");
+    expect(await codeOf(runs.append("a", "one", first))).toBe("publish-outcome-unknown");
     expect(calls).toBe(0);
     fails = undefined;
     await expect.poll(() => calls, { timeout: 5_000 }).toBeGreaterThan(0);
     // Its producer is alive.
-    expect((await stateOf(runs, "a"))?.[0]).toBe(when === "after" ? "ended" : undefined);
-    expect(await runs.append("a", "one", last)).toBe(true);
+    expect(await stateOf(runs, "a")).toEqual([undefined, when === "after" ? wire(1, 2) : ""]);
+    expect(await runs.append("a", "one", first)).toBe(true);
+    expect(await stateOf(runs, "a")).toEqual([undefined, wire(1, 2)]);
+    fails = when;
+    expect(await codeOf(runs.append("a", "one", last))).toBe("publish-outcome-unknown");
+    fails = undefined;
+    await expect.poll(() => runs.append("a", "one", last).catch(() => false), { timeout: 5_000 }).toBe(true);
     expect(await stateOf(runs, "a")).toEqual(["ended", wire(1, 3)]);
     for (const task of tasks.reverse()) await task();
   },
@@ -220,6 +241,9 @@ test("a file that lost events while it was used: the run ends as lost, and does 
   await runs.append("a", "one", { after: 0, texts: texts(1, 2) });
   database.exec(`VACUUM INTO '${path}.old'`);
   await runs.append("a", "one", { after: 2, texts: texts(3, 4) });
+  await runs.start("b", start());
+  let calls = 0;
+  runs.watch("b", () => calls++);
   fails = "before";
   expect(await codeOf(runs.append("a", "one", { after: 4, texts: texts(5, 5) }))).toBe("publish-outcome-unknown");
   database.close();
@@ -231,6 +255,9 @@ test("a file that lost events while it was used: the run ends as lost, and does 
     runs.append("a", "one", { after: 4, texts: texts(5, 5), end: "ended" }).then(String, ({ code }) => code);
   await expect.poll(append, { timeout: 5_000 }).toBe("false");
   expect(await stateOf(runs, "a")).toEqual(["lost", wire(1, 2)]);
+  // Who waits for a run that is no longer there is woken.
+  expect(calls).toBeGreaterThan(0);
+  expect(await stateOf(runs, "b")).toBeUndefined();
 });
 
 test("a lease that is over while nobody calls: the run ends as lost, and its watchers are called", async (context) => {
