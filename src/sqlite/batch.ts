@@ -28,8 +28,16 @@ export interface WrittenEvent {
   readonly print: string;
   readonly repeated: boolean;
 }
-/** Something that happens after the commit of the events before it. */
-export type Pending = PendingEvent | { readonly run: () => void };
+/** Something else that happens in its turn. */
+export interface Task {
+  /** Writes, in the transaction of the events beside it. */
+  readonly write?: () => void;
+  /** Called after the commit. */
+  readonly run: () => void;
+  /** Called in place of `run` if the commit fails. Without it, `run` is called then as well. */
+  readonly reject?: (error: unknown) => void;
+}
+export type Pending = PendingEvent | Task;
 
 /** The idempotency keys of a file, in memory. */
 export interface KeyWindow {
@@ -48,7 +56,10 @@ export function writeBatch(
   const keys = new Map<string, { readonly seq: number; readonly print: string }>();
   const at = Date.now();
   const written = batch.map((event): WrittenEvent | undefined => {
-    if ("run" in event) return undefined;
+    if ("run" in event) {
+      event.write?.();
+      return undefined;
+    }
     const { idempotencyKey, subject, text } = event;
     const print = idempotencyKey === undefined ? "" : eventFingerprint(event.keys, text);
     const before = idempotencyKey === undefined ? undefined : (keys.get(idempotencyKey) ?? seen.get(idempotencyKey));
@@ -105,5 +116,13 @@ export function deliverBatch(
   }
 }
 
-const tooLarge = (cause: unknown): BrokerError =>
+/** Refuses what was to be committed. What is not stored happens all the same. */
+export function refuseBatch(batch: readonly Pending[], refusal: BrokerError): void {
+  for (const item of batch)
+    if ("run" in item && !item.reject) item.run();
+    else item.reject?.(refusal);
+}
+
+/** Returns the error for a row that is too large. */
+export const tooLarge = (cause: unknown): BrokerError =>
   new BrokerError("event-too-large", "Event refused: it is larger than a row of SQLite may be.", { cause });

@@ -1,7 +1,7 @@
 // SQLite as bun:sqlite, node:sqlite and better-sqlite3 offer it: one form for all three, how a file is opened, and the kinds of its errors.
 import { BrokerError } from "../base/errors.ts";
 
-type SqliteValue = string | number | null;
+type SqliteValue = string | number | null | Uint8Array;
 
 /** A prepared statement. */
 interface SqliteStatement {

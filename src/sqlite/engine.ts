@@ -6,6 +6,7 @@ import { historyLoader } from "../engine/history-loader.ts";
 import { type LogOptions, resolveLogOptions } from "../log/log-options.ts";
 import type { SqliteDatabase } from "./database.ts";
 import { FileLog, type FileSettings } from "./file-log.ts";
+import { FileRuns } from "./file-runs.ts";
 
 /** Options of {@link sqliteEngine}. */
 export interface SqliteEngineOptions extends LogOptions {
@@ -74,10 +75,11 @@ export function sqliteEngine(options: SqliteEngineOptions): Engine {
     idempotencyWindow,
   };
   const file = new FileLog(settings);
-  return { open: (listener) => openSession(file, listener) };
+  const runs = new FileRuns(file);
+  return { open: (listener) => openSession(file, runs, listener) };
 }
 
-function openSession(file: FileLog, listener: EngineListener): EngineSession {
+function openSession(file: FileLog, runs: FileRuns, listener: EngineListener): EngineSession {
   const { wasInterrupted } = file.enter(listener);
   const read: NonNullable<EngineSession["read"]> = async (keys, after) =>
     file.read((store) => store.read(keys, after, PAGE_BYTES));
@@ -109,6 +111,7 @@ function openSession(file: FileLog, listener: EngineListener): EngineSession {
     },
     head: async () => ({ epoch: file.log.epoch, seq: file.log.head }),
     persistNames: (kind, names) => file.persistNames(kind, names),
+    openRuns: () => runs,
     close() {
       if (!isClosed) file.leave(listener);
       isClosed = true;

@@ -1,7 +1,7 @@
 // The log of one file: opens it, commits the events of a turn together, delivers them, and recovers when the file could not be written.
 import { BrokerError } from "../base/errors.ts";
 import { ExpiringMap } from "../base/expiring-map.ts";
-import { after, every, nextTurn, now } from "../base/runtime.ts";
+import { after, nextTurn, now } from "../base/runtime.ts";
 import type { AppendResult, EngineListener } from "../engine/engine.ts";
 import { Log } from "../log/log.ts";
 import type { LogBounds } from "../log/log-options.ts";
@@ -11,14 +11,19 @@ import {
   type EventToAppend,
   type KeyWindow,
   type Pending,
+  refuseBatch,
+  type Task,
   type WrittenEvent,
   writeBatch,
 } from "./batch.ts";
+import { CleanUp } from "./clean-up.ts";
 import { Connection, causeOf, kindOf, openDatabase, type SqliteDatabase, TransactionError } from "./database.ts";
 import { explain, refusalFor } from "./failure.ts";
+import { cleanUpRuns, type RunsFile } from "./file-runs.ts";
 import { beginEpoch, checkFile, configure, type FileState, markClosed, readState } from "./schema.ts";
 import { SqliteStore } from "./store.ts";
 import { DELETE_EXPIRED_NAMES, loadNames, NameChanges } from "./stored-names.ts";
+import { StoredRuns } from "./stored-runs.ts";
 import { wellFormed } from "./well-formed.ts";
 
 /** Checked options of the engine. */
@@ -36,9 +41,6 @@ export interface FileSettings {
 const RETRY_MS = 250;
 /** The time between two attempts is at least so many times as long as the first one took. */
 const RETRY_FACTOR = 20;
-const CLEAN_UP_MS = 1_000;
-/** The pause after a step of the clean-up is so many times as long as the step, because events have to be sent in the meantime. */
-const CLEAN_UP_FACTOR = 4;
 const NAMES_CLEAN_UP_MS = 60_000;
 /** Text that may wait for a commit, in UTF-16 code units. */
 const MAX_PENDING = 4 * 1024 * 1024;
@@ -53,7 +55,8 @@ interface OpenFile {
   reserved: number;
 }
 
-export class FileLog {
+export class FileLog implements RunsFile {
+  readonly runs: StoredRuns = new StoredRuns();
   readonly #settings: FileSettings;
   #file: OpenFile | undefined;
   #log: Log | undefined;
@@ -68,10 +71,9 @@ export class FileLog {
   #isScheduled = false;
   #keys: KeyWindow;
   readonly #names = new NameChanges(() => this.#schedule());
-  #stopCleaning: () => void = () => undefined;
+  readonly #cleaning = new CleanUp((time) => this.#cleanUp(time));
   #cancelRetry: (() => void) | undefined;
   #namesCleanedAt = -Infinity;
-  #cancelCleanUp: (() => void) | undefined;
 
   constructor(settings: FileSettings) {
     this.#settings = settings;
@@ -146,6 +148,7 @@ export class FileLog {
     const current = continues ? known : { ...known, epoch: beginEpoch(db) };
     const store = this.#createStore(db, current);
     const query = db.all.bind(db);
+    db.transaction(() => this.runs.load(db));
     if (!isSynced) db.exec("PRAGMA synchronous = NORMAL");
     this.#file = { db, store, reserved: 0 };
     if (log && continues) {
@@ -165,8 +168,8 @@ export class FileLog {
       seen.onForget = (name) => this.#names.forget("key", name);
       for (const listener of log?.listeners ?? []) this.#moveToLog(listener as EngineListener, log as Log);
     }
-    this.#stopCleaning();
-    this.#stopCleaning = every(CLEAN_UP_MS, () => this.#cleanUp());
+    this.#cleaning.start();
+    this.runs.notify();
   }
 
   #createStore(db: Connection, state: FileState): SqliteStore {
@@ -183,12 +186,23 @@ export class FileLog {
   append({ text, ...event }: EventToAppend): Promise<AppendResult> {
     this.log.checkChannels(event.keys);
     const body = wellFormed(text);
-    return new Promise((resolve, reject) => {
-      this.#pending.push({ ...event, text: body, resolve, reject });
-      this.#pendingSize += body.length;
-      if (this.#pendingSize > MAX_PENDING) this.#commit();
-      else this.#schedule();
-    });
+    return new Promise((resolve, reject) => this.#push({ ...event, text: body, resolve, reject }, body.length));
+  }
+
+  /** As `RunsFile.commit`. */
+  commit(task: Task, size: number): void {
+    if (!this.#file || this.#isDown) {
+      task.reject?.(new BrokerError("engine-down", "Run refused: the file cannot be written now; try again later."));
+      return;
+    }
+    this.#push(task, size);
+  }
+
+  #push(item: Pending, size: number): void {
+    this.#pending.push(item);
+    this.#pendingSize += size;
+    if (this.#pendingSize > MAX_PENDING) this.#commit();
+    else this.#schedule();
   }
 
   /** Drops from memory what retention does not keep of a channel. */
@@ -212,17 +226,22 @@ export class FileLog {
   }
 
   /** Reads from the file what was appended before the call. @throws {@link BrokerError} `engine-down` */
-  read<Result>(body: (store: SqliteStore) => Result): Result {
+  read<Result>(body: (store: SqliteStore, db: Connection) => Result): Result {
     this.#commit();
-    const store = this.#file?.store;
-    if (!store)
+    const file = this.#file;
+    if (!file)
       throw new BrokerError("engine-down", "History not read: the file of the log is not open; try again later.");
     try {
-      return body(store);
+      return body(file.store, file.db);
     } catch (error) {
       this.#fail(error);
       throw refusalFor(explain("Reading", this.#settings.path, error));
     }
+  }
+
+  /** As `RunsFile.readRuns`. @throws {@link BrokerError} `engine-down` */
+  readRuns<Result>(body: (db: Connection, isWritable: boolean) => Result): Result {
+    return this.read(({ isWritable }, db) => body(db, isWritable));
   }
 
   #schedule(): void {
@@ -257,6 +276,7 @@ export class FileLog {
     this.#names.clear();
     if (!this.#settings.isSynced) file.db.exec("PRAGMA synchronous = NORMAL");
     deliverBatch(this.log, this.#keys, batch, written);
+    this.runs.notify();
   }
 
   /**
@@ -281,7 +301,7 @@ export class FileLog {
           cause: reason,
         })
       : refusalFor(reason);
-    refuse(batch, refusal);
+    refuseBatch(batch, refusal);
     this.#refusePending(refusalFor(reason));
     if (!this.#isDown) for (const listener of this.log.listeners) (listener as EngineListener).onError?.(reason);
     this.#isDown = true;
@@ -292,7 +312,7 @@ export class FileLog {
 
   /** Refuses the events that wait for a commit. */
   #refusePending(refusal: BrokerError): void {
-    refuse(this.#pending, refusal);
+    refuseBatch(this.#pending, refusal);
     this.#pending = [];
     this.#pendingSize = 0;
   }
@@ -339,31 +359,26 @@ export class FileLog {
     }
   }
 
-  #cleanUp(): void {
+  #cleanUp(time: number): boolean {
     const file = this.#file;
-    this.#cancelCleanUp?.();
-    this.#cancelCleanUp = undefined;
-    if (!file || this.#isDown) return;
-    const time = Date.now();
-    const start = now();
+    if (!file || this.#isDown) return false;
     try {
       if (time - this.#namesCleanedAt > NAMES_CLEAN_UP_MS) {
         this.#namesCleanedAt = time;
         file.db.run(DELETE_EXPIRED_NAMES, time);
       }
-      const hasMore = file.store.cleanUp(time);
-      const pauseMs = CLEAN_UP_FACTOR * (now() - start);
-      if (hasMore) this.#cancelCleanUp = after(pauseMs, () => this.#cleanUp(), true);
+      const hasRuns = cleanUpRuns(file.db, this.runs);
+      return file.store.cleanUp(time) || hasRuns;
     } catch (error) {
       this.#fail(error);
+      return false;
     }
   }
 
   #close(): void {
     this.#commit();
     const file = this.#file;
-    this.#stopCleaning();
-    this.#cancelCleanUp?.();
+    this.#cleaning.stop();
     this.#cancelRetry?.();
     this.#cancelRetry = undefined;
     this.#refusePending(new BrokerError("engine-down", "Event refused: the file of the log is closed."));
@@ -376,12 +391,6 @@ export class FileLog {
     this.#file = this.#log = undefined;
     this.#isDown = false;
     this.#names.clear();
+    this.runs.clear();
   }
-}
-
-/** Refuses the events of a batch. Events that are not stored are sent. */
-function refuse(batch: readonly Pending[], refusal: BrokerError): void {
-  for (const item of batch)
-    if ("run" in item) item.run();
-    else item.reject(refusal);
 }

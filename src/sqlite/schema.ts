@@ -3,6 +3,7 @@ import { randomName } from "../base/random.ts";
 import type { Connection, Row } from "./database.ts";
 import { FileError } from "./failure.ts";
 import { NAMES_TABLE } from "./stored-names.ts";
+import { RUN_TABLES } from "./stored-runs.ts";
 
 /**
  * - `events`: each event once. `at` is its time in epoch milliseconds, `keys` a JSON list.
@@ -24,8 +25,10 @@ const TABLES = [
   "CREATE TABLE fanwire_owners (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
   NAMES_TABLE,
 ];
+/** The tables of runs, which the first version did not have, and an index for the clean-up. */
+const ADDED_TABLES = [...RUN_TABLES, "CREATE INDEX IF NOT EXISTS fanwire_runs_until ON fanwire_runs (until)"];
 /** Stored as `schema` in `fanwire_meta`. */
-const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 2;
 
 /**
  * `busy_timeout` must be 0, because a wait would stop the event loop. The lock of `EXCLUSIVE` is the operating system's: it ends with the
@@ -77,7 +80,7 @@ const hasTables = (db: Connection): boolean =>
   db.all("SELECT 1 FROM sqlite_master WHERE name = 'fanwire_meta'").length > 0;
 
 /**
- * Reads the facts of a file, creates the tables in a new one, and marks it as open.
+ * Reads the facts of a file, creates the tables in a new one and those that an older one does not have, and marks it as open.
  *
  * @throws errors of SQLite
  */
@@ -86,13 +89,13 @@ export function readState(db: Connection): FileState {
   return db.transaction(() => {
     if (isNew) {
       for (const table of TABLES) db.run(table);
-      db.run(
-        "INSERT INTO fanwire_meta VALUES ('schema', ?), ('epoch', ?), ('clean', 1)",
-        SCHEMA_VERSION,
-        randomName(12),
-      );
+      db.run("INSERT INTO fanwire_meta VALUES ('schema', 0), ('epoch', ?), ('clean', 1)", randomName(12));
     }
     const meta = readMeta(db);
+    if (meta.get("schema") !== SCHEMA_VERSION) {
+      for (const table of ADDED_TABLES) db.run(table);
+      db.run("UPDATE fanwire_meta SET value = ? WHERE name = 'schema'", SCHEMA_VERSION);
+    }
     const epoch = meta.get("epoch") ?? beginEpoch(db);
     const [newest] = db.all<{ seq: number; at: number }>(
       "SELECT seq, at FROM fanwire_events ORDER BY seq DESC LIMIT 1",

@@ -189,7 +189,7 @@ export class BrokerObject<Env = unknown, Events = unknown, Inputs = Events> exte
   }
 
   /**
-   * Drops old events and names. An object has one alarm only, so an `alarm()` of a subclass calls this one with `super.alarm()`.
+   * Drops old events, names and runs, and ends runs whose producer is gone. An object has one alarm only, so an `alarm()` of a subclass calls this one with `super.alarm()`.
    */
   async alarm(): Promise<void> {
     this.#alarmAt = Infinity;
@@ -223,7 +223,7 @@ export class BrokerObject<Env = unknown, Events = unknown, Inputs = Events> exte
 
 /** Drops the broker's tables. Deletes the whole storage if nothing of a subclass is left in it. */
 async function emptyStorage(storage: ObjectStorage): Promise<void> {
-  for (const table of ["meta", "events", "channels", "names", "connections", "changed"])
+  for (const table of ["meta", "events", "channels", "names", "connections", "changed", "runs", "run_events"])
     storage.sql.exec(`DROP TABLE IF EXISTS fanwire_${table}`);
   const [others] = storage.sql.exec(
     "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_cf\\_%' ESCAPE '\\' LIMIT 1",

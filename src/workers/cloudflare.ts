@@ -6,6 +6,8 @@ export type Row = Readonly<Record<string, unknown>>;
 /** The storage of a Durable Object that has SQLite. */
 export interface ObjectStorage {
   readonly sql: { exec(query: string, ...bindings: unknown[]): Iterable<Row> };
+  /** Undoes the changes of `body` if it throws. */
+  transactionSync<Result>(body: () => Result): Result;
   list(options: { readonly limit: number }): Promise<ReadonlyMap<string, unknown>>;
   getAlarm(): Promise<number | null>;
   setAlarm(time: number): Promise<void>;

@@ -158,7 +158,7 @@ export class ObjectBroker implements ObjectConnectionHost {
   }
 
   /**
-   * Drops old events and names, and sends positions to quiet clients. Returns the milliseconds until the next run; `Infinity` if none is
+   * Drops old events, names and runs, and sends positions to quiet clients. Returns the milliseconds until the next run; `Infinity` if none is
    * needed.
    */
   runMaintenance(): number {

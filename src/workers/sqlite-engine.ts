@@ -1,6 +1,5 @@
 // An engine that keeps the log in the SQLite of a Durable Object, and in memory for reads. Also stores names that outlive the instance:
-// idempotency keys, barred ids and lingering ids.
-import { BrokerError } from "../base/errors.ts";
+// idempotency keys, barred ids and lingering ids; and runs.
 import { ExpiringMap } from "../base/expiring-map.ts";
 import { randomName } from "../base/random.ts";
 import { checkNumbers } from "../base/validate.ts";
@@ -19,8 +18,10 @@ import {
   type NameKind,
   rowOf,
 } from "../sqlite/stored-names.ts";
+import { RUN_TABLES } from "../sqlite/stored-runs.ts";
 import { wellFormed } from "../sqlite/well-formed.ts";
-import type { ObjectStorage, Row } from "./cloudflare.ts";
+import type { Row } from "./cloudflare.ts";
+import { type EngineStorage, ObjectRuns, refusedWrite } from "./object-runs.ts";
 
 /** Options of {@link durableEngine}. */
 export interface DurableEngineOptions extends LogOptions {
@@ -34,13 +35,13 @@ export interface DurableEngineOptions extends LogOptions {
 /** The engine of an object, with the work that the object's alarm does. */
 export interface ObjectEngine extends Engine {
   /**
-   * Drops old events and names, and deletes their rows. Returns the milliseconds until more can be dropped; `Infinity` if nothing is left that
-   * ever will be.
+   * Drops old events, names and runs, deletes their rows, and ends runs whose producer is gone. Returns the milliseconds until there is more to do;
+   * `Infinity` if there never will be.
    */
   cleanUp(): number;
-  /** Whether no event and no name is stored. */
+  /** Whether no event, no name and no run is stored. */
   readonly isEmpty: boolean;
-  /** Asks for an alarm: at this time (epoch milliseconds) something can be dropped. */
+  /** Asks for an alarm: at this time (epoch milliseconds) something can be dropped, or the lease of a run is over. */
   requestWake: ((time: number) => void) | undefined;
   /** Receives an error of the storage that no caller waits for. */
   onError: ((error: unknown) => void) | undefined;
@@ -54,7 +55,7 @@ const SCHEMA = `
 CREATE TABLE IF NOT EXISTS fanwire_meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fanwire_events (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, keys TEXT NOT NULL, body TEXT NOT NULL, subject TEXT);
 CREATE TABLE IF NOT EXISTS fanwire_channels (key TEXT PRIMARY KEY, dropped INTEGER NOT NULL, evicted INTEGER NOT NULL, owner TEXT) WITHOUT ROWID;
-${NAMES_TABLE};`;
+${[NAMES_TABLE, ...RUN_TABLES].join(";")};`;
 /** Stored as `schema` in the table of facts. A storage without it has the first version. */
 const SCHEMA_VERSION = 2;
 /** From the first version to the second one. */
@@ -76,7 +77,7 @@ const DEFAULT_LOG_BYTES = 8 * 1024 * 1024;
  * @example createBroker({ engine: durableEngine(ctx.storage) })
  * @throws `RangeError` or `TypeError` for an invalid option
  */
-export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: DurableEngineOptions = {}): ObjectEngine {
+export function durableEngine(storage: EngineStorage, options: DurableEngineOptions = {}): ObjectEngine {
   const where = "durableEngine()";
   const logBytes = options.logBytes ?? DEFAULT_LOG_BYTES;
   const bounds = resolveLogOptions(where, { ...options, logBytes }, { idempotencyWindow: 300_000 });
@@ -94,6 +95,8 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
    */
   const loadedChannels = new Map<string, ChannelLog>();
   let log: Log | undefined;
+  let runs: ObjectRuns | undefined;
+  const openRuns = (): ObjectRuns => (runs ??= new ObjectRuns(storage, (time) => engine.requestWake?.(time)));
 
   /** Reads the log and the names from the storage. Creates the tables at the first start. */
   function load(): Log {
@@ -210,11 +213,7 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
     try {
       run("INSERT INTO fanwire_events VALUES (?, ?, ?, ?, ?)", seq, at, JSON.stringify(keys), text, subject ?? null);
     } catch (cause) {
-      if (/TOOBIG|too big/i.test(String(cause)))
-        throw new BrokerError("event-too-large", "Event refused: it is larger than a row of SQLite may be (2 MB).", {
-          cause,
-        });
-      throw new BrokerError("engine-down", "Event refused: the object's storage did not accept it.", { cause });
+      throw refusedWrite(cause);
     }
   }
 
@@ -247,7 +246,7 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
 
   const engine: ObjectEngine = {
     get isEmpty() {
-      return log?.size === 0 && run("SELECT 1 FROM fanwire_names LIMIT 1").length === 0;
+      return log?.size === 0 && openRuns().isEmpty && run("SELECT 1 FROM fanwire_names LIMIT 1").length === 0;
     },
     requestWake: undefined,
     onError: undefined,
@@ -264,6 +263,7 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
         },
         sendEphemeral: (keys, text) => sendEphemeral(opened, keys, text),
         persistNames,
+        openRuns,
         close: () => void opened.listeners.delete(listener),
       };
     },
@@ -276,7 +276,7 @@ export function durableEngine(storage: Pick<ObjectStorage, "sql">, options: Dura
       run(DELETE_EXPIRED_NAMES, time);
       const [nextName] = run("SELECT MIN(until) AS until FROM fanwire_names");
       const namesMs = typeof nextName?.until === "number" ? Math.max(MIN_CLEANUP_MS, nextName.until - time) : Infinity;
-      return Math.min(age / 2, namesMs);
+      return Math.min(age / 2, namesMs, openRuns().cleanUp());
     },
   };
   return engine;

@@ -36,6 +36,8 @@ const root = new URL("../../", import.meta.url).pathname;
  * Runs in Redis are 2,500: five scripts of 1,500, the store, and watches that outlive a lost feed.
  * Batches are 1,460: lines that are read and checked, what is asked of `authorize` for them, and errors that say what was published before.
  * Without importing `fanwire/runs`, runs are 200: error codes, their names in grants, and the member that leads to the broker.
+ * Runs in SQLite are 2,350: their statements, leases and pages 1,600, and their part in the commits and the clean-up of a file the rest.
+ * In objects they are 2,400, with leases that are stored and an alarm that ends them.
  *
  * Of the client, changes of channels are 600: by a request, over a reconnect, and when the stream reports them late. Its parser is 560, of which 150
  * are what makes it as fast as eventsource-parser.
@@ -50,7 +52,7 @@ const budgets = [
   [
     "createBroker with the SQLite engine",
     'export { createBroker } from "./dist/index.js"; export { sqliteEngine } from "./dist/sqlite/index.js";',
-    46_000,
+    48_350,
   ],
   ["connect of the client", 'export { connect } from "./dist/client/index.js";', 4_450],
   ["connect of the client, with shared tabs", 'export { connect } from "./dist/client/share.js";', 6_144],
@@ -59,7 +61,7 @@ const budgets = [
     'export { useEvents, useLatest } from "./dist/react/index.js";',
     1_024,
   ],
-  ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 46_450],
+  ["a Worker and its object", 'export { BrokerObject, worker } from "./dist/workers/index.js";', 48_900],
 ] as const;
 
 test.each(budgets)("%s: is within its budget", async (name, contents, budget) => {

@@ -15,6 +15,7 @@ import { DatabaseSync } from "node:sqlite";
 import { expect, type TestContext, test } from "vitest";
 import { type Broker, type BrokerError, createBroker } from "../../src/index.ts";
 import { type SqliteDatabase, type SqliteEngineOptions, sqliteEngine } from "../../src/sqlite/index.ts";
+import { failingDatabase } from "./support/failing-database.ts";
 
 function folderFor({ onTestFinished }: Pick<TestContext, "onTestFinished">): string {
   const folder = mkdtempSync(join(tmpdir(), "fanwire-failures-"));
@@ -79,8 +80,8 @@ const cases: readonly Case[] = [
   {
     what: "is of a newer version",
     spoil: (path) => setSchema(path, 99),
-    mend: (path) => setSchema(path, 1),
-    says: /a newer version of fanwire wrote it \(schema 99; this version knows 1\)\. Update fanwire, or use another file\./,
+    mend: (path) => setSchema(path, 2),
+    says: /a newer version of fanwire wrote it \(schema 99; this version knows 2\)\. Update fanwire, or use another file\./,
   },
   {
     what: "is a folder",
@@ -191,30 +192,6 @@ test("a full disk: publishing is refused, streams and history go on, and it work
   expect([await healthOf(broker), broker.stats().engine]).toEqual([200, "up"]);
   await reader?.cancel();
 });
-
-/** A database of which each commit fails once `fails` says so: before or after it has taken effect. */
-function failingDatabase(path: string, fails: () => "before" | "after" | undefined): SqliteDatabase {
-  const database = new DatabaseSync(path);
-  const failure = (): Error => Object.assign(new Error("disk I/O error"), { errcode: 1_034 });
-  return {
-    exec: (sql) => database.exec(sql),
-    prepare(sql) {
-      const statement = database.prepare(sql);
-      if (sql !== "COMMIT") return statement;
-      return {
-        all: (...values) => statement.all(...values),
-        run(...values) {
-          const when = fails();
-          if (when === "before") throw failure();
-          const result = statement.run(...values);
-          if (when === "after") throw failure();
-          return result;
-        },
-      };
-    },
-    close: () => database.close(),
-  };
-}
 
 test.each(["before", "after"] as const)(
   "a commit that fails %s it took effect: its outcome is unknown, and the event is delivered once or never, also if it is published again",

@@ -7,8 +7,10 @@ import { describe, expect, inject, test } from "vitest";
 import { createBroker } from "../../src/index.ts";
 import { sqliteEngine } from "../../src/sqlite/index.ts";
 import { Random } from "../support/random.ts";
+import { openRunsOf } from "../support/runs/sessions.ts";
 import { needsCompiler } from "./support/compiler.ts";
 import { restoreImage } from "./support/image.ts";
+import { findRunFaults } from "./support/power-runs.ts";
 
 type Durability = "power" | "process";
 
@@ -20,7 +22,7 @@ const MOMENTS = Number(inject("histories") || 1_000);
 /** Moments of one process. Each one begins with an empty file. */
 const PER_PROCESS = 50;
 
-/** An event that was answered or delivered before the power failed. */
+/** An event that was answered or delivered before the power failed. Of a run `id` is "run", and `channel` its name. */
 interface Noted {
   readonly id: string;
   readonly channel: string;
@@ -84,10 +86,19 @@ function readNotes(path: string): string {
 }
 
 /** Opens the file after a power failure, and returns everything that is wrong with it. */
-async function findFaults(path: string, durability: Durability, noted: readonly Noted[]): Promise<string[]> {
+async function findFaults(path: string, durability: Durability, all: readonly Noted[]): Promise<string[]> {
   const faults: string[] = [];
-  const broker = createBroker({ engine: sqliteEngine({ path, durability, logBytes: 1e9 }) });
+  const noted = all.filter(({ id }) => id !== "run");
+  const engine = sqliteEngine({ path, durability, logBytes: 1e9 });
+  const broker = createBroker({ engine });
+  const { runs, close } = openRunsOf(engine);
   try {
+    const notedRuns = all.filter(({ id }) => id === "run");
+    const runsOf = notedRuns.map(({ channel: name, data }) => {
+      const [events, end = ""] = data.split(":");
+      return { name, events: Number(events), end };
+    });
+    faults.push(...(await findRunFaults(runs, runsOf, durability === "power")));
     const epoch = noted[0]?.id.replace(/-\d+$/, "");
     const found = new Map<string, string>();
     const lost: { readonly channel: string; readonly after: number; readonly through: number }[] = [];
@@ -113,6 +124,7 @@ async function findFaults(path: string, durability: Durability, noted: readonly 
     if (epoch && !id.startsWith(`${epoch}-`)) faults.push(`the epoch was ${epoch}, and the next event is ${id}`);
     if (seqOf(id) <= newest) faults.push(`${id} is assigned again; the newest event was ${newest}`);
   } finally {
+    close();
     await broker.close();
   }
   return faults;
@@ -127,7 +139,7 @@ describe("power failures", needsCompiler, () => {
       const shim = join(folder, "shim.so");
       execFileSync("cc", ["-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl"]);
       const random = new Random(seed);
-      const seen = { noted: 0, losses: new Set<string>() };
+      const seen = { noted: 0, runs: 0, losses: new Set<string>() };
       let left = MOMENTS;
       try {
         for (let index = 0; left > 0; index++) {
@@ -137,6 +149,7 @@ describe("power failures", needsCompiler, () => {
             const target = join(folder, "disk");
             seen.losses.add(restoreImage(image, target, random));
             seen.noted += noted.length;
+            seen.runs += noted.filter(({ id, data }) => id === "run" && data.endsWith(":ended")).length;
             const faults = await findFaults(join(target, "log.db"), durability, noted);
             expect(faults, `seed ${seed}, process ${index}`).toEqual([]);
           });
@@ -146,6 +159,7 @@ describe("power failures", needsCompiler, () => {
       }
       // Most moments came after events that were answered.
       expect(seen.noted).toBeGreaterThan(MOMENTS);
+      expect(seen.runs).toBeGreaterThan(MOMENTS / 4);
       expect(seen.losses.size).toBe(3);
     },
   );

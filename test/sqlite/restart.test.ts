@@ -1,5 +1,6 @@
 // Restarts of a process over a SQLite file: orderly ones and crashes, on each runtime, and from one runtime to the next.
 import { expect, type TestContext, test } from "vitest";
+import { formatRunEvent } from "../../src/engine/run-store.ts";
 import { Lives, RUNTIMES } from "./support/life.ts";
 import { StreamReader } from "./support/stream-reader.ts";
 
@@ -44,6 +45,33 @@ for (const [index, runtime] of RUNTIMES.entries()) {
       const readies = client.control.filter(({ name }) => name === "fanwire-ready");
       expect(readies.slice(1).every(({ data }) => data.resumed === true)).toBe(true);
     });
+
+  test(`${runtime}: after a crash a run that had ended is there byte for byte, on ${next} as well, and a live one is lost`, async (context) => {
+    const lives = livesFor(context);
+    const start = { generation: "one", leaseMs: 600_000, retainMs: 600_000, readers: "ada" };
+    const first = await lives.start(runtime);
+    const texts = ["event: tick\ndata: é ☃\n\n", "data: \ndata: 2\n\n", `data: ${"x".repeat(100_000)}\n\n`];
+    for (const id of ["ended", "live"]) {
+      expect(await first.runs("start", id, start)).toBe(true);
+      for (const [after, text] of texts.entries())
+        expect(await first.runs("append", id, "one", { after, texts: [text] })).toBe(true);
+    }
+    expect(await first.runs("append", "ended", "one", { after: 3, texts: [], end: "failed" })).toBe(true);
+    await first.kill();
+    const text = texts.map((each, index) => formatRunEvent(each, "one", index + 1)).join("");
+    for (const each of [next, runtime]) {
+      const life = await lives.start(each);
+      expect(await life.runs("read", "ended", 0, 1e6)).toMatchObject({
+        end: "failed",
+        text,
+        events: 3,
+        readers: "ada",
+      });
+      expect(await life.runs("read", "live", 0, 1e6)).toMatchObject({ end: "lost", text, events: 3 });
+      expect(await life.runs("append", "live", "one", { after: 3, texts: [] })).toBe(false);
+      await life.kill();
+    }
+  });
 
   test(`${runtime}: a crash loses no key, no ban, no inbox that lingers, and no retention of a single channel`, async (context) => {
     const lives = livesFor(context);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { createBroker } from "../../src/index.ts";
 import { sqliteEngine } from "../../src/sqlite/index.ts";
+import { openRunsOf } from "../support/runs/sessions.ts";
 
 const MIB = 1024 * 1024;
 /** The journal of SQLite, which is emptied when it has so many bytes, and the pages that are kept free. */
@@ -58,6 +59,29 @@ test("retention.age: a file shrinks when its events are too old, without a call"
     expect((await broker.history({ channels: "a" })).events).toEqual([]);
   } finally {
     await broker.close();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("runs: a file shrinks when they are no longer kept, without a call", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "fanwire-size-"));
+  const path = join(folder, "log.db");
+  const { runs, close } = openRunsOf(sqliteEngine({ path, durability: "process" }));
+  try {
+    const texts = Array.from({ length: 20 }, () => `data: ${"x".repeat(1_000)}\n\n`);
+    const start = { generation: "one", leaseMs: 60_000, retainMs: 1_500, readers: undefined };
+    const work = async (id: string): Promise<unknown> => {
+      await runs.start(id, start);
+      for (let after = 0; after < 100; after += texts.length) await runs.append(id, "one", { after, texts });
+      return runs.append(id, "one", { after: 100, texts: [], end: "ended" });
+    };
+    await Promise.all(Array.from({ length: 200 }, (_, index) => work(`run ${index}`)));
+    const before = sizeOf(path);
+    expect(before).toBeGreaterThan(18 * MIB);
+    while (sizeOf(path) > 8 * MIB) await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(await runs.read("run 0", 0, 1)).toBeUndefined();
+  } finally {
+    close();
     rmSync(folder, { recursive: true });
   }
 });

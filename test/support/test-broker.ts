@@ -32,13 +32,16 @@ export type TestBrokerOptions = BrokerOptions & { readonly log?: LogOptions };
 
 interface Storage {
   readonly sql: { exec(query: string, ...bindings: unknown[]): Iterable<Readonly<Record<string, unknown>>> };
+  transactionSync<T>(body: () => T): T;
 }
 let engineCount = 0;
 
 /** Returns the storage of a Durable Object with tables for one engine only, because a test may have several engines. */
 function storageOf(durableObject: object | undefined, engine: number): Storage {
-  const { sql } = (durableObject as { readonly storage: Storage }).storage;
+  const { storage } = durableObject as { readonly storage: Storage };
+  const { sql } = storage;
   return {
+    transactionSync: (body) => storage.transactionSync(body),
     sql: { exec: (query, ...bindings) => sql.exec(query.replaceAll("fanwire_", `fanwire_${engine}_`), ...bindings) },
   };
 }

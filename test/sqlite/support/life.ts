@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { RunStore } from "../../../src/engine/run-store.ts";
 import { freePort } from "../../support/servers/server.ts";
 import type { ServerSettings } from "./server.ts";
 
@@ -80,6 +81,13 @@ export class Life {
       headers: { authorization: "Bearer secret", "content-type": "text/plain", ...headers },
     });
     return { status: response.status, ...((await response.json()) as object) };
+  }
+
+  /** Calls a method of the store of runs. A page of `read` has `text` in place of `bytes`. */
+  async runs(method: keyof RunStore, ...values: unknown[]): Promise<unknown> {
+    const response = await this.fetch("/runs", { method: "POST", body: JSON.stringify({ method, values }) });
+    if (!response.ok) throw new Error(await response.text());
+    return response.json();
   }
 
   async history(

@@ -1,8 +1,10 @@
-// Publishes without end into a SQLite file, and writes down what was answered and what was delivered. Runs under power-shim.c.
+// Publishes without end into a SQLite file, works on runs beside that, and writes down what was answered and what was delivered. Runs under power-shim.c.
 import { openSync, writeSync } from "node:fs";
 import { createBroker } from "../../../src/index.ts";
 import { sqliteEngine } from "../../../src/sqlite/index.ts";
 import { Random } from "../../support/random.ts";
+import { openRunsOf } from "../../support/runs/sessions.ts";
+import { workOnRuns } from "./power-runs.ts";
 
 const [, , path = "", durability = "", seed = "", notes = ""] = process.argv;
 const engine = sqliteEngine({ path, durability: durability as "power", logBytes: 1e9 });
@@ -19,6 +21,9 @@ async function listen(channel: string): Promise<void> {
 }
 for (const channel of CHANNELS) void listen(channel);
 await broker.history({ limit: 0 });
+
+const { runs } = openRunsOf(engine);
+void workOnRuns(runs, random, (name, events, end) => note("run", name, `${events}:${end}`));
 
 for (let count = 0; ; ) {
   const batch = Array.from({ length: random.integer(1, 6) }, async () => {

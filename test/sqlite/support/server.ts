@@ -1,8 +1,11 @@
 // A broker over a SQLite file as a process of its own, on any runtime. Its settings are JSON in the environment variable SETTINGS.
 
 import { listen } from "../../../src/cli/serve.ts";
+import { decode } from "../../../src/event/sse-format.ts";
 import { createBroker } from "../../../src/index.ts";
 import { type SqliteEngineOptions, sqliteEngine } from "../../../src/sqlite/index.ts";
+
+import { openRunsOf } from "../../support/runs/sessions.ts";
 
 export interface ServerSettings {
   readonly port: number;
@@ -13,8 +16,10 @@ export interface ServerSettings {
 
 const { port, engine, latest } = JSON.parse(process.env.SETTINGS ?? "") as ServerSettings;
 const channels = (name: string) => (name.startsWith("latest") ? { retention: { events: latest } } : undefined);
+const sqlite = sqliteEngine({ ...engine, ...(latest === undefined ? {} : { channels }) });
+let session: ReturnType<typeof openRunsOf> | undefined;
 const broker = createBroker({
-  engine: sqliteEngine({ ...engine, ...(latest === undefined ? {} : { channels }) }),
+  engine: sqlite,
   publishToken: "secret",
   retry: 20,
   onError: ({ error }) => console.error(String(error)),
@@ -26,9 +31,18 @@ async function fetchHandler(request: Request, context?: unknown): Promise<Respon
     case "/health":
       return broker.health(request);
     case "/close":
+      session?.close();
       await broker.close();
       setTimeout(() => process.exit(), 10);
       return new Response("closed");
+    case "/runs": {
+      // A call of the store of runs.
+      const { method, values } = (await request.json()) as { method: "start"; values: [string, never] };
+      session ??= openRunsOf(sqlite);
+      const result = (await session.runs[method](...values)) as unknown;
+      const { bytes } = Object(result) as { bytes?: Uint8Array };
+      return Response.json(bytes ? { ...(result as object), text: decode(bytes), bytes: undefined } : result);
+    }
     case "/bar":
       return Response.json(await broker.disconnect(searchParams.get("id") ?? "", { blockFor: 600_000 }));
     case "/history": {
