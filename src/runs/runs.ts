@@ -129,7 +129,7 @@ const RETRY_MS = 100;
 const memoryStores = new WeakMap<object, MemoryRuns>();
 
 /** A broker, or an object that opens one: not always the same, because an object that is emptied has another one afterwards. */
-export interface BrokerWithRuns {
+interface BrokerWithRuns {
   readonly [RUNS_HOST]?: RunsHost | (() => RunsHost);
 }
 
