@@ -2,6 +2,7 @@
 declare module "cloudflare:workers" {
   export const env: {
     readonly HUB: import("fanwire/workers").ObjectNamespace;
+    readonly ANSWERS: { getByName(name: string): { fetch(request: Request): Promise<Response> } };
     readonly SECRETS: { getByName(name: string): import("./hono.ts").Secrets };
     readonly PUBLISH_TOKEN: string | undefined;
     readonly TICKET_LIFE: string;

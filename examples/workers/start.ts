@@ -56,7 +56,7 @@ child.on("message", (text) => {
   if (event !== "DEV_SERVER_READY") return;
   const url = `http://${HOST.includes(":") ? `[${HOST}]` : HOST}:${port}/`;
   // The page reads the token from the fragment, which a browser never sends. Your own token is not printed: the page asks for it.
-  console.log(PUBLISH_TOKEN || script !== "server.ts" ? url : `${url}#token=${token}`);
+  console.log(PUBLISH_TOKEN || script === "hono.ts" ? url : `${url}#token=${token}`);
   if (!PUBLISH_TOKEN) console.log(`curl -H "Authorization: Bearer ${token}" -d "hello" ${url}${path}`);
 });
 

@@ -11,7 +11,7 @@ import { BrokerCore } from "./broker-core.ts";
 import type { Broker } from "./interface.ts";
 import { disconnectionOf, historyMethod, publishMethods, streamMethods } from "./methods.ts";
 import { type BrokerOptions, resolveOptions } from "./options.ts";
-import { RUNS_HOST, type RunsHost } from "./runs-host.ts";
+import { RUNS_HOST, type RunsHost, type WithRuns } from "./runs-host.ts";
 
 const LISTEN_OPTIONS = new Set(["channels", "signal", "lastEventId", "from", "last"]);
 const CLOSE_OPTIONS = new Set(["spreadOver", "force"]);
@@ -43,7 +43,7 @@ export function createBroker(options: BrokerOptions = {}): unknown {
 }
 
 /** Wraps a core in the public interface. */
-export function brokerOf(core: BrokerCore): Broker {
+export function brokerOf(core: BrokerCore): Broker & WithRuns {
   const http = new HttpHandler(core);
   const { names } = core;
   const broker: Broker = {

@@ -8,6 +8,11 @@ import type { Settings } from "./options.ts";
 /** Leads from a broker, or an object that has one, to its {@link RunsHost}. */
 export const RUNS_HOST: unique symbol = Symbol.for("fanwire.runs");
 
+/** Has the {@link RunsHost} of a broker. */
+export interface WithRuns {
+  readonly [RUNS_HOST]: RunsHost;
+}
+
 export interface RunsHost {
   readonly core: RunsCore;
   readonly http: Pick<HttpHandler, "respond" | "authorizeConnect">;

@@ -1,7 +1,7 @@
 // The body of a response with a run: only the events of the application, and comments. It ends cleanly at the end of the run, and with an error
 // otherwise, so that a client comes back for the rest.
 import { BrokerError } from "../base/errors.ts";
-import { onWorkers } from "../base/runtime.ts";
+import { nextTurn } from "../base/runtime.ts";
 import type { TimeoutQueue } from "../base/timeout-queue.ts";
 import { type Lifetime, watchLifetime } from "../delivery/connection-lifetime.ts";
 import type { Heartbeat, HeartbeatTarget } from "../delivery/heartbeat.ts";
@@ -20,8 +20,6 @@ export interface StreamHost {
 
 /** A comment, which every parser skips. Bun and srvx hold the head of a response back until there is a chunk. */
 const COMMENT = encode(":\n");
-/** Follows an error where the runtime ends such a body as if it were complete. */
-const INTERRUPTED = encode(": interrupted\n\n");
 
 export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerListener, HeartbeatTarget {
   lastSentTick = 0;
@@ -35,6 +33,8 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
   /** Whether the client can take a chunk now. */
   #isReady = false;
   #isClosed = false;
+  /** The error that follows the last chunk. */
+  #lastError: BrokerError | undefined;
 
   constructor(
     host: StreamHost,
@@ -63,6 +63,12 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
 
   pull(): void {
     this.#host.blocked.delete(this);
+    const error = this.#lastError;
+    if (error) {
+      // Node sends in the next turn what it is given in this one.
+      nextTurn(() => this.#fail(error));
+      return;
+    }
     this.#isReady = true;
     this.#follower.requestNext();
   }
@@ -82,7 +88,10 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
 
   onEnd(end: RunEnd): void {
     if (end === "lost") {
-      this.#fail(runLost());
+      // An error overtakes what is on its way, and a client without an event would ask for the same ones again and again. The runtime asks for
+      // what follows the comment when it has sent the events.
+      this.#lastError = runLost();
+      this.#enqueue(COMMENT);
     } else if (this.#finish()) {
       if (this.#trailer) this.#controller?.enqueue(encode(this.#trailer));
       this.#controller?.close();
@@ -118,7 +127,6 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
   #fail(error: BrokerError): void {
     if (!this.#finish()) return;
     try {
-      if (onWorkers()) this.#controller?.enqueue(INTERRUPTED);
       this.#controller?.error(error);
     } catch {
       // The runtime has cancelled the stream.

@@ -128,8 +128,8 @@ const RETRY_MS = 100;
 /** The stores of runs in memory, by log: brokers that share an engine share their runs. */
 const memoryStores = new WeakMap<object, MemoryRuns>();
 
-/** A broker, or an object that has one. */
-export interface BrokerWithRuns {
+/** A broker, or an object that opens one: not always the same, because an object that is emptied has another one afterwards. */
+interface BrokerWithRuns {
   readonly [RUNS_HOST]?: RunsHost | (() => RunsHost);
 }
 
@@ -170,6 +170,8 @@ interface OpenRuns {
   readonly store: RunStore;
   readonly reads: SharedReads;
   readonly responses: RunResponses;
+  /** Ends the streams and the live runs of this process. */
+  close(): Promise<void>;
 }
 
 class RunManager {
@@ -261,15 +263,19 @@ class RunManager {
 
   /** Checks the id of a run, and opens the store. @throws `TypeError`; {@link BrokerError} `bad-id`, `closed`, `engine-down` */
   #open(id: string): OpenRuns {
-    if (this.#opened) {
-      this.#opened.core.checkOpen();
-      this.#opened.core.names.runId(id);
-      return this.#opened;
-    }
     const host = this.#host();
     const { core } = host;
     core.checkOpen();
     core.names.runId(id);
+    if (this.#opened?.core !== core) {
+      void this.#opened?.close();
+      this.#opened = this.#openHost(host);
+    }
+    return this.#opened;
+  }
+
+  #openHost(host: RunsHost): OpenRuns {
+    const { core } = host;
     const session = core.openSession();
     const onError = (error: unknown): void => void core.reportError("engine", error);
     const store = session.openRuns?.(onError) ?? this.#memoryStore(session);
@@ -283,13 +289,14 @@ class RunManager {
     };
     const reads = new SharedReads(store);
     const responses = new RunResponses(host, store, reads, streams, (page) => this.#authorize.get(page.generation));
-    core.onClose.add(() => this.#close(store, streams.streams));
-    return (this.#opened = { core, store, reads, responses });
+    const close = (): Promise<void> => this.#close(store, streams.streams);
+    core.onClose.add(close);
+    return { core, store, reads, responses, close };
   }
 
   #host(): RunsHost {
     const member = this.#broker[RUNS_HOST];
-    return (typeof member === "function" ? member() : member) as RunsHost;
+    return (typeof member === "function" ? member.call(this.#broker) : member) as RunsHost;
   }
 
   #memoryStore(session: EngineSession): RunStore {

@@ -13,6 +13,7 @@ import type {
   SubscribeOptions,
   UnsubscribeOptions,
 } from "../broker/interface.ts";
+import { RUNS_HOST, type RunsHost } from "../broker/runs-host.ts";
 import { parseData } from "../client/values.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
 import type { Published, Reported, Sent } from "../delivery/delivery-report.ts";
@@ -53,6 +54,15 @@ export class BrokerObject<Env = unknown, Events = unknown, Inputs = Events> exte
   #broker: ObjectBroker | undefined;
   /** The time of the next alarm that this instance knows of, in epoch milliseconds. */
   #alarmAt = Infinity;
+
+  static {
+    // Leads `createRuns(this)` to the broker. It is called each time, because an emptied object creates another broker.
+    Object.defineProperty(this.prototype, RUNS_HOST, {
+      value(this: BrokerObject): RunsHost {
+        return this.#open().broker[RUNS_HOST];
+      },
+    });
+  }
 
   /**
    * Returns the broker, and creates it at the first use. `closing` is a socket whose close woke the object: the runtime no longer lists it.

@@ -6,6 +6,7 @@ import { BrokerCore } from "../broker/broker-core.ts";
 import type { Broker } from "../broker/interface.ts";
 import { type BrokerOptions, resolveOptions } from "../broker/options.ts";
 import type { RunningBroker } from "../broker/running-broker.ts";
+import type { WithRuns } from "../broker/runs-host.ts";
 import type { ClientInfo, Connection, DisconnectReason } from "../delivery/connection.ts";
 import type { Reported } from "../delivery/delivery-report.ts";
 import { keysOfClient } from "../event/channel-key.ts";
@@ -63,7 +64,7 @@ const attachmentOf = (socket: Socket): Partial<Attachment> =>
 
 /** The broker inside an object. Created at the first use after the object starts. */
 export class ObjectBroker implements ObjectConnectionHost {
-  readonly broker: Broker;
+  readonly broker: Broker & WithRuns;
   /** Proves that a request comes from a hub. Only code that can call the object over RPC learns it. */
   readonly secret: string;
   readonly #ctx: ObjectContext;

@@ -1,8 +1,16 @@
 // The examples as they are started by a user: their page, their curl line, their sessions and tickets, and how they end.
 import { once } from "node:events";
 import { afterEach, describe, expect, test } from "vitest";
+import { answerTo } from "../../examples/bun/answers.ts";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { type Example, examples, honoExamples, type RunningExample, startExample } from "../support/servers/example.ts";
+import {
+  type Example,
+  examples,
+  honoExamples,
+  llmExamples,
+  type RunningExample,
+  startExample,
+} from "../support/servers/example.ts";
 import { skipIf } from "../support/skip.ts";
 
 /** Reasons of the end events at shutdown. A Worker does not notice that its process ends; its clients come back by themselves. */
@@ -247,5 +255,57 @@ describe.each(honoExamples)("examples: %s", (name) => {
     await reads.untilEnded();
     expect(reads.control("end").map(({ data }) => JSON.parse(data).reason)).toEqual(endReasons(name));
     stuck.reset();
+  });
+});
+
+describe.each(llmExamples)("examples: %s", (name) => {
+  let running: RunningExample;
+  afterEach(() => running.child.kill("SIGKILL"));
+
+  const request = (path: string, method: string, headers: Record<string, string> = {}): Promise<Response> =>
+    fetch(running.url + path, { method, headers, ...(method === "POST" ? { body: "hello" } : {}) });
+
+  test("start: prints its URL and a curl line that asks the model, and serves the page", async () => {
+    running = await startExample(name, {}, /curl .*\n/);
+    expect(await (await fetch(running.url)).text()).toContain("<html");
+    const [, header = "", data = "", target = ""] = /^curl -H "(.*)" -d "(.*)" (\S+)$/m.exec(running.output) ?? [];
+    const [field = "", value = ""] = header.split(": ");
+    const answer = await fetch(target, { method: "POST", headers: { [field]: value }, body: data });
+    expect(answer.status).toBe(200);
+    expect((await fetch(target, { method: "POST", headers: { [field]: value }, body: data })).status).toBe(409);
+    const reader = await new SocketClient(target).untilEnded();
+    expect([reader.ended, reader.events.at(-1)?.event]).toEqual(["complete", "end"]);
+    expect(reader.data.slice(0, -1).join("")).toBe(answerTo(data));
+    expect((await answer.text()).match(/^data: ended$/m)).not.toBeNull();
+    // Who has everything is not asked to come back.
+    expect((await fetch(target, { headers: { "last-event-id": reader.lastEventId ?? "" } })).status).toBe(204);
+  });
+
+  test("PUBLISH_TOKEN: is read from the environment, not printed, and needed to ask and to stop", async () => {
+    running = await startExample(name, { PUBLISH_TOKEN: "of my own" }, /http:\S+\s/);
+    expect(running.output).not.toContain("of my own");
+    for (const method of ["POST", "DELETE"])
+      for (const headers of [{}, { authorization: "Bearer guess" }])
+        expect((await request("answers/a", method, headers)).status).toBe(401);
+    expect((await request("answers/a", "GET")).status).toBe(404);
+    const headers = { authorization: "Bearer of my own" };
+    const answer = await request("answers/a", "POST", headers);
+    expect(answer.status).toBe(200);
+    expect(await (await request("answers/a", "DELETE", headers)).json()).toEqual({ stopped: true });
+    expect(await answer.text()).toContain("event: end\n");
+    expect([(await request("nowhere", "GET")).status, (await request("answers/a%20b", "GET")).status]).toEqual([
+      404, 404,
+    ]);
+  });
+
+  test("SIGTERM: the process ends by itself, in the middle of an answer", async () => {
+    running = await startExample(name, { PUBLISH_TOKEN: "t" }, /http:\S+\s/);
+    const { child, url } = running;
+    await (await request("answers/a", "POST", { authorization: "Bearer t" })).body?.cancel();
+    const reader = await new SocketClient(`${url}answers/a`).until(({ data }) => data.length > 3);
+    child.kill("SIGTERM");
+    expect(await once(child, "exit")).toEqual([0, null]);
+    await reader.untilEnded();
+    expect(reader.ended).not.toBe("complete");
   });
 });

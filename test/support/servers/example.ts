@@ -9,8 +9,10 @@ const COMMANDS = {
   deno: [bin("deno"), "run", "--allow-net", "--allow-env", "examples/deno/server.ts"],
   node: [bin("node"), "examples/node/server.ts"],
   hono: [bin("bun"), "examples/bun/hono.ts"],
+  llm: [bin("bun"), "examples/bun/llm.ts"],
   workers: [bin("node"), "examples/workers/start.ts"],
   "workers-hono": [bin("node"), "examples/workers/start.ts", "hono.ts", "wrangler.hono.jsonc", "events/broadcast"],
+  "workers-llm": [bin("node"), "examples/workers/start.ts", "llm.ts", "wrangler.llm.jsonc", "answers/first"],
 } as const;
 
 export type Example = keyof typeof COMMANDS;
@@ -18,6 +20,8 @@ export type Example = keyof typeof COMMANDS;
 export const examples = ["bun", "deno", "node", "workers"] as const satisfies Example[];
 /** Examples with a login. */
 export const honoExamples = ["hono", "workers-hono"] as const satisfies Example[];
+/** Examples with an answer of a model. */
+export const llmExamples = ["llm", "workers-llm"] as const satisfies Example[];
 
 /** The process of an example. */
 export interface RunningExample {

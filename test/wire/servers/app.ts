@@ -4,6 +4,7 @@ import { type BrokerOptions, createBroker, type Engine, type LogOptions, memoryE
 import { breakableEngine, type Faults } from "./breakable-engine.ts";
 import { control, type Host, type TestBroker } from "./control.ts";
 import { authorizes, Decision, errorHandlers } from "./hooks.ts";
+import { TestRuns } from "./runs.ts";
 
 /** Options of a test broker: every option of the broker that is data, the bounds of the memory engine, and hooks by name. */
 export type TestBrokerOptions = Omit<
@@ -12,8 +13,12 @@ export type TestBrokerOptions = Omit<
 > & {
   readonly authorize?: keyof typeof authorizes;
   readonly errorHandler?: keyof typeof errorHandlers;
-  /** With `breakable` the action `break` makes the engine fail. */
-  readonly engine?: LogOptions & { readonly breakable?: boolean; readonly idempotencyWindow?: number };
+  /** With `breakable` the action `break` makes the engine fail. Brokers with the same `sharedAs` share one engine. */
+  readonly engine?: LogOptions & {
+    readonly breakable?: boolean;
+    readonly idempotencyWindow?: number;
+    readonly sharedAs?: string;
+  };
   /** `null` sets no token. @default "secret" */
   readonly publishToken?: string | null;
 };
@@ -26,9 +31,17 @@ export const HANDLER_PATHS = new Set(["connect", "broadcast", "nowhere"]);
 
 export function createApp(host: Host): (request: Request, context?: unknown) => Promise<Response> {
   const brokers = new Map<string, TestBroker>();
+  const shared = new Map<string, Engine>();
 
-  function engineOf(bounds: LogOptions, breakable = false, faults: Faults, decision: Decision): Engine {
+  function engineOf(
+    { breakable, sharedAs, ...bounds }: NonNullable<TestBrokerOptions["engine"]>,
+    faults: Faults,
+    decision: Decision,
+  ): Engine {
+    const known = shared.get(sharedAs ?? "");
+    if (known) return known;
     const memory = (host.engine ?? memoryEngine)(bounds);
+    if (sharedAs !== undefined) shared.set(sharedAs, memory);
     return breakable ? breakableEngine(memory, faults, decision) : memory;
   }
 
@@ -41,7 +54,7 @@ export function createApp(host: Host): (request: Request, context?: unknown) => 
     const seen: TestBroker["seen"] = [];
     const decision = new Decision();
     const faults: Faults = { subscribing: 0 };
-    const { breakable, ...bounds } = engine;
+    const { breakable, sharedAs: _, ...bounds } = engine;
     const options = {
       ...data,
       publishToken: publishToken === null ? undefined : (publishToken ?? "secret"),
@@ -54,8 +67,10 @@ export function createApp(host: Host): (request: Request, context?: unknown) => 
     } satisfies BrokerOptions;
     const broker = host.createBroker
       ? host.createBroker(name, options, bounds)
-      : createBroker({ ...options, engine: engineOf(bounds, breakable, faults, decision) });
-    return { broker, ended, errors, seen, requests: 0, aborted: 0, isWatched: breakable === true, decision, faults };
+      : createBroker({ ...options, engine: engineOf(engine, faults, decision) });
+    const runs = host.createBroker ? undefined : new TestRuns(broker);
+    const counts = { requests: 0, aborted: 0, isWatched: breakable === true };
+    return { broker, runs, ended, errors, seen, ...counts, decision, faults };
   }
 
   return async (request, context) => {
@@ -71,6 +86,8 @@ export function createApp(host: Host): (request: Request, context?: unknown) => 
       if (isWatched) request.signal.addEventListener("abort", () => test.aborted++, { once: true });
       return broker.fetch(request, context);
     }
+    const { runs } = brokers.get(name) ?? {};
+    if (action === "runs") return runs?.respond(request, context) ?? host.serveRun?.(name, request) ?? Response.error();
     try {
       const args = JSON.parse((await request.text()) || "{}", revive);
       if (action === "make") brokers.set(name, create(name, args));

@@ -2,6 +2,7 @@
 import type { Broker, BrokerOptions, BrokerStats, ClientInfo, Engine, LogOptions } from "../../../src/index.ts";
 import type { Faults } from "./breakable-engine.ts";
 import type { Decision } from "./hooks.ts";
+import type { RunArgs, TestRuns } from "./runs.ts";
 import { activeTimers } from "./timers.ts";
 
 /** The parts of the server under test that differ between runtimes. */
@@ -14,6 +15,8 @@ export interface Host {
   engine?(options: object): Engine;
   /** Creates the broker, where that is not the work of `createBroker` of this package. */
   createBroker?(name: string, options: BrokerOptions, log: LogOptions): BrokerUnderTest;
+  /** Serves a run, where it is elsewhere. */
+  serveRun?(name: string, request: Request): Promise<Response>;
   /** Carries out an action, where the broker is elsewhere. @default control */
   control?(name: string, test: TestBroker, action: string, args: Record<string, unknown>): Promise<unknown>;
 }
@@ -27,6 +30,8 @@ export type BrokerUnderTest = Pick<Broker, "broadcast" | "close" | "fetch"> & {
 /** A broker under test, with records of what it did. */
 export interface TestBroker {
   broker: BrokerUnderTest;
+  /** The broker's runs, unless they are elsewhere. */
+  runs: TestRuns | undefined;
   ended: { clientId: string; reason: string }[];
   errors: string[];
   seen: WeakRef<ClientInfo>[];
@@ -82,6 +87,7 @@ export async function control(
     const { report } = await broker.broadcast("reported", { report: true });
     return await report;
   }
+  if (action === "run") return await test.runs?.act(args as unknown as RunArgs);
   if (action === "decide") return void test.decision.decide();
   if (action === "break") return void Object.assign(test.faults, { append: undefined, subscribe: undefined }, args);
   if (action === "disconnect")

@@ -4,6 +4,7 @@ import { REQUEST_OPTIONS } from "../../../src/workers/hub.ts";
 import { BrokerObject, type Hub, hub, type ObjectNamespace, type ObjectOptions } from "../../../src/workers/index.ts";
 import { createApp } from "./app.ts";
 import { control, type Host, type TestBroker } from "./control.ts";
+import { TestRuns } from "./runs.ts";
 
 interface Env {
   readonly STAGE: ObjectNamespace;
@@ -11,6 +12,7 @@ interface Env {
 }
 interface Stub {
   control(action: string, args: Record<string, unknown>): Promise<unknown>;
+  fetch(request: Request): Promise<Response>;
 }
 
 /** Test brokers by the name of their object. Locally the Worker and its objects run in one isolate. */
@@ -25,11 +27,20 @@ const host: Host = {
 export class Stage extends BrokerObject {
   readonly #created = created.get((this.ctx as unknown as { id: { name: string } }).id.name);
   override readonly options: ObjectOptions = this.#created?.options ?? {};
+  readonly #runs = new TestRuns(this);
+
+  override fetch(request: Request): Promise<Response> {
+    const isRun = new URL(request.url).pathname.split("/")[2] === "runs";
+    return isRun ? this.#runs.respond(request, undefined) : super.fetch(request);
+  }
 
   control(action: string, args: Record<string, unknown>): Promise<unknown> {
     const test = this.#created?.test as TestBroker;
     const { broker } = test;
-    const inside = Object.create(test, { broker: { value: { ...broker, ...methodsOf(this) } } });
+    const inside = Object.create(test, {
+      broker: { value: { ...broker, ...methodsOf(this) } },
+      runs: { value: this.#runs },
+    });
     return control(host, inside, action, args);
   }
 }
@@ -69,6 +80,7 @@ function createHubApp({ STAGE, MODE }: Env): ReturnType<typeof createApp> {
       const broker = hub(STAGE, { ...worker, name, mode: MODE });
       return { ...broker, close: () => Promise.reject(new Error("an object closes inside")) };
     },
+    serveRun: (name, request) => (STAGE.getByName(name) as Stub).fetch(request),
     async control(name, test, action, args) {
       if (action === "decide") return void test.decision.decide();
       Object.assign(created.get(name) ?? {}, { test });
