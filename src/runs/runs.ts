@@ -204,7 +204,12 @@ class RunManager {
     const producer = new RunProducer(id, generation, store, settings, (over) => this.#onOver(over));
     this.#producers.add(producer);
     this.#stopRenewing ??= every(lease / 3, () => void this.#renew());
-    if (source !== undefined) void producer.pipe(source, { format });
+    if (source !== undefined)
+      producer.pipe(source, { format }).catch((error: unknown) => {
+        // Somebody else has begun to read it while the run began.
+        settings.reportError(error);
+        void producer.close("failed").catch(() => undefined);
+      });
     return producer;
   }
 
