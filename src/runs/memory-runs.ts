@@ -24,6 +24,10 @@ class MemoryRun {
     this.leaseUntil = now() + start.leaseMs;
   }
 
+  get bytes(): number {
+    return this.events.allocated + RUN_BYTES;
+  }
+
   renew(): void {
     this.leaseUntil = now() + this.start.leaseMs;
   }
@@ -47,8 +51,8 @@ export class MemoryRuns implements RunStore {
     const current = this.#find(id);
     if (current?.start.generation === start.generation) return true;
     if (current && !current.end) return false;
+    this.#checkRoom(current);
     if (current) this.#drop(current);
-    this.#checkRoom();
     const run = new MemoryRun(id, start);
     this.#runs.set(id, run);
     this.#bytes += RUN_BYTES;
@@ -127,8 +131,9 @@ export class MemoryRuns implements RunStore {
     return run;
   }
 
-  #checkRoom(): void {
-    if (this.#bytes >= this.#maxBytes)
+  /** `dropped` is about to give its bytes back. @throws {@link BrokerError} `at-capacity` */
+  #checkRoom(dropped?: MemoryRun): void {
+    if (this.#bytes - (dropped?.bytes ?? 0) >= this.#maxBytes)
       throw new BrokerError(
         "at-capacity",
         `Run refused: all runs together have ${this.#maxBytes} bytes (memoryBytes); try again later.`,
@@ -154,7 +159,7 @@ export class MemoryRuns implements RunStore {
 
   #drop(run: MemoryRun): void {
     this.#ended.get(run.start.retainMs)?.delete(run);
-    this.#bytes -= run.events.allocated + RUN_BYTES;
+    this.#bytes -= run.bytes;
     if (this.#runs.get(run.id) === run) this.#runs.delete(run.id);
   }
 

@@ -27,29 +27,36 @@ export type RunFormat = "sse" | "text" | "json";
 
 const OPTIONS = new Set(["format", "waitUntil", "signal"]);
 const FORMATS = new Set<unknown>(["sse", "text", "json"]);
+/** A character beyond U+FFFF is two code units, and each alone would be replaced by U+FFFD. */
+const FIRST_HALF = /[\ud800-\udbff]$/;
 /** Text that may wait for the store before the source is read on, in UTF-16 code units. */
 const MAX_WAITING = 64 * 1024;
 
 /** The run that a source is written to. */
 export interface PipeTarget {
   readonly stopped: AbortSignal;
-  /** How the producer has ended the run. */
+  /** How the producer has ended the run; `undefined` also if nobody knows whether it has. */
   readonly end: RunEnd | undefined;
   write(event: EventInput): Promise<unknown>;
   close(reason: "ended" | "failed" | "stopped"): Promise<unknown>;
 }
 
-/** Checks a source and its options, and returns its chunks. @throws `TypeError` */
-export function checkSource(source: unknown, options: PipeOptions = {}): AsyncIterator<unknown> {
+/** Checks a source and its options, and returns a function that begins to read it. @throws `TypeError` */
+export function checkSource(source: unknown, options: PipeOptions = {}): () => AsyncIterator<unknown> {
   checkKnownKeys("pipe()", "option", OPTIONS, options);
   const { format, waitUntil } = options;
   if (format !== undefined && !FORMATS.has(format))
     throw new TypeError(`pipe() refused: format must be "sse", "text" or "json", not ${String(format)}.`);
   if (waitUntil !== undefined && typeof waitUntil !== "function")
     throw new TypeError("pipe() refused: waitUntil must be a function.");
-  const { getReader, [Symbol.asyncIterator]: iterate } = Object(source) as ReadableStream & AsyncIterable<unknown>;
-  if (typeof getReader === "function") return chunksOf(source as ReadableStream<unknown>);
-  if (typeof iterate === "function") return iterate.call(source);
+  const {
+    getReader,
+    locked,
+    [Symbol.asyncIterator]: iterate,
+  } = Object(source) as ReadableStream & AsyncIterable<unknown>;
+  if (locked === true) throw new TypeError("pipe() refused: the source has a reader already; pass one that has none.");
+  if (typeof getReader === "function") return () => chunksOf(source as ReadableStream<unknown>);
+  if (typeof iterate === "function") return () => iterate.call(source);
   throw new TypeError("pipe() refused: the source must be a ReadableStream or an AsyncIterable.");
 }
 
@@ -72,11 +79,12 @@ export function pipe(
   options: PipeOptions,
   onError: (error: unknown) => void,
 ): Promise<RunEnd> {
-  const chunks = checkSource(source, options);
+  const chunks = checkSource(source, options)();
   const { format = "text", waitUntil, signal } = options;
   const piping = new Pipe(run, chunks, format).run(signal).then(undefined, (error: unknown): RunEnd => {
     onError(error);
-    return "failed";
+    // Where the store could not be reached, the lease ends the run.
+    return run.end ?? "lost";
   });
   waitUntil?.(piping);
   return piping;
@@ -168,12 +176,17 @@ function readerOf(format: RunFormat): (chunk: unknown) => readonly EventInput[] 
   const decoder = format === "sse" ? new TextDecoder() : textDecoder();
   const textOf = (chunk: unknown): string =>
     typeof chunk === "string" ? chunk : decoder.decode(chunk as Uint8Array<ArrayBuffer>, { stream: true });
-  if (format === "text")
+  if (format === "text") {
+    /** The first half of a character, whose other half is in the next chunk. */
+    let half = "";
     return (chunk) => {
       if (!isText(chunk)) return [chunk as EventInput];
-      const text = textOf(chunk);
+      const all = half + textOf(chunk);
+      const text = FIRST_HALF.test(all) ? all.slice(0, -1) : all;
+      half = all.slice(text.length);
       return text === "" ? [] : [text];
     };
+  }
   const events: EventInput[] = [];
   const parser = createParser(({ type, data }) => {
     if (data === undefined || data === "[DONE]") return;

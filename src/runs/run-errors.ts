@@ -18,3 +18,11 @@ export const runLost = (): BrokerError =>
 
 /** Creates the error for an event of a run that is over. */
 export const runEnded = (): BrokerError => new BrokerError("run-ended", "Event refused: the run has ended.");
+
+/** Creates the error for an event that may be part of a run or not. */
+export const outcomeUnknown = (cause: unknown): BrokerError =>
+  new BrokerError(
+    "publish-outcome-unknown",
+    "Event stored or not: the store has not answered, and the run is over. Read the run to see its events.",
+    { cause },
+  );

@@ -101,6 +101,8 @@ export class RunFollower {
   #read(): void {
     if (!this.#wantsNext || this.#isReading || !this.#hasChanged || this.#isOver) return;
     this.#hasChanged = false;
+    // Also before a page that comes at once: the read itself may end the run, which calls `onChange`.
+    this.#isReading = true;
     let page: Promise<RunPage | undefined> | RunPage | undefined;
     try {
       page = this.#reads.read(this.#id, this.#cursor);
@@ -108,10 +110,10 @@ export class RunFollower {
       page = Promise.reject(error);
     }
     if (!(page instanceof Promise)) {
+      this.#isReading = false;
       this.#take(page);
       return;
     }
-    this.#isReading = true;
     page.then(
       (result) => {
         this.#isReading = false;
@@ -147,28 +149,37 @@ export class RunFollower {
   }
 }
 
-/** Iterates over the pages of a run. Throws as `onFailure`, and for a run that was lost. */
+/** Iterates over the pages of a run. Throws as `onFailure`, and for a run that was lost. `ends` receives a function that ends the iterator. */
 export async function* followPages(
   follow: (listener: FollowerListener) => RunFollower,
   signal: AbortSignal | undefined,
+  ends: Set<(error: BrokerError) => void>,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>, undefined> {
-  let settle: ((step: { bytes?: Uint8Array<ArrayBuffer>; error?: unknown }) => void) | undefined;
+  let settle: ((step: Step) => void) | undefined;
+  let failure: Step | undefined;
+  const fail = (error: unknown): void => {
+    failure = { error };
+    settle?.(failure);
+  };
   const follower = follow({
     onEvents: (bytes) => settle?.({ bytes }),
     onEnd: (end) => settle?.(end === "lost" ? { error: runLost() } : {}),
-    onFailure: (error) => settle?.({ error }),
+    onFailure: fail,
   });
-  const onAbort = (): void => settle?.({ error: signal?.reason });
+  const onAbort = (): void => fail(signal?.reason);
+  if (signal?.aborted) onAbort();
   signal?.addEventListener("abort", onAbort);
+  ends.add(fail);
   try {
     for (;;) {
-      signal?.throwIfAborted();
-      const { bytes, error } = await keepAlive(
-        new Promise<{ bytes?: Uint8Array<ArrayBuffer>; error?: unknown }>((resolve) => {
-          settle = resolve;
-          follower.requestNext();
-        }),
-      );
+      const { bytes, error } =
+        failure ??
+        (await keepAlive(
+          new Promise<Step>((resolve) => {
+            settle = resolve;
+            follower.requestNext();
+          }),
+        ));
       if (error !== undefined) throw error;
       if (!bytes) return undefined;
       yield bytes;
@@ -176,5 +187,12 @@ export async function* followPages(
   } finally {
     follower.stop();
     signal?.removeEventListener("abort", onAbort);
+    ends.delete(fail);
   }
+}
+
+/** The next page, an error, or none of both at the end of the run. */
+interface Step {
+  readonly bytes?: Uint8Array<ArrayBuffer>;
+  readonly error?: unknown;
 }

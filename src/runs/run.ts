@@ -2,11 +2,11 @@
 import { BrokerError } from "../base/errors.ts";
 import { after, now } from "../base/runtime.ts";
 import { checkKnownKeys } from "../base/validate.ts";
-import { formatRunId, type RunEnd, type RunStatus, type RunStore } from "../engine/run-store.ts";
+import { formatRunId, type RunAppend, type RunEnd, type RunStatus, type RunStore } from "../engine/run-store.ts";
 import { type EventInput, type EventRules, prepareEvent } from "../event/event.ts";
 import { encode } from "../event/sse-format.ts";
 import { type PipeOptions, pipe, type RunSource } from "./pipe.ts";
-import { runEnded } from "./run-errors.ts";
+import { outcomeUnknown, runEnded } from "./run-errors.ts";
 
 /** How a producer may end its run. */
 export type RunCloseReason = Exclude<RunEnd, "lost">;
@@ -27,7 +27,8 @@ export interface Run {
    * is tried again, for as long as `lease`.
    *
    * @throws `TypeError` for a value that is not an event; `BrokerError` `bad-event-type`, `event-too-large`, `key-reused`, `run-too-large` (the run
-   * would have more than `maxRunBytes`), `run-ended` (it has ended, or was lost), `at-capacity`, `closed`, `engine-down`
+   * would have more than `maxRunBytes`), `run-ended` (it has ended, or was lost), `at-capacity`, `closed`, `engine-down` (the event is not stored),
+   * `publish-outcome-unknown` (nobody knows whether it is: the store did not answer, and the run is over)
    */
   write(event: EventInput, options?: WriteOptions): Promise<{ readonly id: string }>;
   /**
@@ -44,7 +45,7 @@ export interface Run {
    * @throws as `write`; `run-ended` if the run was lost, or another run has its id
    */
   close(reason?: RunCloseReason, last?: EventInput): Promise<{ readonly id: string }>;
-  /** Asks this run's producer to stop, as `runs.stop(id)`. Resolves with whether the run is live. */
+  /** Stops this run, as `runs.stop(id)` does: `stopped` aborts. Never stops another run that has its id by now. Resolves with whether it was live. */
   stop(): Promise<boolean>;
 }
 
@@ -90,7 +91,10 @@ export class RunProducer implements Run {
   #stored = 0;
   /** Bytes of all events, stored or not. */
   #bytes = 0;
-  #isFlushing = false;
+  /** Resolves when nothing waits to be stored. */
+  #flushing: Promise<void> | undefined;
+  /** Whether events or an end may be stored of which the store did not say so. */
+  #isUnsure = false;
   #isOver = false;
   #resolveOver: () => void = () => undefined;
   /** The reason of everything that is written from now on. */
@@ -159,7 +163,12 @@ export class RunProducer implements Run {
       throw error;
     }));
 
-  readonly stop = async (): Promise<boolean> => !this.#isOver && this.#store.requestStop(this.id);
+  // Only other processes have to ask the store.
+  readonly stop = async (): Promise<boolean> => {
+    const isLive = !this.#isOver;
+    this.#onStopRequested();
+    return isLive;
+  };
 
   /** Learns the state of the run from its store. */
   onStatus(status: RunStatus): void {
@@ -170,12 +179,11 @@ export class RunProducer implements Run {
   /** Ends the run as lost, because the broker closes: its readers need not wait for the end of the lease. */
   async release(): Promise<void> {
     if (this.#isOver) return;
-    const closed = new BrokerError("closed", "Event refused: the broker is closing.");
-    const stored = this.#stored;
-    const isBusy = this.#isFlushing;
-    this.#end(closed);
-    // An append that is under way may be stored or not, and the end has to follow just what is stored. The lease ends such a run.
-    if (!isBusy) await this.#store.append(this.id, this.generation, { after: stored, texts: [], end: "lost" });
+    this.#end(new BrokerError("closed", "Event refused: the broker is closing."));
+    // The end has to follow just what is stored. Where that is not known, the lease ends the run.
+    await this.#flushing;
+    if (this.#isUnsure || this.end) return;
+    await this.#store.append(this.id, this.generation, { after: this.#stored, texts: [], end: "lost" });
   }
 
   #write(text: string): Promise<{ readonly id: string }> {
@@ -197,10 +205,7 @@ export class RunProducer implements Run {
     const stored = new Promise<string>((resolve, reject) => {
       this.#queue.push({ text, end, resolve, reject });
     });
-    if (!this.#isFlushing) {
-      this.#isFlushing = true;
-      queueMicrotask(() => void this.#flush());
-    }
+    this.#flushing ??= Promise.resolve().then(() => this.#flush());
     return { id: await stored };
   }
 
@@ -229,19 +234,13 @@ export class RunProducer implements Run {
         }
       }
     }
-    this.#isFlushing = false;
+    this.#flushing = undefined;
   }
 
   async #append(batch: readonly Pending[]): Promise<void> {
     const texts = batch.flatMap(({ text }) => text ?? []);
     const end = batch.at(-1)?.end;
-    const isStored = await this.#untilKnown(() =>
-      this.#store.append(this.id, this.generation, { after: this.#stored, texts, end }),
-    );
-    if (!isStored) {
-      this.#end(runEnded());
-      throw this.#refusal;
-    }
+    await this.#commit({ after: this.#stored, texts, end });
     for (const { text, resolve } of batch) {
       if (text !== undefined) this.#stored++;
       resolve(formatRunId(this.generation, this.#stored));
@@ -251,23 +250,34 @@ export class RunProducer implements Run {
     this.#end(runEnded());
   }
 
-  /** Repeats a call to the store while its outcome is not known, for as long as the lease. A call that was refused for good is not repeated. */
-  async #untilKnown(call: () => Promise<boolean>): Promise<boolean> {
+  /**
+   * Stores events, an end, or both. Asks again while the outcome is not known, for as long as the lease. A call that was refused for good is not
+   * repeated. @throws {@link BrokerError}
+   */
+  async #commit(append: RunAppend): Promise<void> {
     const start = now();
+    let isUnsure = false;
     for (let retryMs = MIN_RETRY_MS; ; retryMs = Math.min(2 * retryMs, MAX_RETRY_MS)) {
+      let isLive = true;
+      let cause: unknown;
       try {
-        return await call();
+        isLive = await this.#store.append(this.id, this.generation, append);
+        if (isLive) return;
       } catch (error) {
         const { code } = Object(error) as Partial<BrokerError>;
-        if (code !== "engine-down" && code !== "publish-outcome-unknown") throw error;
-        // The run is lost, or about to be.
-        if (this.#refusal || now() - start > this.#settings.lease) {
-          const cause = error as BrokerError;
-          this.#end(
-            new BrokerError("engine-down", "Event refused: the store of the run cannot be reached.", { cause }),
-          );
-          throw this.#refusal;
-        }
+        if (code === "publish-outcome-unknown") isUnsure = true;
+        else if (code !== "engine-down" && !isUnsure) throw error;
+        cause = error;
+      }
+      // The run is lost, or about to be.
+      if (!isLive || this.#refusal?.code === "closed" || now() - start > this.#settings.lease) {
+        const refusal = isLive
+          ? new BrokerError("engine-down", "Event refused: the store of the run cannot be reached.", { cause })
+          : runEnded();
+        this.#end(refusal);
+        if (!isUnsure) throw refusal;
+        this.#isUnsure = true;
+        throw outcomeUnknown(cause);
       }
       await new Promise<void>((resolve) => after(retryMs, resolve));
     }

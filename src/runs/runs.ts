@@ -14,7 +14,7 @@ import { MemoryRuns } from "./memory-runs.ts";
 import { checkSource, type RunFormat, type RunSource } from "./pipe.ts";
 import { type Run, RunProducer } from "./run.ts";
 import { unknownRun } from "./run-errors.ts";
-import { followPages, RunFollower, SharedReads } from "./run-follower.ts";
+import { type FollowerListener, followPages, RunFollower, SharedReads } from "./run-follower.ts";
 import { positionOf, splitFrames } from "./run-position.ts";
 import { checkResponseOptions, type ResponseOptions, RunResponses } from "./run-response.ts";
 import type { RunStream } from "./run-stream.ts";
@@ -81,7 +81,8 @@ export interface Runs {
   /**
    * Starts a run, and pipes a source into it if there is one. A run with this id that has ended is replaced.
    *
-   * @throws `TypeError`; `BrokerError` `bad-id`, `run-exists` (a live run has this id), `at-capacity`, `closed`, `engine-down`
+   * @throws `TypeError`; `BrokerError` `bad-id`, `run-exists` (a live run has this id), `at-capacity`, `closed`, `engine-down`,
+   * `publish-outcome-unknown` (nobody knows whether it has begun; if so, it is lost after `lease`)
    */
   start(id: string, source?: RunSource, options?: StartRunOptions): Promise<Run>;
   /**
@@ -178,14 +179,19 @@ class RunManager {
   readonly #broker: BrokerWithRuns;
   readonly #settings: typeof DEFAULTS;
   readonly #producers = new Set<RunProducer>();
-  /** Functions that decide who may read, by the generation of their run. */
+  /** Functions that end the iterators of `read`. */
+  readonly #readers = new Set<(error: BrokerError) => void>();
+  /** Functions that decide who may read, by the generation of their run. They stay for as long as it does. */
   readonly #authorize = new Map<string, Authorize>();
+  readonly #kept: TimeoutQueue<string>;
   #opened: OpenRuns | undefined;
   #stopRenewing: (() => void) | undefined;
 
   constructor(broker: BrokerWithRuns, settings: typeof DEFAULTS) {
     this.#broker = broker;
     this.#settings = settings;
+    // The lease of a run that its producer has given up may not be over.
+    this.#kept = new TimeoutQueue(settings.retain + settings.lease, (generation) => this.#authorize.delete(generation));
   }
 
   async start(id: string, source?: RunSource, options: StartRunOptions = {}): Promise<Run> {
@@ -197,6 +203,13 @@ class RunManager {
     const { lease, retain, maxRunBytes } = this.#settings;
     const readers = typeof authorize === "function" ? "[]" : readersOf(authorize, core);
     await this.#begin(() => store.start(id, { generation, leaseMs: lease, retainMs: retain, readers }), id);
+    try {
+      core.checkOpen();
+    } catch (error) {
+      // Nobody would renew its lease. What fails here, the end of the lease does.
+      void store.append(id, generation, { after: 0, texts: [], end: "lost" }).catch(() => undefined);
+      throw error;
+    }
     if (typeof authorize === "function") this.#authorize.set(generation, authorize);
     const { serialize, maxEventBytes } = core.settings;
     const settings = {
@@ -206,18 +219,26 @@ class RunManager {
     const producer = new RunProducer(id, generation, store, settings, (over) => this.#onOver(over));
     this.#producers.add(producer);
     this.#stopRenewing ??= every(lease / 3, () => void this.#renew());
-    if (source !== undefined) void producer.pipe(source, { format });
+    if (source !== undefined)
+      producer.pipe(source, { format }).catch((error: unknown) => {
+        // Somebody else has begun to read it while the run began.
+        settings.reportError(error);
+        void producer.close("failed").catch(() => undefined);
+      });
     return producer;
   }
 
   /** Begins a run. A call whose outcome is not known is repeated. */
   async #begin(start: () => Promise<boolean>, id: string): Promise<void> {
+    let unsure: unknown;
     for (let leftMs = START_MS; ; leftMs -= RETRY_MS) {
       try {
         if (await start()) return;
         break;
       } catch (error) {
-        if ((error as Partial<BrokerError>).code !== "publish-outcome-unknown" || leftMs <= 0) throw error;
+        if ((error as Partial<BrokerError>).code === "publish-outcome-unknown") unsure = error;
+        if (!unsure) throw error;
+        if (leftMs <= 0) throw unsure;
       }
       await new Promise<void>((resolve) => after(RETRY_MS, resolve));
     }
@@ -249,7 +270,8 @@ class RunManager {
     if (!page) throw unknownRun(id);
     const { generation } = page;
     const position = { id, generation, after: positionOf(page, options.after) };
-    const pages = followPages((listener) => new RunFollower(position, { store, reads }, listener), options.signal);
+    const follow = (listener: FollowerListener): RunFollower => new RunFollower(position, { store, reads }, listener);
+    const pages = followPages(follow, options.signal, this.#readers);
     for await (const bytes of pages) for (const frame of splitFrames(bytes)) yield parseEvent(frame);
     return undefined;
   }
@@ -320,6 +342,7 @@ class RunManager {
 
   #onOver(producer: RunProducer): void {
     this.#producers.delete(producer);
+    if (this.#authorize.has(producer.generation)) this.#kept.add(producer.generation);
     if (this.#producers.size > 0) return;
     this.#stopRenewing?.();
     this.#stopRenewing = undefined;
@@ -331,6 +354,10 @@ class RunManager {
     let cancel: (() => void) | undefined;
     await Promise.race([released, new Promise<void>((resolve) => (cancel = after(RELEASE_MS, resolve)))]);
     cancel?.();
+    // What this process has ended, they know by now.
+    const closed = new BrokerError("closed", "Run not read to its end: the broker is closing. Read on elsewhere.");
+    for (const end of [...this.#readers]) end(closed);
+    this.#kept.clear();
     store.close();
   }
 }

@@ -23,4 +23,18 @@ describe("runs in memory", () => {
     await expect.poll(() => store.read("a", 0, 1)).toBeUndefined();
     expect(await store.start("b", { ...start, generation: "two" })).toBe(true);
   });
+
+  test("start: a run that has ended stays if there is no room for the one that replaces it", async () => {
+    const store = new MemoryRuns(50_000);
+    const start = { leaseMs: 60_000, retainMs: 60_000, readers: undefined };
+    await store.start("a", { ...start, generation: "one" });
+    await store.append("a", "one", { after: 0, texts: ["data: 1\n\n"], end: "ended" });
+    await store.start("b", { ...start, generation: "two" });
+    await store.append("b", "two", { after: 0, texts: [`data: ${"x".repeat(60_000)}\n\n`] });
+    await expect(store.start("a", { ...start, generation: "three" })).rejects.toMatchObject({ code: "at-capacity" });
+    expect(store.read("a", 0, 1)).toMatchObject({ generation: "one", end: "ended", events: 1 });
+    await store.append("b", "two", { after: 1, texts: [], end: "ended" });
+    // It may take the room of the one that it replaces.
+    expect(await store.start("b", { ...start, generation: "four" })).toBe(true);
+  });
 });

@@ -49,6 +49,42 @@ async function start(setup: TestSetup, errors: unknown[] = []): Promise<{ readon
 
 describe("run.pipe", () => {
   test(
+    "start: pipes a stream or a generator; a stream that has a reader is refused before the run begins",
+    withBroker(async (setup) => {
+      const errors: unknown[] = [];
+      const { runs } = await start(setup, errors);
+      for (const [id, source] of [
+        ["b", streamOf(["1", "2"])],
+        ["c", generate(["1", "2"])],
+      ] as const) {
+        await runs.start(id, source);
+        expect(await eventsOf(runs, id)).toEqual(["1", "2"]);
+        expect(await runs.state(id)).toBe("ended");
+      }
+      const taken = streamOf(["1"]);
+      taken.getReader();
+      await expect(runs.start("d", taken)).rejects.toThrow("has a reader");
+      expect(await runs.state("d")).toBe("unknown");
+      // Taken while the run begins: it fails, and the error is reported.
+      const late = streamOf(["1"]);
+      const starting = runs.start("e", late);
+      late.getReader();
+      await starting;
+      await expect.poll(() => runs.state("e")).toBe("failed");
+      expect(errors).toMatchObject([["run", { name: "TypeError" }]]);
+    }),
+  );
+
+  test(
+    "text: a character whose two halves are in two pieces stays whole",
+    withBroker(async (setup) => {
+      const { runs, run } = await start(setup);
+      await run.pipe(generate(["a\ud83c", "\udf89b", "\ud83c", "\udf89", "\udf89", "c"]));
+      expect(await eventsOf(runs)).toEqual(["a", "🎉b", "🎉", "\ufffd", "c"]);
+    }),
+  );
+
+  test(
     "text: each piece of text is an event, objects are events as `write` takes them, empty pieces are none",
     withBroker(async (setup) => {
       const { runs, run } = await start(setup);
