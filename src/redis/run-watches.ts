@@ -22,12 +22,10 @@ const RUN = "run:";
 /** Whether a channel of the feed, without the prefix, is of a run. */
 export const isOfRun = (channel: string): boolean => channel.startsWith(RUN);
 
-/**
- * Returns an id as a part of keys and channels: each id has another name, also one with lone surrogates, of which Redis could keep no more than that
- * they were there.
- */
+/** Returns an id as a part of keys and channels. Each id has a name of its own: Redis could not keep lone surrogates, so they are escaped. */
 export const runName = (id: string): string => JSON.stringify(id).slice(1, -1);
 
+/** Keeps watches, and subscribes to the channels of the runs that are watched. */
 export class RunWatches {
   readonly #feed: Feed;
   readonly #base: string;

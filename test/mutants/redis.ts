@@ -299,7 +299,7 @@ export const redisMutants: readonly Mutant[] = [
     tests: "runs-faults",
     find: "  if tonumber(number) <= tonumber(string.match(done, '^%d+')) then return 'stale' end\n",
     replace: "",
-    harm: "A start that a client library sends again begins a run anew, and drops one that has ended.",
+    harm: "A start that a client library sends again begins a run once more, and drops one that has ended.",
   },
   {
     name: "redis-run-generation-returns",

@@ -155,7 +155,7 @@ describe("runs in Redis when something fails", needsRedis, () => {
     );
     expect(await codeOf(one.runs.start("c", startOf("three")))).toBe("engine-down");
     expect(await codeOf(one.runs.requestStop("a"))).toBe("engine-down");
-    for (const key of [HASH, LIST]) await redis.server.command("PEXPIRE", key, String(RETAIN_MS + 5_000));
+    for (const key of [HASH, LIST]) await redis.server.command("PEXPIRE", key, String(RETAIN_MS + LEASE_MS / 2));
     expect(await one.runs.renew([{ id: "a", generation: "one" }])).toEqual(["live"]);
     for (const key of [HASH, LIST]) expect(await timeToLive(key)).toBeGreaterThan(RETAIN_MS + LEASE_MS / 2);
     await expect.poll(async () => (await read(one, "b")).end, { timeout: 10_000 }).toBe("lost");

@@ -62,10 +62,12 @@ describe("runs in Redis", needsRedis, () => {
     await expectLife(LEASE_MS + RETAIN_MS);
     for (const renew of [
       () => one.runs.renew([{ id: "a", generation: "one" }]),
+      // Its first answer may have been lost long ago.
+      () => one.runs.start("a", startOf("one")),
       () => one.runs.append("a", "one", { after: 1, texts: [eventOf("2")] }),
     ]) {
-      for (const key of [HASH, LIST]) await redis.server.command("PEXPIRE", key, String(RETAIN_MS + 1_000));
-      expect((await read(one)).leaseMs).toBeLessThanOrEqual(1_000);
+      for (const key of [HASH, LIST]) await redis.server.command("PEXPIRE", key, String(RETAIN_MS + LEASE_MS / 2));
+      expect((await read(one)).leaseMs).toBeLessThanOrEqual(LEASE_MS / 2);
       await renew();
       await expectLife(LEASE_MS + RETAIN_MS);
     }

@@ -59,7 +59,8 @@ local function count(counter, number) redis.call('SET', base .. ':appends:' .. c
 const runScript = (...parts: readonly string[]): string => plainScript(RUNS, ...parts);
 
 /**
- * Begins a run. A generation that has had this id before does not begin again, however late its start is repeated.
+ * Begins a run. A generation that has had this id before does not begin again, however late its start is repeated. A repeated start renews the
+ * lease: the answer to the first one may have been lost a while ago.
  *
  * ARGV: channel prefix, name, name of the append counter, number of the command, generation, lease, retain, `1` if there is a text for its readers,
  * and this text.
@@ -80,7 +81,7 @@ local run, missing = findRun(ARGV[2])
 local generation, past = ARGV[5], ''
 if run then
   if run.generation == generation then
-    if run.isOver then lose(run) end
+    if run.isOver then lose(run) elseif run.isLive then keep(run, run.lease + run.retain) end
     return 1
   end
   if run.isLive and not run.isOver then return 0 end
