@@ -25,6 +25,17 @@ export { historyLoader } from "./engine/history-loader.ts";
 export type { IdempotencyWindow } from "./engine/idempotency.ts";
 export { createIdempotencyWindow, eventFingerprint } from "./engine/idempotency.ts";
 export { readHistoryBounds, readLast, readPage } from "./engine/read-log.ts";
+export type {
+  RunAppend,
+  RunEnd,
+  RunPage,
+  RunRecord,
+  RunStart,
+  RunStatus,
+  RunStore,
+  RunWatch,
+} from "./engine/run-store.ts";
+export { formatRunEvent } from "./engine/run-store.ts";
 export type { Position } from "./event/position.ts";
 export { formatPosition, parsePosition } from "./event/position.ts";
 export type { ChannelLog, Entry } from "./log/channel-log.ts";

@@ -61,13 +61,14 @@ export interface RunAppend {
 export interface RunStore {
   /**
    * Begins a run. Resolves with `false`, and changes nothing, if a live run of another generation has this id. A run with this id that has ended is
-   * dropped. Idempotent for one generation.
+   * dropped. Idempotent for one generation, whose lease begins again.
    */
   start(id: string, run: RunStart): Promise<boolean>;
   /**
    * Appends events, and ends the run if `end` is given, all or nothing. Renews the lease. Resolves with `false`, and changes nothing, if no live
-   * run has this id and generation. Idempotent: events that the run has already, by their number, are not appended again, and a run that has ended
-   * as `end` says at just this number of events counts as success.
+   * run has this id and generation, if it has fewer events than `after`, or if it has more than an end says. Idempotent: events that the run has
+   * already, by their number, are not appended again (a repeated call has the same texts), and a run that has ended as `end` says at just this number
+   * of events counts as success. A caller has one call under way for a run.
    */
   append(id: string, generation: string, append: RunAppend): Promise<boolean>;
   /** Renews the leases of live runs. Resolves with the state of each: `over` if no live run has this id and generation. */

@@ -49,7 +49,10 @@ export class MemoryRuns implements RunStore {
 
   async start(id: string, start: RunStart): Promise<boolean> {
     const current = this.#find(id);
-    if (current?.start.generation === start.generation) return true;
+    if (current?.start.generation === start.generation) {
+      if (!current.end) current.renew();
+      return true;
+    }
     if (current && !current.end) return false;
     this.#checkRoom(current);
     if (current) this.#drop(current);
@@ -66,7 +69,9 @@ export class MemoryRuns implements RunStore {
     if (run?.start.generation !== generation) return false;
     const { events } = run;
     if (run.end) return end === run.end && events.count === after + texts.length;
-    const fresh = texts.slice(events.count - after);
+    const known = events.count - after;
+    if (known < 0 || (end && known > texts.length)) return false;
+    const fresh = texts.slice(known);
     if (fresh.length > 0) this.#checkRoom();
     run.renew();
     const { allocated } = events;

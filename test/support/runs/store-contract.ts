@@ -161,6 +161,18 @@ export function testRunStore(open: () => StoreUnderTest | Promise<StoreUnderTest
     expect(await read("a")).toMatchObject({ end: "failed", events: 1 });
   });
 
+  test("append: numbers that the run cannot have are refused, and change nothing", async () => {
+    await begin("a");
+    await store.append("a", "one", { after: 0, texts: numbers(1, 3) });
+    expect(await store.append("a", "one", { after: 4, texts: numbers(5, 6) })).toBe(false);
+    expect(await store.append("a", "one", { after: 4, texts: [], end: "ended" })).toBe(false);
+    expect(await store.append("a", "one", { after: 0, texts: numbers(1, 2), end: "ended" })).toBe(false);
+    expect(await readAll("a")).toBe(wire(numbers(1, 3)));
+    expect((await read("a")).end).toBeUndefined();
+    expect(await store.append("a", "one", { after: 2, texts: numbers(3, 4), end: "ended" })).toBe(true);
+    expect(await readAll("a")).toBe(wire(numbers(1, 4)));
+  });
+
   test("append: an unknown run and another generation are refused", async () => {
     expect(await store.append("a", "one", { after: 0, texts: numbers(1, 1) })).toBe(false);
     expect(await store.read("a", 0, PAGE_BYTES)).toBeUndefined();
@@ -270,6 +282,15 @@ export function testRunStore(open: () => StoreUnderTest | Promise<StoreUnderTest
     }
     expect((await read("a")).end).toBeUndefined();
     expect((await read("b")).events).toBe(8);
+  });
+
+  test("lease: begins again with a repeated start", async () => {
+    await begin("a", { leaseMs: 4 * SHORT_MS });
+    for (let round = 0; round < 8; round++) {
+      await new Promise((resolve) => setTimeout(resolve, SHORT_MS));
+      await begin("a", { leaseMs: 4 * SHORT_MS });
+    }
+    expect((await read("a")).end).toBeUndefined();
   });
 
   test("retain: a run that has ended is kept for so long, and then unknown", async () => {
