@@ -378,7 +378,6 @@ function takeEvents(
   let to = from;
   for (let end = endOfEvent(bytes, from); end - from <= maxBytes || (needsOne && taken === 0); taken++) {
     to = end;
-    if (to === bytes.length) return { count: count - skipped, bytes: bytes.subarray(from) };
     end = endOfEvent(bytes, to);
   }
   return { count: taken, bytes: bytes.subarray(from, to) };

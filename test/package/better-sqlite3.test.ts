@@ -24,6 +24,7 @@ test(
       passed: number;
       failed: string[];
       ids: string[];
+      runs: string[];
       busy: string;
       missing: string;
     };
@@ -31,6 +32,8 @@ test(
     expect(outcome.passed).toBeGreaterThan(30);
     const [first = "", second] = outcome.ids;
     expect(second).toBe(first.replace(/-1$/, "-2"));
+    const run = "ended id: one-1\ndata: é\n\nid: one-2\ndata: 2\n\n";
+    expect(outcome.runs).toEqual([run, run]);
     expect(outcome.busy).toContain("another process has it open");
     expect(outcome.missing).toContain("Check that its folder exists");
   },

@@ -255,7 +255,7 @@ test("a file that lost events while it was used: the run ends as lost, and does 
     runs.append("a", "one", { after: 4, texts: texts(5, 5), end: "ended" }).then(String, ({ code }) => code);
   await expect.poll(append, { timeout: 5_000 }).toBe("false");
   expect(await stateOf(runs, "a")).toEqual(["lost", wire(1, 2)]);
-  // Who waits for a run that is no longer there is woken.
+  // A reader that waits for a run that is gone is woken.
   expect(calls).toBeGreaterThan(0);
   expect(await stateOf(runs, "b")).toBeUndefined();
 });

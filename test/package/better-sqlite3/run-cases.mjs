@@ -39,6 +39,22 @@ for (let life = 0; life < 2; life++) {
   ids.push((await broker.broadcast("x")).id);
   await broker.close();
 }
+
+// So does a run that has ended.
+const runs = [];
+const listener = { position: Infinity, onAppended: () => undefined, onOverrun: () => undefined };
+for (let life = 0; life < 2; life++) {
+  const session = sqliteEngine({ path }).open(listener);
+  const store = session.openRuns(() => undefined);
+  if (life === 0) {
+    await store.start("a", { generation: "one", leaseMs: 60_000, retainMs: 60_000, readers: undefined });
+    const texts = ["data: é\n\n", "data: 2\n\n"];
+    await store.append("a", "one", { after: 0, texts, end: "ended" });
+  }
+  const { end, bytes } = await store.read("a", 0, 1_000);
+  runs.push(`${end} ${new TextDecoder().decode(bytes)}`);
+  session.close();
+}
 const reasonOf = (engine) =>
   createBroker({ engine, onError: () => undefined })
     .broadcast("x")
@@ -48,5 +64,5 @@ owner.exec("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; COMMIT");
 const busy = await reasonOf(sqliteEngine({ path }));
 owner.close();
 const missing = await reasonOf(sqliteEngine({ path: join(folder, "missing", "a.db") }));
-console.log(JSON.stringify({ version: process.version, passed, failed, ids, busy, missing }));
+console.log(JSON.stringify({ version: process.version, passed, failed, ids, runs, busy, missing }));
 rmSync(folder, { recursive: true });
