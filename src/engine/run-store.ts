@@ -66,9 +66,11 @@ export interface RunStore {
   start(id: string, run: RunStart): Promise<boolean>;
   /**
    * Appends events, and ends the run if `end` is given, all or nothing. Renews the lease. Resolves with `false`, and changes nothing, if no live
-   * run has this id and generation, if it has fewer events than `after`, or if it has more than an end says. Idempotent: events that the run has
-   * already, by their number, are not appended again (a repeated call has the same texts), and a run that has ended as `end` says at just this number
-   * of events counts as success. A caller has one call under way for a run.
+   * run has this id and generation, or if it has more events than an end says. If it has fewer events than `after`, it has lost some: resolves with
+   * `false`, and MAY end the run as `lost`.
+   *
+   * Idempotent: events that the run has already, by their number, are not appended again (a repeated call has the same texts), and a run that has
+   * ended as `end` says at just this number of events counts as success. A caller has one call under way for a run.
    */
   append(id: string, generation: string, append: RunAppend): Promise<boolean>;
   /** Renews the leases of live runs. Resolves with the state of each: `over` if no live run has this id and generation. */

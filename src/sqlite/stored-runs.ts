@@ -128,7 +128,10 @@ export class StoredRuns {
   /** As `RunStore.start`. */
   start(id: string, { generation, leaseMs, retainMs, readers }: RunStart): boolean {
     const current = this.#findAlive(id);
-    if (current?.generation === generation) return true;
+    if (current?.generation === generation) {
+      if (!current.ending) this.#renew(current);
+      return true;
+    }
     if (current && !current.ending) return false;
     // The events of a run that had this id are deleted later, some at a time.
     this.#run(DROP_RUN, id);
@@ -154,6 +157,7 @@ export class StoredRuns {
       this.#end(row, "lost");
       return false;
     }
+    if (end && after + texts.length < events) return false;
     this.#insert(row, events + 1, texts.slice(events - after));
     if (end) this.#end(row, end);
     else this.#renew(row);

@@ -161,11 +161,14 @@ export function testRunStore(open: () => StoreUnderTest | Promise<StoreUnderTest
     expect(await read("a")).toMatchObject({ end: "failed", events: 1 });
   });
 
-  test("append: numbers that the run cannot have are refused, and change nothing", async () => {
+  test("append: numbers that the run cannot have are refused", async () => {
     await begin("a");
+    await begin("b");
     await store.append("a", "one", { after: 0, texts: numbers(1, 3) });
-    expect(await store.append("a", "one", { after: 4, texts: numbers(5, 6) })).toBe(false);
-    expect(await store.append("a", "one", { after: 4, texts: [], end: "ended" })).toBe(false);
+    expect(await store.append("b", "one", { after: 1, texts: numbers(2, 3) })).toBe(false);
+    expect(await store.append("b", "one", { after: 1, texts: [], end: "ended" })).toBe(false);
+    expect([undefined, "lost"]).toContain((await read("b")).end);
+    expect((await read("b")).events).toBe(0);
     expect(await store.append("a", "one", { after: 0, texts: numbers(1, 2), end: "ended" })).toBe(false);
     expect(await readAll("a")).toBe(wire(numbers(1, 3)));
     expect((await read("a")).end).toBeUndefined();
