@@ -144,7 +144,7 @@ export class RunFollower {
       this.#read();
     } else {
       // Nobody may be left to report the end of the lease.
-      this.#readAfter(Math.max(0, page.leaseMs) + LEASE_MARGIN_MS);
+      this.#readAfter(page.leaseMs > 0 ? page.leaseMs + LEASE_MARGIN_MS : RETRY_MS);
     }
   }
 }
