@@ -37,6 +37,7 @@ export class RunReader {
   #sinceStep = 0;
   #hasTrailer = false;
   #doing = "";
+  #kind = "read";
   /** How it ended. */
   result: string | undefined;
 
@@ -82,6 +83,7 @@ export class RunReader {
     const random = this.#random;
     const ended = random.chance(0.8) ? "replay" : 204;
     let lastId = after;
+    this.#kind = "response";
     this.#begin(after);
     for (;;) {
       const process = this.#pickProcess();
@@ -108,6 +110,7 @@ export class RunReader {
           code = "closed";
         } else code = CODES[status] ?? `status ${status}`;
       }
+      this.#world.seen.add("response: resumed");
       if (code !== "died" && !COME_AGAIN.has(code)) return this.#finish(code, process);
       // At the end all processes close.
       if (random.chance(0.1) || (code === "closed" && this.#world.isCalm)) return this.#finish("left");
@@ -180,6 +183,7 @@ export class RunReader {
 
   #finish(result: string, process?: ReadableProcess): void {
     this.result = result;
+    this.#world.seen.add(`${this.#kind}: ${result}`);
     const fault = this.#findFault(result, process);
     if (fault !== undefined) this.#fault(`${result}: ${fault}`);
   }

@@ -67,8 +67,15 @@ class Process implements ReadableProcess {
   }
 }
 
-/** Plays the history of a seed. Returns its faults. */
-export async function simulateRuns(setup: TestSetup, clock: Clock, seed: number): Promise<readonly string[]> {
+/** What became of a history. */
+export interface Played {
+  readonly faults: readonly string[];
+  /** Everything that has happened at least once, by name. */
+  readonly seen: ReadonlySet<string>;
+}
+
+/** Plays the history of a seed. */
+export async function simulateRuns(setup: TestSetup, clock: Clock, seed: number): Promise<Played> {
   return new Simulation(setup, clock, seed).play();
 }
 
@@ -99,14 +106,15 @@ class Simulation {
     for (let index = 0; index < PROCESSES; index++) this.#open.push(this.#begin());
   }
 
-  async play(): Promise<readonly string[]> {
+  async play(): Promise<Played> {
     for (let left = this.#random.integer(20, 60); left > 0; left--) {
       this.#step();
       if (this.#random.chance(0.6)) await this.#clock.turns(1);
       else await this.#clock.advanceAndSettle(this.#random.pick([1, 10, 100, 300, 1_000]));
     }
     await this.#end();
-    return this.#world.faults;
+    const { faults, seen } = this.#world;
+    return { faults, seen };
   }
 
   #begin(): Process {
@@ -152,6 +160,7 @@ class Simulation {
       (error: { code: string }) => {
         const states = this.#world.statesSince(id, step);
         if (error.code === "publish-outcome-unknown" || error.code === "closed") this.#unsure.add(process.index);
+        this.#world.seen.add(`start: ${error.code}`);
         if (!CODES_OF_START.has(error.code)) this.#fault(`start() rejects with ${error}`);
         if (error.code === "closed" && process.closingAt === undefined) this.#fault("start(): no broker closes");
         if (error.code === "run-exists" && !states.some(({ state }) => state === "active"))
