@@ -12,6 +12,8 @@ const IDS = ["a", "b", "c"];
 const PROCESSES = 3;
 /** Milliseconds for late answers, and for the pauses of those who ask again. */
 const MARGIN_MS = 2_500;
+/** Milliseconds after which a reader has everything: two late answers, and a pause before a store that failed is asked again. */
+const DELAY_MS = 600;
 const CODES_OF_START = new Set(["run-exists", "engine-down", "publish-outcome-unknown", "closed"]);
 
 /** A simulated process. */
@@ -150,6 +152,7 @@ class Simulation {
   #start(id: string): void {
     const process = this.#pick();
     const { step } = this.#world;
+    const { time } = this.#clock;
     this.#ask(process, process.runs.start(id)).then(
       (run) => {
         const { generation } = run as unknown as { readonly generation: string };
@@ -159,7 +162,10 @@ class Simulation {
       },
       (error: { code: string }) => {
         const states = this.#world.statesSince(id, step);
-        if (error.code === "publish-outcome-unknown" || error.code === "closed") this.#unsure.add(process.index);
+        // A run that has begun without an answer may be lost, and replaced by another one, before its start is repeated.
+        const isReplaced = error.code === "run-exists" && this.#clock.time - time >= this.#settings.lease;
+        if (isReplaced || error.code === "publish-outcome-unknown" || error.code === "closed")
+          this.#unsure.add(process.index);
         this.#world.seen.add(`start: ${error.code}`);
         if (!CODES_OF_START.has(error.code)) this.#fault(`start() rejects with ${error}`);
         if (error.code === "closed" && process.closingAt === undefined) this.#fault("start(): no broker closes");
@@ -224,7 +230,10 @@ class Simulation {
     const { lease, retain } = this.#settings;
     const clock = this.#clock;
     world.calm();
+    await clock.advanceAndSettle(DELAY_MS);
+    for (const reader of this.#readers) reader.checkDelay(DELAY_MS);
     await clock.advanceAndSettle(lease + MARGIN_MS);
+    for (const reader of this.#readers) reader.checkDelay(DELAY_MS);
     for (const writer of this.#writers) {
       const { run, truth } = writer;
       const isLive = !truth.end && !truth.isGone && this.#all[truth.owner]?.isOpen;

@@ -222,6 +222,7 @@ export class RunWorld {
     const isNew = after + texts.length > truth.texts.length;
     truth.texts.push(...texts.slice(truth.texts.length - after));
     truth.renew(this.clock.time);
+    if (isNew) truth.changedAt = this.clock.time;
     if (end) this.#end(truth, end, false);
     else if (isNew) this.#notify(truth.id, false);
     return true;
@@ -285,6 +286,7 @@ export class RunWorld {
 
   #end(truth: RunTruth, end: RunEnd, isByLease: boolean): void {
     truth.end = end;
+    truth.changedAt = this.clock.time;
     this.seen.add(isByLease ? "end: lease" : `end: ${end}`);
     truth.isLostByLease = isByLease;
     truth.endedAt = isByLease ? truth.leaseUntil : this.clock.time;
@@ -324,8 +326,7 @@ export class RunWorld {
     await this.sleep(this.#delay());
     watcher.isReady = true;
     if (this.clock.time >= this.downUntil && this.#random.chance(0.7)) return;
-    watcher.hasMissed = true;
-    this.#makeUpLater(watcher);
+    // What was missed until now has nobody noticed.
     throw new BrokerError("engine-down", "Not watched: the store is away.");
   }
 
