@@ -149,7 +149,7 @@ export class MemoryRuns implements RunStore {
     run.end = end;
     const { events, start } = run;
     const { allocated } = events;
-    events.trim();
+    events.close();
     this.#bytes += events.allocated - allocated;
     this.#leases.get(start.leaseMs)?.delete(run);
     queueOf(this.#ended, start.retainMs, (old) => this.#drop(old)).add(run);

@@ -20,9 +20,9 @@ const encoder = new TextEncoder();
 
 export class PackedEvents {
   readonly #generation: string;
-  readonly #pages: Page[] = [];
-  /** Where each event of the last page ends. */
-  #ends: number[] = [];
+  #pages: Page[] = [];
+  /** Where each event of the last page ends, while others may follow. */
+  #ends: number[] | undefined = [];
   /** Number of events. */
   count = 0;
   /** Bytes that are allocated. */
@@ -37,11 +37,11 @@ export class PackedEvents {
     const page = this.#pageFor(frame.length * MAX_BYTES_PER_UNIT);
     if (page) {
       page.length += encoder.encodeInto(frame, page.bytes.subarray(page.length)).written;
-      this.#ends.push(page.length);
+      this.#ends?.push(page.length);
       return;
     }
     const bytes = encode(frame);
-    this.trim();
+    this.#trim();
     const last = this.#pages.at(-1);
     const size = Math.max(bytes.length, Math.min(MAX_PAGE_BYTES, Math.max(MIN_PAGE_BYTES, 2 * (last?.length ?? 0))));
     const next: Page = { first: this.count, bytes: new Uint8Array(size), length: bytes.length };
@@ -58,11 +58,27 @@ export class PackedEvents {
   }
 
   /** Gives the unused rest of the last page back. */
-  trim(): void {
+  #trim(): void {
     const last = this.#pages.at(-1);
     if (!last || last.bytes.length === last.length) return;
     this.allocated -= last.bytes.length - last.length;
     last.bytes = last.bytes.slice(0, last.length);
+  }
+
+  /** No event follows. Joins small pages, and drops everything else: a page, and each number, has a cost of its own. */
+  close(): void {
+    this.#ends = undefined;
+    this.#trim();
+    const joined: Page[] = [];
+    for (let start = 0, end = 0; start < this.#pages.length; start = end) {
+      let length = 0;
+      for (let page = this.#pages[end]; page && (end === start || length + page.length <= MAX_PAGE_BYTES); ) {
+        length += page.length;
+        page = this.#pages[++end];
+      }
+      joined.push(join(this.#pages.slice(start, end), length));
+    }
+    this.#pages = joined;
   }
 
   /** Returns events after a number, without a copy: `maxBytes` of them at most, or one. They end where their page ends. */
@@ -70,23 +86,10 @@ export class PackedEvents {
     const index = this.#pageOf(after + 1);
     const page = this.#pages[index];
     if (!page || after >= this.count) return { through: after, bytes: new Uint8Array(0) };
-    const isLast = index === this.#pages.length - 1;
-    const lastNumber = isLast ? this.count : (this.#pages[index + 1] as Page).first - 1;
-    const ends = isLast ? this.#ends : endsOf(page);
-    const skipped = after + 1 - page.first;
-    const from = skipped > 0 ? (ends[skipped - 1] as number) : 0;
-    let taken = lastNumber - after;
-    if (page.length - from > maxBytes) {
-      // The number of events that fit, by bisection: their ends grow.
-      let low = 1;
-      for (let high = taken; low < high; ) {
-        const middle = Math.ceil((low + high) / 2);
-        if ((ends[skipped + middle - 1] as number) - from <= maxBytes) low = middle;
-        else high = middle - 1;
-      }
-      taken = low;
-    }
-    return { through: after + taken, bytes: page.bytes.subarray(from, ends[skipped + taken - 1]) };
+    const next = this.#pages[index + 1];
+    const left = (next ? next.first - 1 : this.count) - after;
+    const { from, to, taken } = cutPage(page, after + 1 - page.first, left, maxBytes, next ? undefined : this.#ends);
+    return { through: after + taken, bytes: page.bytes.subarray(from, to) };
   }
 
   /** Returns the index of the page that has an event. */
@@ -101,10 +104,42 @@ export class PackedEvents {
   }
 }
 
-/** Returns where each event of a page ends: at an empty line, which no event has inside. */
-function endsOf({ bytes, length }: Page): number[] {
-  const ends: number[] = [];
-  for (let index = bytes.indexOf(LF); index >= 0 && index < length; index = bytes.indexOf(LF, index + 1))
-    if (bytes[index - 1] === LF) ends.push(index + 1);
-  return ends;
+/** Returns one page in place of several that follow each other. */
+function join(pages: readonly Page[], length: number): Page {
+  const [first, second] = pages as [Page, Page?];
+  if (!second) return first;
+  const bytes = new Uint8Array(length);
+  let offset = 0;
+  for (const page of pages) {
+    bytes.set(page.bytes.subarray(0, page.length), offset);
+    offset += page.length;
+  }
+  return { first: first.first, bytes, length };
+}
+
+/** Finds the part of a page behind `skipped` events: `maxBytes` at most, or one event. `left` events follow. */
+function cutPage(
+  page: Page,
+  skipped: number,
+  left: number,
+  maxBytes: number,
+  ends: readonly number[] | undefined,
+): { readonly from: number; readonly to: number; readonly taken: number } {
+  let from = 0;
+  if (ends) from = skipped > 0 ? (ends[skipped - 1] as number) : 0;
+  else for (let count = 0; count < skipped; count++) from = endOf(page, from);
+  if (page.length - from <= maxBytes) return { from, to: page.length, taken: left };
+  let to = ends?.[skipped] ?? endOf(page, from);
+  for (let taken = 1; ; taken++) {
+    const next = ends?.[skipped + taken] ?? endOf(page, to);
+    if (taken === left || next - from > maxBytes) return { from, to, taken };
+    to = next;
+  }
+}
+
+/** Returns where the event that begins at an offset ends: behind an empty line, which no event has inside. */
+function endOf({ bytes }: Page, offset: number): number {
+  let index = bytes.indexOf(LF, offset);
+  while (index >= 0 && bytes[index + 1] !== LF) index = bytes.indexOf(LF, index + 1);
+  return index + 2;
 }

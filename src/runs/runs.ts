@@ -311,7 +311,9 @@ class RunManager {
     };
     const reads = new SharedReads(store);
     const responses = new RunResponses(host, store, reads, streams, (page) => this.#authorize.get(page.generation));
-    const close = (): Promise<void> => this.#close(store, streams.streams);
+    let closing: Promise<void> | undefined;
+    // Once: by then the runs of this process may be those of another broker.
+    const close = (): Promise<void> => (closing ??= this.#close(store, streams.streams));
     core.onClose.add(close);
     return { core, store, reads, responses, close };
   }

@@ -9,6 +9,7 @@ import { httpMutants } from "./http.ts";
 import { logMutants } from "./log.ts";
 import { rateMutants } from "./rates.ts";
 import { redisMutants } from "./redis.ts";
+import { runMutants } from "./runs.ts";
 import { sharedLogMutants } from "./shared-log.ts";
 import { snapshotMutants } from "./snapshots.ts";
 import { sqliteMutants } from "./sqlite.ts";
@@ -51,6 +52,7 @@ export const mutants: readonly Mutant[] = [
   ...startMutants,
   ...httpMutants,
   ...rateMutants,
+  ...runMutants,
   ...adapterMutants,
   ...clientMutants,
   ...sharedLogMutants,

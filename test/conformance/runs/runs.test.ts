@@ -118,6 +118,18 @@ describe("runs: a producer", () => {
   );
 
   test(
+    "write: is refused as soon as close() was called",
+    withBroker(async (setup) => {
+      const runs = createRuns(setup.broker());
+      const run = await runs.start("a");
+      const calls = [run.write("1"), run.close("failed", "2"), run.write("3")];
+      expect(await Promise.all(calls.map(code))).toEqual(["resolved", "resolved", "run-ended"]);
+      expect(await runs.state("a")).toBe("failed");
+      expect(await dataOf(runs, "a")).toEqual(["1", "2"]);
+    }),
+  );
+
+  test(
     "write: the same idempotency key is one event, another event with it is refused",
     withBroker(async (setup) => {
       const runs = createRuns(setup.broker());

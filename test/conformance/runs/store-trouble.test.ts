@@ -1,5 +1,7 @@
 // Producers and readers whose store is away, is late, or loses answers. Found by the simulation.
 import { describe, expect, test } from "vitest";
+import type { RunStore } from "../../../src/engine/run-store.ts";
+import { BrokerError } from "../../../src/index.ts";
 import { createRuns, type RunEvent, type Runs } from "../../../src/runs/index.ts";
 import { MemoryRuns } from "../../../src/runs/memory-runs.ts";
 import { RunFollower, SharedReads } from "../../../src/runs/run-follower.ts";
@@ -107,13 +109,20 @@ describe("runs: a producer whose store has trouble", () => {
   );
 
   test(
-    "close: can be tried again when the store is full, and says nothing twice",
+    "write and close: can be tried again, also with the same key, when the store was full",
     withStore(async (store, clock) => {
       const runs = createRuns(store.broker(), { lease: LEASE });
       const run = await runs.start("a");
-      store.next.append = ["down", "down"];
-      expect(await clock.advanceUntil(run.close("ended", "1"))).toEqual(await run.close("failed", "2"));
-      expect(await readAll(runs, "a")).toEqual(["1"]);
+      store.next.append = ["full"];
+      expect(await codeOf(run.write("1", { idempotencyKey: "k" }))).toBe("at-capacity");
+      await run.write("1", { idempotencyKey: "k" });
+      store.next.append = ["full"];
+      expect(await codeOf(run.close("ended", "2"))).toBe("at-capacity");
+      expect(await runs.state("a")).toBe("active");
+      store.next.append = ["down"];
+      expect(await clock.advanceUntil(run.close("failed", "3"))).toEqual(await run.close("ended", "4"));
+      expect(await readAll(runs, "a")).toEqual(["1", "3"]);
+      expect(await runs.state("a")).toBe("failed");
     }),
   );
 
@@ -227,29 +236,88 @@ describe("runs: readers in trouble", () => {
     }),
   );
 
-  test("a read that ends the run, because its lease is over, gives each event once", async () => {
-    const clock = new Clock(() => undefined, true);
-    await clock.run(async () => {
-      const store = new MemoryRuns(1_000_000);
-      await store.start("a", { generation: "one", leaseMs: LEASE, retainMs: LEASE, readers: undefined });
+  test(
+    "a read that ends the run, because its lease is over, gives each event once",
+    withFollower({}, async ({ store, follower, seen, clock }) => {
       await store.append("a", "one", { after: 0, texts: ["data: 1\n\n"] });
-      const seen: string[] = [];
-      const follower: RunFollower = new RunFollower(
-        { id: "a", generation: "one", after: 0 },
-        { store, reads: new SharedReads(store) },
-        {
-          onEvents: (bytes) => seen.push(new TextDecoder().decode(bytes)),
-          onEnd: (end) => seen.push(end),
-          onFailure: ({ code }) => seen.push(code),
-        },
-      );
       // No timer has fired yet.
       clock.time = LEASE + 1;
       follower.requestNext();
       expect(seen).toEqual(["id: one-1\ndata: 1\n\n"]);
       follower.requestNext();
       expect(seen.slice(1)).toEqual(["lost"]);
-      await clock.advance(2 * LEASE + 1);
-    });
-  });
+    }),
+  );
+
+  test(
+    "an event that is stored during a read does not wait for the next one",
+    withFollower({ readMs: 50 }, async ({ store, follower, seen, clock }) => {
+      follower.requestNext();
+      await store.append("a", "one", { after: 0, texts: ["data: 1\n\n"] });
+      // One read that misses it, and one that does not.
+      await clock.advance(100);
+      expect(seen).toHaveLength(1);
+    }),
+  );
+
+  test(
+    "an event that was stored before a watch failed does not wait for the next one",
+    withFollower({ isWatchBroken: true }, async ({ store, follower, seen, clock }) => {
+      follower.requestNext();
+      await store.append("a", "one", { after: 0, texts: ["data: 1\n\n"] });
+      await clock.advance(LEASE / 2);
+      expect(seen).toHaveLength(1);
+    }),
+  );
 });
+
+interface FollowerTest {
+  readonly store: MemoryRuns;
+  readonly follower: RunFollower;
+  /** The text of events, or how the run has ended. */
+  readonly seen: string[];
+  readonly clock: Clock;
+}
+
+/** Runs a test with a run `a` of generation `one`, and a follower of it from its beginning on. Answers of reads take `readMs`. */
+const withFollower =
+  (
+    { readMs, isWatchBroken }: { readonly readMs?: number; readonly isWatchBroken?: boolean },
+    body: (test: FollowerTest) => Promise<void>,
+  ): (() => Promise<void>) =>
+  async () => {
+    const clock = new Clock(() => undefined, true);
+    await clock.run(async () => {
+      const store = new MemoryRuns(1_000_000);
+      await store.start("a", { generation: "one", leaseMs: LEASE, retainMs: LEASE, readers: undefined });
+      const troubled: RunStore = Object.create(store, {
+        read: {
+          value: (...args: Parameters<MemoryRuns["read"]>) => {
+            const page = store.read(...args);
+            if (readMs === undefined) return page;
+            return new Promise((resolve) => setTimeout(() => resolve(page), readMs));
+          },
+        },
+        watch: {
+          value: (...args: Parameters<MemoryRuns["watch"]>) =>
+            isWatchBroken
+              ? { ready: Promise.reject(new BrokerError("engine-down", "Not watched.")), stop: () => undefined }
+              : store.watch(...args),
+        },
+      });
+      const seen: string[] = [];
+      const follower = new RunFollower(
+        { id: "a", generation: "one", after: 0 },
+        { store: troubled, reads: new SharedReads(troubled) },
+        {
+          onEvents: (bytes) => seen.push(new TextDecoder().decode(bytes)),
+          onEnd: (end) => seen.push(end),
+          onFailure: ({ code }) => seen.push(code),
+        },
+      );
+      await body({ store, follower, seen, clock });
+      follower.stop();
+      await clock.advance(3 * LEASE);
+      expect(clock.pending).toEqual([]);
+    });
+  };

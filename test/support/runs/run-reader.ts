@@ -37,6 +37,9 @@ export class RunReader {
   #sinceStep = 0;
   #hasTrailer = false;
   #doing = "";
+  #kind = "read";
+  /** Until when it does not read. */
+  #pausedUntil = 0;
   /** How it ended. */
   result: string | undefined;
 
@@ -59,7 +62,7 @@ export class RunReader {
     const isByReturn = this.#random.chance(0.5);
     try {
       for (;;) {
-        if (this.#random.chance(0.1)) await this.#world.sleep(this.#random.integer(1, 500));
+        if (this.#random.chance(0.1)) await this.#pause(500);
         if (this.#received >= leavesAfter) {
           if (isByReturn) await events.return?.();
           else abort.abort(new Error("enough"));
@@ -82,6 +85,7 @@ export class RunReader {
     const random = this.#random;
     const ended = random.chance(0.8) ? "replay" : 204;
     let lastId = after;
+    this.#kind = "response";
     this.#begin(after);
     for (;;) {
       const process = this.#pickProcess();
@@ -108,10 +112,11 @@ export class RunReader {
           code = "closed";
         } else code = CODES[status] ?? `status ${status}`;
       }
+      this.#world.seen.add("response: resumed");
       if (code !== "died" && !COME_AGAIN.has(code)) return this.#finish(code, process);
       // At the end all processes close.
       if (random.chance(0.1) || (code === "closed" && this.#world.isCalm)) return this.#finish("left");
-      await this.#world.sleep(random.integer(1, 300));
+      await this.#pause(300);
     }
   }
 
@@ -124,7 +129,7 @@ export class RunReader {
     const parser = new FrameParser((id, event) => this.#take(id, event));
     try {
       for (;;) {
-        if (random.chance(0.2)) await this.#world.sleep(random.integer(1, random.pick([50, 50, 3_000])));
+        if (random.chance(0.2)) await this.#pause(random.pick([50, 50, 3_000]));
         const step = await Promise.race([body.read(), died]);
         if (!step) return "cut";
         if (step.done) break;
@@ -143,6 +148,12 @@ export class RunReader {
     this.#hasTrailer = parser.trailers === 1;
     if (!this.#hasTrailer) this.#fault(`has received ${parser.trailers} trailers at the end`);
     return "end";
+  }
+
+  async #pause(maxMs: number): Promise<void> {
+    const ms = this.#random.integer(1, maxMs);
+    this.#pausedUntil = this.#world.clock.time + ms;
+    await this.#world.sleep(ms);
   }
 
   #begin(after: string | undefined): void {
@@ -173,6 +184,17 @@ export class RunReader {
       this.#fault(`has received ${JSON.stringify(event)} as ${id}, not ${JSON.stringify(expected)}`);
   }
 
+  /** Checks that it has everything, once there is no trouble, and nothing has changed for so long. */
+  checkDelay(ms: number): void {
+    const { time } = this.#world.clock;
+    const truth = this.#truth;
+    if (this.result !== undefined || !truth || truth.isGone || time - Math.max(this.#pausedUntil, truth.changedAt) < ms)
+      return;
+    if (this.#number < truth.texts.length)
+      this.#fault(`waits after event ${this.#number} of ${truth.texts.length}: ${this.#doing}`);
+    else if (truth.end ?? truth.leaseUntil + ms < time) this.#fault(`does not notice the end: ${this.#doing}`);
+  }
+
   /** Checks that it has come to an end. */
   checkEnd(): void {
     if (this.result === undefined) this.#fault(`waits for ever, after event ${this.#number}: ${this.#doing}`);
@@ -180,6 +202,7 @@ export class RunReader {
 
   #finish(result: string, process?: ReadableProcess): void {
     this.result = result;
+    this.#world.seen.add(`${this.#kind}: ${result}`);
     const fault = this.#findFault(result, process);
     if (fault !== undefined) this.#fault(`${result}: ${fault}`);
   }

@@ -12,6 +12,8 @@ const IDS = ["a", "b", "c"];
 const PROCESSES = 3;
 /** Milliseconds for late answers, and for the pauses of those who ask again. */
 const MARGIN_MS = 2_500;
+/** Milliseconds after which a reader has everything: two late answers, and a pause before a store that failed is asked again. */
+const DELAY_MS = 600;
 const CODES_OF_START = new Set(["run-exists", "engine-down", "publish-outcome-unknown", "closed"]);
 
 /** A simulated process. */
@@ -67,8 +69,15 @@ class Process implements ReadableProcess {
   }
 }
 
-/** Plays the history of a seed. Returns its faults. */
-export async function simulateRuns(setup: TestSetup, clock: Clock, seed: number): Promise<readonly string[]> {
+/** What became of a history. */
+export interface Played {
+  readonly faults: readonly string[];
+  /** Everything that has happened at least once, by name. */
+  readonly seen: ReadonlySet<string>;
+}
+
+/** Plays the history of a seed. */
+export async function simulateRuns(setup: TestSetup, clock: Clock, seed: number): Promise<Played> {
   return new Simulation(setup, clock, seed).play();
 }
 
@@ -99,14 +108,15 @@ class Simulation {
     for (let index = 0; index < PROCESSES; index++) this.#open.push(this.#begin());
   }
 
-  async play(): Promise<readonly string[]> {
+  async play(): Promise<Played> {
     for (let left = this.#random.integer(20, 60); left > 0; left--) {
       this.#step();
       if (this.#random.chance(0.6)) await this.#clock.turns(1);
       else await this.#clock.advanceAndSettle(this.#random.pick([1, 10, 100, 300, 1_000]));
     }
     await this.#end();
-    return this.#world.faults;
+    const { faults, seen } = this.#world;
+    return { faults, seen };
   }
 
   #begin(): Process {
@@ -142,6 +152,7 @@ class Simulation {
   #start(id: string): void {
     const process = this.#pick();
     const { step } = this.#world;
+    const { time } = this.#clock;
     this.#ask(process, process.runs.start(id)).then(
       (run) => {
         const { generation } = run as unknown as { readonly generation: string };
@@ -151,7 +162,11 @@ class Simulation {
       },
       (error: { code: string }) => {
         const states = this.#world.statesSince(id, step);
-        if (error.code === "publish-outcome-unknown" || error.code === "closed") this.#unsure.add(process.index);
+        // A run that has begun without an answer may be lost, and replaced by another one, before its start is repeated.
+        const isReplaced = error.code === "run-exists" && this.#clock.time - time >= this.#settings.lease;
+        if (isReplaced || error.code === "publish-outcome-unknown" || error.code === "closed")
+          this.#unsure.add(process.index);
+        this.#world.seen.add(`start: ${error.code}`);
         if (!CODES_OF_START.has(error.code)) this.#fault(`start() rejects with ${error}`);
         if (error.code === "closed" && process.closingAt === undefined) this.#fault("start(): no broker closes");
         if (error.code === "run-exists" && !states.some(({ state }) => state === "active"))
@@ -215,7 +230,10 @@ class Simulation {
     const { lease, retain } = this.#settings;
     const clock = this.#clock;
     world.calm();
+    await clock.advanceAndSettle(DELAY_MS);
+    for (const reader of this.#readers) reader.checkDelay(DELAY_MS);
     await clock.advanceAndSettle(lease + MARGIN_MS);
+    for (const reader of this.#readers) reader.checkDelay(DELAY_MS);
     for (const writer of this.#writers) {
       const { run, truth } = writer;
       const isLive = !truth.end && !truth.isGone && this.#all[truth.owner]?.isOpen;

@@ -38,6 +38,8 @@ export class RunTruth {
   isEmptied = false;
   /** When its producer has asked the store to keep it live. */
   readonly tries: number[] = [];
+  /** When it last changed. */
+  changedAt: number;
   /** When its producer was last answered that events are stored, or that the run has begun. */
   answeredAt: number;
 
@@ -50,6 +52,7 @@ export class RunTruth {
     this.readers = readers;
     this.leaseUntil = time + leaseMs;
     this.answeredAt = time;
+    this.changedAt = time;
   }
 
   get name(): string {

@@ -43,6 +43,8 @@ const MAX_DELAY_MS = 120;
 export class RunWorld {
   readonly clock: Clock;
   readonly faults: string[] = [];
+  /** Everything that has happened at least once, by name. */
+  readonly seen = new Set<string>();
   /** Each run that has ever begun, by its generation. */
   readonly truths = new Map<string, RunTruth>();
   /** The run that has an id now. */
@@ -179,7 +181,10 @@ export class RunWorld {
       this.#inner.start(id, start),
       !truth || !!truth.end || truth.generation === start.generation,
     );
-    if (truth?.generation === start.generation) return true;
+    if (truth?.generation === start.generation) {
+      this.seen.add("start: repeated");
+      return true;
+    }
     if (truth && !truth.end) return false;
     if (truth) this.#drop(id, truth);
     // A start may be repeated after its run was lost, or dropped.
@@ -207,12 +212,17 @@ export class RunWorld {
 
   #appendTo(truth: RunTruth | undefined, after: number, texts: readonly string[], end: RunEnd | undefined): boolean {
     if (!truth) return false;
-    if (truth.end) return end === truth.end && truth.texts.length === after + texts.length;
+    if (truth.end) {
+      const isRepeated = end === truth.end && truth.texts.length === after + texts.length;
+      if (isRepeated) this.seen.add("end: repeated");
+      return isRepeated;
+    }
     if (after > truth.texts.length)
       this.faults.push(`${truth.name}: events after number ${after} are appended to ${truth.texts.length}`);
     const isNew = after + texts.length > truth.texts.length;
     truth.texts.push(...texts.slice(truth.texts.length - after));
     truth.renew(this.clock.time);
+    if (isNew) truth.changedAt = this.clock.time;
     if (end) this.#end(truth, end, false);
     else if (isNew) this.#notify(truth.id, false);
     return true;
@@ -276,6 +286,8 @@ export class RunWorld {
 
   #end(truth: RunTruth, end: RunEnd, isByLease: boolean): void {
     truth.end = end;
+    truth.changedAt = this.clock.time;
+    this.seen.add(isByLease ? "end: lease" : `end: ${end}`);
     truth.isLostByLease = isByLease;
     truth.endedAt = isByLease ? truth.leaseUntil : this.clock.time;
     this.#onState(truth.id);
@@ -314,8 +326,7 @@ export class RunWorld {
     await this.sleep(this.#delay());
     watcher.isReady = true;
     if (this.clock.time >= this.downUntil && this.#random.chance(0.7)) return;
-    watcher.hasMissed = true;
-    this.#makeUpLater(watcher);
+    // What was missed until now has nobody noticed.
     throw new BrokerError("engine-down", "Not watched: the store is away.");
   }
 

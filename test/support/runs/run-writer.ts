@@ -101,6 +101,7 @@ export class RunWriter {
     this.run.pipe(source).then(
       (result) => {
         piping.result = result;
+        this.#world.seen.add(`pipe: ${result}`);
         this.#checkPiped(result);
       },
       (error: unknown) => this.#fault(`pipe() rejects with ${codeOf(error)}`),
@@ -130,6 +131,7 @@ export class RunWriter {
       },
       (error: unknown) => {
         call.outcome = { code: codeOf(error), at: clock.time };
+        this.#world.seen.add(`write: ${codeOf(error)}`);
         if (!CODES.has(codeOf(error))) this.#fault(`a call rejects with ${error}`);
       },
     );

@@ -5,7 +5,7 @@ import { MemoryRuns } from "../../../src/runs/memory-runs.ts";
 import type { TestSetup } from "../test-broker.ts";
 
 /** What becomes of a call: its answer is lost before or after it took effect, it is refused, or it waits for a promise. */
-export type Script = "done" | "down" | "unknown-done" | "unknown" | Promise<void>;
+export type Script = "done" | "down" | "full" | "unknown-done" | "unknown" | Promise<void>;
 type Method = "start" | "append" | "renew" | "read" | "requestStop";
 
 const BYTES = 64 * 1024 * 1024;
@@ -48,6 +48,7 @@ export class ScriptedStore {
     const script = this.next[method]?.shift() ?? this.always[method] ?? "done";
     if (script instanceof Promise) await script;
     if (script === "down") throw new BrokerError("engine-down", "Not done: the store is away.");
+    if (script === "full") throw new BrokerError("at-capacity", "Not done: the store is full.");
     const answer = script === "unknown" ? undefined : await effect();
     if (script === "unknown" || script === "unknown-done")
       throw new BrokerError("publish-outcome-unknown", "Done or not: the answer was lost.");
