@@ -1,5 +1,5 @@
 // The parts of a broker that `fanwire/runs` uses. A hidden member leads to them, so that a broker without runs does not load any.
-import type { ErrorStage } from "../base/errors.ts";
+import type { ErrorCode, ErrorStage } from "../base/errors.ts";
 import type { EngineSession } from "../engine/engine.ts";
 import type { NameRules } from "../event/name-rules.ts";
 import type { HttpHandler } from "../http/handler.ts";
@@ -18,9 +18,12 @@ export interface RunsHost {
   readonly http: Pick<HttpHandler, "respond" | "authorizeConnect">;
 }
 
-interface RunsCore {
+/** The part of a broker that is not HTTP. */
+export interface RunsCore {
   readonly settings: Settings;
   readonly names: NameRules;
+  /** Requests that were refused or failed, by code. */
+  readonly failures: Partial<Record<ErrorCode, number>>;
   /** @throws `BrokerError` `closed` */
   checkOpen(): void;
   /** Opens the engine if it is not open. */

@@ -10,6 +10,7 @@ import type { EngineSession } from "../engine/engine.ts";
 import { formatRunId, type RunEnd, type RunStore } from "../engine/run-store.ts";
 import { parseEvent } from "../event/sse-format.ts";
 import type { Authorize } from "../http/authorize.ts";
+import { comeBackLater } from "./come-back-later.ts";
 import { MemoryRuns } from "./memory-runs.ts";
 import { checkSource, type RunFormat, type RunSource } from "./pipe.ts";
 import { type Run, RunProducer } from "./run.ts";
@@ -278,9 +279,14 @@ class RunManager {
 
   async response(id: string, request: Request, options: ResponseOptions = {}): Promise<Response> {
     const checked = checkResponseOptions(options);
-    return this.#host().http.respond(request, {}, async ({ searchParams }) =>
-      this.#open(id).responses.answer(id, request, searchParams, checked),
-    );
+    const { http, core } = this.#host();
+    return http.respond(request, {}, async ({ searchParams }) => {
+      try {
+        return await this.#open(id).responses.answer(id, request, searchParams, checked);
+      } catch (error) {
+        return comeBackLater(error, request, core);
+      }
+    });
   }
 
   /** Checks the id of a run, and opens the store. @throws `TypeError`; {@link BrokerError} `bad-id`, `closed`, `engine-down` */

@@ -52,8 +52,7 @@ class TestRun {
 }
 
 /** Reads the body of a response. Returns the data of its events, and how it ended. */
-async function readAll(url: string): Promise<{ data: string[]; end: "ended" | "error" }> {
-  const response = await fetch(url);
+async function readAll(response: Response): Promise<{ data: string[]; end: "ended" | "error" }> {
   const decoder = new TextDecoder();
   let text = "";
   const dataOf = (): string[] => Array.from(text.matchAll(/^data: (\S+) ?$/gm), ([, data]) => data as string);
@@ -95,7 +94,7 @@ describe.each(platformsWithWrangler)("runs on %s", (platform) => {
       await run.write();
       await client.until(() => client.data.length === count);
     }
-    const reading = readAll(run.url());
+    const reading = readAll(await fetch(run.url()));
     expect((await run.act<{ state: string }>("state")).state).toBe("active");
     await run.act("close");
     await client.untilEnded();
@@ -103,14 +102,14 @@ describe.each(platformsWithWrangler)("runs on %s", (platform) => {
     expect(client.events.filter(({ event }) => event !== undefined)).toEqual([]);
     expect(await reading).toEqual({ data: range(5).map(String), end: "ended" });
     // A late visitor gets the same.
-    expect(await readAll(run.url())).toEqual(await reading);
+    expect(await readAll(await fetch(run.url()))).toEqual(await reading);
   });
 
   test("response: a stream that is cut ends with an error, and not as a run that has ended", async () => {
     const run = await start();
     await run.write(3);
     const client = await run.read();
-    const reading = readAll(run.url());
+    const reading = readAll(await fetch(run.url()));
     await client.until(() => client.data.length === 3);
     await run.broker.control("close");
     await client.untilEnded();
@@ -135,7 +134,7 @@ describe.each(platformsWithWrangler)("runs on %s", (platform) => {
         const again = await new SocketClient(next.url("?offset=-1")).untilEnded();
         expect([again.ended === "complete", numbers(again)]).toEqual([false, range(3)]);
       }
-      expect(await readAll(next.url())).toEqual({ data: ["0", "1", "2"], end: "error" });
+      expect(await readAll(await fetch(next.url()))).toEqual({ data: ["0", "1", "2"], end: "error" });
       const rest = await next.request("", { "last-event-id": client.lastEventId ?? "" });
       expectProblem(rest, 410, "run-lost");
     },
@@ -240,7 +239,7 @@ describe.each(platformsWithWrangler)("runs on %s", (platform) => {
     let back: SocketClient;
     do {
       back = await new SocketClient(run.url(), { "last-event-id": stuck.lastEventId ?? "" }).untilEnded();
-    } while (back.status === 503);
+    } while (back.retry !== undefined);
     expect([...numbers(stuck), ...numbers(back)]).toEqual(range(3_200));
     expect(back.ended).toBe("complete");
   });
@@ -266,5 +265,37 @@ describe.each(platformsWithWrangler)("runs on %s", (platform) => {
     await stopped;
     expect(data).toEqual(range(6).map(String));
     expect(states).toEqual([EventSource.CONNECTING, EventSource.CLOSED]);
+  });
+
+  test("EventSource: a full broker asks it to come back, and does not stop it", async () => {
+    const run = await start({ heartbeat: 50, maxClients: 1, retry: 50 });
+    await run.write();
+    const first = await run.read();
+    const refused = await new SocketClient(run.url()).untilEnded();
+    expect([refused.status, refused.headers["content-type"], refused.events]).toEqual([
+      200,
+      "text/event-stream; charset=utf-8",
+      [],
+    ]);
+    // A client that would take its end for the end of the run is not misled.
+    expect(refused.ended).not.toBe("complete");
+    expect(refused.retry).toBeGreaterThan(0);
+    const { failures } = (await run.broker.state()).stats;
+    // A hub counts the requests that its Worker answered.
+    expect(failures).toEqual(isHub(platform) ? {} : { "at-capacity": 1 });
+
+    const source = new EventSource(run.url());
+    let refusals = 0;
+    const isRefused = new Promise<void>((resolve) => {
+      source.onerror = () => ++refusals === 3 && resolve();
+    });
+    const received = new Promise((resolve) => {
+      source.onmessage = ({ data }) => resolve(data.trim());
+    });
+    await isRefused;
+    expect(source.readyState).toBe(EventSource.CONNECTING);
+    first.leave();
+    expect(await received).toBe("0");
+    source.close();
   });
 });
