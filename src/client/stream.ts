@@ -105,8 +105,8 @@ export function createStream(host: SourceHost): Source {
       clearTimeout(watchdog);
       if (done) return signal.reason;
       parser.feed(decoder.decode(value, { stream: true }));
-      retry = parser.retry ?? retry;
-      if (parser.pending > MAX_EVENT)
+      retry = parser.retry() ?? retry;
+      if (parser.pending() > MAX_EVENT)
         return host.finish(new ConnectError("event-too-large", "connect() ended: an event is too large."));
       const received = blocks;
       blocks = [];
