@@ -119,8 +119,8 @@ export function createStream(host: SourceHost): Source {
 
   function watch(ms: number): void {
     clearTimeout(watchdog);
-    const error = new Error(`Connection given up: no byte came within ${ms} ms.`);
-    if (ms < MAX_TIMER) watchdog = setTimeout(() => abort.abort(error), ms);
+    const giveUp = (): void => abort.abort(new Error(`Connection given up: it was silent for ${ms} ms.`));
+    if (ms < MAX_TIMER) watchdog = setTimeout(giveUp, ms);
   }
 
   function restart(): void {
@@ -130,7 +130,6 @@ export function createStream(host: SourceHost): Source {
   }
 
   return {
-    isOwn: true,
     start: () => void run(),
     restart,
     wake: () => wake(),
