@@ -90,6 +90,7 @@ const signedIn = createMiddleware<AppEnv>(async (c, next) => {
 
 const app = new Hono<AppEnv>()
   .get("/", () => new Response(Bun.file(new URL("hono.html", import.meta.url))))
+  .get("/client.js", () => new Response(Bun.file(new URL(import.meta.resolve("fanwire/browser")))))
   .get("/stats", (c) => c.json(broker.stats()))
   .use(async (c, next) => {
     c.set("session", sessions.find(getCookie(c, COOKIE) ?? ""));

@@ -8,6 +8,7 @@ export function serve(broker: Broker, token: string, own: boolean, file?: string
     hostname: HOST,
     routes: {
       "/": new Response(Bun.file(new URL("page.html", import.meta.url))),
+      "/client.js": new Response(Bun.file(new URL(import.meta.resolve("fanwire/browser")))),
       "/stats": () => Response.json({ ...broker.stats(), file }),
     },
     async fetch(request, server) {

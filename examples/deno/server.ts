@@ -1,5 +1,6 @@
 /** A broker and its live page on Deno. PORT, HOST and PUBLISH_TOKEN come from the environment, or have defaults. */
 import { createBroker } from "fanwire";
+import client from "../../dist/browser.js" with { type: "text" };
 import page from "../bun/page.html" with { type: "text" };
 
 const { PORT = "3000", HOST = "127.0.0.1", PUBLISH_TOKEN } = Deno.env.toObject();
@@ -18,6 +19,7 @@ const server = Deno.serve(
   async (request, info) => {
     const { pathname } = new URL(request.url);
     if (pathname === "/") return new Response(page, { headers: { "content-type": "text/html; charset=utf-8" } });
+    if (pathname === "/client.js") return new Response(client, { headers: { "content-type": "text/javascript" } });
     if (pathname === "/stats") return Response.json(broker.stats());
     const response = await broker.fetch(request, info);
     // For fetch() Chromium reads 50 MB ahead of the page unless the answer says no-store; no stall would show before that.

@@ -8,6 +8,7 @@ import { nodeHandler } from "fanwire/node";
 const { PORT = "3000", HOST = "127.0.0.1", PUBLISH_TOKEN } = process.env;
 const token = PUBLISH_TOKEN || crypto.randomUUID();
 const page = readFileSync(new URL("../bun/page.html", import.meta.url));
+const client = readFileSync(new URL(import.meta.resolve("fanwire/browser")));
 
 const broker = createBroker({
   publishToken: token,
@@ -24,6 +25,7 @@ const handle = nodeHandler(async (request, context) => {
 
 const server = createServer((request, response) => {
   if (request.url === "/") response.setHeader("content-type", "text/html; charset=utf-8").end(page);
+  else if (request.url === "/client.js") response.setHeader("content-type", "text/javascript").end(client);
   else if (request.url === "/stats")
     response.setHeader("content-type", "application/json").end(JSON.stringify(broker.stats()));
   else handle(request, response);

@@ -9,7 +9,11 @@ declare module "cloudflare:workers" {
   };
 }
 
-// wrangler imports HTML files as text.
+// wrangler imports HTML files as text, and by a rule of the configuration the client, too.
+declare module "fanwire/browser" {
+  const text: string;
+  export default text;
+}
 declare module "*.html" {
   const text: string;
   export default text;

@@ -1,6 +1,7 @@
 // Two ways to authorize an EventSource, which cannot send a token: a session cookie, and a ticket that is valid once. A token in the URL would
 // end up in logs. With Hono, on Cloudflare Workers. PUBLISH_TOKEN is a secret of the Worker, TICKET_LIFE (milliseconds) a variable.
 import { DurableObject, env } from "cloudflare:workers";
+import client from "fanwire/browser";
 import { sse } from "fanwire/hono";
 import { BrokerObject, hub, type ObjectOptions } from "fanwire/workers";
 import { Hono } from "hono";
@@ -94,6 +95,7 @@ const signedIn = createMiddleware<AppEnv>(async (c, next) => {
 
 const app = new Hono<AppEnv>()
   .get("/", (c) => c.html(page))
+  .get("/client.js", (c) => c.body(client, { headers: { "content-type": "text/javascript" } }))
   .get("/stats", async (c) => c.json(await broker.stats()))
   .use(async (c, next) => {
     const cookie = getCookie(c, COOKIE) ?? "";

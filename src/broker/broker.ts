@@ -36,10 +36,10 @@ export function createBroker<const Schemas extends EventSchemas>(
  * @throws `RangeError` or `TypeError` for an invalid option; `BrokerError` `engine-refused` on Workers without an engine.
  */
 export function createBroker<Events = unknown>(
-  options?: BrokerOptions & { readonly events?: NoInfer<SchemasFor<Events>> | undefined },
+  options?: BrokerOptions<NoInfer<Events>> & { readonly events?: NoInfer<SchemasFor<Events>> | undefined },
 ): Broker<Events>;
-export function createBroker(options: BrokerOptions = {}): unknown {
-  return brokerOf(new BrokerCore(resolveOptions(options)));
+export function createBroker(options: unknown = {}): unknown {
+  return brokerOf(new BrokerCore(resolveOptions(options as BrokerOptions)));
 }
 
 /** Wraps a core in the public interface. */

@@ -4,8 +4,8 @@ import { checkNumbers, withDefaults } from "../base/validate.ts";
 import type { ClientInfo, DisconnectReason } from "../delivery/connection.ts";
 import type { Engine } from "../engine/engine.ts";
 import { memoryEngine } from "../engine/memory-engine.ts";
-import type { CheckData, EventInput } from "../event/event.ts";
-import type { EventSchemas } from "../event/event-map.ts";
+import type { CheckData } from "../event/event.ts";
+import type { EventInputOf, EventSchemas } from "../event/event-map.ts";
 import { checkBySchemas } from "../event/event-schemas.ts";
 import type { Authorize } from "../http/authorize.ts";
 import { isToken } from "../http/bearer.ts";
@@ -16,7 +16,7 @@ import type { MaxReplay } from "../log/resume.ts";
 import type { Snapshot } from "./snapshot-run.ts";
 
 /** The argument of `onConnect`. */
-export interface ConnectEvent {
+export interface ConnectEvent<Inputs = unknown> {
   readonly client: ClientInfo;
   readonly request: Request;
   /**
@@ -25,11 +25,11 @@ export interface ConnectEvent {
    *
    * @throws as `broadcast` for a value that is not an event; `BrokerError` `at-capacity` if 64 items wait for the connection
    */
-  readonly send: (event: EventInput) => void;
+  readonly send: (event: EventInputOf<Inputs>) => void;
 }
 
-/** Options of {@link createBroker}. */
-export interface BrokerOptions {
+/** Options of {@link createBroker}. With `Inputs`, a map of event types to their data, the hooks send its events only. */
+export interface BrokerOptions<Inputs = unknown> {
   /** The engine that keeps events. @default memoryEngine() */
   readonly engine?: Engine;
   /**
@@ -139,7 +139,7 @@ export interface BrokerOptions {
    * missing between the two. A change may come twice, in the state and as an event. If it fails, the stream ends with `snapshot-failed`, the
    * client comes back, and the error goes to `onError`. @default none
    */
-  readonly snapshot?: Snapshot | undefined;
+  readonly snapshot?: Snapshot<Inputs> | undefined;
   /** Milliseconds in which a snapshot must be complete, slow clients included. 1 or more; `Infinity` waits. @default 30_000 */
   readonly snapshotTimeout?: number;
   /** Snapshots that may run at a time, 1 or more; the others wait in order, and their clients receive heartbeats. @default 100 */
@@ -158,7 +158,7 @@ export interface BrokerOptions {
    * Called when a connection is registered. Events that it publishes to the client come after the replay; `send` writes to this connection alone.
    * Not awaited.
    */
-  readonly onConnect?: (event: ConnectEvent) => unknown;
+  readonly onConnect?: (event: ConnectEvent<Inputs>) => unknown;
   /** Called when a connection is no longer registered. Not awaited. */
   readonly onDisconnect?: (event: { readonly client: ClientInfo; readonly reason: DisconnectReason }) => unknown;
   /** Called with an error that no caller waits for. @default prints one a minute of each stage with `console.error` */

@@ -3,6 +3,7 @@ import { after } from "../base/runtime.ts";
 import type { ClientInfo, Connection } from "../delivery/connection.ts";
 import type { Fanout } from "../delivery/fanout.ts";
 import { type EventInput, type EventRules, isText, prepareEvent } from "../event/event.ts";
+import type { EventInputOf } from "../event/event-map.ts";
 import { encode, formatControl } from "../event/sse-format.ts";
 import { hasNews } from "../log/batch.ts";
 
@@ -26,10 +27,12 @@ export interface SnapshotRequest {
 }
 
 /** The events of a snapshot. A string is not a list of events. */
-export type SnapshotEvents = Iterable<EventInput> | AsyncIterable<EventInput>;
+export type SnapshotEvents<Inputs = unknown> = Iterable<EventInputOf<Inputs>> | AsyncIterable<EventInputOf<Inputs>>;
 
 /** Returns the events of a snapshot, or `undefined` if the client needs none. */
-export type Snapshot = (request: SnapshotRequest) => SnapshotEvents | undefined | Promise<SnapshotEvents | undefined>;
+export type Snapshot<Inputs = unknown> = (
+  request: SnapshotRequest,
+) => SnapshotEvents<Inputs> | undefined | Promise<SnapshotEvents<Inputs> | undefined>;
 
 /** Options of the broker that snapshots depend on. */
 export interface SnapshotSettings extends EventRules {

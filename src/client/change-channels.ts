@@ -23,9 +23,10 @@ export interface ChannelHost {
 export async function changeChannels(
   client: ChannelHost,
   action: "subscribe" | "unsubscribe",
-  list: readonly string[],
+  channels: string | readonly string[],
 ): Promise<{ readonly position?: string }> {
   const isAdded = action === "subscribe";
+  const list = [channels].flat();
   await client.until(() => client.isReady);
   const { secret, options, source } = client;
   const send = async (): Promise<Response> =>
@@ -34,7 +35,7 @@ export async function changeChannels(
       headers: await headersOf(options),
       body: new URLSearchParams([["secret", `${secret}`], ...list.map((channel) => ["channel", channel])]),
     });
-  const response = secret !== undefined && source.isOwn ? await send().catch(() => undefined) : undefined;
+  const response = secret !== undefined && !source.isShared ? await send().catch(() => undefined) : undefined;
   // A stream that has come in the meantime may have asked for its channels before this change.
   if (response && client.secret === secret) {
     const { ok, status } = response;

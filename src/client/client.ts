@@ -14,9 +14,9 @@ import type {
   SnapshotEvent,
   StreamEvents,
 } from "./events.ts";
-import { type ConnectOptions, listOf } from "./options.ts";
+import { allowed, type ConnectOptions, listOf } from "./options.ts";
 import { type CreateSource, type Source, watchPage } from "./source.ts";
-import { checkData, parseData } from "./values.ts";
+import { type Checked, checkData, parseData } from "./values.ts";
 
 /** A stream of events, which comes back by itself. */
 export interface EventClient<Events = EventMap> extends AsyncIterable<ClientItem<Events>> {
@@ -53,7 +53,6 @@ export interface EventClient<Events = EventMap> extends AsyncIterable<ClientItem
 type AnyItem = ClientItem<Record<string, unknown>>;
 type AnyHandler = (event: never) => void;
 
-const GUIDE = "https://www.npmjs.com/package/fanwire";
 const STREAM_EVENTS: readonly string[] = ["gap", "snapshot", "end", "state", "error"] satisfies (keyof StreamEvents)[];
 /** Types that do not show that somebody is there to receive events. */
 const LIFECYCLE: readonly string[] = STREAM_EVENTS.slice(2);
@@ -95,7 +94,7 @@ export function createClient(
     url,
     options,
     state: "connecting" as ClientState,
-    lastEventId: options.lastEventId ?? options.storage?.getItem(storageKey) ?? "",
+    lastEventId: options.lastEventId ?? allowed(() => options.storage?.getItem(storageKey)) ?? "",
     channels: wantedFirst ?? [],
     clientId: options.clientId,
     /** The channels of the next request. */
@@ -125,10 +124,10 @@ export function createClient(
       return iterate(slot);
     },
     subscribe(channels: string | readonly string[]): Promise<{ readonly position?: string }> {
-      return changeChannels(client, "subscribe", listOf(channels) ?? []);
+      return changeChannels(client, "subscribe", channels);
     },
     async unsubscribe(channels: string | readonly string[]): Promise<void> {
-      await changeChannels(client, "unsubscribe", listOf(channels) ?? []);
+      await changeChannels(client, "unsubscribe", channels);
     },
     close(error?: unknown): void {
       if (client.state === "closed") return;
@@ -165,7 +164,7 @@ export function createClient(
     },
     async receive(blocks: readonly Block[]): Promise<void> {
       for (const block of blocks) {
-        await client.until(() => isHandled());
+        await client.until(isHandled);
         await take(block);
       }
     },
@@ -203,8 +202,9 @@ export function createClient(
 
   /** The stream reads these channels, but for what the page has decided since. */
   function setChannels(channels: readonly string[]): void {
-    const added = [...decided.keys()].filter((channel) => decided.get(channel) && !channels.includes(channel));
-    client.channels = [...channels.filter((channel) => decided.get(channel) !== false), ...added];
+    const all = new Set(channels);
+    for (const [channel, isAdded] of decided) all[isAdded ? "add" : "delete"](channel);
+    client.channels = [...all];
     if (client.wanted || decided.size > 0) client.wanted = client.channels;
   }
 
@@ -233,9 +233,7 @@ export function createClient(
   async function publish(event: string, data: string, id: string | undefined): Promise<void> {
     if (!isHandled(event)) return;
     const schema = options.schemas?.[event];
-    const { value, error } = schema
-      ? await checkData(event, data, schema)
-      : { value: parseData(data), error: undefined };
+    const { value, error }: Checked = schema ? await checkData(event, data, schema) : { value: parseData(data) };
     if (error) report(error);
     else await give({ type: "event", event, id, data, value }, STREAM_EVENTS.includes(event) ? "" : event);
   }
@@ -284,7 +282,7 @@ export function createClient(
     if (isWarned || isHandled("gap")) return false;
     isWarned = true;
     // biome-ignore lint/suspicious/noConsole: without a handler the page would lose events and not know it.
-    console.warn(`fanwire: events are missing, and nothing handles "gap". See ${GUIDE}`);
+    console.warn(`fanwire: events are missing, and nothing handles "gap". See https://npmjs.com/package/fanwire`);
     return false;
   }
 
@@ -320,11 +318,7 @@ export function createClient(
     if (id === undefined || client.state === "closed" || compareIds(floor, id) > 0) return;
     client.lastEventId = id;
     if (isFanwire) floor = id;
-    try {
-      options.storage?.setItem(storageKey, id);
-    } catch {
-      // Full, or forbidden: the page starts without an id after a reload, as without a storage.
-    }
+    allowed(() => options.storage?.setItem(storageKey, id));
   }
 
   function notify(): void {

@@ -49,9 +49,23 @@ export type AnyOptions = ConnectOptions<Record<string, unknown>>;
 export const listOf = (names: string | readonly string[] | undefined): readonly string[] | undefined =>
   names === undefined ? undefined : [names].flat();
 
+/** The part of a page's globals that a request depends on. Elsewhere there are none of them. */
+const page = globalThis as {
+  readonly location?: { readonly href: string };
+  readonly navigator?: { readonly serviceWorker?: { readonly controller: unknown } };
+};
+
+/** Asks the browser, which throws where a page is in a sandbox, where cookies are blocked, or where a storage is full. Then there is nothing. */
+export function allowed<T>(ask: () => T): T | undefined {
+  try {
+    return ask();
+  } catch {
+    return undefined;
+  }
+}
+
 /** Resolves a URL against the page's. @throws `TypeError` for one that is not valid; outside of a page it has to be absolute */
-export const resolveUrl = (url: string | URL): URL =>
-  new URL(url, (globalThis as { location?: { href: string } }).location?.href);
+export const resolveUrl = (url: string | URL): URL => new URL(url, page.location?.href);
 
 /** Asks for the header fields of a request. */
 export const headersOf = async ({ headers }: AnyOptions): Promise<Headers> =>
@@ -80,11 +94,12 @@ export async function requestFor({
   // A header value consists of bytes, and ids of other servers may be any text.
   if (resumeId) headers.set("last-event-id", String.fromCharCode(...new TextEncoder().encode(resumeId)));
   const target = new URL(url);
-  const isForm = method === "POST" && body === undefined;
-  const parameters = isForm ? new URLSearchParams() : target.searchParams;
+  const form = method === "POST" && body === undefined ? new URLSearchParams() : undefined;
+  const parameters = form ?? target.searchParams;
   if (clientId !== undefined) parameters.set("id", clientId);
+  // A service worker may create a request of its own, without these headers. A server that has both takes the header.
+  if (resumeId && allowed(() => page.navigator?.serviceWorker?.controller)) parameters.set("lastEventId", resumeId);
   for (const channel of wanted ?? []) parameters.append("channel", channel);
-  const init: RequestInit = { method, headers, cache: "no-store" };
-  if (method === "POST") init.body = (isForm ? parameters : body) as BodyInit;
-  return [target.href, init];
+  const sent = method === "POST" ? (form ?? body) : undefined;
+  return [target.href, { method, headers, cache: "no-store", body: sent } as RequestInit];
 }

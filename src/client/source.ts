@@ -19,8 +19,8 @@ export interface SourceHost extends RequestPlan {
 
 /** A source of blocks. */
 export interface Source {
-  /** Whether `POST /subscribe` changes its channels. Otherwise it has to start again. */
-  readonly isOwn: boolean;
+  /** Whether others read the same stream. Then `POST /subscribe` cannot change its channels: it has to start again. */
+  readonly isShared?: boolean;
   start(): void;
   /** Continues at once on another connection: for other channels if it `isMoved`, or because this one may be dead. */
   restart(isMoved?: boolean): void;

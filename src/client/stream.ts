@@ -105,8 +105,8 @@ export function createStream(host: SourceHost): Source {
       clearTimeout(watchdog);
       if (done) return signal.reason;
       parser.feed(decoder.decode(value, { stream: true }));
-      retry = parser.retry ?? retry;
-      if (parser.pending > MAX_EVENT)
+      retry = parser.retry() ?? retry;
+      if (parser.pending() > MAX_EVENT)
         return host.finish(new ConnectError("event-too-large", "connect() ended: an event is too large."));
       const received = blocks;
       blocks = [];
@@ -119,8 +119,8 @@ export function createStream(host: SourceHost): Source {
 
   function watch(ms: number): void {
     clearTimeout(watchdog);
-    const error = new Error(`Connection given up: no byte came within ${ms} ms.`);
-    if (ms < MAX_TIMER) watchdog = setTimeout(() => abort.abort(error), ms);
+    const giveUp = (): void => abort.abort(new Error(`Connection given up: it was silent for ${ms} ms.`));
+    if (ms < MAX_TIMER) watchdog = setTimeout(giveUp, ms);
   }
 
   function restart(): void {
@@ -130,7 +130,6 @@ export function createStream(host: SourceHost): Source {
   }
 
   return {
-    isOwn: true,
     start: () => void run(),
     restart,
     wake: () => wake(),

@@ -16,15 +16,17 @@ const ROUND = 60;
 
 /**
  * The tab that has the lock leads. `joining`: waits for the leader's answer. `following`: takes the leader's blocks. `alone`: has a stream of
- * its own, until that has reached the leader's.
+ * its own, until that has reached the leader's. `gone`: has let go of everything, and may come back.
  */
 type Mode = "joining" | "following" | "alone" | "leading" | "gone";
 
 export class SharedSource implements Source {
-  readonly isOwn = false;
+  readonly isShared = true;
   readonly #host: SourceHost;
   readonly #subject: unknown;
   readonly #id = crypto.randomUUID();
+  /** Of the lock, and of the channel between the tabs. */
+  #name = "";
   #mode: Mode = "gone";
   #isClosed = false;
   #channel: BroadcastChannel | undefined;
@@ -64,8 +66,8 @@ export class SharedSource implements Source {
     if (this.#isClosed || this.#mode !== "gone") return;
     const { url, options, wanted } = this.#host;
     const { clientId, method } = options;
-    const name = `fanwire ${JSON.stringify([url.href, wanted && [...wanted].sort(), clientId, method, this.#subject])}`;
-    this.#channel = new BroadcastChannel(name);
+    this.#name = `fanwire ${JSON.stringify([url.href, wanted && [...wanted].sort(), clientId, method, this.#subject])}`;
+    this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = ({ data }: MessageEvent<Message>) => {
       if ((data.to ?? this.#id) === this.#id) this.#hear(data);
     };
@@ -73,7 +75,7 @@ export class SharedSource implements Source {
     this.#ready = undefined;
     this.#forget("");
     this.#join();
-    this.#lock(name, { ifAvailable: true });
+    this.#lock({ ifAvailable: true });
   }
 
   restart(isMoved?: boolean): void {
@@ -123,7 +125,7 @@ export class SharedSource implements Source {
   }
 
   /** Waits for the lock, and leads while it has it. */
-  #lock(name: string, options: Pick<LockOptions, "ifAvailable" | "steal">): void {
+  #lock(options: Pick<LockOptions, "ifAvailable" | "steal">): void {
     const abort = new AbortController();
     let hasLeft = false;
     let release = (): void => abort.abort();
@@ -134,33 +136,33 @@ export class SharedSource implements Source {
     const work = (lock: unknown): Promise<void> | undefined => {
       if (hasLeft) return undefined;
       if (!lock) {
-        this.#lock(name, {});
+        this.#lock({});
         return undefined;
       }
-      void this.#lead(ifAvailable === true);
+      void this.#lead(ifAvailable);
       return new Promise((resolve) => {
         release = resolve;
       });
     };
     const { ifAvailable, steal } = options;
     locks()
-      ?.request(name, ifAvailable || steal ? options : { signal: abort.signal }, work)
-      .catch(() => {
-        // Another tab has stolen it, because this one was frozen.
+      ?.request(this.#name, ifAvailable || steal ? options : { signal: abort.signal }, work)
+      .catch(({ name }) => {
         if (hasLeft) return;
-        this.#closeStream();
-        this.#join();
-        this.#lock(name, {});
+        if (name === "AbortError") {
+          // Another tab has stolen it, because this one was frozen.
+          this.#closeStream();
+          this.#join();
+          this.#lock({});
+        } else {
+          // Locks are denied, as in a sandbox: a stream for this tab alone.
+          void this.#lead(true);
+        }
       });
-    this.#steal = () => {
-      this.#leaveLock();
-      this.#lock(name, { steal: true });
-    };
   }
-  #steal: () => void = () => undefined;
 
   /** Opens the shared stream. Others may be behind this tab, so it begins at the oldest position of all. */
-  async #lead(isFirst: boolean): Promise<void> {
+  async #lead(isFirst?: boolean): Promise<void> {
     this.#closeStream();
     clearTimeout(this.#watchdog);
     this.#mode = "leading";
@@ -197,25 +199,14 @@ export class SharedSource implements Source {
     const isLeading = this.#mode === "leading";
     // The page may be behind the stream.
     const position = (): string => (isLeading ? this.#position : host.resumeId);
-    this.#stream = createStream({
-      url: host.url,
-      options: host.options,
+    const changes = {
       get resumeId() {
         return position();
       },
-      get state() {
-        return host.state;
-      },
-      get wanted() {
-        return host.wanted;
-      },
-      get silence() {
-        return host.silence;
-      },
-      onOpen: (headers) => host.onOpen(headers),
-      finish: (error) => host.finish(error),
       ...own,
-    });
+    };
+    // Everything else is the page's, as it is then.
+    this.#stream = createStream(Object.setPrototypeOf(changes, host));
     this.#stream.start();
   }
 
@@ -231,8 +222,12 @@ export class SharedSource implements Source {
   /** A leader that says nothing for long is frozen. Not all take its place at once. */
   #watch(more = 0): void {
     clearTimeout(this.#watchdog);
+    const steal = (): void => {
+      this.#leaveLock();
+      this.#lock({ steal: true });
+    };
     const ms = more + Math.min(this.#host.silence, 30_000) * (2 + Math.random());
-    this.#watchdog = setTimeout(() => this.#steal(), Math.min(ms, 2 ** 31 - 1));
+    this.#watchdog = setTimeout(steal, Math.min(ms, 2 ** 31 - 1));
   }
 
   #hear(message: Message): void {
@@ -284,9 +279,7 @@ export class SharedSource implements Source {
       return;
     }
     const { state, url } = this.#host;
-    const { searchParams } = url;
-    const isNew =
-      id === "" && !this.#hasState && after !== "" && !searchParams.has("from") && !searchParams.has("last");
+    const isNew = id === "" && !this.#hasState && after !== "" && !/[?&](from|last)=/.test(url.search);
     const isThere = id === after || compareIds(id, after) > 0;
     if (isNew) this.#say({ say: "follow", to, after, state, blocks: [{ ...ready, id: after }] });
     else if (isThere || compareIds(id, this.#recentFrom) >= 0) {
@@ -297,12 +290,10 @@ export class SharedSource implements Source {
 
   /** Takes blocks of the leader, if they follow what this tab has. */
   #follow({ after, blocks }: Pick<Said<"blocks">, "after" | "blocks">): void {
-    if (after !== this.#position && !(compareIds(this.#position, after) > 0)) {
-      this.#join();
-      return;
-    }
+    const isComplete = after === this.#position || compareIds(this.#position, after) > 0;
     // A page that is this slow continues later, where it is then.
-    if (this.#held + blocks.length > MAX_HELD && this.#held > 0) {
+    const isSlow = this.#held > 0 && this.#held + blocks.length > MAX_HELD;
+    if (!isComplete || isSlow) {
       this.#join();
       return;
     }

@@ -11,12 +11,18 @@ export function parseData(data: string): unknown {
   }
 }
 
+/** A value, or why there is none. */
+export interface Checked {
+  readonly value?: unknown;
+  readonly error?: ConnectError;
+}
+
 /** Checks data by a schema: first what it is as JSON, and then the text itself, because a text such as "42" is JSON too. */
 export async function checkData(
   event: string,
   data: string,
   { "~standard": { validate } }: StandardSchema,
-): Promise<{ readonly value?: unknown; readonly error?: ConnectError }> {
+): Promise<Checked> {
   const parsed = parseData(data);
   const result = await validate(parsed);
   if (!result.issues) return result;

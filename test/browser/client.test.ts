@@ -10,6 +10,15 @@ import { startChromium } from "../support/clients/chromium.ts";
 
 const TABS = 20;
 const KILLS = 10;
+/** A host that Chromium takes for another machine, so that a page without TLS is no secure context there. */
+const INSECURE = "insecure.example";
+
+/** Service workers, by the way in which they answer a request. */
+const WORKERS = {
+  "passes the request on": "fetch(event.request)",
+  "creates a request like it": "fetch(new Request(event.request))",
+  "creates a request of its own": 'fetch(event.request.url, { headers: { accept: "text/event-stream" } })',
+};
 
 /** What the pages' script offers. */
 interface Globals {
@@ -30,11 +39,15 @@ import { connect } from "./src/client/index.ts";
 import { connect as connectShared } from "./src/client/share.ts";
 globalThis.seen = JSON.parse(sessionStorage.getItem("seen") ?? "[]");
 globalThis.gaps = [];
-globalThis.open = ({ shared, stored, ...options }) => {
+const refuse = () => {
+  throw new DOMException("The operation is insecure.", "SecurityError");
+};
+globalThis.open = ({ shared, stored, blocked, ...options }) => {
   const client = (shared ? connectShared : connect)("/connect", {
     channels: "news",
     ...options,
     ...(stored ? { storage: sessionStorage } : {}),
+    ...(blocked ? { storage: { getItem: refuse, setItem: refuse } } : {}),
   });
   client.on("message", ({ data }) => {
     seen.push(data);
@@ -58,10 +71,14 @@ describe("the client in Chromium", () => {
   let streams: number;
   let most: number;
   let opened: number;
+  /** What the service worker answers with. */
+  let answer: string;
+  /** The header field Last-Event-ID of each request. */
+  let ids: (string | undefined)[];
 
   beforeAll(async () => {
     // A process for each tab, so that one can be killed.
-    browser = await startChromium(["--renderer-process-limit=100"]);
+    browser = await startChromium(["--renderer-process-limit=100", `--host-resolver-rules=MAP ${INSECURE} 127.0.0.1`]);
     const { outputFiles } = await build({
       stdin: { contents: SCRIPT, resolveDir: new URL("../../", import.meta.url).pathname },
       bundle: true,
@@ -78,12 +95,19 @@ describe("the client in Chromium", () => {
     const handle = nodeHandler(broker);
     streams = most = opened = 0;
     published = [];
+    ids = [];
     server = createServer((request, response) => {
       if (request.url?.startsWith("/connect")) {
         opened++;
         most = Math.max(most, ++streams);
+        ids.push(request.headers["last-event-id"]?.toString());
         response.on("close", () => streams--);
         void handle(request, response);
+      } else if (request.url === "/worker.js") {
+        response.writeHead(200, { "content-type": "text/javascript" }).end(`
+          addEventListener("install", () => skipWaiting());
+          addEventListener("activate", (event) => event.waitUntil(clients.claim()));
+          addEventListener("fetch", (event) => event.respondWith(${answer}));`);
       } else {
         response.writeHead(200, { "content-type": "text/html" }).end(`<title>page</title><script>${script}</script>`);
       }
@@ -272,6 +296,61 @@ describe("the client in Chromium", () => {
     await hasAll(second);
     expect(opened).toBe(2);
     await expect.poll(() => streams).toBe(1);
+  });
+
+  test.each(Object.entries(WORKERS))("service worker: one that %s", async (_, code) => {
+    answer = code;
+    const page = await context.newPage();
+    await page.goto(url);
+    await page.evaluate(async () => {
+      const { serviceWorker } = navigator;
+      const controlled = new Promise((resolve) => serviceWorker.addEventListener("controllerchange", resolve));
+      await serviceWorker.register("/worker.js");
+      await controlled;
+    });
+    await start(page, {});
+    await publish(2);
+    await hasAll(page);
+    for (let round = 1; round <= 3; round++) {
+      for (const socket of sockets) socket.destroy();
+      await publish(2);
+      await hasAll(page);
+    }
+    console.info(`service worker: ${code} sends Last-Event-ID: ${ids.slice(1).every((id) => id !== undefined)}`);
+    expect(ids).toHaveLength(4);
+  });
+
+  test("blocked: storage, locks and service workers that throw, as in a sandbox, are like none", async () => {
+    await context.addInitScript(() => {
+      const denied = new DOMException("The operation is insecure.", "SecurityError");
+      const get = (): never => {
+        throw denied;
+      };
+      Object.defineProperty(Navigator.prototype, "serviceWorker", { get });
+      Object.defineProperty(LockManager.prototype, "request", { value: () => Promise.reject(denied) });
+    });
+    const pages = [await openPage({ shared: true, blocked: true }), await openPage({ shared: true, blocked: true })];
+    await publish(2);
+    for (const page of pages) await hasAll(page);
+    for (const socket of sockets) socket.destroy();
+    await publish();
+    for (const page of pages) await hasAll(page);
+    expect(streams).toBe(2);
+  });
+
+  test("share: outside of secure contexts, where there are no Web Locks, each tab has a stream of its own", async () => {
+    url = url.replace("localhost", INSECURE);
+    const pages = [await openPage({ shared: true }), await openPage({ shared: true })];
+    const secure = await Promise.all(pages.map((page) => page.evaluate(() => [isSecureContext, "locks" in navigator])));
+    expect(secure).toEqual([
+      [false, false],
+      [false, false],
+    ]);
+    await publish(2);
+    for (const socket of sockets) socket.destroy();
+    await publish();
+    for (const page of pages) await hasAll(page);
+    expect(streams).toBe(2);
   });
 
   test("share: without Web Locks each tab has a stream of its own", async () => {

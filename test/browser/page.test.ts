@@ -1,4 +1,5 @@
-// The live page of the examples.
+// The live page of the examples, and the page of `npx fanwire`.
+import { type ChildProcess, spawn } from "node:child_process";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { startChromium } from "../support/clients/chromium.ts";
@@ -33,10 +34,19 @@ describe.each(examples)("the live page of examples/%s", (name) => {
     await page.fill("#text", "seen by a person");
     await page.click("#single button");
     await page.waitForFunction(() => document.querySelector("#events")?.textContent?.includes("seen by a person"));
-    // The EventSource of the page, and the three clients that can be stalled.
+    expect(await page.evaluate(() => performance.getEntriesByName(`${location.origin}/client.js`).length)).toBe(1);
+    expect(await page.textContent("#controls")).toContain("This page starts");
+    // The client that shows events, and the three that can be stalled.
     await page.waitForFunction(() => document.querySelector("#clients")?.textContent === "4");
     await page.click("#go");
     await page.waitForFunction(() => Number(document.querySelector("#rate")?.textContent) > 5);
+    // Client A stops, falls behind, and catches up.
+    await page.click(".lane:nth-child(2) button");
+    await page.waitForSelector(".lane:nth-child(2)[data-state=stalled]");
+    await page.waitForFunction(() => /^−\d/.test(document.querySelector(".lane:nth-child(2) .far")?.textContent ?? ""));
+    await page.click("#go");
+    await page.click(".lane:nth-child(2) button");
+    await page.waitForSelector(".lane:nth-child(2)[data-state=live]");
     expect(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth)).toBe(true);
     expect(errors).toEqual([]);
     // The page removes the token from its address.
@@ -72,4 +82,58 @@ test("the live page of npm start: a server that is killed and started again lose
     await browser.close();
     running.child.kill("SIGKILL");
   }
+});
+
+describe("the page of npx fanwire, with a plain EventSource", () => {
+  const root = new URL("../../", import.meta.url).pathname;
+  let child: ChildProcess | undefined;
+  let browser: Browser;
+  beforeAll(async () => {
+    browser = await startChromium();
+  });
+  afterEach(() => child?.kill("SIGKILL"));
+  afterAll(() => browser?.close());
+
+  /** Starts it, and resolves with its URL. */
+  async function start(...more: string[]): Promise<string> {
+    const args = [`${root}dist/cli/main.js`, "--open", "--memory", "--publish-token", "t", ...more];
+    const { PATH = "" } = process.env;
+    child = spawn(`${root}node_modules/.bin/node`, args, { env: { PATH }, stdio: ["ignore", "pipe", "inherit"] });
+    let output = "";
+    child.stdout?.on("data", (data) => (output += data));
+    await expect.poll(() => output, { timeout: 10_000 }).toContain("listening");
+    return JSON.parse(output.split("\n").find((line) => line.includes("listening")) ?? "").url;
+  }
+
+  test("page: shows events of a channel, comes back after a restart, and shows the gap", async () => {
+    const port = String(await freePort());
+    const url = await start("--port", port);
+    const page = await browser.newPage();
+    const errors: string[] = [];
+    page.on("pageerror", (error) => errors.push(String(error)));
+    await page.goto(url);
+    const says = (text: string): Promise<unknown> =>
+      page.waitForFunction((wanted) => document.querySelector("#state")?.textContent?.includes(wanted), text);
+    const shows = (text: string): Promise<unknown> =>
+      page.waitForFunction((wanted) => document.querySelector("#events")?.textContent?.includes(wanted), text);
+    await says("connected");
+    await page.fill("#read [name=channel]", "news");
+    await page.click("#read button");
+    await says("connected");
+    for (const [name, value] of Object.entries({ token: "t", channel: "news", data: "hello" }))
+      await page.fill(`#publish [name=${name}]`, value);
+    await page.click("#publish button");
+    await says("sent");
+    await shows("hello");
+    child?.kill("SIGKILL");
+    await says("connecting again");
+    await start("--port", port);
+    await says("connected");
+    await shows("a gap");
+    await page.fill("#publish [name=data]", "after");
+    await page.click("#publish button");
+    await shows("after");
+    expect(errors).toEqual([]);
+    await page.close();
+  });
 });

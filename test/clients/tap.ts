@@ -1,6 +1,7 @@
-// A proxy between one client and its server. Counts what passes, cuts the connection, and refuses new requests.
+// A proxy between one client and its server. Counts what passes, holds it, cuts the connection, swallows, and refuses new requests.
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { setTimeout as wait } from "node:timers/promises";
 
 const HEARTBEAT = /\n:\n/g;
 const NO_CONTENT = /^HTTP\/1\.1 204 /;
@@ -12,6 +13,10 @@ export class Tap {
   heartbeats = 0;
   /** Answers 204 that the client received. */
   noContents = 0;
+  /** Returns the milliseconds for which the next chunk of the server is held. A chunk never overtakes the one before it. */
+  hold: (() => number) | undefined;
+  /** Chunks that were held. */
+  held = 0;
 
   readonly #sockets = new Set<Socket>();
   readonly #swallowed = new WeakSet<Socket>();
@@ -79,8 +84,18 @@ export class Tap {
       if (this.#isRefusing) destroy();
       else outbound.write(data);
     });
-    outbound.on("end", () => inbound.end());
-    outbound.on("data", (data) => {
+    let tail: Promise<unknown> = Promise.resolve();
+    const later = (pass: () => void): void => {
+      if (!this.hold) {
+        pass();
+        return;
+      }
+      const due = performance.now() + this.hold();
+      this.held++;
+      tail = tail.then(() => wait(Math.max(0, due - performance.now()))).then(pass);
+    };
+    outbound.on("end", () => later(() => inbound.end()));
+    const pass = (data: Buffer): void => {
       if (this.#swallowed.has(outbound)) return;
       const passed = data.subarray(0, this.#bytesLeft);
       this.#bytesLeft -= passed.length;
@@ -92,7 +107,8 @@ export class Tap {
         inbound.end(() => outbound.destroy());
       }
       this.onPassed();
-    });
+    };
+    outbound.on("data", (data) => later(() => pass(data)));
   }
 
   #count(text: string): void {

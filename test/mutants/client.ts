@@ -11,6 +11,14 @@ export const clientMutants: readonly Mutant[] = [
     harm: "An answer that is lost doubles every event of a batch.",
   },
   {
+    name: "client-trusts-service-workers",
+    file: "client/options.ts",
+    tests: "client/protocol",
+    find: "if (resumeId && allowed(() => page.navigator?.serviceWorker?.controller))",
+    replace: "if (false)",
+    harm: "Behind a service worker that sends requests of its own, all events of a pause are lost, and no gap reports them.",
+  },
+  {
     name: "react-closes-at-once",
     file: "react/shared-clients.ts",
     tests: "react/shared-clients",

@@ -35,6 +35,7 @@ test("npm pack: the tarball has the build with types and maps, the sources with 
     "dist/index.js.map",
     "dist/client/index.js",
     "dist/client/index.d.ts",
+    "dist/browser.js",
     "dist/client/share.js",
     "dist/client/share.d.ts",
     "dist/react/index.js",
@@ -56,6 +57,13 @@ test("npm pack: the tarball has the build with types and maps, the sources with 
   ]) {
     expect(packed).toContain(path);
   }
+});
+
+test("fanwire/browser: is one file, and has everything of fanwire/client", async () => {
+  const installed = join(folder, "node_modules/fanwire/dist");
+  expect(await readFile(join(installed, "browser.js"), "utf8")).not.toMatch(/\bimport\b/);
+  const [whole, parts] = await Promise.all([import(`${installed}/browser.js`), import(`${installed}/client/index.js`)]);
+  expect(Object.keys(whole).sort()).toEqual(Object.keys(parts).sort());
 });
 
 test("package-lock.json: every package has an integrity, also of other platforms, and no address of a registry", async () => {

@@ -116,10 +116,8 @@ test("lint: no room imports one below it and no two files import each other, not
 
 test("the options' table: names every option of createBroker, and no other", () => {
   const source = read("broker/options.ts");
-  const declared = source.slice(
-    source.indexOf("export interface BrokerOptions {"),
-    source.indexOf("\n}\n", source.indexOf("export interface BrokerOptions {")),
-  );
+  const start = source.indexOf("export interface BrokerOptions<");
+  const declared = source.slice(start, source.indexOf("\n}\n", start));
   const options = [...declared.matchAll(/^ {2}readonly (\w+)\??:/gm)].map(([, name]) => name);
   const table = read("broker/README.md");
   const section = table.slice(table.indexOf("## Options"), table.indexOf("## Rules"));

@@ -4,6 +4,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { buildSync } from "esbuild";
 
 const root = join(import.meta.dirname, "../..");
 const dist = join(root, "dist");
@@ -13,10 +14,25 @@ const built = mkdtempSync(join(root, ".dist-"));
 try {
   const tsc = join(root, "node_modules/.bin/tsc");
   const { status } = spawnSync(tsc, ["--outDir", built], { cwd: root, stdio: "inherit" });
-  if (status === 0) moveIntoPlace();
+  if (status === 0) {
+    bundleClient();
+    moveIntoPlace();
+  }
   process.exitCode = status ?? 1;
 } finally {
   rmSync(built, { recursive: true, force: true });
+}
+
+/** Writes `fanwire/client` as one file, for pages that load it without a bundler. */
+function bundleClient(): void {
+  buildSync({
+    entryPoints: [join(built, "client/index.js")],
+    outfile: join(built, "browser.js"),
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2023",
+  });
 }
 
 function moveIntoPlace(): void {

@@ -1,5 +1,5 @@
 // Rare orders of events that a broker can produce, played from a script: gaps that repeat, logs that lost their end, changes that arrive late.
-import { describe, expect, test, vi } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { connect, type EventClient, type EventMap } from "../../../src/client/index.ts";
 import { withBroker } from "../../support/test-broker.ts";
 
@@ -48,6 +48,38 @@ function open(script: Script, channels: string[]): { client: EventClient<EventMa
 }
 
 const until = (holds: () => boolean): Promise<unknown> => vi.waitUntil(holds, { timeout: 5_000, interval: 1 });
+
+describe("a page", () => {
+  afterEach(() => void vi.unstubAllGlobals());
+
+  test("with a service worker sends its id in the URL, too, because the worker may drop the header", async () => {
+    vi.stubGlobal("navigator", { serviceWorker: { controller: {} } });
+    const script = new Script();
+    const { client } = open(script, ["a"]);
+    await script.until(1);
+    script.ready(["a"], "e-1", "s1");
+    await until(() => client.lastEventId !== "");
+    script.cut();
+    await script.until(2);
+    expect(script.requests).toEqual(["GET /connect?channel=a", "GET /connect?lastEventId=e-1&channel=a"]);
+    client.close();
+  });
+
+  test("whose storage throws starts without an id, and goes on", async () => {
+    const script = new Script();
+    const refuse = (): never => {
+      throw new DOMException("The operation is insecure.", "SecurityError");
+    };
+    const storage = { getItem: refuse, setItem: refuse };
+    const client = connect<EventMap>("http://server/connect", { fetch: script.fetch, storage });
+    client.on("message", () => undefined);
+    expect(client.lastEventId).toBe("");
+    await script.until(1);
+    script.ready([], "e-1", "s1");
+    await until(() => client.lastEventId === "e-1");
+    client.close();
+  });
+});
 
 describe("gaps", () => {
   test(

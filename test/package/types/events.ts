@@ -106,6 +106,24 @@ export async function byTypes(): Promise<void> {
 
   // Schemas of a map: each type has one, that returns it.
   createBroker<{ price: number }>({ events: { price: z.number() } });
+  // What is sent to one connection, and the events of a snapshot, are events of the map.
+  createBroker<{ price: number }>({
+    onConnect: ({ send }) => {
+      send({ event: "price", data: 1 });
+      // @ts-expect-error: other data
+      send({ event: "price", data: "1" });
+      // @ts-expect-error: a message
+      send("text");
+    },
+    snapshot: async function* () {
+      yield { event: "price", data: 1 };
+    },
+  });
+  createBroker<{ price: number }>({
+    // @ts-expect-error: an unknown type
+    snapshot: () => [{ event: "prices", data: 1 }],
+  });
+  createBroker({ onConnect: ({ send }) => send("any"), snapshot: () => ["any", { event: "x", data: {} }] });
   // @ts-expect-error: the schema of another type
   createBroker<{ price: number }>({ events: { price: z.string() } });
   // @ts-expect-error: a type without a schema
