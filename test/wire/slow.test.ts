@@ -66,13 +66,14 @@ describe.each(platforms)("slow clients on %s", (platform) => {
     await broker.untilState(({ stats, alive }) => stats.clients === 0 && alive === 0, true);
   });
 
-  test("timeout: a client that reads a little after each 0.9 × timeout stays connected", async () => {
+  test("timeout: a client that reads a little after each 0.6 × timeout stays connected", async () => {
     const timeout = 3_000;
     const broker = await server.createBroker({ timeout, tolerance: 1, engine: { logBytes: 64 * MIB } });
     let stalled = Date.now();
     const client = await connectBlocked(broker);
+    // Two rounds are longer than the timeout, and what is left of it in each is for a machine that is busy.
     for (let round = 0; round < 3; round++) {
-      await new Promise((resolve) => setTimeout(resolve, stalled + 0.9 * timeout - Date.now()));
+      await new Promise((resolve) => setTimeout(resolve, stalled + 0.6 * timeout - Date.now()));
       // The broker sees progress after about a third of the kernel's queue was read.
       const before = client.receivedBytes;
       client.resume();
