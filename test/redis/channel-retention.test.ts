@@ -53,7 +53,7 @@ describe("redisEngine: channels with a retention of their own", needsRedis, () =
 
   /** Waits until a client that comes now receives nothing of a channel. */
   async function untilExpired(broker: Broker, channel: string): Promise<void> {
-    await expect.poll(async () => (await broker.history({ channels: channel })).events, { timeout: 5_000 }).toEqual([]);
+    await expect.poll(async () => (await broker.history({ channels: channel })).events).toEqual([]);
   }
 
   test("one keeps the latest event only, beside others that keep all of them", async () => {
