@@ -92,7 +92,9 @@ export class Checkout {
     const source = readFileSync(path, "utf8");
     writeFileSync(path, source.split(find).join(replace));
     try {
-      return await this.run(modeOf(mutant), runsAll ? [] : [testFileOf(mutant)], limitSeconds, ["--bail", "1"]);
+      // A test that waits for what a mutant has taken away says its name after a while.
+      const options = ["--bail", "1", "--testTimeout", "20000"];
+      return await this.run(modeOf(mutant), runsAll ? [] : [testFileOf(mutant)], limitSeconds, options);
     } finally {
       writeFileSync(path, source);
     }
