@@ -42,7 +42,7 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   // Processes over one file: restarts, crashes, lost power, and disks that refuse.
   "sqlite-files": { dir: "test/sqlite", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
   workers: { dir: "test/workers", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
-  wire: { dir: "test/wire", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
+  wire: { dir: "test/wire", maxWorkers: 3, testTimeout: 60_000, hookTimeout: 60_000 },
   browser: { dir: "test/browser", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
   // Several tests at once: a client that reconnects does little but wait.
   clients: { dir: "test/clients", maxWorkers: 2, maxConcurrency: 6, testTimeout: 120_000, hookTimeout: 60_000 },
