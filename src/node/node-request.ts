@@ -66,8 +66,8 @@ export class NodeRequest {
     if (this.bodyUsed || this.#body?.locked) throw new TypeError("Body is unusable: it has been read");
     this.#bodyUsed = true;
     if (this.#body) return new Response(this.#body).arrayBuffer();
-    // A copy: Node's own bytes lie in a buffer that they share with others.
-    return (this.#parsed ?? (await readAll(this.#incoming))).slice().buffer;
+    // A copy: Node's own bytes lie in a buffer that they share with others. `slice()` of a Buffer would copy nothing.
+    return new Uint8Array(this.#parsed ?? (await readAll(this.#incoming))).buffer;
   }
 
   async bytes(): Promise<Uint8Array<ArrayBuffer>> {

@@ -128,11 +128,8 @@ describe.each(platforms)("the client on %s", (platform) => {
     session = await Session.open(first);
     await session.publish("before");
     await session.until(() => session?.data.length === 1);
-    if (platform.startsWith("hub-")) first.stop();
-    else {
-      await session.broker.control("close");
-      first.stop();
-    }
+    if (!platform.startsWith("hub-")) await session.broker.control("close");
+    await first.kill();
     const second = await startServer(platform, { fixedPort: first.port });
     session.broker = new TestBroker(second, session.broker.name);
     await session.until(() => (session?.gaps.length ?? 0) > 0 && session?.client.state === "open");

@@ -4,7 +4,7 @@ import { MountServer } from "./mount-server.ts";
 import type { Mount } from "./mounts.ts";
 
 /** Milliseconds to wait for what a mount is expected to do, and for what it is not expected to do. */
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 40_000;
 const DOUBT_MS = 2_000;
 
 /** Outcomes of a mount that does not do something, which only time can show. */

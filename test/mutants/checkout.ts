@@ -17,8 +17,8 @@ import { fileURLToPath } from "node:url";
 import { type Mode, type Mutant, modeOf, testFileOf } from "./mutants.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-/** Folders that are not copied: they do not belong to the source, or links replace them. */
-const NOT_COPIED = new Set(["node_modules", ".git", ".wrangler", "dist", "coverage"]);
+/** Folders that are not copied: they do not belong to the source, links replace them, or a build that runs beside this removes them. */
+const NOT_COPIED = /^(?:node_modules|\.git|\.wrangler|dist|\.dist-.*|coverage)$/;
 
 /** What the tests of one file showed. */
 interface FileResult {
@@ -63,7 +63,7 @@ export class Checkout {
 
   constructor() {
     process.once("exit", () => this.remove());
-    cpSync(ROOT, this.#root, { recursive: true, filter: (path) => !NOT_COPIED.has(basename(path)) });
+    cpSync(ROOT, this.#root, { recursive: true, filter: (path) => !NOT_COPIED.test(basename(path)) });
     this.#linkModules();
   }
 
@@ -92,7 +92,9 @@ export class Checkout {
     const source = readFileSync(path, "utf8");
     writeFileSync(path, source.split(find).join(replace));
     try {
-      return await this.run(modeOf(mutant), runsAll ? [] : [testFileOf(mutant)], limitSeconds, ["--bail", "1"]);
+      // A test that waits for what a mutant has taken away says its name after a while.
+      const options = ["--bail", "1", "--testTimeout", "20000"];
+      return await this.run(modeOf(mutant), runsAll ? [] : [testFileOf(mutant)], limitSeconds, options);
     } finally {
       writeFileSync(path, source);
     }

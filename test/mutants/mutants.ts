@@ -2,11 +2,14 @@
 // is tested.
 import { readFileSync } from "node:fs";
 import { adapterMutants } from "./adapters.ts";
+import { cliMutants } from "./cli.ts";
 import { clientMutants } from "./client.ts";
 import { connectionMutants } from "./connections.ts";
 import { deliveryMutants } from "./delivery.ts";
 import { httpMutants } from "./http.ts";
 import { logMutants } from "./log.ts";
+import { monitoringMutants } from "./monitoring.ts";
+import { nodeMutants } from "./node.ts";
 import { rateMutants } from "./rates.ts";
 import { redisMutants } from "./redis.ts";
 import { runMutants } from "./runs.ts";
@@ -15,6 +18,7 @@ import { snapshotMutants } from "./snapshots.ts";
 import { sqliteMutants } from "./sqlite.ts";
 import { startMutants } from "./start.ts";
 import { streamMutants } from "./streams.ts";
+import { testingMutants } from "./testing.ts";
 import { typedEventMutants } from "./typed-events.ts";
 import { workersMutants } from "./workers.ts";
 
@@ -24,7 +28,7 @@ export interface Mutant {
   /** Path below `src`. */
   readonly file: string;
   /** The suite that has the file of tests. @default "conformance", on Node */
-  readonly suite?: "redis" | "sqlite" | "workers";
+  readonly suite?: "redis" | "sqlite" | "wire" | "workers";
   /** The file below the folder of the suite that has to catch the fault, without `.test.ts`. It should take a few seconds at most. */
   readonly tests: string;
   /** Occurs in the file exactly once. */
@@ -35,7 +39,7 @@ export interface Mutant {
 }
 
 /** A mode of vitest (vitest.config.ts). */
-export type Mode = "node" | "redis" | "sqlite-files" | "workers";
+export type Mode = "node" | "redis" | "sqlite-files" | "wire" | "workers";
 
 /** The room of the files at the top of `src`, which are exports of the package. */
 const TOP_ROOM = "exports";
@@ -55,6 +59,10 @@ export const mutants: readonly Mutant[] = [
   ...runMutants,
   ...adapterMutants,
   ...clientMutants,
+  ...cliMutants,
+  ...monitoringMutants,
+  ...nodeMutants,
+  ...testingMutants,
   ...sharedLogMutants,
   ...workersMutants,
   ...redisMutants,

@@ -104,7 +104,8 @@ describe.each(runtimes)("on %s", (runtime) => {
     expect(await (await fetch(`${url}metrics`)).text()).toContain("fanwire_clients 1");
     expect((await fetch(url)).status).toBe(404);
     child.kill("SIGTERM");
-    const [code] = await once(child, "exit");
+    // With "exit" its last lines may not have been read yet.
+    const [code] = await once(child, "close");
     await client.untilEnded();
     expect(JSON.parse(client.control("end")[0]?.data ?? "{}")).toMatchObject({ reason: "closing", reconnect: true });
     expect([code, lines.map(({ event }) => event), stderr()]).toEqual([

@@ -87,7 +87,7 @@ describe("Commands in a process that stood still", needsRedis, () => {
   }
 
   test("commandTimeout: an answer that has arrived, and is not read yet, counts", async () => {
-    const commandTimeout = 100;
+    const commandTimeout = 500;
     const peer = await redis.join({ commandTimeout });
     const end = performance.now() + 2 * commandTimeout;
     const appended = peer.append([""], "event");

@@ -44,7 +44,7 @@ describe("redisLog when something fails", needsRedis, () => {
   const head = async (peer: Peer): Promise<number> => (await peer.checkpoint()).head;
 
   test("a stopped server: appends are of unknown outcome after the timeout, later ones are refused at once, and it recovers", async () => {
-    const peer = await join("nothing", { commandTimeout: 200 });
+    const peer = await join("nothing", { commandTimeout: 1_000 });
     await peer.append(["#a"], "before");
     await server.kill("SIGSTOP");
     const commands = [peer.append(["#a"], "one"), peer.append(["#a"], "two"), peer.session.isBarred("id")];
@@ -135,7 +135,7 @@ describe("redisLog when something fails", needsRedis, () => {
   });
 
   test("subscribe: without an answer in time, the feed counts as lost", async () => {
-    const peer = await join("feed", { commandTimeout: 200 });
+    const peer = await join("feed", { commandTimeout: 1_000 });
     proxy.discards = "answers";
     expect(await codeOf(peer.session.subscribe(["#a"]))).toBe("engine-down");
     expect(peer.hasFeed).toBe(false);

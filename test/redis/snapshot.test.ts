@@ -50,7 +50,7 @@ describe("snapshot", needsRedis, () => {
       }
       mirror.isReading = true;
       // The last changes come from the store.
-      for (const end = Date.now() + 10_000; Date.now() < end && !mirror.equals(application); ) await turn();
+      for (const end = Date.now() + 30_000; Date.now() < end && !mirror.equals(application); ) await turn();
       expect([seed, Object.fromEntries(mirror.versions)]).toEqual([seed, Object.fromEntries(application.versions)]);
       expect(Math.min(application.asked.new ?? 0, application.asked.gap ?? 0, mirror.drops)).toBeGreaterThan(0);
       for (const connection of connections) await connection.leave();

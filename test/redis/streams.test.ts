@@ -82,7 +82,7 @@ describe("redisEngine: streams of other processes", needsRedis, () => {
   });
 
   test("a process that does not answer makes the call engine-down, and not a promise that nobody keeps", async () => {
-    const [one, two] = [redis.open({ commandTimeout: 300 }), redis.open({ commandTimeout: 60_000, lease: 120_000 })];
+    const [one, two] = [redis.open({ commandTimeout: 1_000 }), redis.open({ commandTimeout: 60_000, lease: 120_000 })];
     await join(one, { id: "bob" });
     await join(two, { id: "ann" });
     // Its feed is gone, and its presence remains.

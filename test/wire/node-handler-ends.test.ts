@@ -5,7 +5,7 @@ import { connect as connectHttp2, createServer as createHttp2Server, createSecur
 import { request } from "node:https";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { text } from "node:stream/consumers";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { nodeHandler } from "../../src/node/index.ts";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { certificate, key } from "../support/servers/certificate.ts";
@@ -28,6 +28,33 @@ describe("ends", () => {
     expect(broker.stats()).toMatchObject({ clients: 0, closing: 0, disconnects: { closing: 3 } });
     // The broker itself goes on: it may be mounted on another server.
     expect((await broker.broadcast("on")).clients).toBe(0);
+  });
+
+  test("a server whose streams have ended is no longer looked at", async () => {
+    const timers = new Set<unknown>();
+    const { setInterval, clearInterval } = globalThis;
+    vi.stubGlobal("setInterval", (...all: Parameters<typeof setInterval>) => {
+      const timer = setInterval(...all);
+      timers.add(timer);
+      return timer;
+    });
+    vi.stubGlobal("clearInterval", (timer: NodeJS.Timeout) => {
+      timers.delete(timer);
+      clearInterval(timer);
+    });
+    const broker = newBroker();
+    try {
+      const { url } = await listen(nodeHandler(broker));
+      const before = timers.size;
+      const clients = [1, 2].map((id) => new SocketClient(`${url}/connect?id=${id}`));
+      await Promise.all(clients.map((client) => client.untilReady()));
+      expect(timers.size).toBeGreaterThan(before);
+      for (const client of clients) client.leave();
+      await until(() => timers.size === before);
+    } finally {
+      vi.unstubAllGlobals();
+      await broker.close();
+    }
   });
 
   test("broker.close() ends every stream, and server.close() has nothing to wait for", async () => {
@@ -190,15 +217,63 @@ describe("other versions of HTTP", () => {
         return stream;
       });
       await until(() => streams.every(({ read }) => read.includes("fanwire-ready")));
-      const post = session.request({ ":method": "POST", ":path": "/broadcast", authorization: "Bearer secret" });
-      post.setEncoding("utf8").end("hello");
-      expect(JSON.parse(await text(post))).toMatchObject({ clients: 40 });
-      await until(() => streams.every(({ read }) => read.includes("data: hello")));
+      const head = { ":method": "POST", ":path": "/broadcast", authorization: "Bearer secret" };
+      // With a length the body is read at once, and not as a stream.
+      for (const length of [undefined, "5"]) {
+        const post = session.request(length === undefined ? head : { ...head, "content-length": length });
+        post.setEncoding("utf8").end("hello");
+        expect(JSON.parse(await text(post))).toMatchObject({ clients: 40 });
+      }
+      await until(() => streams.every(({ read }) => read.match(/^data: hello\n/gm)?.length === 2));
       streams[0]?.request.close(8);
       await until(() => broker.stats().clients === 39);
       await broker.close();
       await until(() => streams.slice(1).every(({ read }) => read.includes("fanwire-end")));
     } finally {
+      session.destroy();
+      server.close();
+    }
+  });
+
+  test("HTTP/2: a body that breaks off is the end of its request, and publishes nothing", async () => {
+    let isAsked = false;
+    const broker = newBroker({ authorize: () => (isAsked = true) });
+    const handle = nodeHandler(broker);
+    const server = createHttp2Server((request, response) => handle(request, response)).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const session = connectHttp2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    try {
+      const post = session.request({ ":method": "POST", ":path": "/broadcast" });
+      post.on("error", () => undefined).write("half an ev");
+      await until(() => isAsked);
+      // `post.close()` would end the body before it resets the stream.
+      session.destroy();
+      await until(() => broker.stats().failures["client-left"] === 1);
+      expect(broker.stats().published).toBe(0);
+    } finally {
+      session.destroy();
+      server.close();
+    }
+  });
+
+  test("HTTP/2: fields of a connection are left out, and nothing warns of them", async () => {
+    const warnings: string[] = [];
+    const onWarning = ({ message }: Error): void => void warnings.push(message);
+    process.on("warning", onWarning);
+    const headers = { connection: "keep-alive", "keep-alive": "timeout=5", "x-own": "yes" };
+    const handle = nodeHandler(() => new Response("x", { headers }));
+    const server = createHttp2Server((request, response) => handle(request, response)).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const session = connectHttp2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    try {
+      const request = session.request({ ":path": "/" });
+      const [fields] = (await once(request, "response")) as [Record<string, string>];
+      expect([fields[":status"], fields["x-own"], fields.connection]).toEqual([200, "yes", undefined]);
+      // A warning is emitted in a later turn.
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(warnings).toEqual([]);
+    } finally {
+      process.off("warning", onWarning);
       session.destroy();
       server.close();
     }

@@ -1,5 +1,8 @@
 // `nodeHandler` behind what frameworks do before it: mounts, body parsers, and middlewares that wrap the response.
+import { once } from "node:events";
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
+import { connect as connectHttp2, createServer as createHttp2Server } from "node:http2";
+import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { createGzip } from "node:zlib";
 import { describe, expect, test } from "vitest";
@@ -192,6 +195,121 @@ describe("bodies", () => {
         copied: "1",
       },
     });
+  });
+});
+
+describe("requests", () => {
+  test("a client that goes aborts the signal of its request, also if that is asked for afterwards", async () => {
+    const seen: string[] = [];
+    const { url } = await listen(
+      nodeHandler(async (request, { outgoing }) => {
+        const isLate = request.url.endsWith("late");
+        const signal = isLate ? undefined : request.signal;
+        signal?.addEventListener("abort", () => seen.push("told"));
+        seen.push("asked");
+        await new Promise<void>((resolve) => outgoing.once("close", () => resolve()));
+        if (isLate && request.signal.aborted) seen.push("late");
+        return new Response(null, { status: 204 });
+      }),
+    );
+    for (const [path, word] of [
+      ["/early", "told"],
+      ["/late", "late"],
+    ] as const) {
+      const before = seen.length;
+      const client = new SocketClient(url + path);
+      await until(() => seen.length > before);
+      client.leave();
+      await until(() => seen.includes(word));
+    }
+  });
+
+  test("arrayBuffer() has the bytes of its body and no others, however the body came", async () => {
+    const lengths = async (request: Request): Promise<Response> => {
+      const body = await request.arrayBuffer();
+      return Response.json([body.byteLength, new TextDecoder().decode(body)]);
+    };
+    const plain = await listen(nodeHandler(lengths));
+    // Bytes of a parser, which lie in a buffer of others.
+    const parse = async (request: IncomingMessage): Promise<Buffer> => Buffer.from(await text(request));
+    const parsed = await listen(async (request, response) => {
+      nodeHandler(lengths)(Object.assign(request, { body: await parse(request) }), response);
+    });
+    for (const { url } of [plain, parsed]) {
+      const response = await fetch(url, { method: "POST", body: "five!" });
+      expect(await response.json()).toEqual([5, "five!"]);
+    }
+    const handle = nodeHandler(lengths);
+    const server = createHttp2Server((request, response) => handle(request, response)).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const session = connectHttp2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    try {
+      const post = session.request({ ":method": "POST", ":path": "/" });
+      post.end("five!");
+      expect(JSON.parse(await text(post))).toEqual([5, "five!"]);
+    } finally {
+      session.destroy();
+      server.close();
+    }
+  });
+});
+
+describe("responses of a function", () => {
+  test("its cookies are set beside those of a middleware", async () => {
+    const { url } = await listen((request, response) => {
+      response.setHeader("set-cookie", "session=1");
+      const headers = [
+        ["set-cookie", "a=1"],
+        ["set-cookie", "b=2"],
+      ] as [string, string][];
+      nodeHandler(() => new Response("x", { headers }))(request, response);
+    });
+    expect((await fetch(url)).headers.getSetCookie()).toEqual(["session=1", "a=1", "b=2"]);
+  });
+
+  test("its body is read at the pace of the client", async () => {
+    let isFull = false;
+    const pulledWhile: boolean[] = [];
+    const part = new Uint8Array(100_000);
+    const body = (): ReadableStream<Uint8Array> =>
+      new ReadableStream(
+        {
+          pull(controller) {
+            pulledWhile.push(isFull);
+            if (pulledWhile.length > 300) controller.close();
+            else controller.enqueue(part);
+          },
+        },
+        { highWaterMark: 0 },
+      );
+    const { url } = await listen((request, response) => {
+      const { write } = response;
+      const watched = (...all: unknown[]): boolean => {
+        isFull = !Reflect.apply(write, response, all);
+        return !isFull;
+      };
+      response.prependListener("drain", () => (isFull = false));
+      nodeHandler(() => new Response(body()))(request, Object.assign(response, { write: watched }));
+    });
+    const client = new SocketClient(url);
+    await client.untilEnded();
+    expect([client.receivedBytes, pulledWhile.includes(true)]).toEqual([300 * part.length, false]);
+  });
+
+  test("one that fails when the head is sent: the client is cut, `onError` is told, and `next` is not called", async () => {
+    const errors: unknown[] = [];
+    let passedOn = 0;
+    const failure = new Error("too late for another answer");
+    const handle = nodeHandler(
+      (_, { outgoing }) => {
+        outgoing.flushHeaders?.();
+        throw failure;
+      },
+      { onError: ({ error }) => errors.push(error) },
+    );
+    const { url } = await listen((request, response) => handle(request, response, () => passedOn++));
+    const client = await new SocketClient(url).untilEnded();
+    expect([client.ended, errors, passedOn]).toEqual(["closed", [failure], 0]);
   });
 });
 

@@ -28,7 +28,7 @@ for (const [how, leave] of WAYS_TO_LEAVE) {
       const clients = [await object.join({ id: "ada" }), await object.join({ id: "bob" })];
       await object.evict();
       for (const client of clients) await leave(client);
-      await waitUntil("both are removed", async () => (await object.stub.stats()).clients === 0, 2 * HEARTBEAT);
+      await waitUntil("both are removed", async () => (await object.stub.stats()).clients === 0);
       expect(await object.stub.stats()).toMatchObject({ clients: 0, channels: 0 });
       expect(await object.inside((_, ctx) => ctx.getWebSockets().length)).toBe(0);
     }),
@@ -43,7 +43,7 @@ for (const [how, leave] of WAYS_TO_LEAVE) {
       await leave(leaving);
       await publish(object, numbers(21, 40));
       expect(await transcriptUntil(staying, "40")).toEqual(numbers(1, 40));
-      await waitUntil("it is removed", async () => (await object.stub.stats()).clients === 1, 2_000);
+      await waitUntil("it is removed", async () => (await object.stub.stats()).clients === 1);
       expect(await reasons(object)).toEqual({ "client-left": 1 });
     }),
   );
@@ -58,7 +58,7 @@ for (const [how, leave] of WAYS_TO_LEAVE) {
       await waitUntil("it is blocked", async () => (await object.stub.stats()).blocked === 1);
       await leave(leaving);
       expect(await all).toEqual(data);
-      await waitUntil("it is removed", async () => (await object.stub.stats()).clients === 1, 2_000);
+      await waitUntil("it is removed", async () => (await object.stub.stats()).clients === 1);
       expect(await object.stub.stats()).toMatchObject({ blocked: 0, disconnects: { "client-left": 1 } });
     }),
   );
@@ -71,7 +71,7 @@ test(
     const answer = object.requestStream({ id: "hasty" }, abort.signal);
     abort.abort();
     expect((await answer).status).not.toBe(200);
-    await waitUntil("no client is connected", async () => (await object.stub.stats()).clients === 0, 2_000);
+    await waitUntil("no client is connected", async () => (await object.stub.stats()).clients === 0);
     await pause(100);
     expect(await object.stub.stats()).toMatchObject({ clients: 0, channels: 0 });
   }),
@@ -137,7 +137,7 @@ for (const mode of ["bridge", "direct"] as const) {
         const client = await object.join({ query: { from: "earliest" } });
         await client.untilData("before");
         expect(await readEnd(client)).toEqual(["closed", { reason: "expired", reconnect: true }]);
-        await waitUntil("it is removed", async () => (await object.stub.stats()).clients === 0, 2_000);
+        await waitUntil("it is removed", async () => (await object.stub.stats()).clients === 0);
         expect(await reasons(object)).toEqual({ expired: 1 });
       },
     ),
@@ -151,8 +151,9 @@ for (const mode of ["bridge", "direct"] as const) {
       const { lastEventId = "" } = client;
       expect(await readEnd(client)).toEqual(["closed", { reason: "max-age", reconnect: true }]);
       expect(Date.now() - start).toBeGreaterThan(280);
-      expect(Date.now() - start).toBeLessThan(1_500);
-      await waitUntil("it is removed", async () => (await object.stub.stats()).clients === 0, 2_000);
+      // Far less than any other time after which a stream ends.
+      expect(Date.now() - start).toBeLessThan(6_000);
+      await waitUntil("it is removed", async () => (await object.stub.stats()).clients === 0);
       expect(await reasons(object)).toEqual({ "max-age": 1 });
       await publish(object, ["while away"]);
       expect(await transcriptUntil(await object.connect({ lastEventId }), "while away")).toEqual(["while away"]);

@@ -58,7 +58,8 @@ for (const duplicateIds of ["allow", "reject", "replace"] as const)
 test(
   "ping: a socket that answers is kept",
   withObject({}, async (object) => {
-    await withPingInterval(200, async () => {
+    // An answer may take a while on a machine that is busy.
+    await withPingInterval(500, async () => {
       await object.join();
       let hellos = 0;
       let pings = 0;
@@ -68,7 +69,7 @@ test(
           if (frame === "?") pings++;
           return true;
         },
-        () => waitUntil("it has sent pings", () => pings === 5),
+        () => waitUntil("it has sent pings", () => pings === 3),
       );
       expect(hellos).toBe(0);
     });
@@ -138,7 +139,7 @@ test(
     const openSockets = () => object.inside((_, ctx) => ctx.getWebSockets().length);
     proceed();
     await dials.answered;
-    await waitUntil("its socket is closed", async () => (await openSockets()) === 0, 3_000);
+    await waitUntil("its socket is closed", async () => (await openSockets()) === 0);
   }),
 );
 

@@ -25,6 +25,8 @@ interface History {
 }
 
 const READERS = 3;
+/** How long a reader may take until it has the last event: far longer than any does. */
+const LAST_EVENT_MS = 15_000;
 
 function histories(overruns: boolean): fc.Arbitrary<History> {
   const reader = fc.nat({ max: READERS - 1 });
@@ -159,7 +161,7 @@ async function simulate({ events, logEvents, readers: plans, steps }: History): 
   const last = published.at(-1)?.seq ?? 0;
   const faults: string[] = [];
   for (const [index, reader] of readers.entries()) {
-    for (let tries = 0; tries < 60 && reader.position < last; tries++) await reader.read(20);
+    for (const end = Date.now() + LAST_EVENT_MS; reader.position < last && Date.now() < end; ) await reader.read(20);
     if (reader.position < last) faults.push(`reader ${index}: stopped at ${reader.position}, before ${last}`);
     if (reader.readyEvents > 0) faults.push(`reader ${index}: received a second fanwire-ready`);
     const bounds = { events, logBytes, dropsChannels: false };

@@ -318,7 +318,7 @@ for (const [log, most] of [
 ] as const) {
   test(
     `maxChannels: ${most} channels without a subscriber are known, and one more replaces the least recently used`,
-    { timeout: 60_000 },
+    { timeout: 240_000 },
     withBroker(async (setup) => {
       const broker = setup.broker({ log });
       for (let channel = 0; channel < most; channel++) await broker.broadcast("x", { channels: `c${channel}` });

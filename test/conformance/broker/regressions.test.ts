@@ -4,6 +4,7 @@ import { TimeoutQueue } from "../../../src/base/timeout-queue.ts";
 import { FlushScheduler } from "../../../src/delivery/flush-scheduler.ts";
 import { Heartbeat } from "../../../src/delivery/heartbeat.ts";
 import { PublisherBackpressure } from "../../../src/delivery/publisher-backpressure.ts";
+import { Clock } from "../../support/clock.ts";
 import { turn, withBroker } from "../../support/test-broker.ts";
 import { withDurableObject } from "../../support/workerd.ts";
 
@@ -100,12 +101,22 @@ test(
   }),
 );
 
+/** A hold that is far longer than a few turns of the event loop take, also on a machine that is busy. */
+const HOLD_MS = 200;
+
 /** Keeps the process busy for some 50 ms. Counts instead of reading the clock, which is frozen on workerd. */
 function work(): void {
   let sum = 0;
   for (let count = 0; count < 40_000_000; count++) sum = (sum * 31 + count) | 0;
   expect(sum).toBeTypeOf("number");
 }
+
+/** Runs a test whose time passes only when it says so: a machine that is busy would be slower than a hold. */
+const withClock = (run: (clock: Clock) => Promise<void>): (() => Promise<void>) =>
+  withDurableObject(async () => {
+    const clock = new Clock();
+    await clock.run(() => run(clock));
+  });
 
 /** The scheduler and the backpressure of a fanout. `flush` sends to subscribers. */
 function backpressureOf(
@@ -127,29 +138,34 @@ const sendingTo = (subscribers: readonly string[]): PublisherBackpressure<string
     for (const subscriber of subscribers) backpressure.sent(subscriber);
   });
 
-/** Publishes too much at once. Returns whether the publisher may go on before `take` is called. */
-async function hold(backpressure: PublisherBackpressure<string>, take: () => void): Promise<"went on" | "was held"> {
+/** Publishes too much at once. Returns whether the publisher may go on before `take` is called. With a clock no time passes until then. */
+async function hold(
+  backpressure: PublisherBackpressure<string>,
+  take: () => void,
+  clock?: Clock,
+): Promise<"went on" | "was held"> {
   backpressure.appended(2);
   let free = false;
   const ready = backpressure.ready()?.then(() => {
     free = true;
   });
-  for (let turns = 0; turns < 3; turns++) await turn();
+  if (clock) await clock.turns(3);
+  else for (let turns = 0; turns < 3; turns++) await turn();
   const outcome = free ? "went on" : "was held";
   take();
-  await ready;
+  await (clock && ready !== undefined ? clock.advanceUntil(ready) : ready);
   return outcome;
 }
 
 test(
   "backpressure: a publisher waits for subscribers that take events, and not for long for one that does not",
-  withDurableObject(async () => {
+  withClock(async (clock) => {
     const alone = sendingTo([]);
-    expect(await hold(alone, () => undefined)).toBe("went on");
+    expect(await hold(alone, () => undefined, clock)).toBe("went on");
 
     const healthy = sendingTo(["healthy"]);
     for (let round = 0; round < 3; round++)
-      expect(await hold(healthy, () => healthy.caughtUp("healthy"))).toBe("was held");
+      expect(await hold(healthy, () => healthy.caughtUp("healthy"), clock)).toBe("was held");
 
     // This subscriber receives one flush and never asks for more.
     let first = true;
@@ -157,9 +173,9 @@ test(
       if (first) backpressure.sent("stuck");
       first = false;
     });
-    expect(await hold(stuck, () => undefined)).toBe("was held");
-    expect(await hold(stuck, () => undefined)).toBe("was held");
-    expect(await hold(stuck, () => undefined)).toBe("went on");
+    expect(await hold(stuck, () => undefined, clock)).toBe("was held");
+    expect(await hold(stuck, () => undefined, clock)).toBe("was held");
+    expect(await hold(stuck, () => undefined, clock)).toBe("went on");
   }),
 );
 
@@ -171,11 +187,11 @@ test(
       (to) => {
         if (++flushes === 1) to.sent("subscriber");
         if (flushes !== 2) return;
-        setTimeout(work, 5);
+        setTimeout(work, HOLD_MS - 15);
         // This timer is after the one of the hold, and due at the same time.
-        queueMicrotask(() => setTimeout(() => to.progressed("subscriber"), 20));
+        queueMicrotask(() => setTimeout(() => to.progressed("subscriber"), HOLD_MS));
       },
-      { window: 0, hold: 20 },
+      { window: 0, hold: HOLD_MS },
     );
     for (let round = 0; round < 3; round++) expect(await hold(backpressure, () => undefined)).toBe("was held");
     expect(await hold(backpressure, () => undefined)).toBe("went on");
@@ -184,14 +200,14 @@ test(
 
 test(
   "backpressure: a publisher does not wait without end for a subscriber that is always behind",
-  withDurableObject(async () => {
+  withClock(async (clock) => {
     let first = true;
     const slow = backpressureOf((backpressure) => {
       if (first) backpressure.sent("slow");
       first = false;
     });
     let held = 0;
-    while ((await hold(slow, () => slow.progressed("slow"))) === "was held") held++;
+    while ((await hold(slow, () => slow.progressed("slow"), clock)) === "was held") held++;
     expect(held).toBeGreaterThan(1);
     expect(held).toBeLessThan(12);
   }),

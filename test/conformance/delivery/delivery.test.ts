@@ -153,7 +153,7 @@ test(
 
 test(
   "backpressure: 100,000 awaited broadcasts in a loop reach a client that reads, without a gap",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   withBroker(async (setup) => {
     const errors: ErrorStage[] = [];
     const broker = setup.broker({ onError: (error) => errors.push(error.stage) });
@@ -175,7 +175,7 @@ test(
 
 test(
   "backpressure: with a blocked client an awaited loop goes on, and a client that reads receives everything",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   withBroker(async (setup) => {
     const broker = setup.broker({ timeout: 60_000, log: { logBytes: 4 * KIB * KIB } });
     await setup.join(broker, { id: "blocked" });

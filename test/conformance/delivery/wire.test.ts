@@ -56,7 +56,7 @@ function bytesOf({ chunks }: Connection): Uint8Array {
 
 test(
   "broadcast(): data, type and retry arrive as the standard defines",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   withBroker(async (setup) => {
     const broker = setup.broker();
     const client = await setup.join(broker);
@@ -83,7 +83,7 @@ test(
 
 test(
   "wire: a stream that is cut at any single byte is parsed like a whole one",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   withBroker(async (setup) => {
     await fc.assert(
       fc.asyncProperty(fc.array(envelope, { minLength: 1, maxLength: 3 }), async (events) => {
@@ -107,7 +107,7 @@ test(
 
 test(
   "wire: a stream that is cut in many places is parsed like a whole one",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   withBroker(async (setup) => {
     const broker = setup.broker();
     const client = await setup.join(broker);

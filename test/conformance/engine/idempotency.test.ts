@@ -374,7 +374,7 @@ test(
 
 test(
   "idempotencyWindow: 100,000 keys are remembered, and one more forgets the oldest",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   withBroker(async (setup) => {
     const broker = setup.broker({ log: { retention: { events: 1 } } });
     const first = await broker.broadcast("x", { idempotencyKey: "0" });

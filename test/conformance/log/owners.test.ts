@@ -55,7 +55,7 @@ const WAYS: readonly (readonly [by: string, log: Log])[] = [
 for (const [by, log] of WAYS) {
   test(
     `maxChannels, by ${by}: 1,001 events in 100 new channels each take nothing from another owner`,
-    { timeout: 60_000 },
+    { timeout: 240_000 },
     withBroker(async (setup) => {
       const broker = withPublishers(setup, log);
       const lastEventId = await idBefore(setup, broker);
@@ -74,7 +74,7 @@ for (const [by, log] of WAYS) {
 
   test(
     `logBytes, by ${by}: a flood of 2,000 channels takes nothing from an owner of 200 events in one channel`,
-    { timeout: 60_000 },
+    { timeout: 240_000 },
     withBroker(async (setup) => {
       const broker = withPublishers(setup, { ...log, logBytes: 1024 * 1024 });
       const lastEventId = await idBefore(setup, broker);

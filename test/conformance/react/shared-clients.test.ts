@@ -3,6 +3,9 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { acquire, type Lease, release } from "../../../src/react/shared-clients.ts";
 import { type TestSetup, withBroker } from "../../support/test-broker.ts";
 
+/** Waits until a check passes. On a busy machine that may take longer than the second that vitest would wait. */
+const eventually = (check: () => void): Promise<void> => vi.waitFor(check, { timeout: 10_000 });
+
 const URL = "http://server/connect";
 /** Requests that clients have sent: their path and query, and their last id. */
 let requests: string[] = [];
@@ -23,7 +26,7 @@ beforeEach(() => {
 });
 afterEach(() => vi.unstubAllGlobals());
 
-const open = (lease: Lease): Promise<void> => vi.waitFor(() => expect(lease.client.state).toBe("open"));
+const open = (lease: Lease): Promise<void> => eventually(() => expect(lease.client.state).toBe("open"));
 const listen = (lease: Lease, data: unknown[]): (() => void) =>
   lease.client.on("message", (event) => void data.push(event.data));
 const microtasks = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1));
@@ -65,10 +68,10 @@ test(
     const second = acquire(URL, ["kept", "new"], first);
     const offSecond = listen(second, data);
     await broker.broadcast("2", { channels: "kept" });
-    await vi.waitFor(() => expect(requests).toEqual([expect.anything(), "/subscribe", "/unsubscribe"]));
-    await vi.waitFor(() => expect(second.client.channels).toEqual(["kept", "new"]));
+    await eventually(() => expect(requests).toEqual([expect.anything(), "/subscribe", "/unsubscribe"]));
+    await eventually(() => expect(second.client.channels).toEqual(["kept", "new"]));
     await broker.broadcast("3", { channels: "new" });
-    await vi.waitFor(() => expect(data).toEqual(["1", "2", "3"]));
+    await eventually(() => expect(data).toEqual(["1", "2", "3"]));
     expect(second.client).toBe(first.client);
     offSecond();
     release(second);
@@ -83,14 +86,14 @@ test(
     const off = listen(stays, []);
     await open(stays);
     await broker.broadcast("1", { channels: "kept" });
-    await vi.waitFor(() => expect(stays.client.lastEventId).toMatch(/-1$/));
+    await eventually(() => expect(stays.client.lastEventId).toMatch(/-1$/));
     release(moves);
     const moved = acquire(URL, ["kept", "new"], moves);
     const offMoved = listen(moved, data);
     await broker.broadcast("2", { channels: "kept" });
-    await vi.waitFor(() => expect(data).toEqual(["2"]));
+    await eventually(() => expect(data).toEqual(["2"]));
     expect(moved.client).not.toBe(stays.client);
-    await vi.waitFor(() => expect(moved.client.channels).toEqual(["kept", "new"]));
+    await eventually(() => expect(moved.client.channels).toEqual(["kept", "new"]));
     for (const end of [off, offMoved]) end();
     for (const lease of [stays, moved]) release(lease);
   }),
@@ -104,7 +107,7 @@ test(
     release(first);
     const second = acquire(URL, ["b"], first);
     expect(second.client).not.toBe(first.client);
-    await vi.waitFor(() => expect(requests).toEqual(["/connect?channel=a", "/connect?channel=b"]));
+    await eventually(() => expect(requests).toEqual(["/connect?channel=a", "/connect?channel=b"]));
     expect(first.client.state).toBe("closed");
     release(second);
   }),

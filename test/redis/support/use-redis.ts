@@ -6,6 +6,9 @@ import { type RedisEngineOptions, redisEngine } from "../../../src/redis/index.t
 import { type RedisServer, startRedis } from "../../support/servers/redis.ts";
 import { Peer } from "./peer.ts";
 
+/** Far longer than any command takes, also among thousands on a busy machine. Tests of timeouts have their own. */
+const COMMAND_TIMEOUT_MS = 60_000;
+
 type PeerOptions = ConstructorParameters<typeof Peer>[1];
 
 /** A server, and what a test has opened on it. */
@@ -39,7 +42,7 @@ export function useRedis(): UsedRedis {
       return server;
     },
     peer(options = {}) {
-      const peer = new Peer(server.port, options);
+      const peer = new Peer(server.port, { commandTimeout: COMMAND_TIMEOUT_MS, ...options });
       undo.push(() => peer.close());
       return peer;
     },
@@ -55,7 +58,10 @@ export function useRedis(): UsedRedis {
     },
     open(engine = {}, options = {}) {
       const client = used.connect();
-      const broker = createBroker({ engine: redisEngine({ client, prefix: "test", ...engine }), ...options });
+      const broker = createBroker({
+        engine: redisEngine({ client, prefix: "test", commandTimeout: COMMAND_TIMEOUT_MS, ...engine }),
+        ...options,
+      });
       undo.push(() => broker.close({ force: true }));
       return broker;
     },

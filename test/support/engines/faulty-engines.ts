@@ -37,6 +37,8 @@ export type Defect =
   | "answers a read from before the subscribe"
   | "reads an old state"
   | "reads less than it says"
+  | "reads another text"
+  | "counts what it reads as dropped"
   | "counts unknown channels as dropped"
   | "reads an event once for each channel"
   | "drops for all channels what one channel drops"
@@ -357,6 +359,10 @@ export class FaultySession implements EngineSession {
           records: records.filter((record) => record.keys.length < 2),
           droppedThrough: droppedThrough.map(() => records[0]?.seq ?? 0),
         };
+      case "reads another text":
+        return { ...page, records: records.map((record) => ({ ...record, text: record.text.trimEnd() })) };
+      case "counts what it reads as dropped":
+        return { ...page, droppedThrough: droppedThrough.map(() => records[0]?.seq ?? 0) };
       case "counts unknown channels as dropped":
         return {
           ...page,

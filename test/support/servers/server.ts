@@ -1,5 +1,6 @@
 // Starts the server under test on every platform, and controls the brokers in it.
 import { type ChildProcess, spawn } from "node:child_process";
+import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { connect as connectTcp, createServer } from "node:net";
@@ -135,11 +136,12 @@ const config :Workerd.Config = (
 
 /**
  * Returns a port that nothing listens on. It lies outside the range from which systems assign ports, because another process or a connection
- * could get such a port before it is used.
+ * could get such a port before it is used. Other processes that run tests get other ports, also before this one is used.
  */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = 11_000 + Math.floor(Math.random() * 20_000);
+    if (!(await reserve(port))) continue;
     const probe = createServer().listen(port, "127.0.0.1");
     try {
       await once(probe, "listening");
@@ -149,6 +151,20 @@ export async function freePort(): Promise<number> {
     probe.close();
     await once(probe, "close");
     return port;
+  }
+}
+
+/** Takes a port of UDP, which no server of a test uses, as a sign for other processes of tests. It is free again when this process ends. */
+async function reserve(port: number): Promise<boolean> {
+  const sign = createSocket("udp4").unref();
+  try {
+    await new Promise<void>((resolve, reject) => {
+      sign.once("error", reject).bind({ port, address: "127.0.0.1", exclusive: true }, resolve);
+    });
+    return true;
+  } catch {
+    sign.close();
+    return false;
   }
 }
 
@@ -194,6 +210,13 @@ export class Server {
   stop(): void {
     // workerd does not end on SIGTERM while a stream is open.
     this.process.kill("SIGKILL");
+  }
+
+  /** Ends the process at once. Resolves when its port is free. */
+  async kill(): Promise<void> {
+    const exit = once(this.process, "exit");
+    this.stop();
+    await exit;
   }
 
   /** Ends the process after its open requests. Resolves when it has ended and its port is free. */
