@@ -3,7 +3,7 @@ import { BrokerError } from "../base/errors.ts";
 import { isHeldBack } from "../base/runtime.ts";
 import { isResponse, withDefaults } from "../base/validate.ts";
 import type { RunsHost } from "../broker/runs-host.ts";
-import type { RunPage, RunRecord, RunStore } from "../engine/run-store.ts";
+import type { RunEnd, RunPage, RunRecord, RunStore } from "../engine/run-store.ts";
 import { type Authorize, type ResolvedGrant, runChannel } from "../http/authorize.ts";
 import { checkMethod, STREAM_HEADERS } from "../http/problem.ts";
 import { runLost, unknownRun } from "./run-errors.ts";
@@ -20,8 +20,11 @@ export interface ResponseOptions {
   readonly ended?: "replay" | 204 | undefined;
   /** The status for a run that is not known: 404 with problem details, or 204. @default 404 */
   readonly unknown?: 204 | 404 | undefined;
-  /** Text to send behind the last event of a run that has ended, such as `data: [DONE]\n\n`. @default none */
-  readonly trailer?: string | undefined;
+  /**
+   * Text to send behind the last event of a run that has ended, such as `data: [DONE]\n\n`, or a function that returns it for the end: `ended`,
+   * `failed` or `stopped`. @default none
+   */
+  readonly trailer?: string | ((end: RunEnd) => string) | undefined;
   /** Header fields to add to the response of a run. */
   readonly headers?: HeadersInit | undefined;
   /** The id of the event to start after, in place of the request's. */
@@ -32,7 +35,7 @@ export interface ResponseOptions {
 
 /** Options with their defaults. */
 type CheckedOptions = ResponseOptions &
-  Required<Pick<ResponseOptions, "ended" | "unknown">> & { readonly trailer: string };
+  Required<Pick<ResponseOptions, "ended" | "unknown">> & { readonly trailer: string | ((end: RunEnd) => string) };
 
 const DEFAULTS = {
   ended: "replay",
@@ -50,7 +53,8 @@ export function checkResponseOptions(options: ResponseOptions): CheckedOptions {
     throw new TypeError('response() refused: ended must be "replay" or 204.');
   if (all.unknown !== 204 && all.unknown !== 404)
     throw new TypeError("response() refused: unknown must be 204 or 404.");
-  if (typeof all.trailer !== "string") throw new TypeError("response() refused: trailer must be a text.");
+  if (typeof all.trailer !== "string" && typeof all.trailer !== "function")
+    throw new TypeError("response() refused: trailer must be a text, or a function that returns one.");
   return all;
 }
 
@@ -110,7 +114,7 @@ export class RunResponses {
       const stream = new RunStream(
         this.#streams,
         (listener) => new RunFollower(source, { store: this.#store, reads: this.#reads }, listener),
-        trailer,
+        typeof trailer === "string" ? () => trailer : trailer,
         {
           signal: request.signal,
           expiresAt: grant.expiresAt,
