@@ -1,0 +1,73 @@
+// What the adapters of runs do without the libraries that they are for. `test/adapters` has these.
+import { describe, expect, test } from "vitest";
+import { consumeSseStream, uiMessageStreamResponse } from "../../../src/runs/ai-sdk.ts";
+import { createRuns, type Runs } from "../../../src/runs/index.ts";
+import { withBroker } from "../../support/test-broker.ts";
+
+/** Returns a stream of chunks. */
+const streamOf = <T>(...chunks: readonly T[]): ReadableStream<T> =>
+  new ReadableStream({
+    start(controller) {
+      for (const chunk of chunks) controller.enqueue(chunk);
+      controller.close();
+    },
+  });
+
+describe("ai-sdk", () => {
+  const ask = (runs: Runs, query = "", id = "a"): Promise<Response> =>
+    uiMessageStreamResponse(runs, id, new Request(`https://fanwire.test/chat/stream${query}`));
+  const dataOf = async (response: Response): Promise<string[]> =>
+    Array.from((await response.text()).matchAll(/^data: (.*)$/gm), ([, data = ""]) => data);
+
+  test(
+    "a stream of the SDK is kept, and replayed from the start, with its head and [DONE]",
+    withBroker(async (setup) => {
+      const runs = createRuns(setup.broker());
+      expect((await ask(runs)).status).toBe(204);
+      const stream = streamOf(
+        ': keep-alive\n\ndata: {"type":"st',
+        'art"}\n\ndata: {"type":"finish"}\n\n',
+        "data: [DONE]\n\n",
+      );
+      await consumeSseStream(await runs.start("a"))({ stream });
+      const response = await ask(runs);
+      expect(response.headers.get("x-vercel-ai-ui-message-stream")).toBe("v1");
+      expect(response.headers.get("x-workflow-run-id")).toBe("a");
+      expect(response.headers.get("x-workflow-stream-tail-index")).toBe(null);
+      expect(await dataOf(response)).toEqual(['{"type":"start"}', '{"type":"finish"}', "[DONE]"]);
+    }),
+  );
+
+  test(
+    "a run that did not end well says so in the words of the SDK",
+    withBroker(async (setup) => {
+      const runs = createRuns(setup.broker());
+      await (await runs.start("é")).close("failed", "1");
+      const failed = await ask(runs, "", "é");
+      expect(failed.headers.get("x-workflow-run-id")).toBe(null);
+      expect(await dataOf(failed)).toEqual(["1", '{"type":"error","errorText":"The answer broke off."}', "[DONE]"]);
+      await (await runs.start("a")).close("stopped", "1");
+      expect(await dataOf(await ask(runs))).toEqual(["1", '{"type":"abort"}', '{"type":"finish"}', "[DONE]"]);
+    }),
+  );
+
+  test(
+    "startIndex counts chunks, from the end if it is negative",
+    withBroker(async (setup) => {
+      const runs = createRuns(setup.broker());
+      const run = await runs.start("a");
+      for (const data of ["1", "2", "3"]) await run.write(data);
+      await run.close();
+      const from = async (index: string) => dataOf(await ask(runs, `?startIndex=${index}`));
+      expect(await from("0")).toEqual(["1", "2", "3", "[DONE]"]);
+      expect(await from("2")).toEqual(["3", "[DONE]"]);
+      expect(await from("-2")).toEqual(["2", "3", "[DONE]"]);
+      expect(await from("-9")).toEqual(["1", "2", "3", "[DONE]"]);
+      const tail = await ask(runs, "?startIndex=-1");
+      expect(tail.headers.get("x-workflow-stream-tail-index")).toBe("2");
+      await tail.body?.cancel();
+      expect((await ask(runs, "?startIndex=3")).status).toBe(204);
+      for (const wrong of ["4", "1.5", "x"]) expect((await ask(runs, `?startIndex=${wrong}`)).status).toBe(400);
+    }),
+  );
+});
