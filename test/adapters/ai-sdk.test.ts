@@ -4,7 +4,7 @@ import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { NodeFetch } from "../../src/node/index.ts";
 import { consumeSseStream, uiMessageStreamResponse } from "../../src/runs/ai-sdk.ts";
 import type { Run, Runs } from "../../src/runs/index.ts";
-import { CHUNKS, cutsOf, forEachCut, gate, Network, serve, textOf, words } from "./app.ts";
+import { CHUNKS, cutsOf, forEachCut, gate, Network, serve, streamOf, textOf, words } from "./app.ts";
 import { load, needsPackages } from "./installed.ts";
 
 const ai = await load(() => import("ai"), "ai");
@@ -52,19 +52,6 @@ const appOf =
     void run.pipe(stream, { format: "json" });
     return uiMessageStreamResponse(runs, run.id, request);
   };
-
-function streamOf(chunks: AsyncGenerator<UIMessageChunk>): ReadableStream<UIMessageChunk> {
-  return new ReadableStream({
-    async pull(controller) {
-      const { done, value } = await chunks.next();
-      if (done) controller.close();
-      else controller.enqueue(value);
-    },
-    async cancel() {
-      await chunks.return(undefined);
-    },
-  });
-}
 
 /** A chat as a page has it, without React. */
 function chatOf(url: string, id: string, messages: UIMessage[] = []) {

@@ -27,6 +27,20 @@ export async function* words(count: number, signal?: AbortSignal): AsyncGenerato
   }
 }
 
+/** Returns chunks as a stream. */
+export function streamOf<T>(chunks: AsyncGenerator<T>): ReadableStream<T> {
+  return new ReadableStream({
+    async pull(controller) {
+      const { done, value } = await chunks.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    async cancel() {
+      await chunks.return(undefined);
+    },
+  });
+}
+
 /** Returns a promise, and the function that resolves it. */
 export function gate(): { readonly opened: Promise<void>; readonly open: () => void } {
   let open: () => void = () => undefined;

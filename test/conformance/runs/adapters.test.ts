@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { consumeSseStream, uiMessageStreamResponse } from "../../../src/runs/ai-sdk.ts";
 import { createRuns, type Runs } from "../../../src/runs/index.ts";
+import { createResumableStreamContext } from "../../../src/runs/resumable-stream.ts";
 import { withBroker } from "../../support/test-broker.ts";
 
 /** Returns a stream of chunks. */
@@ -68,6 +69,51 @@ describe("ai-sdk", () => {
       await tail.body?.cancel();
       expect((await ask(runs, "?startIndex=3")).status).toBe(204);
       for (const wrong of ["4", "1.5", "x"]) expect((await ask(runs, `?startIndex=${wrong}`)).status).toBe(400);
+    }),
+  );
+});
+
+describe("resumable-stream", () => {
+  const textOf = async (stream: ReadableStream<string> | null | undefined): Promise<string> => {
+    const reader = (stream as ReadableStream<string>).getReader();
+    let text = "";
+    for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) text += value;
+    return text;
+  };
+
+  test(
+    "a stream is created once, joined, skipped into, and then done",
+    withBroker(async (setup) => {
+      const context = createResumableStreamContext(createRuns(setup.broker()));
+      expect(await context.resumeExistingStream("a")).toBe(undefined);
+      expect(await context.hasExistingStream("a")).toBe(null);
+      const source = new TransformStream<string, string>(undefined, { highWaterMark: 10 });
+      const writer = source.writable.getWriter();
+      let made = 0;
+      const make = (): ReadableStream<string> => {
+        made++;
+        return source.readable;
+      };
+      const streams = await Promise.all([1, 2, 3].map(() => context.resumableStream("a", make)));
+      expect(await context.hasExistingStream("a")).toBe(true);
+      streams.push(await context.resumableStream("a", make, 4));
+      void ["12", "", "3\r\n4", "5"].map((text) => writer.write(text));
+      void writer.close();
+      const texts = await Promise.all(streams.map(textOf));
+      expect(texts).toEqual(["123\r\n45", "123\r\n45", "123\r\n45", "\n45"]);
+      expect(made).toBe(1);
+      expect(await context.resumableStream("a", make)).toBe(null);
+      expect(await context.resumeExistingStream("a")).toBe(null);
+      expect(await context.hasExistingStream("a")).toBe("DONE");
+    }),
+  );
+
+  test(
+    "a source that fails ends its readers with an error",
+    withBroker(async (setup) => {
+      const context = createResumableStreamContext(createRuns(setup.broker({ onError: () => undefined })));
+      const gone = new ReadableStream<string>({ pull: () => Promise.reject(new Error("gone")) });
+      await expect(textOf(await context.resumableStream("a", () => gone))).rejects.toThrow("its source failed");
     }),
   );
 });
