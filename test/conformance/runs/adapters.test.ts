@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { consumeSseStream, uiMessageStreamResponse } from "../../../src/runs/ai-sdk.ts";
 import { createRuns, type Runs } from "../../../src/runs/index.ts";
 import { createResumableStreamContext } from "../../../src/runs/resumable-stream.ts";
+import { streamDurability } from "../../../src/runs/tanstack.ts";
 import { withBroker } from "../../support/test-broker.ts";
 
 /** Returns a stream of chunks. */
@@ -114,6 +115,60 @@ describe("resumable-stream", () => {
       const context = createResumableStreamContext(createRuns(setup.broker({ onError: () => undefined })));
       const gone = new ReadableStream<string>({ pull: () => Promise.reject(new Error("gone")) });
       await expect(textOf(await context.resumableStream("a", () => gone))).rejects.toThrow("its source failed");
+    }),
+  );
+});
+
+describe("tanstack", () => {
+  type Chunk = { readonly type: string; readonly message?: string };
+  const durabilityOf = (runs: Runs, query = "?runId=a", abortController?: AbortController) => {
+    const request = new Request(`https://fanwire.test/chat${query}`);
+    return streamDurability<Chunk>(runs, request, abortController ? { abortController } : {});
+  };
+  const typesIn = async (items: AsyncIterable<{ readonly chunk: Chunk }>): Promise<string[]> => {
+    const types: string[] = [];
+    for await (const { chunk } of items) types.push(chunk.type);
+    return types;
+  };
+
+  test(
+    "offsets are the ids of events, reading follows them, and a snapshot never waits",
+    withBroker(async (setup) => {
+      const runs = createRuns(setup.broker());
+      const producer = durabilityOf(runs);
+      expect([producer.resumeFrom(), await producer.snapshot()]).toEqual([null, []]);
+      const reader = durabilityOf(runs, "?runId=a&offset=-1");
+      expect(reader.resumeFrom()).toBe("-1");
+      // A page joins before the producer has begun.
+      const early = typesIn(reader.read("-1"));
+      const offsets = await producer.append([{ type: "RUN_STARTED" }, { type: "CUSTOM" }]);
+      expect((await reader.snapshot()).map(({ offset }) => offset)).toEqual(offsets);
+      const late = typesIn(reader.read(offsets[0] as string));
+      await producer.append([{ type: "RUN_FINISHED" }]);
+      await producer.close();
+      expect(await early).toEqual(["RUN_STARTED", "CUSTOM", "RUN_FINISHED"]);
+      expect(await late).toEqual(["CUSTOM", "RUN_FINISHED"]);
+      expect(await runs.state("a")).toBe("ended");
+      await expect(typesIn(durabilityOf(runs, "?runId=b").read("-1"))).rejects.toMatchObject({ code: "unknown-run" });
+    }),
+  );
+
+  test(
+    "a run that breaks off in a turn ends with RUN_ERROR, and the producer learns that somebody stops it",
+    withBroker(async (setup) => {
+      const runs = createRuns(setup.broker());
+      const abort = new AbortController();
+      const producer = durabilityOf(runs, "?runId=a", abort);
+      await producer.append(["RUN_STARTED", "RUN_FINISHED", "RUN_STARTED", "CUSTOM"].map((type) => ({ type })));
+      expect(await runs.stop("a")).toBe(true);
+      await expect.poll(() => abort.signal.reason).toBe("tanstack-ai:cancel-requested");
+      await producer.close();
+      expect((await producer.snapshot()).at(-1)?.chunk).toEqual({ type: "RUN_ERROR", message: "The run broke off." });
+      expect(await runs.state("a")).toBe("stopped");
+      const failing = durabilityOf(runs, "?runId=b");
+      await failing.append([{ type: "RUN_STARTED" }]);
+      await failing.close();
+      expect(await runs.state("b")).toBe("failed");
     }),
   );
 });
