@@ -1,10 +1,10 @@
 // `fanwire/runs/ai-sdk` with the AI SDK's own server functions, its chat, and both of its transports.
 import type { ChatState, UIMessage, UIMessageChunk } from "ai";
-import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { NodeFetch } from "../../src/node/index.ts";
 import { consumeSseStream, uiMessageStreamResponse } from "../../src/runs/ai-sdk.ts";
 import type { Run, Runs } from "../../src/runs/index.ts";
-import { CHUNKS, cutsOf, forEachCut, gate, Network, serve, streamOf, textOf, words } from "./app.ts";
+import { CHUNKS, cutsOf, forEachCut, gate, hush, Network, serve, streamOf, textOf, words } from "./app.ts";
 import { load, needsPackages } from "./installed.ts";
 
 const ai = await load(() => import("ai"), "ai");
@@ -89,12 +89,6 @@ const sendTo = (transport: ReturnType<typeof workflowOf>, id: string): Promise<R
   }) as unknown as Promise<ReadableStream<UIMessageChunk>>;
 const resumeWith = (transport: ReturnType<typeof workflowOf>, id: string): Promise<ReadableStream<UIMessageChunk>> =>
   transport.reconnectToStream({ chatId: id }) as unknown as Promise<ReadableStream<UIMessageChunk>>;
-
-/** Hides that a transport reports a connection that broke off. */
-function hushed(): void {
-  const spy = vi.spyOn(console, "error").mockImplementation(() => undefined);
-  onTestFinished(() => spy.mockRestore());
-}
 
 describe("useChat with DefaultChatTransport", needsPackages, () => {
   test("an answer arrives, and a page that is loaded later has it once", async () => {
@@ -216,7 +210,7 @@ describe("useChat with DefaultChatTransport", needsPackages, () => {
 
 describe("WorkflowChatTransport", needsPackages, () => {
   test("wherever a connection breaks off, it continues at its chunk by itself", async () => {
-    hushed();
+    hush();
     const { url } = await serve(appOf({ fromRun: true }));
     await forEachCut(cutsOf(2, 48_000), async (cut, index) => {
       const network = new Network(url, cut);
@@ -227,7 +221,7 @@ describe("WorkflowChatTransport", needsPackages, () => {
   });
 
   test("it continues from the run what the SDK's own answer began", async () => {
-    hushed();
+    hush();
     const { url } = await serve(appOf());
     // Here the answer of POST has no header with the id of the run, which the application adds.
     const transport = new workflow.WorkflowChatTransport({
@@ -279,7 +273,7 @@ describe("WorkflowChatTransport", needsPackages, () => {
   });
 
   test("a producer that died: an error after three attempts", async () => {
-    hushed();
+    hush();
     const { url, stop } = await serve(appOf({ fromRun: true, hold: () => new Promise(() => undefined) }));
     const stream = await sendTo(workflowOf(url), "a");
     const reading = readText(stream);

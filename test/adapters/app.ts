@@ -1,7 +1,7 @@
 // An application on a real socket, and a network in front of it that breaks off where a test says.
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server } from "node:net";
-import { onTestFinished } from "vitest";
+import { onTestFinished, vi } from "vitest";
 import { createBroker } from "../../src/index.ts";
 import { type NodeFetch, nodeHandler } from "../../src/node/index.ts";
 import { createRuns, type Runs, type RunsOptions } from "../../src/runs/index.ts";
@@ -39,6 +39,12 @@ export function streamOf<T>(chunks: AsyncGenerator<T>): ReadableStream<T> {
       await chunks.return(undefined);
     },
   });
+}
+
+/** Hides that a client prints each connection that broke off. */
+export function hush(): void {
+  const spy = vi.spyOn(console, "error").mockImplementation(() => undefined);
+  onTestFinished(() => spy.mockRestore());
 }
 
 /** Returns a promise, and the function that resolves it. */

@@ -1,5 +1,6 @@
 // What the adapters of runs do without the libraries that they are for. `test/adapters` has these.
 import { describe, expect, test } from "vitest";
+import { agentResponse } from "../../../src/runs/ag-ui.ts";
 import { consumeSseStream, uiMessageStreamResponse } from "../../../src/runs/ai-sdk.ts";
 import { createRuns, type Runs } from "../../../src/runs/index.ts";
 import { createResumableStreamContext } from "../../../src/runs/resumable-stream.ts";
@@ -169,6 +170,30 @@ describe("tanstack", () => {
       await failing.append([{ type: "RUN_STARTED" }]);
       await failing.close();
       expect(await runs.state("b")).toBe("failed");
+    }),
+  );
+});
+
+describe("ag-ui", () => {
+  test(
+    "a run is read from its start, whatever the request says, and ends with RUN_ERROR if it did not end well",
+    withBroker(async (setup) => {
+      const runs = createRuns(setup.broker());
+      const ask = (): Promise<Response> => {
+        const headers = { "last-event-id": "x" };
+        return agentResponse(runs, "a", new Request("https://fanwire.test/agent", { method: "POST", headers }));
+      };
+      expect((await ask()).status).toBe(404);
+      const ends = { ended: [], failed: ["run-failed"], stopped: ["run-stopped"] } as const;
+      for (const [reason, codes] of Object.entries(ends)) {
+        const run = await runs.start("a");
+        await run.pipe(streamOf({ type: "RUN_STARTED" }), { format: "json" });
+        const text = await (await ask()).text();
+        expect(text.match(/"type"/g)).toHaveLength(1);
+        await (await runs.start("a")).close(reason as "ended", '{"type":"RUN_STARTED"}');
+        const found = (await (await ask()).text()).matchAll(/"type":"RUN_ERROR".*"code":"([a-z-]+)"/g);
+        expect(Array.from(found, ([, code]) => code)).toEqual(codes);
+      }
     }),
   );
 });
