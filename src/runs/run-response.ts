@@ -1,11 +1,13 @@
 // Answers requests with runs: who may read, where the stream starts, and which status says that there is nothing to read.
 import { BrokerError } from "../base/errors.ts";
-import { isHeldBack } from "../base/runtime.ts";
+import { jitter } from "../base/random.ts";
+import { isHeldBack, nextTurn } from "../base/runtime.ts";
 import { isResponse, withDefaults } from "../base/validate.ts";
-import type { RunsHost } from "../broker/runs-host.ts";
-import type { RunPage, RunRecord, RunStore } from "../engine/run-store.ts";
+import type { RunsCore, RunsHost } from "../broker/runs-host.ts";
+import type { RunEnd, RunPage, RunRecord, RunStore } from "../engine/run-store.ts";
+import { encode } from "../event/sse-format.ts";
 import { type Authorize, type ResolvedGrant, runChannel } from "../http/authorize.ts";
-import { checkMethod, STREAM_HEADERS } from "../http/problem.ts";
+import { asBrokerError, checkMethod, STREAM_HEADERS } from "../http/problem.ts";
 import { runLost, unknownRun } from "./run-errors.ts";
 import { RunFollower, type SharedReads } from "./run-follower.ts";
 import { positionOf } from "./run-position.ts";
@@ -20,8 +22,11 @@ export interface ResponseOptions {
   readonly ended?: "replay" | 204 | undefined;
   /** The status for a run that is not known: 404 with problem details, or 204. @default 404 */
   readonly unknown?: 204 | 404 | undefined;
-  /** Text to send behind the last event of a run that has ended, such as `data: [DONE]\n\n`. @default none */
-  readonly trailer?: string | undefined;
+  /**
+   * Text to send behind the last event of a run that has ended, such as `data: [DONE]\n\n`, or a function that returns it for the end: `ended`,
+   * `failed` or `stopped`. @default none
+   */
+  readonly trailer?: string | ((end: RunEnd) => string) | undefined;
   /** Header fields to add to the response of a run. */
   readonly headers?: HeadersInit | undefined;
   /** The id of the event to start after, in place of the request's. */
@@ -32,7 +37,7 @@ export interface ResponseOptions {
 
 /** Options with their defaults. */
 type CheckedOptions = ResponseOptions &
-  Required<Pick<ResponseOptions, "ended" | "unknown">> & { readonly trailer: string };
+  Required<Pick<ResponseOptions, "ended" | "unknown">> & { readonly trailer: string | ((end: RunEnd) => string) };
 
 const DEFAULTS = {
   ended: "replay",
@@ -50,7 +55,8 @@ export function checkResponseOptions(options: ResponseOptions): CheckedOptions {
     throw new TypeError('response() refused: ended must be "replay" or 204.');
   if (all.unknown !== 204 && all.unknown !== 404)
     throw new TypeError("response() refused: unknown must be 204 or 404.");
-  if (typeof all.trailer !== "string") throw new TypeError("response() refused: trailer must be a text.");
+  if (typeof all.trailer !== "string" && typeof all.trailer !== "function")
+    throw new TypeError("response() refused: trailer must be a text, or a function that returns one.");
   return all;
 }
 
@@ -110,7 +116,7 @@ export class RunResponses {
       const stream = new RunStream(
         this.#streams,
         (listener) => new RunFollower(source, { store: this.#store, reads: this.#reads }, listener),
-        trailer,
+        typeof trailer === "string" ? () => trailer : trailer,
         {
           signal: request.signal,
           expiresAt: grant.expiresAt,
@@ -149,3 +155,37 @@ export class RunResponses {
 
 /** The answer if there is nothing to read, which stops an EventSource. */
 const nothing = (): Response => new Response(null, { status: 204, headers: { "cache-control": "no-store" } });
+
+/**
+ * Answers an EventSource that should come back later with a stream that breaks off: a status such as 503 would stop it for good, and a clean end
+ * would look like the end of the run. Throws every other error, and the errors of other clients.
+ */
+export function comeBackLater(thrown: unknown, request: Request, { settings, failures }: RunsCore): Response {
+  const error = asBrokerError(thrown);
+  const { code, status, headers } = error;
+  const isLater = status === 503 || status === 429;
+  if (!isLater || request.method === "HEAD" || !request.headers.get("accept")?.includes("text/event-stream"))
+    throw thrown;
+  failures[code] = (failures[code] ?? 0) + 1;
+  const ms = jitter(settings.retry) + (Number(headers["retry-after"]) || 0) * 1000;
+  return new Response(new ReadableStream(new Refusal(ms, error), { highWaterMark: 0 }), { headers: STREAM_HEADERS });
+}
+
+class Refusal implements UnderlyingDefaultSource<Uint8Array> {
+  readonly #retry: number;
+  readonly #error: BrokerError;
+
+  constructor(retry: number, error: BrokerError) {
+    this.#retry = retry;
+    this.#error = error;
+  }
+
+  start(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    controller.enqueue(encode(`retry: ${this.#retry}\n\n`));
+  }
+
+  /** The runtime has sent the first chunk, or does so in this turn. An error would overtake it. */
+  pull(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    nextTurn(() => controller.error(this.#error));
+  }
+}

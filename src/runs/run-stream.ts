@@ -26,7 +26,7 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
   slot = 0;
   readonly #host: StreamHost;
   readonly #follower: RunFollower;
-  readonly #trailer: string;
+  readonly #trailerOf: (end: RunEnd) => string;
   readonly #onClosed: () => void;
   readonly #stopWatch: () => void;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
@@ -39,12 +39,12 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
   constructor(
     host: StreamHost,
     follow: (listener: FollowerListener) => RunFollower,
-    trailer: string,
+    trailerOf: (end: RunEnd) => string,
     lifetime: Omit<Lifetime, "onMaxAge">,
     onClosed: () => void,
   ) {
     this.#host = host;
-    this.#trailer = trailer;
+    this.#trailerOf = trailerOf;
     this.#onClosed = onClosed;
     this.#follower = follow(this);
     const onMaxAge = (): void => this.interrupt("the connection is as old as maxConnectionAge");
@@ -93,7 +93,8 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
       this.#lastError = runLost();
       this.#enqueue(COMMENT);
     } else if (this.#finish()) {
-      if (this.#trailer) this.#controller?.enqueue(encode(this.#trailer));
+      const trailer = this.#trailerOf(end);
+      if (trailer) this.#controller?.enqueue(encode(trailer));
       this.#controller?.close();
     }
   }

@@ -10,14 +10,13 @@ import type { EngineSession } from "../engine/engine.ts";
 import { formatRunId, type RunEnd, type RunStore } from "../engine/run-store.ts";
 import { parseEvent } from "../event/sse-format.ts";
 import type { Authorize } from "../http/authorize.ts";
-import { comeBackLater } from "./come-back-later.ts";
 import { MemoryRuns } from "./memory-runs.ts";
 import { checkSource, type RunFormat, type RunSource } from "./pipe.ts";
 import { type Run, RunProducer } from "./run.ts";
 import { unknownRun } from "./run-errors.ts";
 import { type FollowerListener, followPages, RunFollower, SharedReads } from "./run-follower.ts";
 import { positionOf, splitFrames } from "./run-position.ts";
-import { checkResponseOptions, type ResponseOptions, RunResponses } from "./run-response.ts";
+import { checkResponseOptions, comeBackLater, type ResponseOptions, RunResponses } from "./run-response.ts";
 import type { RunStream } from "./run-stream.ts";
 
 /** Options of {@link createRuns}. */
@@ -53,6 +52,8 @@ export interface StartRunOptions {
 export interface ReadRunOptions {
   /** The id of an event of this run: the iterator begins after it. @default the beginning */
   readonly after?: string | undefined;
+  /** Whether the iterator waits for more. With `false` it ends with what is stored at the call, whatever becomes of the run. @default true */
+  readonly live?: boolean | undefined;
   /** Ends the iterator, which then throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -120,7 +121,7 @@ const DEFAULTS = {
 const MIN_LEASE_MS = 1_000;
 const MAX_LEASE_MS = 86_400_000;
 const START_OPTIONS = new Set(["authorize", "format"]);
-const READ_OPTIONS = new Set(["after", "signal"]);
+const READ_OPTIONS = new Set(["after", "live", "signal"]);
 /** The longest time that `broker.close()` waits for the runs of this process, in milliseconds. */
 const RELEASE_MS = 1_000;
 /** Calls of `start` whose outcome is not known are repeated for so many milliseconds. */
@@ -271,9 +272,14 @@ class RunManager {
     if (!page) throw unknownRun(id);
     const { generation } = page;
     const position = { id, generation, after: positionOf(page, options.after) };
+    let left = options.live === false ? page.events - position.after : Infinity;
+    if (left === 0) return undefined;
     const follow = (listener: FollowerListener): RunFollower => new RunFollower(position, { store, reads }, listener);
-    const pages = followPages(follow, options.signal, this.#readers);
-    for await (const bytes of pages) for (const frame of splitFrames(bytes)) yield parseEvent(frame);
+    for await (const bytes of followPages(follow, options.signal, this.#readers))
+      for (const frame of splitFrames(bytes)) {
+        yield parseEvent(frame);
+        if (--left === 0) return undefined;
+      }
     return undefined;
   }
 

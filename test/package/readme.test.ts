@@ -17,8 +17,10 @@ declare function myEngine(name: string, options?: import("fanwire/engine/testing
 declare function dropLog(name: string): Promise<void>;
 `;
 
-/** The module that \`wrangler types\` would declare. */
+/** The module that \`wrangler types\` would declare, and packages that snippets import without their types. */
 const BINDINGS = `
+declare module "ai";
+declare module "@tanstack/ai";
 declare module "cloudflare:workers" {
   export const env: { HUB: import("fanwire/workers").ObjectNamespace; PUBLISH_TOKEN: string };
 }

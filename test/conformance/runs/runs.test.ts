@@ -309,6 +309,48 @@ describe("runs: a producer", () => {
   );
 
   test(
+    "read: without `live` it ends with what is stored, whatever becomes of the run",
+    withBroker(async (setup) => {
+      const runs = createRuns(setup.broker());
+      const run = await runs.start("a");
+      const stored = async (after?: string): Promise<string[]> => {
+        const events: RunEvent[] = [];
+        for await (const event of runs.read("a", { after, live: false })) events.push(event);
+        return events.map(({ data }) => data);
+      };
+      expect(await stored()).toEqual([]);
+      const { id } = await run.write("1");
+      await run.write("2");
+      expect([await stored(), await stored(id), await stored("now")]).toEqual([["1", "2"], ["2"], []]);
+      const reading = runs.read("a", { live: false });
+      await reading.next();
+      await run.write("3");
+      expect((await reading.next()).value?.data).toBe("2");
+      expect((await reading.next()).done).toBe(true);
+      await run.close("failed", "4");
+      expect(await stored()).toEqual(["1", "2", "3", "4"]);
+    }),
+  );
+
+  test(
+    "response: the trailer says how the run has ended",
+    withBroker(async (setup) => {
+      const runs = createRuns(setup.broker());
+      for (const reason of ["ended", "failed", "stopped"] as const) {
+        const run = await runs.start("a");
+        await run.close(reason, "1");
+        const request = new Request("http://localhost/a");
+        const response = await runs.response("a", request, { trailer: (end) => `data: ${end}\n\n` });
+        expect(await response.text()).toMatch(new RegExp(`data: 1\n\ndata: ${reason}\n\n$`));
+        const plain = await runs.response("a", request, { trailer: "data: over\n\n" });
+        expect(await plain.text()).toMatch(/data: 1\n\ndata: over\n\n$/);
+      }
+      const refused = runs.response("a", new Request("http://localhost/a"), { trailer: 1 as never });
+      await expect(refused).rejects.toThrow("trailer must be");
+    }),
+  );
+
+  test(
     "read: ends with its signal, and holds no run",
     withBroker(async (setup) => {
       const runs = createRuns(setup.broker());
