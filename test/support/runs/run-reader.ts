@@ -91,10 +91,10 @@ export class RunReader {
       const process = this.#pickProcess();
       this.#sinceStep = this.#world.step;
       const abort = new AbortController();
-      const request = new Request(URL_OF_RUN, {
-        headers: lastId === undefined ? {} : { "last-event-id": lastId },
-        signal: abort.signal,
-      });
+      const headers = new Headers(lastId === undefined ? {} : { "last-event-id": lastId });
+      // An EventSource is refused by a stream that breaks off.
+      if (random.chance(0.5)) headers.set("accept", "text/event-stream");
+      const request = new Request(URL_OF_RUN, { headers, signal: abort.signal });
       const asking = process.runs.response(this.#id, request, { ended, trailer: TRAILER });
       this.#doing = `asks process ${process.index} after ${lastId}`;
       const response = await Promise.race([
@@ -273,6 +273,8 @@ class FrameParser {
   }
 
   #dispatch(lines: readonly string[]): void {
+    // As the standard says, a block without data is no event.
+    if (lines.every((line) => line.startsWith("retry: "))) return;
     if (this.trailers > 0) this.faults.push(`after the trailer follows ${lines}`);
     if (lines.length === 1 && lines[0] === TRAILER.trimEnd()) {
       this.trailers++;

@@ -183,6 +183,7 @@ export class RunWorld {
     );
     if (truth?.generation === start.generation) {
       this.seen.add("start: repeated");
+      if (!truth.end) truth.renew(this.clock.time);
       return true;
     }
     if (truth && !truth.end) return false;
@@ -219,6 +220,7 @@ export class RunWorld {
     }
     if (after > truth.texts.length)
       this.faults.push(`${truth.name}: events after number ${after} are appended to ${truth.texts.length}`);
+    if (end && after + texts.length < truth.texts.length) return false;
     const isNew = after + texts.length > truth.texts.length;
     truth.texts.push(...texts.slice(truth.texts.length - after));
     truth.renew(this.clock.time);
