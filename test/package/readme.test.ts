@@ -13,6 +13,7 @@ const SURROUNDINGS = `
 declare const Deno: { env: { get(name: string): string | undefined }; serve(handler: (request: Request) => Promise<Response>): void };
 declare const server: { stop(force: boolean): Promise<void> };
 declare function userOf(request: Request): Promise<{ id: string; rooms: string[]; sessionEnds: Date } | undefined>;
+declare function answerOf(prompt: string): ReadableStream<string>;
 declare function myEngine(name: string, options?: import("fanwire/engine/testing").NamespaceOptions): import("fanwire").Engine;
 declare function dropLog(name: string): Promise<void>;
 `;

@@ -1,4 +1,4 @@
-// Development servers that load changed modules again in the same process. The broker of the README stays, and so do its streams.
+// Development servers that load changed modules again in the same process. The broker of the guide stays, and so do its streams.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -11,11 +11,11 @@ import { freePort } from "../support/servers/server.ts";
 const root = new URL("../../", import.meta.url).pathname;
 const bin = (name: string): string => `${root}node_modules/.bin/${name}`;
 
-/** The snippet of the README, as a user would copy it. */
+/** The snippet of the guide, as a user would copy it. */
 const [snippet = ""] =
-  readFileSync(`${root}README.md`, "utf8")
+  readFileSync(`${root}examples/README.md`, "utf8")
     .split("```")
-    .filter((part) => part.startsWith("ts\n") && part.includes("globalThis.")) ?? [];
+    .filter((part) => part.startsWith("ts\n") && part.includes("export const broker = (globalThis.")) ?? [];
 const keptBroker = snippet.slice("ts\n".length);
 /** The same without `globalThis`. */
 const newBroker = keptBroker.replace(/globalThis\.\w+ \?\?= /, "");
