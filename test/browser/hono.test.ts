@@ -93,6 +93,7 @@ describe.each(honoExamples)("the page of %s", (example) => {
 
   test("reconnect: a stream that breaks before its first event loses nothing", async () => {
     await signIn();
+    await expect.poll(() => proxy.readies).toBe(2);
     proxy.cut();
     await publish("in the pause");
     expect(await lines(1)).toEqual([["in the pause"], ["in the pause"]]);

@@ -38,6 +38,7 @@ describe.each(examples)("the live page of examples/%s", (name) => {
     expect(await page.textContent("#controls")).toContain("This page starts");
     // The client that shows events, and the three that can be stalled.
     await page.waitForFunction(() => document.querySelector("#clients")?.textContent === "4");
+    await page.selectOption("#size", "1024");
     await page.click("#go");
     await page.waitForFunction(() => Number(document.querySelector("#rate")?.textContent) > 5);
     // Client A stops, falls behind, and catches up.
