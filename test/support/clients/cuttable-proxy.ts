@@ -2,7 +2,7 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 
 export class CuttableProxy {
-  /** Chunks with `fanwire-ready` that have passed: so many streams have an id with which to continue. */
+  /** Chunks with the event `fanwire-ready` that have passed: so many streams have an id with which to continue. */
   readies = 0;
   readonly #sockets = new Set<Socket>();
   readonly #server: Server;
@@ -15,7 +15,7 @@ export class CuttableProxy {
         socket.on("error", () => socket.destroy());
         socket.on("close", () => this.#sockets.delete(socket));
       }
-      outbound.on("data", (data) => void (this.readies += Number(data.includes("fanwire-ready"))));
+      outbound.on("data", (data) => void (this.readies += Number(data.includes("event: fanwire-ready"))));
       inbound.pipe(outbound).pipe(inbound);
       inbound.on("close", () => outbound.destroy());
     }).listen(0, "127.0.0.1");
