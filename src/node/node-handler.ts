@@ -175,6 +175,8 @@ async function pipe(body: ReadableStream<Uint8Array>, outgoing: NodeOutgoing): P
   const reader = body.getReader();
   const onClose = (): void => void reader.cancel().catch(() => undefined);
   outgoing.once("close", onClose);
+  // A client that reads nothing would hold the socket of a body that has failed.
+  reader.closed.catch(() => outgoing.destroy());
   try {
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
       if (outgoing.destroyed) return;

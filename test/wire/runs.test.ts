@@ -229,6 +229,8 @@ describe.each(platformsWithWrangler)("runs on %s", (platform) => {
     await run.write(3_200, 10_000);
     while ((await run.request()).status !== 200)
       expect((await run.act<{ state: string }>("state")).state).toBe("active");
+    // The handler for Node also closes the socket.
+    while (platform === "node" && server.isConnected(stuck.socket.localPort)) await run.act("state");
     stuck.resume();
     await stuck.untilEnded();
     expect(stuck.ended).not.toBe("complete");
