@@ -80,7 +80,7 @@ export const runMutants: readonly Mutant[] = [
     tests: "runs/run-response",
     find: "    if (!this.#finish()) return;\n    try {\n      this.#controller?.error(error);",
     replace:
-      "    if (!this.#finish()) return;\n    try {\n      this.#controller?.enqueue(encode(this.#trailer));\n      this.#controller?.close();",
+      "    if (!this.#finish()) return;\n    try {\n      this.#controller?.enqueue(encode(this.#trailerOf('ended')));\n      this.#controller?.close();",
     harm: "Each deployment tells clients that unfinished answers are finished.",
   },
   {
@@ -178,5 +178,30 @@ export const runMutants: readonly Mutant[] = [
     find: "return { first: first.first, bytes, length };",
     replace: "return { first: second.first, bytes, length };",
     harm: "Who resumes a run that has ended receives other events than those that follow.",
+  },
+  {
+    name: "error-overtakes-the-run",
+    file: "runs/run-stream.ts",
+    tests: "runs/cut-streams",
+    find: "nextTurn(() => this.#fail(error));",
+    replace: "this.#fail(error);",
+    harm: "On Node a late reader of a run that was lost gets none of its events, and asks for them again and again.",
+  },
+  {
+    name: "refusal-stops-event-source",
+    file: "runs/run-response.ts",
+    tests: "runs/cut-streams",
+    find: "status === 503 || status === 429",
+    replace: "status === 429",
+    harm: "A page that comes back while the broker is full or closing stops in the middle of its run.",
+  },
+  {
+    name: "runs-of-an-emptied-object",
+    file: "runs/runs.ts",
+    suite: "workers",
+    tests: "runs",
+    find: "if (this.#opened?.core !== core) {",
+    replace: "if (!this.#opened) {",
+    harm: "In an object that was emptied `close()` ends no stream of a run, and no run: they belong to the broker before.",
   },
 ];

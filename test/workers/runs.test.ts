@@ -97,12 +97,16 @@ test(
     const reader = await open(object, "a");
     expect(await reader.ended()).toBe("closed");
     expect(reader.data).toEqual(["1"]);
-    // One broker for runs and for channels: the log of the second one is the object's.
+    // One broker for runs and for channels: what ends the second one ends its runs.
     const client = await object.join();
     await publish(object, ["x"]);
     expect(await transcriptUntil(client, "x")).toEqual(["x"]);
+    await object.inside(async ({ runs }) => void (await runs.start("b")).write("1"));
+    const live = await open(object, "b");
+    await live.nextData();
     await object.inside((instance) => instance.close());
-    expect(await object.inside(({ runs }) => runs.state("a").catch(({ code }) => code))).toBe("closed");
+    expect(await live.ended()).toBe("errored");
+    expect(await object.inside(({ runs }) => runs.state("b").catch(({ code }) => code))).toBe("closed");
   }),
 );
 

@@ -164,7 +164,7 @@ describe("runs.response", () => {
       let text = "";
       while (!text.includes("data: 3")) text += new TextDecoder().decode((await reader.read()).value);
       const failed = (async () => {
-        // On workerd a comment comes first.
+        // A comment may come first.
         while (!(await reader.read()).done);
         return "no error";
       })().catch(String);
