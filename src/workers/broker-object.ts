@@ -57,7 +57,7 @@ export class BrokerObject<Env = unknown, Events = unknown, Inputs = Events> exte
 
   static {
     // Leads `createRuns(this)` to the broker. It is called each time, because an emptied object creates another broker.
-    Object.defineProperty(this.prototype, RUNS_HOST, {
+    Object.defineProperty(BrokerObject.prototype, RUNS_HOST, {
       value(this: BrokerObject): RunsHost {
         return this.#open().broker[RUNS_HOST];
       },
