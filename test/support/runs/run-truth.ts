@@ -9,7 +9,7 @@ export interface TrueEvent {
 }
 
 /** Reads the wire form of an event (HTML standard, section 9.2.6), without its id. */
-export function eventOf(text: string): TrueEvent {
+function eventOf(text: string): TrueEvent {
   const fields = text
     .split("\n")
     .map((line) => [line.slice(0, line.indexOf(": ")), line.slice(line.indexOf(": ") + 2)]);
