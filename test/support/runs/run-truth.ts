@@ -9,7 +9,7 @@ export interface TrueEvent {
 }
 
 /** Reads the wire form of an event (HTML standard, section 9.2.6), without its id. */
-export function eventOf(text: string): TrueEvent {
+function eventOf(text: string): TrueEvent {
   const fields = text
     .split("\n")
     .map((line) => [line.slice(0, line.indexOf(": ")), line.slice(line.indexOf(": ") + 2)]);
@@ -28,6 +28,7 @@ export class RunTruth {
   readonly readers: string | undefined;
   /** Wire forms of all events. */
   readonly texts: string[] = [];
+  readonly #events: TrueEvent[] = [];
   end: RunEnd | undefined;
   endedAt = Infinity;
   isLostByLease = false;
@@ -60,8 +61,10 @@ export class RunTruth {
   }
 
   /** The events as readers receive them. */
-  get events(): TrueEvent[] {
-    return this.texts.map(eventOf);
+  get events(): readonly TrueEvent[] {
+    while (this.#events.length < this.texts.length)
+      this.#events.push(eventOf(this.texts[this.#events.length] as string));
+    return this.#events;
   }
 
   renew(time: number): void {
