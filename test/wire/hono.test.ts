@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { type HonoServer, honoPlatforms, startHonoServer } from "../support/servers/hono-server.ts";
+import { ON_ITS_OWN } from "../support/servers/server.ts";
 
 describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
   let server: HonoServer;
@@ -57,10 +58,10 @@ describe.each(honoPlatforms)("fanwire/hono over sockets on %s", (platform) => {
   test("sse(): HEAD, 403, 404 and 405 are answered, errors as problem details", async () => {
     const path = `${server.url}/events/connect`;
     const before = (await server.until(() => true)).clients;
-    const head = await fetch(`${path}?user=head`, { method: "HEAD" });
+    const head = await fetch(`${path}?user=head`, { method: "HEAD", headers: { ...ON_ITS_OWN } });
     expect([head.status, head.headers.get("fanwire-client-id")]).toEqual([200, "head"]);
     // workerd compresses what compress() has already compressed.
-    const headers = { "accept-encoding": "identity" };
+    const headers = { "accept-encoding": "identity", ...ON_ITS_OWN };
     const refused = await Promise.all([
       fetch(`${server.url}/events/broadcast`, { method: "POST", body: "x", headers }),
       fetch(path, { headers }),

@@ -1,6 +1,6 @@
 // Starts the Hono app of test/wire on every platform.
 import { type ChildProcess, spawn } from "node:child_process";
-import { freePort, workerdConfig } from "./server.ts";
+import { freePort, ON_ITS_OWN, workerdConfig } from "./server.ts";
 
 /** The ways to serve a Hono app. Bun has two ways to pass its server to the app. */
 export const honoPlatforms = ["bun", "bun-env", "deno", "node", "workerd"] as const;
@@ -50,13 +50,17 @@ export class HonoServer {
   }
 
   publish(data: string, path = "/events/broadcast"): Promise<Response> {
-    return fetch(this.url + path, { method: "POST", body: data, headers: { authorization: "Bearer secret" } });
+    return fetch(this.url + path, {
+      method: "POST",
+      body: data,
+      headers: { authorization: "Bearer secret", ...ON_ITS_OWN },
+    });
   }
 
   /** Polls the state until `condition` is true. Otherwise the time limit of the test ends it. */
   async until(condition: (state: HonoState) => boolean): Promise<HonoState> {
     for (;;) {
-      const state = (await (await fetch(`${this.url}/state`)).json()) as HonoState;
+      const state = (await (await fetch(`${this.url}/state`, { headers: { ...ON_ITS_OWN } })).json()) as HonoState;
       if (condition(state)) return state;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }

@@ -227,6 +227,9 @@ export class Server {
   }
 }
 
+/** A connection of its own for a request: a server may be about to close one that is idle, and then the request would fail. */
+export const ON_ITS_OWN = { connection: "close" } as const;
+
 /** Infinity has no form in JSON. */
 const replaceInfinity = (_key: string, value: unknown): unknown => (value === Infinity ? "Infinity" : value);
 
@@ -265,6 +268,7 @@ export class TestBroker {
     const response = await fetch(this.server.url + this.path(verb), {
       method: "POST",
       body: JSON.stringify(body, replaceInfinity),
+      headers: { ...ON_ITS_OWN },
     });
     if (!response.ok)
       throw new Error(`Running ${verb} on ${this.server.platform}: ${response.status} ${await response.text()}`);
@@ -290,7 +294,7 @@ export class TestBroker {
     return fetch(this.server.url + this.path(`broadcast${query}`), {
       method: "POST",
       body: data,
-      headers: { authorization: "Bearer secret" },
+      headers: { authorization: "Bearer secret", ...ON_ITS_OWN },
     });
   }
 
