@@ -62,7 +62,7 @@ export interface RunSettings {
 interface Pending {
   readonly text: string | undefined;
   readonly end: RunCloseReason | undefined;
-  resolve(id: string): void;
+  resolve(stored: { readonly id: string }): void;
   reject(error: unknown): void;
 }
 
@@ -136,12 +136,12 @@ export class RunProducer implements Run {
     if (idempotencyKey !== undefined && (typeof idempotencyKey !== "string" || idempotencyKey === ""))
       throw new TypeError("write() refused: idempotencyKey must be a text that is not empty.");
     const text = prepareEvent(event, this.#settings.rules);
-    if (idempotencyKey === undefined) return this.#write(text);
+    if (idempotencyKey === undefined) return this.#enqueue(text, undefined);
     const known = this.#keys?.get(idempotencyKey);
     if (known && known.text !== text)
       throw new BrokerError("key-reused", "Event refused: its key was used before, for another event.");
     if (known) return known.written;
-    const written = this.#write(text);
+    const written = this.#enqueue(text, undefined);
     this.#keys ??= new Map();
     this.#keys.set(idempotencyKey, { text, written });
     // An event that was refused may be tried again under its key.
@@ -186,10 +186,6 @@ export class RunProducer implements Run {
     await this.#store.append(this.id, this.generation, { after: this.#stored, texts: [], end: "lost" });
   }
 
-  #write(text: string): Promise<{ readonly id: string }> {
-    return this.#enqueue(text, undefined);
-  }
-
   async #close(reason: RunCloseReason | undefined, last: EventInput | undefined): Promise<{ readonly id: string }> {
     if (reason !== undefined && !CLOSE_REASONS.has(reason))
       throw new TypeError('close() refused: the reason must be "ended", "failed" or "stopped".');
@@ -197,16 +193,15 @@ export class RunProducer implements Run {
     return this.#enqueue(text, reason ?? (this.#isStopRequested ? "stopped" : "ended"));
   }
 
-  /** Adds an event, an end, or both, to what is stored next. */
-  async #enqueue(text: string | undefined, end: RunCloseReason | undefined): Promise<{ readonly id: string }> {
+  /** Adds an event, an end, or both, to what is stored next. @throws {@link BrokerError} */
+  #enqueue(text: string | undefined, end: RunCloseReason | undefined): Promise<{ readonly id: string }> {
     if (this.#refusal) throw this.#refusal;
     if (this.#queue.at(-1)?.end) throw runEnded();
     if (text !== undefined) this.#count(text);
-    const stored = new Promise<string>((resolve, reject) => {
+    this.#flushing ??= Promise.resolve().then(() => this.#flush());
+    return new Promise((resolve, reject) => {
       this.#queue.push({ text, end, resolve, reject });
     });
-    this.#flushing ??= Promise.resolve().then(() => this.#flush());
-    return { id: await stored };
   }
 
   /** Counts the bytes of an event. @throws {@link BrokerError} `run-too-large` */
@@ -243,7 +238,7 @@ export class RunProducer implements Run {
     await this.#commit({ after: this.#stored, texts, end });
     for (const { text, resolve } of batch) {
       if (text !== undefined) this.#stored++;
-      resolve(formatRunId(this.generation, this.#stored));
+      resolve({ id: formatRunId(this.generation, this.#stored) });
     }
     if (!end) return;
     this.end = end;
@@ -320,5 +315,6 @@ export class RunProducer implements Run {
   }
 }
 
+const isAscii = /^[\0-\x7f]*$/;
 /** Returns the bytes of an event's text. */
-const sizeOf = (text: string): number => encode(text).length;
+const sizeOf = (text: string): number => (isAscii.test(text) ? text.length : encode(text).length);
