@@ -95,11 +95,11 @@ export class MemoryRuns implements RunStore {
     const run = this.#find(id);
     if (!run) return undefined;
     const { start, events, end, isStopping, leaseUntil } = run;
-    return {
-      ...events.read(after, maxBytes),
-      ...{ generation: start.generation, readers: start.readers, events: events.count, end, isStopping },
-      leaseMs: end ? Infinity : leaseUntil - now(),
-    };
+    const { through, bytes } = events.read(after, maxBytes);
+    const { generation, readers } = start;
+    const leaseMs = end ? Infinity : leaseUntil - now();
+    // Without spreads: this is called for each token and reader.
+    return { generation, events: events.count, end, isStopping, leaseMs, readers, through, bytes };
   }
 
   async requestStop(id: string): Promise<boolean> {

@@ -1,6 +1,6 @@
 // Follows a run from its store: reads what is there, waits for more, and says how the run has ended.
 import type { BrokerError } from "../base/errors.ts";
-import { after, keepAlive } from "../base/runtime.ts";
+import { after, keepAlive, now } from "../base/runtime.ts";
 import type { RunEnd, RunPage, RunStore, RunWatch } from "../engine/run-store.ts";
 import { runGone, runLost } from "./run-errors.ts";
 
@@ -31,11 +31,11 @@ export class SharedReads {
   }
 
   read(id: string, after: number): Promise<RunPage | undefined> | RunPage | undefined {
-    const key = `${after} ${id}`;
-    const known = this.#reads.get(key);
+    const known = this.#reads.size > 0 ? this.#reads.get(`${after} ${id}`) : undefined;
     if (known !== undefined) return known;
     const page = this.#store.read(id, after, PAGE_BYTES);
     if (!(page instanceof Promise)) return page;
+    const key = `${after} ${id}`;
     this.#reads.set(key, page);
     // A read that began earlier may miss what has changed since.
     queueMicrotask(() => this.#reads.delete(key));
@@ -56,6 +56,8 @@ export class RunFollower {
   #hasChanged = true;
   #isOver = false;
   #cancelTimer: (() => void) | undefined;
+  /** The time at which the timer fires, as `now()` counts; `Infinity` if none runs. */
+  #timerAt = Infinity;
 
   constructor(
     { id, generation, after: cursor }: { readonly id: string; readonly generation: string; readonly after: number },
@@ -93,9 +95,18 @@ export class RunFollower {
     this.#read();
   }
 
+  /** Asks the store again after a while. A timer that is due before that is kept: when it fires, the store says how long to wait. */
   #readAfter(ms: number): void {
+    const at = now() + ms;
+    if (this.#timerAt <= at) return;
+    this.#timerAt = at;
     this.#cancelTimer?.();
-    this.#cancelTimer = after(ms, () => this.#onChange(), true);
+    this.#cancelTimer = after(ms, () => this.#onTimer(), true);
+  }
+
+  #onTimer(): void {
+    this.#timerAt = Infinity;
+    this.#onChange();
   }
 
   #read(): void {
@@ -134,8 +145,8 @@ export class RunFollower {
     } else if (page.bytes.length > 0) {
       this.#cursor = page.through;
       this.#wantsNext = false;
-      // The page may not be the last one.
-      this.#hasChanged = true;
+      if (page.end || page.through < page.events) this.#hasChanged = true;
+      else this.#readAfterLease(page);
       this.#listener.onEvents(page.bytes);
     } else if (page.end) {
       this.stop();
@@ -143,9 +154,13 @@ export class RunFollower {
     } else if (this.#hasChanged) {
       this.#read();
     } else {
-      // Nobody may be left to report the end of the lease.
-      this.#readAfter(page.leaseMs > 0 ? page.leaseMs + LEASE_MARGIN_MS : RETRY_MS);
+      this.#readAfterLease(page);
     }
+  }
+
+  /** Nobody may be left to report the end of a lease. */
+  #readAfterLease({ leaseMs }: RunPage): void {
+    this.#readAfter(leaseMs > 0 ? leaseMs + LEASE_MARGIN_MS : RETRY_MS);
   }
 }
 

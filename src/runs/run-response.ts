@@ -11,7 +11,7 @@ import { asBrokerError, checkMethod, STREAM_HEADERS } from "../http/problem.ts";
 import { runLost, unknownRun } from "./run-errors.ts";
 import { RunFollower, type SharedReads } from "./run-follower.ts";
 import { positionOf } from "./run-position.ts";
-import { RunStream, type StreamHost } from "./run-stream.ts";
+import { RunStream, type RunStreams } from "./run-stream.ts";
 
 /** Options of `runs.response`. */
 export interface ResponseOptions {
@@ -64,14 +64,14 @@ export class RunResponses {
   readonly #host: RunsHost;
   readonly #store: RunStore;
   readonly #reads: SharedReads;
-  readonly #streams: StreamHost;
+  readonly #streams: RunStreams;
   readonly #authorizeOf: (run: RunRecord) => Authorize | undefined;
 
   constructor(
     host: RunsHost,
     store: RunStore,
     reads: SharedReads,
-    streams: StreamHost,
+    streams: RunStreams,
     authorizeOf: (run: RunRecord) => Authorize | undefined,
   ) {
     this.#host = host;

@@ -1,21 +1,55 @@
 // The body of a response with a run: only the events of the application, and comments. It ends cleanly at the end of the run, and with an error
 // otherwise, so that a client comes back for the rest.
 import { BrokerError } from "../base/errors.ts";
-import { nextTurn } from "../base/runtime.ts";
-import type { TimeoutQueue } from "../base/timeout-queue.ts";
+import { every, nextTurn, now } from "../base/runtime.ts";
 import { type Lifetime, watchLifetime } from "../delivery/connection-lifetime.ts";
-import type { Heartbeat, HeartbeatTarget } from "../delivery/heartbeat.ts";
+import { Heartbeat, type HeartbeatTarget } from "../delivery/heartbeat.ts";
 import type { RunEnd } from "../engine/run-store.ts";
 import { encode } from "../event/sse-format.ts";
 import { runLost } from "./run-errors.ts";
 import type { FollowerListener, RunFollower } from "./run-follower.ts";
 
-/** The streams of one broker. */
-export interface StreamHost {
+/** How many times streams are looked at in the time that a client may take for a chunk. */
+const LOOKS = 4;
+
+/** The streams of one broker. Sends heartbeats to those that wait, and ends those whose client does not read. */
+export class RunStreams {
   readonly heartbeat: Heartbeat<RunStream>;
-  /** Streams whose client does not take the last chunk. */
-  readonly blocked: TimeoutQueue<RunStream>;
-  readonly streams: Set<RunStream>;
+  readonly #streams = new Set<RunStream>();
+  readonly #timeoutMs: number;
+  #stopLooking: (() => void) | undefined;
+
+  /** A client that does not take a chunk for `timeoutMs`, or a quarter more, is cut off. */
+  constructor(heartbeat: number, timeoutMs: number) {
+    this.heartbeat = new Heartbeat<RunStream>(heartbeat, (stream) => stream.sendHeartbeat());
+    this.#timeoutMs = timeoutMs;
+  }
+
+  add(stream: RunStream): void {
+    this.#streams.add(stream);
+    this.heartbeat.add(stream);
+    if (this.#timeoutMs !== Infinity) this.#stopLooking ??= every(this.#timeoutMs / LOOKS, () => this.#look());
+  }
+
+  delete(stream: RunStream): void {
+    this.heartbeat.delete(stream);
+    this.#streams.delete(stream);
+    if (this.#streams.size > 0) return;
+    this.#stopLooking?.();
+    this.#stopLooking = undefined;
+  }
+
+  /** Ends all streams. Their clients may come back. */
+  interrupt(reason: string): void {
+    for (const stream of [...this.#streams]) stream.interrupt(reason);
+  }
+
+  /** One timer for all streams: one of its own would be set for each chunk. */
+  #look(): void {
+    const time = now();
+    for (const stream of [...this.#streams])
+      if (stream.isBlocked && time - stream.sentAt >= this.#timeoutMs) stream.interrupt("its client does not read");
+  }
 }
 
 /** A comment, which every parser skips. Bun and srvx hold the head of a response back until there is a chunk. */
@@ -24,7 +58,9 @@ const COMMENT = encode(":\n");
 export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerListener, HeartbeatTarget {
   lastSentTick = 0;
   slot = 0;
-  readonly #host: StreamHost;
+  /** The time of the last chunk, as `now()` counts. */
+  sentAt = 0;
+  readonly #host: RunStreams;
   readonly #follower: RunFollower;
   readonly #trailerOf: (end: RunEnd) => string;
   readonly #onClosed: () => void;
@@ -37,7 +73,7 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
   #lastError: BrokerError | undefined;
 
   constructor(
-    host: StreamHost,
+    host: RunStreams,
     follow: (listener: FollowerListener) => RunFollower,
     trailerOf: (end: RunEnd) => string,
     lifetime: Omit<Lifetime, "onMaxAge">,
@@ -52,8 +88,12 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
       { ...lifetime, onMaxAge },
       { onClientLeft: () => this.cancel(), onExpired: () => this.interrupt("its grant has expired") },
     );
-    host.streams.add(this);
-    host.heartbeat.add(this);
+    host.add(this);
+  }
+
+  /** Whether the client has not taken the last chunk. */
+  get isBlocked(): boolean {
+    return !this.#isReady;
   }
 
   start(controller: ReadableStreamDefaultController<Uint8Array>): void {
@@ -62,7 +102,6 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
   }
 
   pull(): void {
-    this.#host.blocked.delete(this);
     const error = this.#lastError;
     if (error) {
       // Node sends in the next turn what it is given in this one.
@@ -116,7 +155,7 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
   #enqueue(bytes: Uint8Array<ArrayBuffer>): void {
     this.#isReady = false;
     this.lastSentTick = this.#host.heartbeat.tick;
-    this.#host.blocked.add(this);
+    this.sentAt = now();
     try {
       this.#controller?.enqueue(bytes);
     } catch {
@@ -140,9 +179,7 @@ export class RunStream implements UnderlyingDefaultSource<Uint8Array>, FollowerL
     this.#isClosed = true;
     this.#follower.stop();
     this.#stopWatch();
-    this.#host.heartbeat.delete(this);
-    this.#host.blocked.delete(this);
-    this.#host.streams.delete(this);
+    this.#host.delete(this);
     this.#onClosed();
     return true;
   }

@@ -5,7 +5,6 @@ import { after, every } from "../base/runtime.ts";
 import { TimeoutQueue } from "../base/timeout-queue.ts";
 import { checkKnownKeys, checkNumbers, withDefaults } from "../base/validate.ts";
 import { RUNS_HOST, type RunsHost } from "../broker/runs-host.ts";
-import { Heartbeat } from "../delivery/heartbeat.ts";
 import type { EngineSession } from "../engine/engine.ts";
 import { formatRunId, type RunEnd, type RunStore } from "../engine/run-store.ts";
 import { parseEvent } from "../event/sse-format.ts";
@@ -17,7 +16,7 @@ import { unknownRun } from "./run-errors.ts";
 import { type FollowerListener, followPages, RunFollower, SharedReads } from "./run-follower.ts";
 import { positionOf, splitFrames } from "./run-position.ts";
 import { checkResponseOptions, comeBackLater, type ResponseOptions, RunResponses } from "./run-response.ts";
-import type { RunStream } from "./run-stream.ts";
+import { RunStreams } from "./run-stream.ts";
 
 /** Options of {@link createRuns}. */
 export interface RunsOptions {
@@ -314,18 +313,12 @@ class RunManager {
     const onError = (error: unknown): void => void core.reportError("engine", error);
     const store = session.openRuns?.(onError) ?? this.#memoryStore(session);
     const { heartbeat, timeout, tolerance } = core.settings;
-    const streams = {
-      heartbeat: new Heartbeat<RunStream>(heartbeat, (stream) => stream.sendHeartbeat()),
-      blocked: new TimeoutQueue<RunStream>(timeout * Math.max(1, tolerance), (stream) =>
-        stream.interrupt("its client does not read"),
-      ),
-      streams: new Set<RunStream>(),
-    };
+    const streams = new RunStreams(heartbeat, timeout * Math.max(1, tolerance));
     const reads = new SharedReads(store);
     const responses = new RunResponses(host, store, reads, streams, (page) => this.#authorize.get(page.generation));
     let closing: Promise<void> | undefined;
     // Once: by then the runs of this process may be those of another broker.
-    const close = (): Promise<void> => (closing ??= this.#close(store, streams.streams));
+    const close = (): Promise<void> => (closing ??= this.#close(store, streams));
     core.onClose.add(close);
     return { core, store, reads, responses, close };
   }
@@ -362,8 +355,8 @@ class RunManager {
     this.#stopRenewing = undefined;
   }
 
-  async #close(store: RunStore, streams: ReadonlySet<RunStream>): Promise<void> {
-    for (const stream of [...streams]) stream.interrupt("the broker is closing");
+  async #close(store: RunStore, streams: RunStreams): Promise<void> {
+    streams.interrupt("the broker is closing");
     const released = Promise.allSettled(Array.from(this.#producers, (producer) => producer.release()));
     let cancel: (() => void) | undefined;
     await Promise.race([released, new Promise<void>((resolve) => (cancel = after(RELEASE_MS, resolve)))]);
