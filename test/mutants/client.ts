@@ -78,8 +78,8 @@ export const clientMutants: readonly Mutant[] = [
     name: "client-storage-before-option",
     file: "client/client.ts",
     tests: "client/connect",
-    find: 'options.lastEventId ?? options.storage?.getItem(storageKey) ?? ""',
-    replace: 'options.storage?.getItem(storageKey) ?? options.lastEventId ?? ""',
+    find: 'options.lastEventId ?? allowed(() => options.storage?.getItem(storageKey)) ?? ""',
+    replace: 'allowed(() => options.storage?.getItem(storageKey)) ?? options.lastEventId ?? ""',
     harm: "A page that wants to start again continues at the stored id.",
   },
   {
@@ -198,8 +198,8 @@ export const clientMutants: readonly Mutant[] = [
     name: "tabs-late-tab-without-history",
     file: "client/tabs.ts",
     tests: "client/share-cases",
-    find: 'after !== "" && !searchParams.has("from") && ',
-    replace: 'after !== "" && ',
+    find: "/[?&](from|last)=/",
+    replace: "/[?&](last)=/",
     harm: "A tab that comes late does not receive the history that its URL asks for.",
   },
 ];
