@@ -26,11 +26,11 @@ export function mcpEventStore(
     if (page?.gaps.length === 0) return { ...page, stream };
     throw new BrokerError(
       "bad-request",
-      `Stream not replayed: what follows ${quote(id)} is not retained. Start again.`,
+      `Stream not replayed: the events after ${quote(id)} are not retained. Start a new one.`,
     );
   };
   let last: Promise<unknown> = Promise.resolve();
-  /** The SDK sends on a stream a moment after its replay. An event that was stored in between would be neither replayed nor sent. */
+  /** Runs one task after another. The SDK sends on a stream a moment after its replay: an event stored in between would be lost to the client. */
   const inTurn = <T>(task: () => Promise<T>): Promise<T> => {
     const result = last.then(task);
     last = result.catch(() => undefined).then(() => new Promise<void>(nextTurn));
@@ -69,7 +69,7 @@ export interface McpEventBus {
   subscribe(listener: (event: never) => void): () => void;
 }
 
-/** Returns a bus: listeners of this process are called at once, and those of others by way of a channel. `onError` receives what they throw. */
+/** Returns a bus: listeners of this process are called at once, and those of others by way of a channel. `onError` receives their errors. */
 export function mcpEventBus(
   broker: Pick<Broker, "broadcast" | "listen">,
   { channel = "mcp-events", onError }: { readonly channel?: string; readonly onError?: (error: unknown) => void } = {},

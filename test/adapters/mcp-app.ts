@@ -73,7 +73,7 @@ export function mcpApp(broker: Broker, addTools: AddTools): NodeFetch {
   };
 }
 
-/** A client, and the words that it has received. With `network`, calls of tools and what continues their streams go there. */
+/** A client, and the words that it has received. With `network`, calls of tools and the continuations of their streams go there. */
 export async function connectTo(url: string, network = url) {
   const client = new Client({ name: "test", version: "1" });
   const received: string[] = [];

@@ -124,7 +124,7 @@ describe("EventStore", needsPackages, () => {
     await expect(collect(store, "a.b-1")).rejects.toMatchObject({ code: "bad-request" });
   });
 
-  test("what is retained no more is refused, and not skipped", async () => {
+  test("events that are retained no more: the replay is refused, and skips nothing", async () => {
     const store = mcpEventStore(newBroker({ engine: memoryEngine({ retention: { events: 5 } }) }));
     const ids: string[] = [];
     for (let n = 0; n < 10; n++) ids.push(await store.storeEvent("a", { n }));

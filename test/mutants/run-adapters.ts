@@ -40,7 +40,7 @@ export const runAdapterMutants: readonly Mutant[] = [
     tests: "runs/adapters",
     find: 'isTurnOpen = type === "RUN_STARTED"',
     replace: "isTurnOpen = false",
-    harm: "Who joins a run that broke off after a call of a tool takes it for finished.",
+    harm: "A page that joins a run which broke off after a call of a tool takes it for finished.",
   },
   {
     name: "replays-priming-events",

@@ -1,4 +1,4 @@
-// What the adapters of runs do without the libraries that they are for. `test/adapters` has these.
+// The adapters of runs without the libraries that they are for. `test/adapters` has these.
 import { describe, expect, test } from "vitest";
 import { agentResponse } from "../../../src/runs/ag-ui.ts";
 import { consumeSseStream, uiMessageStreamResponse } from "../../../src/runs/ai-sdk.ts";
@@ -201,7 +201,7 @@ describe("ag-ui", () => {
 
 describe("mcp", () => {
   test(
-    "an event store replays what follows an event of its stream and its session",
+    "an event store replays the events after one of its stream and its session",
     withBroker(async (setup) => {
       const b = setup.broker();
       const store = mcpEventStore(b, "s");
