@@ -49,7 +49,7 @@ const parts: Record<string, ViteUserConfig["test"]> = {
   // A check that waits for what a mount never does takes seconds, and a build of a framework some more.
   mounts: { dir: "test/mounts", maxWorkers: 3, testTimeout: 240_000, hookTimeout: 600_000 },
   // The client libraries for runs, over sockets that break off.
-  adapters: { dir: "test/adapters", maxWorkers: 2, testTimeout: 60_000 },
+  adapters: { dir: "test/adapters", maxWorkers: 2, testTimeout: 120_000 },
   services: { dir: "test/services", testTimeout: 60_000, hookTimeout: 60_000 },
   redis: { dir: "test/redis", maxWorkers: 2, testTimeout: 60_000, hookTimeout: 60_000 },
   // One of the two does little but wait. Tests of the other wait in a queue for each other.

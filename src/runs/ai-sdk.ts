@@ -46,7 +46,7 @@ export async function uiMessageStreamResponse(
   if (VISIBLE_ASCII.test(id)) headers.set("x-workflow-run-id", id);
   let after: string | undefined;
   const startIndex = new URL(request.url).searchParams.get("startIndex");
-  // What the run refuses, such as its id, becomes the answer below.
+  // A refusal, such as that of the id, becomes the answer below.
   const info = startIndex === null ? undefined : await runs.inspect(id).catch(() => undefined);
   if (startIndex !== null && info) {
     headers.set("x-workflow-stream-tail-index", String(info.events - 1));

@@ -161,7 +161,7 @@ describe("useChat with DefaultChatTransport", needsPackages, () => {
     });
   });
 
-  test("stop: the model is told, and every page has the text so far", async () => {
+  test("stop: the model learns of it, and every page has the text so far", async () => {
     const middle = gate();
     const { url, runs } = await serve(appOf({ hold: () => middle.opened }));
     const first = chatOf(url, "a");
@@ -220,7 +220,7 @@ describe("WorkflowChatTransport", needsPackages, () => {
     });
   });
 
-  test("it continues from the run what the SDK's own answer began", async () => {
+  test("it continues from the run an answer that the SDK's own response began", async () => {
     hush();
     const { url } = await serve(appOf());
     // Here the answer of POST has no header with the id of the run, which the application adds.

@@ -11,7 +11,7 @@ import { listen } from "../support/servers/node-server.ts";
 /** Chunks of a run. */
 export const CHUNKS = 500;
 
-/** Returns the text of a chunk: what a model may write, and what event streams and JSON treat in a special way. */
+/** Returns the text of a chunk: as a model may write it, with text that event streams and JSON treat in a special way. */
 export const wordOf = (index: number): string =>
   `${index}${[" ", "\n", "\r\n", " é☃🎉", ' "data: [DONE]" ', "\n\n", "\\", " id: 7 "][index % 8]}`;
 

@@ -1,4 +1,4 @@
-// `fanwire/runs/resumable-stream` beside the package that it replaces: both do the same, and what only ours does.
+// `fanwire/runs/resumable-stream` beside the package that it replaces: the cases that both pass, and those of ours alone.
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { createBroker } from "../../src/index.ts";
@@ -189,7 +189,7 @@ describe.each(Object.entries(contexts))("%s", needsPackages, (_, contextOf) => {
     const { make, write, close } = source();
     const stream = await context.resumableStream("a", make);
     write("1\n", "2\n");
-    // The package skips only what it has read.
+    // The package skips only chunks that it has read.
     await sleep(10);
     const second = await context.resumableStream("a", unused, skip);
     close();
@@ -243,7 +243,7 @@ describe("fanwire/runs alone", needsPackages, () => {
     expect([made, new Set(texts)]).toEqual([1, new Set([TEXT])]);
   });
 
-  test("skipCharacters counts from the beginning of the text, also beyond what is written", async () => {
+  test("skipCharacters counts from the beginning of the text, also beyond its present end", async () => {
     const context = newContext();
     const { make, write, close } = source();
     await context.resumableStream("a", make);
@@ -296,7 +296,7 @@ describe("fanwire/runs alone", needsPackages, () => {
     expect(await Promise.all(work)).toEqual(["ended"]);
   });
 
-  test("wherever a connection breaks off, the page that skips what it has gets the exact text, once", async () => {
+  test("wherever a connection breaks off, the page that skips its text so far gets the exact text, once", async () => {
     const end = gate();
     let whole = 0;
     const appOf =

@@ -139,15 +139,18 @@ describe("fetchServerSentEvents", needsPackages, () => {
     },
   );
 
-  test.each([true, false])("a producer that fails: RUN_ERROR for who joins (several turns: %s)", async (hasTurns) => {
-    const hold = (): Promise<void> => Promise.reject(new Error("the model is gone"));
-    const { url } = await serve(appOf({ hold, hasTurns }));
-    const broken = [textOf(Math.floor(DELTAS / 5) - 1), "RUN_ERROR"];
-    const sent = await read(send(url, "a"));
-    // Behind the end of a first turn, TanStack AI itself ends the producer's own response as if it were complete.
-    if (!hasTurns) expect(sent).toEqual(broken);
-    expect(await read(join(url, "a"))).toEqual(broken);
-  });
+  test.each([true, false])(
+    "a producer that fails: RUN_ERROR for a page that joins (several turns: %s)",
+    async (hasTurns) => {
+      const hold = (): Promise<void> => Promise.reject(new Error("the model is gone"));
+      const { url } = await serve(appOf({ hold, hasTurns }));
+      const broken = [textOf(Math.floor(DELTAS / 5) - 1), "RUN_ERROR"];
+      const sent = await read(send(url, "a"));
+      // Behind the end of a first turn, TanStack AI itself ends the producer's own response as if it were complete.
+      if (!hasTurns) expect(sent).toEqual(broken);
+      expect(await read(join(url, "a"))).toEqual(broken);
+    },
+  );
 
   test("a producer that dies: no page takes the run for a finished one", async () => {
     const middle = gate();

@@ -12,6 +12,7 @@ import { monitoringMutants } from "./monitoring.ts";
 import { nodeMutants } from "./node.ts";
 import { rateMutants } from "./rates.ts";
 import { redisMutants } from "./redis.ts";
+import { runAdapterMutants } from "./run-adapters.ts";
 import { runMutants } from "./runs.ts";
 import { sharedLogMutants } from "./shared-log.ts";
 import { snapshotMutants } from "./snapshots.ts";
@@ -57,6 +58,7 @@ export const mutants: readonly Mutant[] = [
   ...httpMutants,
   ...rateMutants,
   ...runMutants,
+  ...runAdapterMutants,
   ...adapterMutants,
   ...clientMutants,
   ...cliMutants,

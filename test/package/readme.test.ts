@@ -22,6 +22,7 @@ declare function dropLog(name: string): Promise<void>;
 const BINDINGS = `
 declare module "ai";
 declare module "@tanstack/ai";
+declare module "@modelcontextprotocol/*";
 declare module "cloudflare:workers" {
   export const env: { HUB: import("fanwire/workers").ObjectNamespace; PUBLISH_TOKEN: string };
 }

@@ -1,8 +1,9 @@
-// What the adapters of runs do without the libraries that they are for. `test/adapters` has these.
+// The adapters of runs without the libraries that they are for. `test/adapters` has these.
 import { describe, expect, test } from "vitest";
 import { agentResponse } from "../../../src/runs/ag-ui.ts";
 import { consumeSseStream, uiMessageStreamResponse } from "../../../src/runs/ai-sdk.ts";
 import { createRuns, type Runs } from "../../../src/runs/index.ts";
+import { mcpEventBus, mcpEventStore } from "../../../src/runs/mcp.ts";
 import { createResumableStreamContext } from "../../../src/runs/resumable-stream.ts";
 import { streamDurability } from "../../../src/runs/tanstack.ts";
 import { withBroker } from "../../support/test-broker.ts";
@@ -194,6 +195,59 @@ describe("ag-ui", () => {
         const found = (await (await ask()).text()).matchAll(/"type":"RUN_ERROR".*"code":"([a-z-]+)"/g);
         expect(Array.from(found, ([, code]) => code)).toEqual(codes);
       }
+    }),
+  );
+});
+
+describe("mcp", () => {
+  test(
+    "an event store replays the events after one of its stream and its session",
+    withBroker(async (setup) => {
+      const b = setup.broker();
+      const store = mcpEventStore(b, "s");
+      const replay = async (id: string, from = store): Promise<unknown[]> => {
+        const messages: unknown[] = [];
+        await from.replayEventsAfter(id, { send: async (_id, message) => void messages.push(message) });
+        return messages;
+      };
+      const [first = "", second = ""] = [await store.storeEvent("a.1", {}), await store.storeEvent("a.1", { n: 1 })];
+      await store.storeEvent("b", { n: 2 });
+      await store.storeEvent("a.1", {});
+      await store.storeEvent("a.1", { n: 3 });
+      expect(await replay(first)).toEqual([{ n: 1 }, { n: 3 }]);
+      expect(await replay(second)).toEqual([{ n: 3 }]);
+      expect(await replay(first, mcpEventStore(b, "t"))).toEqual([]);
+      expect(await store.getStreamIdForEventId(second)).toBe("a.1");
+      for (const id of ["", "a.1", "a.1.", `${second}9`, "%.x-1"]) {
+        expect(await store.getStreamIdForEventId(id)).toBe(undefined);
+        await expect(replay(id)).rejects.toThrow();
+      }
+    }),
+  );
+
+  test(
+    "a bus calls its own listeners at once, and those of others once",
+    withBroker(async (setup) => {
+      const engine = setup.engine();
+      const errors: unknown[] = [];
+      const [one, two] = [1, 2].map(() =>
+        mcpEventBus(setup.broker({ engine }), { onError: (error) => void errors.push(error) }),
+      );
+      const received: string[] = [];
+      one?.subscribe(() => {
+        throw new Error("broken");
+      });
+      const stop = one?.subscribe(({ kind }: { kind: string }) => void received.push(`one ${kind}`));
+      two?.subscribe(({ kind }: { kind: string }) => void received.push(`two ${kind}`));
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      one?.publish({ kind: "x" });
+      expect([received, errors.map(String)]).toEqual([["one x"], ["Error: broken"]]);
+      await expect.poll(() => received).toEqual(["one x", "two x"]);
+      stop?.();
+      stop?.();
+      two?.publish({ kind: "y" });
+      await expect.poll(() => errors.length).toBe(2);
+      expect(received).toEqual(["one x", "two x", "two y"]);
     }),
   );
 });
