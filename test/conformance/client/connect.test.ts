@@ -340,6 +340,11 @@ describe("connect()", () => {
       await until(() => data.length === 2);
       expect(data).toEqual(["1", "2"]);
       second.close();
+      // A page that says where to start, also at the beginning, does not continue at the stored id.
+      for (const lastEventId of ["other-1", ""])
+        expect(
+          connect(URL, { fetch, storage, channels: "news", lastEventId, signal: AbortSignal.abort() }).lastEventId,
+        ).toBe(lastEventId);
       // Another list of channels is another stream.
       expect(connect(URL, { fetch, storage, channels: "other", signal: AbortSignal.abort() }).lastEventId).toBe("");
     }),
