@@ -62,8 +62,8 @@ export const runMutants: readonly Mutant[] = [
     name: "run-change-during-a-page-forgotten",
     file: "runs/run-follower.ts",
     tests: "runs/simulation",
-    find: "if (page.end || page.through < page.events) this.#hasChanged = true;",
-    replace: "if (page.end || page.through < page.events) this.#hasChanged = true; else this.#hasChanged = false;",
+    find: "else this.#readAfterLease(page);\n      this.#listener.onEvents(page.bytes);",
+    replace: "else this.#hasChanged = false;\n      this.#listener.onEvents(page.bytes);",
     harm: "An event that was written while a page was on its way waits for the next one.",
   },
   {

@@ -154,7 +154,8 @@ describe("runs: a producer whose store has trouble", () => {
       expect(await clock.advanceUntil(starting)).toBe("closed");
       expect(await other.state("a")).toBe("lost");
       await clock.advance(3 * LEASE);
-      expect(clock.pending.filter((ms) => ms <= LEASE)).toEqual([]);
+      // A renewal would be due within a third of the lease. The engine has timers of its own.
+      expect(clock.pending.filter((ms) => ms <= LEASE / 3)).toEqual([]);
     }),
   );
 
