@@ -16,26 +16,26 @@ export function createResumableStreamContext(
   options: { readonly waitUntil?: ((promise: Promise<unknown>) => void) | null; readonly keyPrefix?: string } = {},
 ): ResumableStreamContext {
   const { keyPrefix = "resumable-stream", waitUntil } = options;
-  const hasExistingStream = async (id: string): Promise<null | true | "DONE"> =>
+  const hasExistingStream: ResumableStreamContext["hasExistingStream"] = async (id) =>
     runs.state(`${keyPrefix}:${id}`).then((state) => (state === "unknown" ? null : state === "active" || "DONE"));
   const resumeExistingStream: ResumableStreamContext["resumeExistingStream"] = async (id, skip) => {
-    const found = await hasExistingStream(id);
-    return found === true ? textOf(runs, `${keyPrefix}:${id}`, skip) : found === null ? undefined : null;
+    // It is read at once, beside the question whether there is anything to read.
+    const [text, found] = [textOf(runs, `${keyPrefix}:${id}`, skip), await hasExistingStream(id)];
+    if (found !== true) void text.cancel().catch(() => undefined);
+    return found === true ? text : found === null ? undefined : null;
   };
   const createNewResumableStream: ResumableStreamContext["createNewResumableStream"] = async (id, makeStream) => {
-    const run = await runs.start(`${keyPrefix}:${id}`);
+    const { pipe, close, id: key } = await runs.start(`${keyPrefix}:${id}`);
     try {
-      void run.pipe(makeStream(), { format: "json", waitUntil: waitUntil ?? undefined });
+      void pipe(makeStream(), { format: "json", waitUntil: waitUntil ?? undefined });
     } catch (error) {
-      await run.close("failed");
-      throw error;
+      return close("failed").then(() => Promise.reject(error));
     }
-    return textOf(runs, run.id);
+    return textOf(runs, key);
   };
   const resumableStream: ResumableStreamContext["resumableStream"] = async (id, makeStream, skip) => {
     const existing = await resumeExistingStream(id, skip);
     if (existing !== undefined) return existing;
-    // Another call may be first.
     return createNewResumableStream(id, makeStream).catch(async (error) =>
       error.code === "run-exists" ? ((await resumeExistingStream(id, skip)) ?? null) : Promise.reject(error),
     );

@@ -16,6 +16,18 @@ export interface FollowerListener {
 
 /** The size of a page, in bytes. */
 const PAGE_BYTES = 64 * 1024;
+/** The size of the first page, which is read together with the state of the run. It is small, so that the first byte is soon there. */
+export const FIRST_PAGE_BYTES = 1_024;
+
+/** The place in a run where a follower begins. */
+export interface FollowedRun {
+  readonly id: string;
+  readonly generation: string;
+  /** Number of the event before. */
+  readonly after: number;
+  /** A page after this event that was read before. */
+  readonly first?: RunPage | undefined;
+}
 /** The pause before a store that failed is asked again, in milliseconds. */
 const RETRY_MS = 250;
 /** Milliseconds after the end of a lease at which the store is asked: its clock may differ. */
@@ -50,6 +62,7 @@ export class RunFollower {
   readonly #listener: FollowerListener;
   readonly #watch: RunWatch;
   #cursor: number;
+  #first: RunPage | undefined;
   #wantsNext = false;
   #isReading = false;
   /** Whether the run has changed since the last read began. */
@@ -60,13 +73,14 @@ export class RunFollower {
   #timerAt = Infinity;
 
   constructor(
-    { id, generation, after: cursor }: { readonly id: string; readonly generation: string; readonly after: number },
+    { id, generation, after: cursor, first }: FollowedRun,
     { store, reads }: { readonly store: RunStore; readonly reads: SharedReads },
     listener: FollowerListener,
   ) {
     this.#id = id;
     this.#generation = generation;
     this.#cursor = cursor;
+    this.#first = first;
     this.#reads = reads;
     this.#listener = listener;
     this.#watch = store.watch(id, () => this.#onChange());
@@ -111,6 +125,13 @@ export class RunFollower {
 
   #read(): void {
     if (!this.#wantsNext || this.#isReading || !this.#hasChanged || this.#isOver) return;
+    const first = this.#first;
+    if (first) {
+      // The run may have changed since: it is read again after this.
+      this.#first = undefined;
+      this.#take(first);
+      return;
+    }
     this.#hasChanged = false;
     // Also before a page that comes at once: the read itself may end the run, which calls `onChange`.
     this.#isReading = true;

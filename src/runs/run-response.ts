@@ -9,7 +9,7 @@ import { encode } from "../event/sse-format.ts";
 import { type Authorize, type ResolvedGrant, runChannel } from "../http/authorize.ts";
 import { asBrokerError, checkMethod, STREAM_HEADERS } from "../http/problem.ts";
 import { runLost, unknownRun } from "./run-errors.ts";
-import { RunFollower, type SharedReads } from "./run-follower.ts";
+import { FIRST_PAGE_BYTES, RunFollower, type SharedReads } from "./run-follower.ts";
 import { positionOf } from "./run-position.ts";
 import { RunStream, type RunStreams } from "./run-stream.ts";
 
@@ -91,14 +91,14 @@ export class RunResponses {
     const releaseSlot = isHead ? () => undefined : core.reserve();
     let keepsSlot = false;
     try {
-      const run = await this.#store.read(id, 0, 1);
+      const asked =
+        options.after ?? (request.headers.get("last-event-id") || query.get("lastEventId") || query.get("offset"));
+      const run = await this.#store.read(id, 0, asked || isHead ? 1 : FIRST_PAGE_BYTES);
       const grant = await this.#authorize(id, request, context, run);
       if (isResponse(grant)) return grant;
       if (!run && unknown === 204) return nothing();
       if (!run) throw unknownRun(id);
       if (run.end && ended === 204) return nothing();
-      const asked =
-        options.after ?? (request.headers.get("last-event-id") || query.get("lastEventId") || query.get("offset"));
       const after = positionOf(run, asked ?? undefined);
       if (run.end && after === run.events && (run.end === "lost" || (asked && asked !== "-1"))) {
         if (run.end === "lost") throw runLost();
@@ -112,7 +112,7 @@ export class RunResponses {
         throw new BrokerError("at-capacity", "Stream refused: there is no room for another client; try again later.");
       core.keepOpen(request, context);
       keepsSlot = true;
-      const source = { id, generation: run.generation, after };
+      const source = { id, generation: run.generation, after, first: after === 0 ? run : undefined };
       const stream = new RunStream(
         this.#streams,
         (listener) => new RunFollower(source, { store: this.#store, reads: this.#reads }, listener),

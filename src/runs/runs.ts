@@ -13,7 +13,7 @@ import { MemoryRuns } from "./memory-runs.ts";
 import { checkSource, type RunFormat, type RunSource } from "./pipe.ts";
 import { type Run, RunProducer } from "./run.ts";
 import { unknownRun } from "./run-errors.ts";
-import { type FollowerListener, followPages, RunFollower, SharedReads } from "./run-follower.ts";
+import { FIRST_PAGE_BYTES, type FollowerListener, followPages, RunFollower, SharedReads } from "./run-follower.ts";
 import { positionOf, splitFrames } from "./run-position.ts";
 import { checkResponseOptions, comeBackLater, type ResponseOptions, RunResponses } from "./run-response.ts";
 import { RunStreams } from "./run-stream.ts";
@@ -267,11 +267,12 @@ class RunManager {
   async *read(id: string, options: ReadRunOptions = {}): AsyncGenerator<RunEvent, undefined> {
     checkKnownKeys("read()", "option", READ_OPTIONS, options);
     const { store, reads } = this.#open(id);
-    const page = await store.read(id, 0, 1);
+    const page = await store.read(id, 0, options.after === undefined ? FIRST_PAGE_BYTES : 1);
     if (!page) throw unknownRun(id);
     const { generation } = page;
-    const position = { id, generation, after: positionOf(page, options.after) };
-    let left = options.live === false ? page.events - position.after : Infinity;
+    const start = positionOf(page, options.after);
+    const position = { id, generation, after: start, first: start === 0 ? page : undefined };
+    let left = options.live === false ? page.events - start : Infinity;
     if (left === 0) return undefined;
     const follow = (listener: FollowerListener): RunFollower => new RunFollower(position, { store, reads }, listener);
     for await (const bytes of followPages(follow, options.signal, this.#readers))
