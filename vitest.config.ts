@@ -13,7 +13,11 @@ hideColors();
 const conformance: ViteUserConfig["test"] = { dir: "test/conformance", maxWorkers: 2, testTimeout: 60_000 };
 
 /** What has a log of its own, and what a log has no part in. */
-const WITHOUT_ENGINE = ["**/faulty-engines.test.ts", "**/{base,client,event,hono,http,react,shared-log}/**"];
+const WITHOUT_ENGINE = [
+  "**/faulty-engines.test.ts",
+  "**/{base,client,event,hono,http,react,shared-log}/**",
+  "**/runs/{memory-runs,simulation,store-trouble}.test.ts",
+];
 const IN_ONE_TURN = [
   ...WITHOUT_ENGINE,
   "**/{overrun,cost,lifetime,snapshot-ends,timeout}.test.ts",

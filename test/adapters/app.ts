@@ -1,12 +1,18 @@
 // An application on a real socket, and a network in front of it that breaks off where a test says.
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server } from "node:net";
+import { Redis } from "ioredis";
 import { onTestFinished, vi } from "vitest";
-import { createBroker } from "../../src/index.ts";
+import { createBroker, type Engine, memoryEngine } from "../../src/index.ts";
 import { type NodeFetch, nodeHandler } from "../../src/node/index.ts";
+import { redisEngine } from "../../src/redis/index.ts";
 import { createRuns, type Runs, type RunsOptions } from "../../src/runs/index.ts";
+import { sqliteEngine } from "../../src/sqlite/index.ts";
+import { newDatabasePath } from "../support/engines/database-path.ts";
 import { Random } from "../support/random.ts";
 import { listen } from "../support/servers/node-server.ts";
+import { anyRedis } from "../support/servers/redis.ts";
 
 /** Chunks of a run. */
 export const CHUNKS = 500;
@@ -56,12 +62,28 @@ export function gate(): { readonly opened: Promise<void>; readonly open: () => v
   return { opened, open };
 }
 
+/** Returns an engine for one test: in memory, or with `ENGINE=sqlite` or `ENGINE=redis` where the log is kept otherwise. */
+export async function newEngine(): Promise<Engine> {
+  const kind = process.env.ENGINE ?? "memory";
+  if (kind === "memory") return memoryEngine();
+  if (kind === "sqlite") return sqliteEngine({ path: newDatabasePath() });
+  if (kind !== "redis")
+    throw new Error(`Testing adapters: there is no engine ${kind}; set ENGINE to memory, sqlite or redis.`);
+  const server = await anyRedis();
+  const client = new Redis(server.url);
+  onTestFinished(async () => {
+    client.disconnect();
+    await server.stop();
+  });
+  return redisEngine({ client, prefix: randomUUID() });
+}
+
 /** Serves an application with runs until the test ends. */
 export async function serve(
   appOf: (runs: Runs) => NodeFetch,
   options?: RunsOptions,
 ): Promise<{ readonly url: string; readonly runs: Runs; readonly stop: () => Promise<void> }> {
-  const broker = createBroker();
+  const broker = createBroker({ engine: await newEngine() });
   const runs = createRuns(broker, options);
   const { url } = await listen(nodeHandler(appOf(runs)));
   onTestFinished(() => broker.close({ force: true }));
