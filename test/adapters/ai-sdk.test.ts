@@ -96,7 +96,7 @@ describe("useChat with DefaultChatTransport", needsPackages, () => {
     const chat = chatOf(url, "a");
     await chat.sendMessage({ text: "hi" });
     expect([chat.status, answersOf(chat)]).toEqual(["ready", [TEXT]]);
-    expect(await runs.inspect("a")).toMatchObject({ state: "ended", events: CHUNKS });
+    await expect.poll(() => runs.inspect("a")).toMatchObject({ state: "ended", events: CHUNKS });
     // With the answer that the application has saved, and without.
     for (const messages of [chat.messages, chat.messages.slice(0, 1)]) {
       const late = chatOf(url, "a", messages);

@@ -12,6 +12,8 @@ describe.each(llmExamples)("the page of examples/%s", (name) => {
   let browser: Browser;
   let running: RunningExample;
   let context: BrowserContext;
+  /** Of visitors. */
+  let others: BrowserContext[];
   let errors: string[];
   beforeAll(async () => {
     browser = await startChromium();
@@ -20,9 +22,10 @@ describe.each(llmExamples)("the page of examples/%s", (name) => {
   beforeEach(async () => {
     context = await browser.newContext();
     errors = [];
+    others = [];
     watch(context);
   });
-  afterEach(() => context.close());
+  afterEach(() => Promise.all([context, ...others].map((each) => each.close())));
   afterAll(async () => {
     await browser?.close();
     running?.child.kill("SIGKILL");
@@ -57,7 +60,7 @@ describe.each(llmExamples)("the page of examples/%s", (name) => {
   /** Opens an answer as somebody without the token. */
   async function visit(url: string): Promise<Page> {
     const other = await browser.newContext();
-    context.on("close", () => void other.close());
+    others.push(other);
     watch(other);
     const page = await other.newPage();
     await page.goto(url);

@@ -115,7 +115,7 @@ describe("two instances of examples/bun/redis.ts", needsRedis, () => {
   test("documentation: the Redis user may call exactly the commands of the scripts, and publishing fails without one of them", async () => {
     const sources = globSync("src/redis/**/*.ts", { cwd: root }).map(read);
     const called = sources
-      .flatMap((text) => [...text.matchAll(/redis\.call\('([A-Z]+)'/g)])
+      .flatMap((text) => [...text.matchAll(/(?:redis\.call|callAll)\('([A-Z]+)'/g)])
       .map(([, name = ""]) => name);
     const calledByClient = ["ping", "script|load", "evalsha", "wait", "subscribe", "unsubscribe"];
     const allowed = user.filter((rule) => rule.startsWith("+")).map((rule) => rule.slice(1));
