@@ -222,29 +222,33 @@ describe.each(platformsWithWrangler)("runs on %s", (platform) => {
       expect((await run.act<{ stopped: boolean }>("state")).stopped).toBe(false);
   });
 
-  test("timeout: a reader that reads nothing is cut off, holds a bounded part of the run, and does not hold up its producer", async () => {
-    const run = await start({ heartbeat: 50, maxClients: 1, timeout: 500, tolerance: 1 });
-    const stuck = await run.read();
-    stuck.pause();
-    await run.write(3_200, 10_000);
-    while ((await run.request()).status !== 200)
-      expect((await run.act<{ state: string }>("state")).state).toBe("active");
-    // The handler for Node also closes the socket.
-    while (platform === "node" && server.isConnected(stuck.socket.localPort)) await run.act("state");
-    stuck.resume();
-    await stuck.untilEnded();
-    expect(stuck.ended).not.toBe("complete");
-    // The proxy of wrangler takes more than a socket does.
-    expect(stuck.receivedBytes).toBeLessThan((usesWrangler(platform) ? 24 : 16) * MIB);
-    // It comes back for the rest, as soon as there is a place.
-    await run.act("close");
-    let back: SocketClient;
-    do {
-      back = await new SocketClient(run.url(), { "last-event-id": stuck.lastEventId ?? "" }).untilEnded();
-    } while (back.retry !== undefined);
-    expect([...numbers(stuck), ...numbers(back)]).toEqual(range(3_200));
-    expect(back.ended).toBe("complete");
-  });
+  const readsAsClient = skipIf(usesWrangler(platform), "wrangler's proxy reads ahead of a client that never reads");
+  test(
+    "timeout: a reader that reads nothing is cut off, holds a bounded part of the run, and does not hold up its producer",
+    readsAsClient,
+    async () => {
+      const run = await start({ heartbeat: 50, maxClients: 1, timeout: 500, tolerance: 1 });
+      const stuck = await run.read();
+      stuck.pause();
+      await run.write(3_200, 10_000);
+      while ((await run.request()).status !== 200)
+        expect((await run.act<{ state: string }>("state")).state).toBe("active");
+      // The handler for Node also closes the socket.
+      while (platform === "node" && server.isConnected(stuck.socket.localPort)) await run.act("state");
+      stuck.resume();
+      await stuck.untilEnded();
+      expect(stuck.ended).not.toBe("complete");
+      expect(stuck.receivedBytes).toBeLessThan(16 * MIB);
+      // It comes back for the rest, as soon as there is a place.
+      await run.act("close");
+      let back: SocketClient;
+      do {
+        back = await new SocketClient(run.url(), { "last-event-id": stuck.lastEventId ?? "" }).untilEnded();
+      } while (back.retry !== undefined);
+      expect([...numbers(stuck), ...numbers(back)]).toEqual(range(3_200));
+      expect(back.ended).toBe("complete");
+    },
+  );
 
   test("EventSource: receives a run once, comes back at its end, and stops", async () => {
     const run = await start();
