@@ -339,7 +339,9 @@ describe("runs.response: who may read", () => {
   test(
     "a grant that expires ends the response with an error",
     withBroker(async (setup) => {
-      const broker = setup.broker({ authorize: () => ({ channels: ["fanwire-run:a"], expiresAt: Date.now() + 100 }) });
+      const broker = setup.broker({
+        authorize: () => ({ channels: ["fanwire-run:a"], expiresAt: Date.now() + 1_000 }),
+      });
       const runs = createRuns(broker);
       await (await runs.start("a")).write("1");
       await expect(textOf(await ask(runs, "a"))).rejects.toThrow("its grant has expired");

@@ -198,7 +198,7 @@ describe("runs: a producer", () => {
   test(
     "a run that has ended is kept for `retain`",
     withBroker(async (setup) => {
-      const runs = createRuns(setup.broker(), { retain: 100 });
+      const runs = createRuns(setup.broker(), { retain: 1_500 });
       const run = await runs.start("a");
       await run.close("ended", "1");
       expect(await dataOf(runs, "a")).toEqual(["1"]);

@@ -276,28 +276,28 @@ export function testRunStore(open: () => StoreUnderTest | Promise<StoreUnderTest
   });
 
   test("lease: renewed by `renew`, and by `append`", async () => {
-    await begin("a", { leaseMs: 4 * SHORT_MS });
-    await begin("b", { leaseMs: 4 * SHORT_MS });
-    for (let round = 0; round < 8; round++) {
+    await begin("a", { leaseMs: 10 * SHORT_MS });
+    await begin("b", { leaseMs: 10 * SHORT_MS });
+    for (let round = 0; round < 12; round++) {
       await new Promise((resolve) => setTimeout(resolve, SHORT_MS));
       expect(await store.renew([{ id: "a", generation: "one" }])).toEqual(["live"]);
       expect(await store.append("b", "one", { after: round, texts: [eventOf(String(round))] })).toBe(true);
     }
     expect((await read("a")).end).toBeUndefined();
-    expect((await read("b")).events).toBe(8);
+    expect((await read("b")).events).toBe(12);
   });
 
   test("lease: begins again with a repeated start", async () => {
-    await begin("a", { leaseMs: 4 * SHORT_MS });
-    for (let round = 0; round < 8; round++) {
+    await begin("a", { leaseMs: 10 * SHORT_MS });
+    for (let round = 0; round < 12; round++) {
       await new Promise((resolve) => setTimeout(resolve, SHORT_MS));
-      await begin("a", { leaseMs: 4 * SHORT_MS });
+      await begin("a", { leaseMs: 10 * SHORT_MS });
     }
     expect((await read("a")).end).toBeUndefined();
   });
 
   test("retain: a run that has ended is kept for so long, and then unknown", async () => {
-    await begin("a", { retainMs: SHORT_MS });
+    await begin("a", { retainMs: 10 * SHORT_MS });
     await begin("b", { retainMs: LONG_MS });
     await begin("c", { retainMs: SHORT_MS });
     for (const id of ["a", "b"]) await store.append(id, "one", { after: 0, texts: numbers(1, 1), end: "ended" });
