@@ -18,7 +18,8 @@ const node = new URL("../../node_modules/.bin/node", import.meta.url).pathname;
 const source = new URL("./power-shim.c", import.meta.url).pathname;
 const child = new URL("./support/power-child.ts", import.meta.url).pathname;
 const seed = Number.parseInt(inject("seed") || "1", 10);
-const MOMENTS = Number(inject("histories") || 1_000);
+// A fault, such as positions that are not reserved, shows within a few of them. `HISTORIES=1000` tries more.
+const MOMENTS = Number(inject("histories") || 400);
 /** Moments of one process. Each one begins with an empty file. */
 const PER_PROCESS = 50;
 
