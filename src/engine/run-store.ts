@@ -93,7 +93,7 @@ export interface RunStore {
 
 /** A watch over the changes of a run. */
 export interface RunWatch {
-  readonly ready: Promise<void> | undefined;
+  readonly ready?: Promise<void> | undefined;
   /** Ends the watch. Idempotent. */
   stop(): void;
 }

@@ -15,6 +15,18 @@ const decoder = textDecoder();
 
 /** Encodes a text as UTF-8. Lone surrogates become U+FFFD. */
 export const encode = (text: string): Uint8Array<ArrayBuffer> => encoder.encode(text);
+const isAscii = /^[\0-\x7f]*$/;
+/** Returns the bytes of a text in UTF-8. */
+export const byteLength = (text: string): number => (isAscii.test(text) ? text.length : encode(text).length);
+
+const LF = 10;
+/** Returns where an event in its wire form ends that begins at an offset: behind an empty line, which no event has inside. */
+export function endOfEvent(bytes: Uint8Array, offset: number): number {
+  for (let index = bytes.indexOf(LF, offset); index >= 0; index = bytes.indexOf(LF, index + 1))
+    if (bytes[index + 1] === LF) return index + 2;
+  return bytes.length;
+}
+
 /** Decodes UTF-8. Invalid bytes become U+FFFD. */
 export const decode = (bytes: Uint8Array | ArrayBuffer): string => decoder.decode(bytes);
 

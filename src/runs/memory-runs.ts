@@ -3,6 +3,7 @@ import { BrokerError } from "../base/errors.ts";
 import { now } from "../base/runtime.ts";
 import { TimeoutQueue } from "../base/timeout-queue.ts";
 import type { RunAppend, RunEnd, RunPage, RunStart, RunStatus, RunStore, RunWatch } from "../engine/run-store.ts";
+import { RunWatchers } from "../engine/run-watchers.ts";
 import { PackedEvents } from "./packed-events.ts";
 
 /** Bytes that a run takes besides its events, about. */
@@ -37,7 +38,7 @@ class MemoryRun {
 export class MemoryRuns implements RunStore {
   readonly #maxBytes: number;
   readonly #runs = new Map<string, MemoryRun>();
-  readonly #watchers = new Map<string, Set<(isStop: boolean) => void>>();
+  readonly #watchers = new RunWatchers();
   /** Live runs by the duration of their lease, and ended ones by the time that they are kept. */
   readonly #leases = new Map<number, TimeoutQueue<MemoryRun>>();
   readonly #ended = new Map<number, TimeoutQueue<MemoryRun>>();
@@ -60,7 +61,7 @@ export class MemoryRuns implements RunStore {
     this.#runs.set(id, run);
     this.#bytes += RUN_BYTES;
     queueOf(this.#leases, start.leaseMs, (late) => this.#onLeaseOver(late)).add(run);
-    this.#onChange(id);
+    this.#watchers.notify(id, false);
     return true;
   }
 
@@ -78,7 +79,7 @@ export class MemoryRuns implements RunStore {
     for (const text of fresh) events.append(text);
     this.#bytes += events.allocated - allocated;
     if (end) this.#end(run, end);
-    else if (fresh.length > 0) this.#onChange(id);
+    else if (fresh.length > 0) this.#watchers.notify(id, false);
     return true;
   }
 
@@ -106,22 +107,12 @@ export class MemoryRuns implements RunStore {
     const run = this.#find(id);
     if (!run || run.end) return false;
     run.isStopping = true;
-    this.#onChange(id, true);
+    this.#watchers.notify(id, true);
     return true;
   }
 
   watch(id: string, onChange: (isStop: boolean) => void): RunWatch {
-    const watchers = this.#watchers.get(id) ?? new Set();
-    this.#watchers.set(id, watchers);
-    // A function of its own: the caller may watch twice with one.
-    const watcher = (isStop: boolean): void => onChange(isStop);
-    watchers.add(watcher);
-    return {
-      ready: undefined,
-      stop: () => {
-        if (watchers.delete(watcher) && watchers.size === 0) this.#watchers.delete(id);
-      },
-    };
+    return this.#watchers.watch(id, onChange);
   }
 
   /** Other brokers may use the store. Each run is dropped in its time. */
@@ -153,7 +144,7 @@ export class MemoryRuns implements RunStore {
     this.#bytes += events.allocated - allocated;
     this.#leases.get(start.leaseMs)?.delete(run);
     queueOf(this.#ended, start.retainMs, (old) => this.#drop(old)).add(run);
-    this.#onChange(run.id);
+    this.#watchers.notify(run.id, false);
   }
 
   #onLeaseOver(run: MemoryRun): void {
@@ -166,10 +157,6 @@ export class MemoryRuns implements RunStore {
     this.#ended.get(run.start.retainMs)?.delete(run);
     this.#bytes -= run.bytes;
     if (this.#runs.get(run.id) === run) this.#runs.delete(run.id);
-  }
-
-  #onChange(id: string, isStop = false): void {
-    for (const watcher of [...(this.#watchers.get(id) ?? [])]) watcher(isStop);
   }
 }
 

@@ -1,12 +1,11 @@
 // The events of one run in memory: their wire form in a few large pages, so that an event costs its bytes and no object.
 import { formatRunEvent } from "../engine/run-store.ts";
-import { encode } from "../event/sse-format.ts";
+import { encode, endOfEvent } from "../event/sse-format.ts";
 
 const MIN_PAGE_BYTES = 512;
 const MAX_PAGE_BYTES = 64 * 1024;
 /** UTF-8 takes three bytes at most for a UTF-16 code unit. */
 const MAX_BYTES_PER_UNIT = 3;
-const LF = 10;
 
 interface Page {
   /** The number of its first event. */
@@ -127,19 +126,12 @@ function cutPage(
 ): { readonly from: number; readonly to: number; readonly taken: number } {
   let from = 0;
   if (ends) from = skipped > 0 ? (ends[skipped - 1] as number) : 0;
-  else for (let count = 0; count < skipped; count++) from = endOf(page, from);
+  else for (let count = 0; count < skipped; count++) from = endOfEvent(page.bytes, from);
   if (page.length - from <= maxBytes) return { from, to: page.length, taken: left };
-  let to = ends?.[skipped] ?? endOf(page, from);
+  let to = ends?.[skipped] ?? endOfEvent(page.bytes, from);
   for (let taken = 1; ; taken++) {
-    const next = ends?.[skipped + taken] ?? endOf(page, to);
+    const next = ends?.[skipped + taken] ?? endOfEvent(page.bytes, to);
     if (taken === left || next - from > maxBytes) return { from, to, taken };
     to = next;
   }
-}
-
-/** Returns where the event that begins at an offset ends: behind an empty line, which no event has inside. */
-function endOf({ bytes }: Page, offset: number): number {
-  let index = bytes.indexOf(LF, offset);
-  while (index >= 0 && bytes[index + 1] !== LF) index = bytes.indexOf(LF, index + 1);
-  return index + 2;
 }

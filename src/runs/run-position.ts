@@ -2,8 +2,7 @@
 import { BrokerError, quote } from "../base/errors.ts";
 import type { RunRecord } from "../engine/run-store.ts";
 import { parsePosition } from "../event/position.ts";
-
-const LF = 10;
+import { endOfEvent } from "../event/sse-format.ts";
 
 /** Returns the number of the event after which a reader starts. @throws {@link BrokerError} `bad-request` */
 export function positionOf({ generation, events }: RunRecord, id: string | undefined): number {
@@ -18,13 +17,10 @@ export function positionOf({ generation, events }: RunRecord, id: string | undef
   return position.seq;
 }
 
-/** Splits whole events: each ends with an empty line. */
+/** Splits whole events. */
 export function* splitFrames(bytes: Uint8Array): Generator<Uint8Array> {
-  let start = 0;
-  for (let index = bytes.indexOf(LF); index >= 0; index = bytes.indexOf(LF, index + 1)) {
-    if (bytes[index + 1] !== LF) continue;
-    yield bytes.subarray(start, index + 2);
-    start = index + 2;
-    index++;
+  for (let start = 0, end = 0; start < bytes.length; start = end) {
+    end = endOfEvent(bytes, start);
+    yield bytes.subarray(start, end);
   }
 }

@@ -4,7 +4,7 @@ import { after, now } from "../base/runtime.ts";
 import { checkKnownKeys } from "../base/validate.ts";
 import { formatRunId, type RunAppend, type RunEnd, type RunStatus, type RunStore } from "../engine/run-store.ts";
 import { type EventInput, type EventRules, prepareEvent } from "../event/event.ts";
-import { encode } from "../event/sse-format.ts";
+import { byteLength } from "../event/sse-format.ts";
 import { type PipeOptions, pipe, type RunSource } from "./pipe.ts";
 import { outcomeUnknown, runEnded } from "./run-errors.ts";
 
@@ -77,8 +77,6 @@ const MAX_RETRY_MS = 1_000;
 export class RunProducer implements Run {
   readonly id: string;
   readonly generation: string;
-  /** Resolves when nothing can be written to the run any more. */
-  readonly over: Promise<void>;
   readonly #store: RunStore;
   readonly #settings: RunSettings;
   readonly #onOver: (producer: RunProducer) => void;
@@ -96,7 +94,6 @@ export class RunProducer implements Run {
   /** Whether events or an end may be stored of which the store did not say so. */
   #isUnsure = false;
   #isOver = false;
-  #resolveOver: () => void = () => undefined;
   /** The reason of everything that is written from now on. */
   #refusal: BrokerError | undefined;
   #closing: Promise<{ readonly id: string }> | undefined;
@@ -117,9 +114,6 @@ export class RunProducer implements Run {
     this.#store = store;
     this.#settings = settings;
     this.#onOver = onOver;
-    this.over = new Promise((resolve) => {
-      this.#resolveOver = resolve;
-    });
     const watch = store.watch(id, (isStop) => isStop && this.#onStop());
     // Without the watch, the renewal of the lease shows that somebody asks to stop.
     watch.ready?.catch(() => undefined);
@@ -207,7 +201,7 @@ export class RunProducer implements Run {
   /** Counts the bytes of an event. @throws {@link BrokerError} `run-too-large` */
   #count(text: string): void {
     const { maxRunBytes } = this.#settings;
-    const size = sizeOf(text);
+    const size = byteLength(text);
     if (this.#bytes + size > maxRunBytes)
       throw new BrokerError(
         "run-too-large",
@@ -224,7 +218,7 @@ export class RunProducer implements Run {
         await this.#append(batch);
       } catch (error) {
         for (const { text, reject } of batch) {
-          if (text !== undefined) this.#bytes -= sizeOf(text);
+          if (text !== undefined) this.#bytes -= byteLength(text);
           reject(error);
         }
       }
@@ -308,13 +302,8 @@ export class RunProducer implements Run {
     for (const { reject } of waiting) reject(refusal);
     this.#stopWatching();
     this.#keys = undefined;
-    this.#resolveOver();
     this.#onOver(this);
     // Also for a run that was closed: work that goes on would have no effect.
     this.#abort.abort(refusal);
   }
 }
-
-const isAscii = /^[\0-\x7f]*$/;
-/** Returns the bytes of an event's text. */
-const sizeOf = (text: string): number => (isAscii.test(text) ? text.length : encode(text).length);

@@ -56,7 +56,7 @@ export class FileRuns implements RunStore {
   }
 
   watch(id: string, onChange: (isStop: boolean) => void): RunWatch {
-    return this.#file.runs.watch(id, onChange);
+    return this.#file.runs.watchers.watch(id, onChange);
   }
 
   /** The file is closed with the last session. */

@@ -1,7 +1,7 @@
 // The events of one file: appends them, reads them by channel, and drops those that are no longer retained.
 import { now } from "../base/runtime.ts";
 import type { ReplayPage, StoredEvent } from "../engine/engine.ts";
-import { encode } from "../event/sse-format.ts";
+import { byteLength } from "../event/sse-format.ts";
 import type { LogBounds, RetentionBounds } from "../log/log-options.ts";
 import type { ChannelBounds, HistoryBounds, MaxReplay } from "../log/resume.ts";
 import type { Connection } from "./database.ts";
@@ -389,7 +389,3 @@ export class SqliteStore {
       .map(({ keys, body, ...event }) => ({ ...event, keys: JSON.parse(keys) as string[], text: body }));
   }
 }
-
-const isAscii = /^[\0-\x7f]*$/;
-/** Returns the bytes of a text in UTF-8. */
-const byteLength = (text: string): number => (isAscii.test(text) ? text.length : encode(text).length);

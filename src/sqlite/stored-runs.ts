@@ -7,9 +7,9 @@ import {
   type RunPage,
   type RunStart,
   type RunStatus,
-  type RunWatch,
 } from "../engine/run-store.ts";
-import { concat, encode } from "../event/sse-format.ts";
+import { RunWatchers } from "../engine/run-watchers.ts";
+import { concat, encode, endOfEvent } from "../event/sse-format.ts";
 
 /**
  * - `runs`: one row for each run. `run` is the number that its events have; `ending` is null while it is live. `until` is in epoch milliseconds:
@@ -39,7 +39,6 @@ const ROWS_FACTOR = 4;
 const STORED_LEASE_FACTOR = 1.5;
 /** The longest duration in milliseconds, about 30 years: its end is a valid time of an alarm. */
 const MAX_MS = 1e12;
-const LF = 10;
 
 const SELECT_RUN = `SELECT *, (
   SELECT first + count - 1 FROM fanwire_run_events WHERE run = fanwire_runs.run ORDER BY first DESC LIMIT 1
@@ -90,7 +89,7 @@ export class StoredRuns {
   readonly #onLease: ((ms: number) => void) | undefined;
   /** The leases of live runs. An entry of a run that has ended stays until its time is over. */
   readonly #leases = new Map<string, Lease>();
-  readonly #watchers = new Map<string, Set<(isStop: boolean) => void>>();
+  readonly watchers: RunWatchers = new RunWatchers();
   /** Runs whose watchers have to be called, and whether somebody may have asked to stop. */
   readonly #changed = new Map<string, boolean>();
   #nextRun = 1;
@@ -109,7 +108,7 @@ export class StoredRuns {
       if (this.#onLease) this.#setLease(row, Math.min(row.until - Date.now(), row.lease_ms));
       else if (this.#leases.get(row.id)?.generation !== row.generation) this.#end(row, "lost");
     }
-    for (const id of this.#watchers.keys()) this.#changed.set(id, true);
+    for (const id of this.watchers.keys()) this.#changed.set(id, true);
   }
 
   /** Forgets the leases: the producers have ended. */
@@ -242,26 +241,11 @@ export class StoredRuns {
     return { through, bytes: concat(parts) };
   }
 
-  /** As `RunStore.watch`. */
-  watch(id: string, onChange: (isStop: boolean) => void): RunWatch {
-    const watchers = this.#watchers.get(id) ?? new Set();
-    this.#watchers.set(id, watchers);
-    // A function of its own: the caller may watch twice with one.
-    const watcher = (isStop: boolean): void => onChange(isStop);
-    watchers.add(watcher);
-    return {
-      ready: undefined,
-      stop: () => {
-        if (watchers.delete(watcher) && watchers.size === 0) this.#watchers.delete(id);
-      },
-    };
-  }
-
   /** Calls the watchers of the runs that have changed. */
   notify(): void {
     const changed = [...this.#changed];
     this.#changed.clear();
-    for (const [id, isStop] of changed) for (const watcher of [...(this.#watchers.get(id) ?? [])]) watcher(isStop);
+    for (const change of changed) this.watchers.notify(...change);
   }
 
   #change(id: string): void {
@@ -385,11 +369,4 @@ function takeEvents(
     end = endOfEvent(bytes, to);
   }
   return { count: taken, bytes: bytes.subarray(from, to) };
-}
-
-/** Returns where an event ends: behind an empty line, which no event has inside. */
-function endOfEvent(bytes: Uint8Array, from: number): number {
-  for (let index = bytes.indexOf(LF, from); index >= 0; index = bytes.indexOf(LF, index + 1))
-    if (bytes[index + 1] === LF) return index + 2;
-  return bytes.length;
 }

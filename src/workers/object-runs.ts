@@ -46,7 +46,7 @@ export class ObjectRuns implements RunStore {
   }
 
   watch(id: string, onChange: (isStop: boolean) => void): RunWatch {
-    return this.#runs.watch(id, onChange);
+    return this.#runs.watchers.watch(id, onChange);
   }
 
   /** Other brokers of the object may use the store. */

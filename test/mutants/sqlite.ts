@@ -170,7 +170,7 @@ export const sqliteMutants: readonly Mutant[] = [
     file: "sqlite/stored-runs.ts",
     suite: "sqlite",
     tests: "runs",
-    find: "for (const id of this.#watchers.keys()) this.#changed.set(id, true);",
+    find: "for (const id of this.watchers.keys()) this.#changed.set(id, true);",
     replace: "",
     harm: "A reader of a run that is gone with the file that had it waits for ever.",
   },
